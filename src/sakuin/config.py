@@ -1,0 +1,131 @@
+"""Every setting of retrieval attention, validated where it enters and documented once.
+
+`RetrievalConfig` is what a user passes to `RetrievalCache`, `Context` and `build_index`. Nothing here touches tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+IndexKind = Literal["sketch", "flat"]
+KVDtype = Literal["auto", "bf16", "fp16", "fp32"]
+
+INDEX_KINDS: tuple[str, ...] = ("sketch", "flat")
+KV_DTYPES: tuple[str, ...] = ("auto", "bf16", "fp16", "fp32")
+SEGMENT_PER_DIM = 32
+"""`segment="auto"` is this many tokens for each of head_dim's dimensions."""
+
+
+@dataclass(frozen=True)
+class RetrievalConfig:
+    """Settings of a `RetrievalCache` and of the indexes in it.
+
+    Parameters
+    ----------
+    index
+        How offloaded tokens are found: `"sketch"` (attention-aware, the default) or `"flat"` (exact, reads everything).
+    sink
+        Tokens at the start that are always attended exactly, on the model's device.
+    recent
+        Least number of newest tokens that are always attended exactly, on the model's device.
+    segment
+        Tokens in a sealed segment, a multiple of 64; `"auto"` is 32 x head_dim.
+    tolerance
+        Scales the three thresholds below: 4 is coarser and faster, 0.25 finer and slower, 0 attends exactly to everything.
+    kv_dtype
+        How offloaded keys and values are stored; `"auto"` is the model's dtype.
+    exact_above
+        A forward pass of more query positions than this attends exactly (prefill); fewer go through the index.
+    rescore_share, codes_share, exact_share
+        Thresholds on a token's share of the attention, in units of 1 / offloaded tokens: above the first it may be large and
+        is scored again from its code, above the second its value is read from its code, above the third key and value
+        are read exactly.
+    reach
+        Standard deviations of its own sketch error by which a token's score is raised when judging whether it may be large.
+    cap
+        Largest share of the offloaded tokens that one step scores again; bounds the time of a step.
+    sketch_bits, code_bits
+        Bits per dimension of a key's sketch (read at every step) and of the code that refines it.
+    """
+
+    index: IndexKind = "sketch"
+    sink: int = 128
+    recent: int = 512
+    segment: int | Literal["auto"] = "auto"
+    tolerance: float = 1.0
+    kv_dtype: KVDtype = "auto"
+    exact_above: int = 16
+    rescore_share: float = 1.0
+    codes_share: float = 0.5
+    exact_share: float = 8.0
+    reach: float = 2.0
+    cap: float = 0.3
+    sketch_bits: float = 1.0
+    code_bits: float = 4.0
+
+    def __post_init__(self) -> None:
+        _one_of("index", self.index, INDEX_KINDS)
+        _one_of("kv_dtype", self.kv_dtype, KV_DTYPES)
+        _whole("sink", self.sink, 0)
+        _whole("recent", self.recent, 1)
+        _whole("exact_above", self.exact_above, 1)
+        if self.segment != "auto":
+            _whole("segment", self.segment, 64)
+            if self.segment % 64:
+                raise ValueError(f"segment must be a multiple of 64 tokens or 'auto', got {self.segment}")
+        for name in ("tolerance", "rescore_share", "codes_share", "exact_share", "reach"):
+            check_tolerance(getattr(self, name), name)
+        _between("cap", self.cap, 0.0, 1.0)
+        _between("sketch_bits", self.sketch_bits, 0.5, 4.0)
+        _between("code_bits", self.code_bits, 1.0, 8.0)
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> RetrievalConfig:
+        """The settings behind a word: `"fast"`, `"balanced"` (the default), `"faithful"` or `"exact"`; `changes` override."""
+        if name not in PRESETS:
+            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
+        return cls(**{**PRESETS[name], **changes})
+
+    def segment_tokens(self, head_dim: int) -> int:
+        """Tokens in a sealed segment for keys of `head_dim` dimensions."""
+        return SEGMENT_PER_DIM * head_dim if self.segment == "auto" else int(self.segment)
+
+    def with_changes(self, **changes: Any) -> RetrievalConfig:
+        """A copy with some settings changed; unknown names are refused."""
+        known = {f.name for f in fields(self)}
+        for name in changes:
+            if name not in known:
+                raise TypeError(f"unknown setting {name!r}; the settings are {', '.join(sorted(known))}")
+        return replace(self, **changes)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "fast": {"tolerance": 4.0},
+    "balanced": {},
+    "faithful": {"tolerance": 0.25, "sketch_bits": 1.5},
+    "exact": {"index": "flat"},
+}
+
+
+def check_tolerance(value: float, name: str = "tolerance") -> float:
+    """`value` if it is a finite number of at least 0; else a `ValueError` that names it."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
+    return float(value)
+
+
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def _whole(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def _between(name: str, value: float, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ValueError(f"{name} must be between {low:g} and {high:g}, got {value!r}")
