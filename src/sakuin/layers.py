@@ -1,0 +1,349 @@
+"""The cache layer of full attention: takes a pass's keys and values, and answers its queries through sink, tail and index.
+
+transformers' attention function is given no cache, but it is given the very tensors that `update` returned. So `update` tags
+them with a `Ticket`, and `sakuin.attention` finds its layer by it. A tensor without one means that the model changed its keys
+after caching them. What a sequence holds is `sakuin.segments`' business; layers of other kinds stay transformers' own.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import CacheLayerMixin
+
+from sakuin.config import RetrievalConfig
+from sakuin.exact import attend_blocks, static_attention, static_mass
+from sakuin.partial import PartialAttention, merge
+from sakuin.sealing import Meter, Sealer
+from sakuin.segments import Sequence
+from sakuin.steplog import StepLog
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+NOT_PLAIN = (
+    "this model's cache does not hold the keys and values that its attention uses (multi-head latent attention and the like); "
+    'sakuin needs plain keys and values of one head_dim: use transformers\' DynamicCache and attn_implementation="sdpa"'
+)
+
+_thread = threading.local()
+
+
+class Ticket:
+    """Ties the tensors that `update` returned to their layer, for one pass."""
+
+    def __init__(self, layer: RetrievalLayer, batch: int, length: int) -> None:
+        self.layer, self.batch, self.length = layer, batch, length
+        self.taken = False
+        # Layers that share keys and values attend again with the same tensors; they need the past as it was before them.
+        self.pasts: list[list[tuple[Tensor, Tensor]]] = []
+
+
+def untaken_ticket(batch: int, length: int) -> Ticket | None:
+    """The ticket of keys of this shape that this thread's running pass has cached but not attended to yet."""
+    reference = getattr(_thread, "ticket", None)
+    ticket: Ticket | None = None if reference is None else reference()
+    if ticket is None or ticket.taken or (ticket.batch, ticket.length) != (batch, length):
+        return None
+    return ticket
+
+
+class PassState:
+    """What the layers of one cache share: settings, the sealing thread, the running pass's mask, tracked attention mass."""
+
+    def __init__(self, config: RetrievalConfig, sealer: Sealer) -> None:
+        self.config = config
+        self.sealer = sealer
+        self.meter = Meter()
+        self.pending: RetrievalLayer | None = None
+        self.record_past = False
+        self.rope_limit: tuple[str, int] | None = None
+        self.device_path = False  # tests: run the path for models off the CPU on the CPU
+        self.mass: Tensor | None = None
+        self._mask: weakref.ref[Tensor] | None = None
+        self._columns: Tensor | None = None
+
+    def columns(self, mask: Tensor | None, batch: int, t: int) -> Tensor | None:
+        """Which of the pass's tokens are real, bool `(batch, t)` on the CPU; None if all are. Any other mask is refused."""
+        if mask is None:
+            return None
+        if self._mask is not None and self._mask() is mask:
+            return self._columns
+        if mask.dtype != torch.bool or mask.dim() != 4 or mask.shape[-2:] != (t, t):
+            raise ValueError(
+                f"a RetrievalCache needs the ordinary causal mask; got a mask of {mask.dtype} with shape {tuple(mask.shape)} for "
+                f"{t} new tokens: pass a two-dimensional attention_mask (batch, all tokens so far) or none"
+            )
+        real = mask[:, 0, -1, :]
+        causal = torch.ones((t, t), dtype=torch.bool, device=mask.device).tril_()
+        if not torch.equal(mask, (causal & real[:, None, :])[:, None].expand_as(mask)):
+            raise ValueError(
+                "a RetrievalCache needs the ordinary causal mask, but this pass has another pattern (packed sequences, image "
+                "tokens that see each other, a custom mask): use transformers' DynamicCache for it"
+            )
+        real = real.cpu().expand(batch, t)
+        self._mask = weakref.ref(mask)
+        self._columns = None if bool(real.all()) else real
+        return self._columns
+
+    def mass_of(self, heads: int, n_tokens: int) -> Tensor | None:
+        """The tracked mass, made long enough, `(heads, n_tokens)`; None when it is not tracked."""
+        if self.mass is None:
+            return None
+        more_heads, more = heads - self.mass.shape[0], n_tokens - self.mass.shape[1]
+        if more_heads > 0 or more > 0:
+            self.mass = torch.nn.functional.pad(self.mass, (0, max(more, 0), 0, max(more_heads, 0)))
+        return self.mass[:heads]
+
+    def check_rope(self, before: int, after: int) -> None:
+        """Refuse the pass in which the model would change the frequencies of keys that are already cached."""
+        if self.rope_limit is None:
+            return
+        kind, limit = self.rope_limit
+        if after > limit and before and (kind == "dynamic" or before <= limit):
+            raise ValueError(
+                f"rotary embeddings of type {kind!r} change when a sequence grows beyond {limit} tokens (here from {before} to "
+                f"{after}), which makes cached keys wrong: keep prompt and answer within {limit} tokens or use YaRN scaling"
+            )
+
+
+class RetrievalLayer(CacheLayerMixin):
+    """One full-attention layer of a `RetrievalCache`: a `Sequence` for each row of the batch."""
+
+    is_sliding = False
+    is_croppable = True
+
+    def __init__(self, shared: PassState) -> None:
+        super().__init__()
+        self.shared = shared
+        self.rows: list[Sequence] = []
+        self.length = 0
+        self.log = StepLog()
+        # Per row (first position of a pass, which of its tokens are real), for the passes that had padding.
+        self.padded: list[list[tuple[int, Tensor]]] = []
+
+    # -- transformers' cache interface ---------------------------------------------------------------------------------------
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Announce the pass's keys and values `(batch, n_kv_heads, t, head_dim)`; attention stores them right after."""
+        shared = self.shared
+        if shared.pending is not None:
+            raise RuntimeError(
+                "a RetrievalCache works only with attn_implementation=\"sakuin\": the keys of the last layer never reached "
+                'sakuin\'s attention. Load the model with attn_implementation="sakuin", or call '
+                'model.set_attn_implementation("sakuin"); if a pass was interrupted, call cache.reset() first'
+            )
+        if key_states.shape != value_states.shape:
+            raise NotImplementedError(NOT_PLAIN)
+        batch, _, t, _ = key_states.shape
+        if self.rows and len(self.rows) != batch:
+            raise ValueError(
+                f"the cache holds {len(self.rows)} sequence(s), but the pass has {batch}: call "
+                f"cache.batch_repeat_interleave or cache.batch_select_indices first, or use a new RetrievalCache"
+            )
+        shared.check_rope(self.length, self.length + t)
+        self.is_initialized = True
+        self.length += t
+        shared.pending = self
+        ticket = Ticket(self, batch, t)
+        key_states._sakuin = value_states._sakuin = ticket  # type: ignore[attr-defined]
+        _thread.ticket = weakref.ref(ticket)
+        return key_states, value_states
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        # Masks cover the pass alone; everything before it is seen by all its real tokens.
+        return query_length, self.length
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def reset(self) -> None:
+        self.rows, self.padded = [], []
+        self.length = 0
+        self.log = StepLog()
+        self.is_initialized = False
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        self._choose(beam_idx.tolist())
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        self._choose([row for row in range(len(self.rows)) for _ in range(repeats)])
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self._choose(torch.arange(len(self.rows))[torch.as_tensor(indices).cpu()].tolist())
+
+    def _choose(self, chosen: list[int]) -> None:
+        if not self.rows or chosen == list(range(len(self.rows))):
+            return
+        taken: set[int] = set()
+        rows = []
+        for row in chosen:
+            rows.append(self.rows[row].fork() if row in taken else self.rows[row])
+            taken.add(row)
+        self.rows, self.padded = rows, [list(self.padded[row]) for row in chosen]
+
+    def crop(self, tokens_to_remove: int) -> None:
+        length = self.length - abs(tokens_to_remove)
+        if length == self.length:
+            return
+        for row, padded in zip(self.rows, self.padded, strict=True):
+            padded[:] = [(start, real[: length - start]) for start, real in padded if start < length]
+            row.crop(length - sum(int((~real).sum()) for _, real in padded))
+        self.length = length
+
+    def fork(self, shared: PassState) -> RetrievalLayer:
+        other = RetrievalLayer(shared)
+        other.rows = [row.fork(shared.sealer, shared.meter) for row in self.rows]
+        other.padded = [list(padded) for padded in self.padded]
+        other.length, other.is_initialized = self.length, self.is_initialized
+        return other
+
+    # -- attention -----------------------------------------------------------------------------------------------------------
+
+    def attend(
+        self,
+        ticket: Ticket,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scaling: float,
+        softcap: float | None,
+        s_aux: Tensor | None,
+    ) -> Tensor:
+        """Store the pass's keys and values and attend: query `(batch, n_query_heads, t, head_dim)` to `(batch, t, n_query_heads, head_dim)`."""
+        shared = self.shared
+        batch, _, t, _ = query.shape
+        store = not ticket.taken
+        ticket.taken = True
+        shared.pending = None
+        if not self.rows:
+            self._start(query, key, value)
+        columns = shared.columns(mask, batch, t)
+        if columns is not None and store:
+            for padded, real in zip(self.padded, columns, strict=True):
+                padded.append((self.length - t, real))
+        exact = t > shared.config.exact_above
+        outs = []
+        for b, row in enumerate(self.rows):
+            real = None if columns is None or bool(columns[b].all()) else columns[b].nonzero()[:, 0].to(query.device)
+            q, k, v = query[b], key[b], value[b]
+            if real is not None:
+                q, k, v = q[:, real], k[:, real], v[:, real]
+            if not q.shape[1]:
+                out = q
+            elif exact:
+                out = self._exact(ticket, store, b, row, q, k, v, scaling, softcap, s_aux)
+            else:
+                out = self._decode(store, b, row, q, k, v, scaling, softcap, s_aux)
+            if real is not None:
+                whole = torch.zeros_like(query[b])
+                whole[:, real] = out
+                out = whole
+            outs.append(out)
+        out = outs[0][None] if batch == 1 else torch.stack(outs)
+        return out.transpose(1, 2)
+
+    def _exact(
+        self,
+        ticket: Ticket,
+        store: bool,
+        b: int,
+        row: Sequence,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        scaling: float,
+        softcap: float | None,
+        s_aux: Tensor | None,
+    ) -> Tensor:
+        if store:
+            ticket.pasts.append(row.past())
+        past = ticket.pasts[b]
+        out = attend_blocks(q, k, v, past, scaling=scaling, softcap=softcap, s_aux=s_aux)
+        if store:
+            row.append(k, v, q)
+            row.seal_full_segments(newest=q.shape[1] if self.shared.record_past else 0)
+        return out
+
+    def _decode(
+        self,
+        store: bool,
+        b: int,
+        row: Sequence,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        scaling: float,
+        softcap: float | None,
+        s_aux: Tensor | None,
+    ) -> Tensor:
+        if store:
+            row.before_decode()
+            row.append(k, v, q)
+        started = perf_counter()
+        aux = None if s_aux is None else s_aux.float()
+        mass = None if b else self.shared.mass_of(row.n_kv_heads, row.n_tokens)
+        if q.device.type == "cpu" and not self.shared.device_path:
+            part = row.index.decode(q, row.static(aux), scaling=scaling, softcap=softcap, mass=mass)
+        else:
+            part = decode_across_devices(row, q, aux, scaling=scaling, softcap=softcap, mass=mass)
+        self.log.add(part.stats, perf_counter() - started)
+        return part.out.to(q.dtype)
+
+    def _start(self, query: Tensor, key: Tensor, value: Tensor) -> None:
+        batch, heads, _, head_dim = query.shape
+        kv_heads = key.shape[1]
+        if key.dtype not in DTYPES.values():
+            raise TypeError(f"keys must be float32, bfloat16 or float16, got {key.dtype}: load the model in one of these")
+        if head_dim % 8 or not 8 <= head_dim <= 256:
+            raise ValueError(f"head_dim must be a multiple of 8 up to 256, got {head_dim}: this model cannot use a RetrievalCache")
+        if heads % kv_heads or heads // kv_heads > 16:
+            raise ValueError(f"a KV head may serve 1 to 16 query heads, got {heads} query heads on {kv_heads} KV heads")
+        shared = self.shared
+        stored = DTYPES.get(shared.config.kv_dtype, key.dtype)
+        self.rows = [
+            Sequence(key[b], value[b], heads, shared.config, stored, shared.sealer, shared.meter)
+            for b in range(batch)
+        ]
+        self.padded = [[] for _ in range(batch)]
+
+
+def decode_across_devices(
+    row: Sequence,
+    q: Tensor,
+    s_aux: Tensor | None,
+    *,
+    scaling: float,
+    softcap: float | None = None,
+    mass: Tensor | None = None,
+) -> PartialAttention:
+    """A decode step when the model is not on the CPU: sink and tail on its device, the index on the CPU, merged on the device."""
+    static = row.static(s_aux)
+    spans = [(static.sink_keys, static.sink_values), (static.recent_keys, static.recent_values)]
+    part = static_attention(q, spans, scaling=scaling, softcap=softcap, s_aux=s_aux)
+    n_sink = static.sink_keys.shape[1]
+    inner = None if mass is None else mass[:, n_sink : n_sink + row.index.n_tokens].contiguous()
+    found = row.index.attend(
+        q.cpu(), scaling=scaling, static_lse=part.lse.cpu(), softcap=softcap, mass=inner
+    )
+    out = merge([part, PartialAttention(found.out.to(q.device), found.lse.to(q.device))])
+    out.stats = found.stats
+    if mass is not None and inner is not None:
+        mass[:, n_sink : n_sink + row.index.n_tokens] = inner
+        keys = torch.cat([static.sink_keys, static.recent_keys], 1)
+        shares = static_mass(q, keys, out.lse, scaling=scaling, softcap=softcap).cpu()
+        mass[:, :n_sink] += shares[:, :n_sink]
+        mass[:, n_sink + row.index.n_tokens :] += shares[:, n_sink:]
+    return out

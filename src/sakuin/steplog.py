@@ -1,0 +1,82 @@
+"""What the decode steps of a layer spent, kept cheaply: steps are noted as they are, and reduced in batches or when asked.
+
+Called by `sakuin.layers`; `RetrievalCache.stats` makes its answer of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from sakuin.partial import Stats
+
+BATCH = 64
+
+
+class StepLog:
+    """Sums over the decode steps of one layer. A step is one pass of one sequence through an index that holds tokens."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.seconds = 0.0
+        self.touched_bytes = 0
+        self.offloaded_bytes = 0
+        self.positions = 0
+        self._shares = torch.zeros(3, dtype=torch.float64)  # exact, codes, coverage, summed over positions
+        self._waiting: list[Stats] = []
+
+    def add(self, stats: Stats | None, seconds: float) -> None:
+        """Note a step; one over an empty index is no step of retrieval and is left out."""
+        if stats is None or not stats.offloaded_bytes:
+            return
+        self.steps += 1
+        self.seconds += seconds
+        self.touched_bytes += stats.touched_bytes
+        self.offloaded_bytes += stats.offloaded_bytes
+        self._waiting.append(stats)
+        if len(self._waiting) >= BATCH:
+            self._reduce()
+
+    def _reduce(self) -> None:
+        if not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, []
+        columns = [
+            torch.cat([getattr(stats, name) for stats in waiting], 1)
+            for name in ("exact", "codes", "coverage")
+        ]
+        self.positions += columns[0].shape[1]
+        self._shares += torch.stack([column.double().mean(0).sum() for column in columns])
+
+    def shares(self) -> torch.Tensor:
+        """Exact, codes and coverage, each summed over positions, fp64 `(3,)`."""
+        self._reduce()
+        return self._shares
+
+    def copy(self) -> StepLog:
+        self._reduce()
+        other = StepLog()
+        other.__dict__.update(self.__dict__)
+        other._shares, other._waiting = self._shares.clone(), []
+        return other
+
+
+def summarize(logs: Sequence[StepLog]) -> dict[str, Any]:
+    """Means over the decode steps of one or more layers; bytes and seconds of a step are summed over the layers."""
+    shares = sum((log.shares() for log in logs), torch.zeros(3, dtype=torch.float64))
+    positions = sum(log.positions for log in logs)
+    steps = max((log.steps for log in logs), default=0)
+    touched = sum(log.touched_bytes for log in logs)
+    offloaded = sum(log.offloaded_bytes for log in logs)
+    exact, codes, coverage = (shares / positions).tolist() if positions else (0.0, 0.0, 1.0)
+    return {
+        "steps": steps,
+        "exact": exact,
+        "codes": codes,
+        "coverage": coverage,
+        "touched_bytes": touched / steps if steps else 0.0,
+        "touched_share": touched / offloaded if offloaded else 0.0,
+        "seconds": sum(log.seconds for log in logs) / steps if steps else 0.0,
+    }
