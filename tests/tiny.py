@@ -1,0 +1,70 @@
+"""Tiny random models of the families that sakuin supports, for tests: real code of transformers, weights from a seed.
+
+`initializer_range=0.2` makes attention sharp enough that a forgotten softcap or attention sink shows in the logits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+VOCABULARY = 101
+
+_COMMON: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 4096,
+    "initializer_range": 0.2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": None,
+}
+_SLIDING: dict[str, Any] = {
+    "sliding_window": 24,
+    "layer_types": ["sliding_attention", "full_attention"],
+}
+
+# model_type -> what differs from _COMMON.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "mistral": {"sliding_window": None},
+    "qwen2": {},
+    "qwen3": {},
+    "gemma2": {
+        **_SLIDING,
+        "query_pre_attn_scalar": 16,
+        "attn_logit_softcapping": 5.0,
+        "final_logit_softcapping": 30.0,
+    },
+    "gemma3_text": {**_SLIDING, "query_pre_attn_scalar": 16},
+    "phi3": {"sliding_window": None},
+    "granite": {"attention_multiplier": 0.25},
+    "gpt_oss": {**_SLIDING, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "olmo2": {},
+}
+
+
+def tiny(model_type: str, attn_implementation: str = "sakuin", **changes: Any) -> PreTrainedModel:
+    """A model of a family; the same weights for every attention implementation and every call."""
+    settings = {**_COMMON, **FAMILIES.get(model_type, {}), **changes}
+    config = CONFIG_MAPPING[model_type](**settings)
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attn_implementation)
+    for name, weight in model.named_parameters():
+        # Fresh models start with neutral norms and empty sinks; these must matter too.
+        if "norm" in name or "sinks" in name:
+            torch.nn.init.normal_(weight.data, mean=float(weight.data.mean()), std=0.3)
+    return model.eval()
+
+
+def tokens(n: int, batch: int = 1, seed: int = 0) -> torch.Tensor:
+    """Random token ids `(batch, n)` without the padding id."""
+    return torch.randint(2, VOCABULARY, (batch, n), generator=torch.Generator().manual_seed(seed))
