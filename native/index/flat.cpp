@@ -1,0 +1,227 @@
+#include "index/flat.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <new>
+#include <stdexcept>
+#include <string>
+
+#include "kernels/dispatch.hpp"
+#include "parallel.hpp"
+
+namespace sakuin {
+namespace {
+
+constexpr float log2_e = 1.44269504088896f;
+constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
+
+// Uninitialised floats on a cache line of their own.
+class Scratch {
+public:
+    explicit Scratch(size_t n) : p_(static_cast<float*>(::operator new(n * sizeof(float), std::align_val_t{64}))) {}
+    ~Scratch() { ::operator delete(p_, std::align_val_t{64}); }
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+    float* data() const { return p_; }
+
+private:
+    float* p_;
+};
+
+// Number i at p, which need not be aligned.
+template <class T>
+T read(const void* p, int64_t i) {
+    T x;
+    std::memcpy(&x, static_cast<const char*>(p) + i * static_cast<int64_t>(sizeof(T)), sizeof x);
+    return x;
+}
+
+float to_f32(const void* p, DType dtype, int64_t i) {
+    if (dtype == DType::f32) return read<float>(p, i);
+    const uint32_t h = read<uint16_t>(p, i);
+    if (dtype == DType::bf16) return __builtin_bit_cast(float, h << 16);
+    const uint32_t sign = (h & 0x8000u) << 16, magnitude = h & 0x7fffu;
+    const float v = magnitude >= 0x7c00u ? __builtin_bit_cast(float, 0x7f800000u | (magnitude << 13))
+                                         : __builtin_bit_cast(float, magnitude << 13) * 0x1p112f;
+    return __builtin_bit_cast(float, __builtin_bit_cast(uint32_t, v) | sign);
+}
+
+// A range of one span that one task attends to, for one KV head.
+struct Piece {
+    int64_t head, first, n;
+    const FlatSpan* span;
+    int64_t token;  // of the sequence, where the piece begins
+};
+
+int64_t total_tokens(const FlatArgs& a) {
+    int64_t n = 0;
+    for (const FlatSpan& s : a.spans) n += s.n;
+    return n;
+}
+
+// A few pieces per thread, so that all finish at about the same time, but none so short that merging would cost.
+std::vector<Piece> cut(const FlatArgs& a) {
+    const int64_t total = total_tokens(a), wanted = a.n_threads <= 1 ? 1 : 6 * a.n_threads;
+    const int64_t pieces_per_head = std::max<int64_t>(1, (wanted + a.n_kv_heads - 1) / a.n_kv_heads);
+    const int64_t longest = std::max<int64_t>(512, (total / pieces_per_head + 63) / 64 * 64);
+    std::vector<Piece> pieces;
+    for (int64_t h = 0; h < a.n_kv_heads; ++h) {
+        int64_t token = 0;
+        for (const FlatSpan& s : a.spans) {
+            for (int64_t first = 0; first < s.n; first += longest)
+                pieces.push_back({h, first, std::min(longest, s.n - first), &s, token + first});
+            token += s.n;
+        }
+    }
+    return pieces;
+}
+
+void check(const FlatArgs& a) {
+    const auto fail = [](const std::string& what) { throw std::invalid_argument(what); };
+    if (a.head_dim < 8 || a.head_dim > 256 || a.head_dim % 8 != 0)
+        fail("head_dim must be a multiple of 8 from 8 to 256, got " + std::to_string(a.head_dim));
+    if (a.group < 1 || a.group > 16) fail("a query group must have 1 to 16 heads, got " + std::to_string(a.group));
+    if (a.n_kv_heads < 0 || a.t < 0) fail("counts must not be negative");
+    if (!std::isfinite(a.scaling)) fail("scaling must be a finite number");
+    if (!std::isfinite(a.softcap) || a.softcap < 0.0f) fail("softcap must be a finite number above 0, or none");
+    if (a.causal && a.t > 0) {
+        const int64_t last = a.spans.empty() ? 0 : a.spans.back().n;
+        if (last < a.t)
+            fail("the last span must end with the " + std::to_string(a.t) + " query positions' own tokens, it has " +
+                 std::to_string(last));
+    }
+}
+
+class Attend {
+public:
+    explicit Attend(const FlatArgs& a)
+        : a_(a), kernels_(kernels(a.isa)), rows_(a.group * a.t), pieces_(cut(a)), q_(size(a.n_kv_heads * rows_ * a.head_dim)),
+          parts_(size(static_cast<int64_t>(pieces_.size()) * part_size())) {
+        scale_queries();
+        if (a.causal && !a.spans.empty())
+            for (int64_t r = 0; r < rows_; ++r) visible_.push_back(a.spans.back().n - (a.t - 1 - r % a.t));
+    }
+
+    void run() {
+        parallel_for(count(), a_.n_threads, [this](int64_t i) {
+            const Scratch scratch(kernels_.flat_scratch(range(i, nullptr)));
+            kernels_.flat_range(range(i, scratch.data()));
+        });
+        for (int64_t h = 0, i = 0; h < a_.n_kv_heads; ++h) {
+            const int64_t begin = i;
+            while (i < count() && pieces_[static_cast<size_t>(i)].head == h) ++i;
+            for (int64_t r = 0; r < rows_; ++r) merge_row(h, r, begin, i);
+        }
+        if (a_.mass != nullptr) add_mass();
+    }
+
+private:
+    static size_t size(int64_t n) { return static_cast<size_t>(n); }
+    int64_t count() const { return static_cast<int64_t>(pieces_.size()); }
+    // A piece's result: out (rows, head_dim), then max and sum of each row.
+    int64_t part_size() const { return (rows_ * (a_.head_dim + 2) + 15) / 16 * 16; }
+    float* part(int64_t i) const { return parts_.data() + i * part_size(); }
+
+    // Rows of KV head h: query head h * group + r / t, position r % t. The scale makes the kernels' logits those of base 2.
+    void scale_queries() {
+        const float scale = a_.softcap > 0.0f ? a_.scaling * 2.0f * log2_e / a_.softcap : a_.scaling * log2_e;
+        float* to = q_.data();
+        const int64_t bytes = dtype_size(a_.q_dtype);
+        for (int64_t head = 0; head < a_.n_kv_heads * a_.group; ++head)
+            for (int64_t i = 0; i < a_.t; ++i) {
+                const char* row = static_cast<const char*>(a_.q) + (head * a_.q_head_stride + i * a_.q_stride) * bytes;
+                for (int64_t j = 0; j < a_.head_dim; ++j) *to++ = scale * to_f32(row, a_.q_dtype, j);
+            }
+    }
+
+    FlatRange range(int64_t i, float* scratch) const {
+        const Piece& p = pieces_[size(i)];
+        const FlatSpan& s = *p.span;
+        const int64_t bytes = dtype_size(s.dtype);
+        FlatRange r{};
+        r.q = q_.data() + p.head * rows_ * a_.head_dim;
+        r.rows = rows_;
+        r.head_dim = a_.head_dim;
+        r.dtype = s.dtype;
+        r.keys = static_cast<const char*>(s.keys) + (p.head * s.key_head_stride + p.first * s.key_stride) * bytes;
+        r.values = static_cast<const char*>(s.values) + (p.head * s.value_head_stride + p.first * s.value_stride) * bytes;
+        r.key_stride = s.key_stride;
+        r.value_stride = s.value_stride;
+        r.n = p.n;
+        if (!visible_.empty() && p.span == &a_.spans.back()) {
+            r.visible = visible_.data();
+            r.first = p.first;
+        }
+        r.softcap = a_.softcap;
+        r.out = part(i);
+        r.max = r.out + rows_ * a_.head_dim;
+        r.sum = r.max + rows_;
+        r.scratch = scratch;
+        return r;
+    }
+
+    void merge_row(int64_t head, int64_t row, int64_t begin, int64_t end) const {
+        const int64_t d = a_.head_dim, at = head * rows_ + row;
+        float* out = a_.out + at * d;
+        float max = minus_infinity;
+        for (int64_t i = begin; i < end; ++i) max = std::max(max, part(i)[rows_ * d + row]);
+        const float aux = a_.s_aux != nullptr ? a_.s_aux[at / a_.t] * log2_e : minus_infinity;
+        max = std::max(max, aux);
+        std::fill(out, out + d, 0.0f);
+        const float shift = max == minus_infinity ? 0.0f : max;
+        float sum = std::exp2(aux - shift);
+        for (int64_t i = begin; i < end; ++i) {
+            const float* p = part(i);
+            const float weight = std::exp2(p[rows_ * d + row] - shift), part_sum = p[rows_ * d + rows_ + row];
+            if (weight == 0.0f && part_sum == part_sum) continue;  // a sum that is not a number must show in the result
+            sum += weight * part_sum;
+            for (int64_t j = 0; j < d; ++j) out[j] += weight * p[row * d + j];
+        }
+        if (sum == 0.0f) {
+            a_.lse[at] = minus_infinity;
+            return;
+        }
+        for (int64_t j = 0; j < d; ++j) out[j] /= sum;
+        a_.lse[at] = (shift + std::log2(sum)) / log2_e;
+    }
+
+    void add_mass() const {
+        std::vector<float> lse(size(a_.n_kv_heads * rows_));
+        for (size_t i = 0; i < lse.size(); ++i) {
+            float all = a_.lse[i];
+            if (a_.other_lse != nullptr) {
+                const float other = a_.other_lse[i], top = std::max(all, other);
+                all = top == minus_infinity ? top : top + std::log1p(std::exp(std::min(all, other) - top));
+            }
+            lse[i] = all * log2_e;
+        }
+        parallel_for(count(), a_.n_threads, [&](int64_t i) {
+            const Piece& p = pieces_[size(i)];
+            const Scratch scratch(kernels_.flat_scratch(range(i, nullptr)));
+            FlatRange r = range(i, scratch.data());
+            r.lse = lse.data() + p.head * rows_;
+            r.mass = a_.mass + p.head * a_.mass_stride + p.token;
+            kernels_.flat_mass(r);
+        });
+    }
+
+    const FlatArgs& a_;
+    const Kernels& kernels_;
+    const int64_t rows_;
+    const std::vector<Piece> pieces_;
+    const Scratch q_, parts_;
+    std::vector<int64_t> visible_;
+};
+
+}  // namespace
+
+void flat_attend(const FlatArgs& args) {
+    check(args);
+    if (args.n_kv_heads == 0 || args.t == 0) return;
+    Attend(args).run();
+}
+
+}  // namespace sakuin

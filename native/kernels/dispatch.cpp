@@ -1,0 +1,70 @@
+#include "kernels/dispatch.hpp"
+
+#include <cstdlib>
+#include <stdexcept>
+
+namespace sakuin {
+
+extern const Kernels kernels_portable, kernels_portable16;
+#if defined(SAKUIN_X86)
+extern const Kernels kernels_avx2, kernels_avx512;
+#endif
+
+namespace {
+
+std::vector<const Kernels*> runnable() {
+    std::vector<const Kernels*> found{&kernels_portable, &kernels_portable16};
+#if defined(SAKUIN_X86)
+    __builtin_cpu_init();
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+                      __builtin_cpu_supports("bmi2");
+    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (avx2) found.push_back(&kernels_avx2);
+    if (avx512) found.push_back(&kernels_avx512);
+#endif
+    return found;
+}
+
+const std::vector<const Kernels*>& all() {
+    static const std::vector<const Kernels*> found = runnable();
+    return found;
+}
+
+const Kernels& by_name(std::string_view name, const std::string& asked_by) {
+    std::string have;
+    for (const Kernels* k : all()) {
+        if (name == k->name) return *k;
+        have += (have.empty() ? "" : ", ") + std::string(k->name);
+    }
+    throw std::invalid_argument(asked_by + " is '" + std::string(name) + "', which is not an instruction set of this machine; it has " +
+                                have);
+}
+
+const Kernels& best() {
+    // portable16 exists for tests: plain code is faster eight lanes wide.
+    return all().size() > 2 ? *all().back() : kernels_portable;
+}
+
+const Kernels& chosen() {
+    static const Kernels& k = [&]() -> const Kernels& {
+        const char* forced = std::getenv("SAKUIN_ISA");
+        return forced != nullptr && *forced != '\0' ? by_name(forced, "SAKUIN_ISA") : best();
+    }();
+    return k;
+}
+
+}  // namespace
+
+const std::vector<std::string>& available_isas() {
+    static const std::vector<std::string> names = [] {
+        std::vector<std::string> out;
+        for (const Kernels* k : all()) out.emplace_back(k->name);
+        return out;
+    }();
+    return names;
+}
+
+const Kernels& kernels(std::string_view isa) { return isa.empty() ? chosen() : by_name(isa, "isa"); }
+
+}  // namespace sakuin

@@ -1,0 +1,37 @@
+// Arguments of the `flat` kernels: exact attention of a few query rows over one range of keys of one KV head.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace sakuin {
+
+enum class DType : int { f32 = 0, bf16 = 1, fp16 = 2 };
+
+constexpr int64_t dtype_size(DType t) { return t == DType::f32 ? 4 : 2; }
+
+struct FlatRange {
+    // rows x head_dim, row-major. Scaled so that the logit in base 2 is q.k; with softcap, so that q.k is log2(e) * 2 / softcap
+    // times the logit.
+    const float* q;
+    int64_t rows, head_dim;
+    DType dtype;
+    const void* keys;  // n rows of head_dim numbers, `key_stride` numbers apart
+    const void* values;
+    int64_t key_stride, value_stride, n;
+    const int64_t* visible;  // per row: it sees the keys before number visible[row], the range beginning at `first`; null: all
+    int64_t first;
+    float softcap;           // 0: none
+
+    // flat_range: per row the largest logit (base 2; -inf when it sees nothing), the sum of 2^(logit - max), and the values
+    // weighted by these, rows x head_dim.
+    float *out, *max, *sum;
+
+    // flat_mass: per row the lse (base 2) of the whole softmax; each key's share, summed over the rows, is added to mass[n].
+    const float* lse;
+    float* mass;
+
+    float* scratch;  // flat_scratch() floats, 64-byte aligned
+};
+
+}  // namespace sakuin

@@ -1,0 +1,111 @@
+// What AVX2, FMA and F16C do better than the generic vector type (see simd.hpp, the only includer).
+#pragma once
+
+namespace sakuin {
+
+struct Avx2 : Generic<Avx2, 8> {
+    using Base = Generic<Avx2, 8>;
+    using Base::load_fp16;
+    using Base::load_u32;
+    using Base::max;
+    using Base::store;
+
+    static constexpr const char* name = "avx2";
+    static constexpr int row_tile = 6;
+
+    static SAKUIN_INLINE F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+    static SAKUIN_INLINE F max(F a, F b) { return _mm256_max_ps(a, b); }
+    static SAKUIN_INLINE F min(F a, F b) { return _mm256_min_ps(a, b); }
+    static SAKUIN_INLINE __m256i first_lanes(int n) {
+        return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    }
+    static SAKUIN_INLINE U load_u32(const void* p, int n) {
+        return reinterpret_cast<U>(_mm256_maskload_epi32(static_cast<const int*>(p), first_lanes(n)));
+    }
+    static SAKUIN_INLINE F select_first(int n, F v, F other) {
+        return _mm256_blendv_ps(other, v, _mm256_castsi256_ps(first_lanes(n)));
+    }
+    static SAKUIN_INLINE __m128 halves_add(F v) { return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1)); }
+    static SAKUIN_INLINE float hsum(F v) {
+        __m128 x = halves_add(v);
+        x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+        return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+    }
+    static SAKUIN_INLINE float hmax(F v) {
+        __m128 x = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+        x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+        return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+    }
+    static SAKUIN_INLINE F load_fp16(const uint16_t* p) {
+        return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    }
+
+    static SAKUIN_INLINE void transpose(U (&x)[8]) {
+        __m256i a[8], b[8];
+        for (int i = 0; i < 8; i += 2) {
+            const __m256i p = reinterpret_cast<__m256i>(x[i]), q = reinterpret_cast<__m256i>(x[i + 1]);
+            a[i] = _mm256_unpacklo_epi32(p, q);
+            a[i + 1] = _mm256_unpackhi_epi32(p, q);
+        }
+        for (int i = 0; i < 8; i += 4) {
+            b[i] = _mm256_unpacklo_epi64(a[i], a[i + 2]);
+            b[i + 1] = _mm256_unpackhi_epi64(a[i], a[i + 2]);
+            b[i + 2] = _mm256_unpacklo_epi64(a[i + 1], a[i + 3]);
+            b[i + 3] = _mm256_unpackhi_epi64(a[i + 1], a[i + 3]);
+        }
+        for (int i = 0; i < 4; ++i) {
+            x[i] = reinterpret_cast<U>(_mm256_permute2x128_si256(b[i], b[i + 4], 0x20));
+            x[i + 4] = reinterpret_cast<U>(_mm256_permute2x128_si256(b[i], b[i + 4], 0x31));
+        }
+    }
+
+    // `low` holds keys 0-7 and 16-23, `high` keys 8-15 and 24-31: the order in which unpacking bytes leaves them.
+    struct Keys32 {
+        __m256i low, high;
+    };
+    struct Table16 {
+        __m256i low, high;  // low and high bytes of the 16 entries, twice
+    };
+    static SAKUIN_INLINE Keys32 keys32(uint16_t x) {
+        const __m256i v = _mm256_set1_epi16(static_cast<short>(x));
+        return {v, v};
+    }
+    static SAKUIN_INLINE Table16 table16(const uint16_t* t) {
+        const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(t));
+        const __m256i low = _mm256_and_si256(v, _mm256_set1_epi16(0xff)), high = _mm256_srli_epi16(v, 8);
+        // packus works within 128-bit lanes; 0xd8 brings the two useful quarters together, and the table is then doubled.
+        const __m256i l = _mm256_permute4x64_epi64(_mm256_packus_epi16(low, low), 0x88);
+        const __m256i h = _mm256_permute4x64_epi64(_mm256_packus_epi16(high, high), 0x88);
+        return {l, h};
+    }
+    static SAKUIN_INLINE Keys32 look_up(Keys32 acc, const uint8_t* codes, const Table16& first, const Table16& second) {
+        const __m256i c = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
+        const __m256i nibble = _mm256_set1_epi8(15);
+        acc = add_entries(acc, _mm256_and_si256(c, nibble), first);
+        return add_entries(acc, _mm256_and_si256(_mm256_srli_epi16(c, 4), nibble), second);
+    }
+    static SAKUIN_INLINE Keys32 add_entries(Keys32 acc, __m256i index, const Table16& t) {
+        const __m256i l = _mm256_shuffle_epi8(t.low, index), h = _mm256_shuffle_epi8(t.high, index);
+        return {_mm256_add_epi16(acc.low, _mm256_unpacklo_epi8(l, h)), _mm256_add_epi16(acc.high, _mm256_unpackhi_epi8(l, h))};
+    }
+    static SAKUIN_INLINE Keys32 add(Keys32 a, Keys32 b) {
+        return {_mm256_add_epi16(a.low, b.low), _mm256_add_epi16(a.high, b.high)};
+    }
+    static SAKUIN_INLINE Keys32 max(Keys32 a, Keys32 b) {
+        return {_mm256_max_epu16(a.low, b.low), _mm256_max_epu16(a.high, b.high)};
+    }
+    static SAKUIN_INLINE uint32_t above(Keys32 a, uint16_t limit) {
+        const __m256i bound = _mm256_set1_epi16(static_cast<short>(limit)), zero = _mm256_setzero_si256();
+        // Not above means that the saturated difference is 0. packs undoes the split of the unpacking.
+        const __m256i l = _mm256_cmpeq_epi16(_mm256_subs_epu16(a.low, bound), zero);
+        const __m256i h = _mm256_cmpeq_epi16(_mm256_subs_epu16(a.high, bound), zero);
+        return ~static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_packs_epi16(l, h)));
+    }
+    static SAKUIN_INLINE void store(uint16_t* p, const Keys32& a) {
+        __m256i* out = reinterpret_cast<__m256i*>(p);
+        _mm256_storeu_si256(out, _mm256_permute2x128_si256(a.low, a.high, 0x20));
+        _mm256_storeu_si256(out + 1, _mm256_permute2x128_si256(a.low, a.high, 0x31));
+    }
+};
+
+}  // namespace sakuin

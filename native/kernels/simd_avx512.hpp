@@ -1,0 +1,79 @@
+// What AVX-512 (F, BW, DQ, VL) does better than the generic vector type (see simd.hpp, the only includer).
+#pragma once
+
+namespace sakuin {
+
+struct Avx512 : Generic<Avx512, 16> {
+    using Base = Generic<Avx512, 16>;
+    using Base::load_fp16;
+    using Base::load_u32;
+    using Base::max;
+    using Base::store;
+
+    static constexpr const char* name = "avx512";
+    static constexpr int row_tile = 8;
+
+    static SAKUIN_INLINE __mmask16 first_lanes(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
+    static SAKUIN_INLINE F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+    static SAKUIN_INLINE F max(F a, F b) { return _mm512_max_ps(a, b); }
+    static SAKUIN_INLINE F min(F a, F b) { return _mm512_min_ps(a, b); }
+    static SAKUIN_INLINE float hsum(F v) { return _mm512_reduce_add_ps(v); }
+    static SAKUIN_INLINE float hmax(F v) { return _mm512_reduce_max_ps(v); }
+    static SAKUIN_INLINE U load_u32(const void* p, int n) {
+        return reinterpret_cast<U>(_mm512_maskz_loadu_epi32(first_lanes(n), p));
+    }
+    static SAKUIN_INLINE void store(float* p, F v, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), v); }
+    static SAKUIN_INLINE F select_first(int n, F v, F other) { return _mm512_mask_mov_ps(other, first_lanes(n), v); }
+    static SAKUIN_INLINE F load_fp16(const uint16_t* p) {
+        return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    }
+
+    static SAKUIN_INLINE void transpose(U (&x)[16]) {
+        __m512i a[16], b[16];
+        for (int i = 0; i < 16; i += 2) {
+            const __m512i p = reinterpret_cast<__m512i>(x[i]), q = reinterpret_cast<__m512i>(x[i + 1]);
+            a[i] = _mm512_unpacklo_epi32(p, q);
+            a[i + 1] = _mm512_unpackhi_epi32(p, q);
+        }
+        for (int i = 0; i < 16; i += 4) {
+            b[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
+            b[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
+            b[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
+            b[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
+        }
+        // b[4g + c], lane l: column 4l + c of rows 4g .. 4g + 3. What is left is a transpose of 128-bit lanes.
+        for (int c = 0; c < 4; ++c) {
+            const __m512i p = _mm512_shuffle_i32x4(b[c], b[4 + c], 0x88), q = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0x88);
+            const __m512i r = _mm512_shuffle_i32x4(b[c], b[4 + c], 0xdd), s = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0xdd);
+            x[c] = reinterpret_cast<U>(_mm512_shuffle_i32x4(p, q, 0x88));
+            x[4 + c] = reinterpret_cast<U>(_mm512_shuffle_i32x4(r, s, 0x88));
+            x[8 + c] = reinterpret_cast<U>(_mm512_shuffle_i32x4(p, q, 0xdd));
+            x[12 + c] = reinterpret_cast<U>(_mm512_shuffle_i32x4(r, s, 0xdd));
+        }
+    }
+
+    struct Keys32 {
+        __m512i v;
+    };
+    struct Table16 {
+        __m512i v;  // the 16 entries twice, so that the fifth bit of an index does not matter
+    };
+    static SAKUIN_INLINE Keys32 keys32(uint16_t x) { return {_mm512_set1_epi16(static_cast<short>(x))}; }
+    static SAKUIN_INLINE Table16 table16(const uint16_t* t) {
+        return {_mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(t)))};
+    }
+    static SAKUIN_INLINE Keys32 look_up(Keys32 acc, const uint8_t* codes, const Table16& first, const Table16& second) {
+        const __m512i c = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes)));
+        const __m512i low = _mm512_permutexvar_epi16(c, first.v);
+        const __m512i high = _mm512_permutexvar_epi16(_mm512_srli_epi16(c, 4), second.v);
+        return {_mm512_add_epi16(acc.v, _mm512_add_epi16(low, high))};
+    }
+    static SAKUIN_INLINE Keys32 add(Keys32 a, Keys32 b) { return {_mm512_add_epi16(a.v, b.v)}; }
+    static SAKUIN_INLINE Keys32 max(Keys32 a, Keys32 b) { return {_mm512_max_epu16(a.v, b.v)}; }
+    static SAKUIN_INLINE uint32_t above(Keys32 a, uint16_t limit) {
+        return _mm512_cmpgt_epu16_mask(a.v, _mm512_set1_epi16(static_cast<short>(limit)));
+    }
+    static SAKUIN_INLINE void store(uint16_t* p, const Keys32& a) { _mm512_storeu_si512(p, a.v); }
+};
+
+}  // namespace sakuin

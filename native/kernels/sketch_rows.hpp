@@ -1,0 +1,226 @@
+// Kernels of the `sketch` index that read single rows: scores from codes and from true keys, weighted sums of value codes and of
+// true values. Included only by the files compiled per instruction set (see simd.hpp).
+#pragma once
+
+#include "kernels/simd.hpp"
+#include "kernels/sketch_args.hpp"
+
+namespace sakuin {
+
+template <class I>
+struct SketchRows {
+    using F = typename I::F;
+    using U = typename I::U;
+    using S = typename I::S;
+    static constexpr int lanes = I::lanes;
+    static constexpr int parts = 16 / lanes;  // vectors that hold one chunk of 16 numbers
+    static constexpr int tile = lanes == 16 ? 8 : 4;  // query heads whose sums stay in registers together
+    static constexpr int ahead = 12;  // rows that are fetched before they are needed
+
+    // --- packed numbers ---------------------------------------------------------------------------------------------------
+    // A chunk of 16 numbers of `Bits` bits is Bits / 2 words of 32 bits; number l stands in word l % words at bit Bits * (l / words).
+    // Unpacking is then one repeated load, one shift by a constant vector and one mask, at any width of vector.
+    template <int Bits>
+    static SAKUIN_INLINE void unpack(const uint8_t* p, F (&x)[parts]) {
+        constexpr int words = Bits / 2;
+        U w, shift;
+        if constexpr (words == 1) {
+            uint32_t one;
+            __builtin_memcpy(&one, p, 4);
+            w = U{} + one;
+        } else if constexpr (words == 2) {
+            uint64_t two;
+            __builtin_memcpy(&two, p, 8);
+            typedef uint64_t L __attribute__((vector_size(lanes * 4)));
+            w = reinterpret_cast<U>(L{} + two);
+        } else {
+            uint32_t four[4];
+            __builtin_memcpy(four, p, 16);
+            for (int i = 0; i < lanes; ++i) w[i] = four[i % 4];
+        }
+        for (int i = 0; i < lanes; ++i) shift[i] = static_cast<uint32_t>(Bits * (i / words));
+        for (int h = 0; h < parts; ++h) {
+            const U v = (w >> (shift + static_cast<uint32_t>(h * lanes * Bits / words))) & ((1u << Bits) - 1u);
+            x[h] = __builtin_convertvector(reinterpret_cast<S>(v), F);
+        }
+    }
+
+    // --- scores -------------------------------------------------------------------------------------------------------------
+    template <int G>
+    static void add_codes_tile(const CodeRows& r, const uint32_t* index, int64_t m, int64_t capacity, int first, float* scores) {
+        const int coded = r.eights + r.fours + r.twos;
+        const float* p = r.p + static_cast<size_t>(first) * static_cast<size_t>(coded) * 16;
+        for (int64_t i = 0; i < m; ++i) {
+            if (i + ahead < m) I::prefetch(r.codes + static_cast<int64_t>(index[i + ahead]) * r.row_bytes);
+            const uint8_t* row = r.codes + static_cast<int64_t>(index[i]) * r.row_bytes;
+            F acc[G] = {};
+            int c = 0;
+            const auto chunk = [&](const F(&x)[parts]) {
+                for (int g = 0; g < G; ++g)
+                    for (int h = 0; h < parts; ++h) acc[g] = I::fma(x[h], I::load(p + (g * coded + c) * 16 + h * lanes), acc[g]);
+                ++c;
+            };
+            F x[parts];
+            for (int k = 0; k < r.eights; ++k, row += 16) { unpack<8>(row, x); chunk(x); }
+            for (int k = 0; k < r.fours; ++k, row += 8) { unpack<4>(row, x); chunk(x); }
+            for (int k = 0; k < r.twos; ++k, row += 4) { unpack<2>(row, x); chunk(x); }
+            for (int g = 0; g < G; ++g) scores[(first + g) * capacity + i] += I::hsum(acc[g]) + r.start[first + g];
+        }
+    }
+    static void add_codes(const CodeRows& r, const uint32_t* index, int64_t m, int64_t capacity, int group, float* scores) {
+        in_tiles(group, [&]<int G>(int first) { add_codes_tile<G>(r, index, m, capacity, first, scores); });
+    }
+
+    template <int G, DType T>
+    static void score_rows_tile(const float* q, const void* keys, int d, const uint32_t* index, int64_t m, int64_t capacity, int first,
+                                float* scores) {
+        q += first * d;
+        for (int64_t i = 0; i < m; ++i) {
+            const int64_t at = static_cast<int64_t>(index[i]) * d;
+            if (i + ahead < m) prefetch_row<T>(keys, static_cast<int64_t>(index[i + ahead]) * d, d);
+            F acc[G] = {};
+            for (int j = 0; j < d; j += lanes) {
+                const int here = d - j < lanes ? d - j : lanes;
+                const F x = number<T>(keys, at + j, here);
+                for (int g = 0; g < G; ++g)
+                    acc[g] = I::fma(x, here < lanes ? I::load(q + g * d + j, here) : I::load(q + g * d + j), acc[g]);
+            }
+            for (int g = 0; g < G; ++g) scores[(first + g) * capacity + i] = I::hsum(acc[g]);
+        }
+    }
+    static void score_rows(const float* q, const void* keys, DType dtype, int d, const uint32_t* index, int64_t m, int64_t capacity,
+                           int group, float* scores) {
+        in_tiles(group, [&]<int G>(int first) {
+            by_dtype(dtype, [&]<DType T>() { score_rows_tile<G, T>(q, keys, d, index, m, capacity, first, scores); });
+        });
+    }
+
+    // --- weighted sums ------------------------------------------------------------------------------------------------------
+    // A tile of query heads times `Wide` vectors of dimensions stays in registers while all rows pass.
+    template <int G, DType T>
+    static void add_rows_tile(const void* rows, int d, const uint32_t* index, int64_t m, const float* weights, int64_t capacity,
+                              int first, float* out) {
+        weights += first * capacity;
+        out += first * d;
+        for (int j = 0; j < d; j += 2 * lanes) {
+            const int a = d - j < lanes ? d - j : lanes, b = d - j - lanes <= 0 ? 0 : d - j - lanes < lanes ? d - j - lanes : lanes;
+            F x[G] = {}, y[G] = {};
+            for (int64_t i = 0; i < m; ++i) {
+                const int64_t at = (index != nullptr ? static_cast<int64_t>(index[i]) : i) * d + j;
+                if (index != nullptr && j == 0 && i + ahead < m) prefetch_row<T>(rows, static_cast<int64_t>(index[i + ahead]) * d, d);
+                const F u = number<T>(rows, at, a), v = b > 0 ? number<T>(rows, at + lanes, b) : F{};
+                for (int g = 0; g < G; ++g) {
+                    const F w = I::set1(weights[g * capacity + i]);
+                    x[g] = I::fma(w, u, x[g]);
+                    y[g] = I::fma(w, v, y[g]);
+                }
+            }
+            for (int g = 0; g < G; ++g) {
+                add_to(out + g * d + j, x[g], a);
+                if (b > 0) add_to(out + g * d + j + lanes, y[g], b);
+            }
+        }
+    }
+    static void add_rows(const void* rows, DType dtype, int d, const uint32_t* index, int64_t m, const float* weights,
+                         int64_t capacity, int group, float* out) {
+        in_tiles(group, [&]<int G>(int first) {
+            by_dtype(dtype, [&]<DType T>() { add_rows_tile<G, T>(rows, d, index, m, weights, capacity, first, out); });
+        });
+    }
+
+    template <int G>
+    static void add_value_codes_tile(const uint8_t* codes, int64_t row_bytes, const uint16_t* params, int d, const uint32_t* index,
+                                     int64_t m, const float* weights, int64_t capacity, int first, float* out) {
+        weights += first * capacity;
+        out += first * d;
+        for (int j = 0; j < d; j += 16) {
+            F x[G][parts] = {};
+            float base[G] = {};
+            for (int64_t i = 0; i < m; ++i) {
+                const int64_t k = index[i];
+                if (j == 0 && i + ahead < m) I::prefetch(codes + static_cast<int64_t>(index[i + ahead]) * row_bytes);
+                const float low = bf16(params[2 * k]), step = bf16(params[2 * k + 1]);
+                F c[parts];
+                unpack<4>(codes + k * row_bytes + j / 2, c);
+                for (int g = 0; g < G; ++g) {
+                    const float w = weights[g * capacity + i];
+                    base[g] += w * low;
+                    for (int h = 0; h < parts; ++h) x[g][h] = I::fma(I::set1(w * step), c[h], x[g][h]);
+                }
+            }
+            for (int g = 0; g < G; ++g)
+                for (int h = 0; h < parts; ++h) {
+                    const int left = d - j - h * lanes;
+                    if (left > 0) add_to(out + g * d + j + h * lanes, x[g][h] + base[g], left < lanes ? left : lanes);
+                }
+        }
+    }
+    static void add_value_codes(const uint8_t* codes, int64_t row_bytes, const uint16_t* params, int d, const uint32_t* index, int64_t m,
+                                const float* weights, int64_t capacity, int group, float* out) {
+        in_tiles(group, [&]<int G>(int first) {
+            add_value_codes_tile<G>(codes, row_bytes, params, d, index, m, weights, capacity, first, out);
+        });
+    }
+
+private:
+    static SAKUIN_INLINE float bf16(uint16_t v) {
+        const uint32_t bits = static_cast<uint32_t>(v) << 16;
+        float f;
+        __builtin_memcpy(&f, &bits, 4);
+        return f;
+    }
+
+    template <DType T>
+    static SAKUIN_INLINE F number(const void* rows, int64_t at, int n) {
+        if constexpr (T == DType::f32) {
+            const float* p = static_cast<const float*>(rows) + at;
+            return n < lanes ? I::load(p, n) : I::load(p);
+        } else {
+            const uint16_t* p = static_cast<const uint16_t*>(rows) + at;
+            if (n < lanes) {
+                uint16_t part[lanes] = {};
+                __builtin_memcpy(part, p, static_cast<size_t>(n) * 2);
+                return T == DType::bf16 ? I::load_bf16(part) : I::load_fp16(part);
+            }
+            return T == DType::bf16 ? I::load_bf16(p) : I::load_fp16(p);
+        }
+    }
+    template <DType T>
+    static SAKUIN_INLINE void prefetch_row(const void* rows, int64_t at, int d) {
+        constexpr int64_t size = T == DType::f32 ? 4 : 2;
+        const char* p = static_cast<const char*>(rows) + at * size;
+        for (int64_t b = 0; b < d * size; b += 64) I::prefetch(p + b);
+    }
+    static SAKUIN_INLINE void add_to(float* p, F v, int n) {
+        if (n < lanes)
+            I::store(p, I::load(p, n) + v, n);
+        else
+            I::store(p, I::load(p) + v);
+    }
+
+    template <class Fn>
+    static SAKUIN_INLINE void by_dtype(DType t, const Fn& fn) {
+        switch (t) {
+            case DType::f32: fn.template operator()<DType::f32>(); break;
+            case DType::bf16: fn.template operator()<DType::bf16>(); break;
+            case DType::fp16: fn.template operator()<DType::fp16>(); break;
+        }
+    }
+
+public:
+    template <class Fn>
+    static SAKUIN_INLINE void in_tiles(int group, const Fn& fn) {
+        for (int g = 0; g < group; g += tile) switch (group - g < tile ? group - g : tile) {
+                case 1: fn.template operator()<1>(g); break;
+                case 2: fn.template operator()<2>(g); break;
+                case 3: fn.template operator()<3>(g); break;
+                case 4: fn.template operator()<4>(g); break;
+                case 5: if constexpr (tile == 8) fn.template operator()<5>(g); break;
+                case 6: if constexpr (tile == 8) fn.template operator()<6>(g); break;
+                case 7: if constexpr (tile == 8) fn.template operator()<7>(g); break;
+                case 8: if constexpr (tile == 8) fn.template operator()<8>(g); break;
+            }
+    }
+};
+
+}  // namespace sakuin

@@ -1,0 +1,29 @@
+// Builds the table of the `sketch` kernels for one instruction set. Included only by the files compiled per instruction set.
+#pragma once
+
+#include "kernels/sketch_rows.hpp"
+#include "kernels/sketch_scan.hpp"
+
+namespace sakuin {
+
+template <class I>
+constexpr SketchKernels make_sketch_table() {
+    using Scan = SketchScan<I>;
+    using Rows = SketchRows<I>;
+    return SketchKernels{
+        .table_bytes = sizeof(typename I::Table16),
+        .project = &Scan::project,
+        .make_tables = &Scan::make_tables,
+        .scan = &Scan::scan,
+        .list_sums = &Scan::list_sums,
+        .find_reach = &Scan::find_reach,
+        .gather_scores = &Scan::gather_scores,
+        .add_codes = &Rows::add_codes,
+        .score_rows = &Rows::score_rows,
+        .add_rows = &Rows::add_rows,
+        .add_value_codes = &Rows::add_value_codes,
+        .weights = &Scan::weights,
+    };
+}
+
+}  // namespace sakuin

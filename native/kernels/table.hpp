@@ -1,0 +1,29 @@
+// Builds the table of kernels for one instruction set. Included only by the files compiled per instruction set.
+#pragma once
+
+#include "kernels/flat.hpp"
+#include "kernels/kernels.hpp"
+#include "kernels/probe.hpp"
+
+namespace sakuin {
+
+template <class I>
+constexpr Kernels make_table() {
+    return Kernels{
+        .name = I::name,
+        .lanes = I::lanes,
+        .flat_scratch = &Flat<I>::scratch,
+        .flat_range = &Flat<I>::range,
+        .flat_mass = &Flat<I>::mass,
+        .read_all = &Probe<I>::read_all,
+        .multiply_add = &Probe<I>::multiply_add,
+        .exp2 = &Probe<I>::exp2,
+        .bf16_to_f32 = &Probe<I>::bf16_to_f32,
+        .fp16_to_f32 = &Probe<I>::fp16_to_f32,
+        .transpose = &Probe<I>::transpose,
+        .reduce = &Probe<I>::reduce,
+        .look_up = &Probe<I>::look_up,
+    };
+}
+
+}  // namespace sakuin
