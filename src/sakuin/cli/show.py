@@ -1,0 +1,48 @@
+"""How commands print: the consoles, the progress bar, tables of names and values. Nothing here knows of models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+JSON_HELP = "Print one JSON object instead of text."
+
+console = Console(highlight=False, soft_wrap=True)
+"""Results: standard output."""
+
+notes = Console(stderr=True, highlight=False, soft_wrap=True)
+"""Progress and remarks: standard error."""
+
+
+def bar(*more: ProgressColumn) -> Progress:
+    """A progress bar on standard error, gone when it is done; nothing where that is no terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        *more,
+        TimeRemainingColumn(),
+        console=notes,
+        transient=True,
+        disable=not notes.is_terminal,
+    )
+
+
+def facts(rows: Iterable[tuple[str, str]]) -> Table:
+    """Two columns: names and what they are."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    return table

@@ -1,0 +1,121 @@
+"""What this machine gives sakuin: CPU, kernels, threads, memory, extras, and how long a context fits.
+
+`examine` returns a plain dict, which `sakuin doctor` prints. It measures and changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from packaging.requirements import Requirement
+
+import sakuin
+from sakuin import _native, memory, models, zoo
+from sakuin.config import RetrievalConfig
+
+_USEFUL = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd")
+_OPENMP = re.compile(r"/(lib(?:gomp|iomp5|omp)[^/]*\.so[^/]*)$")
+
+
+def examine(model: str | None = None) -> dict[str, Any]:
+    """Everything that `sakuin doctor` shows.
+
+    model : a name or path as for `sakuin.load`; adds how many tokens fit with each index, and the model's window.
+
+    Sizes are in bytes.
+    """
+    have = memory.available()
+    report: dict[str, Any] = {
+        "sakuin": sakuin.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "cpu": _cpu_name(),
+        "cpu_features": [flag for flag in _USEFUL if flag in models.cpu_flags()],
+        "kernel": _native.isa(),
+        "kernels": list(_native.isas()),
+        "threads": torch.get_num_threads(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "openmp": openmp_runtimes(),
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "memory": {"available": have.bytes, "bound": have.bound},
+        "dtype": str(
+            models.resolve_dtype("auto", "cuda" if torch.cuda.is_available() else "cpu")
+        ).removeprefix("torch."),
+        "cache_folder": str(zoo.cache_folder()),
+        "models": {name: entry.is_here for name, entry in zoo.MODELS.items()},
+        "extras": extras(),
+    }
+    if model is not None:
+        report["fits"] = _fits(model, have.bytes)
+    return report
+
+
+def openmp_runtimes() -> list[str]:
+    """File names of the OpenMP runtimes that are mapped into this process; more than one fight over the cores."""
+    found = set()
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if match := _OPENMP.search(line):
+            found.add(match.group(1))
+    return sorted(found)
+
+
+def extras() -> dict[str, list[str]]:
+    """For each extra of the package, the distributions that it still lacks (none: it is there)."""
+    requirements = [Requirement(text) for text in metadata.requires("sakuin") or []]
+    return {
+        extra: [
+            requirement.name
+            for requirement in requirements
+            if requirement.name != "sakuin"
+            and requirement.marker is not None
+            and not requirement.marker.evaluate({"extra": ""})
+            and requirement.marker.evaluate({"extra": extra})
+            and not _installed(requirement)
+        ]
+        for extra in metadata.metadata("sakuin").get_all("Provides-Extra") or []
+        if extra not in ("all", "dev")
+    }
+
+
+def _installed(requirement: Requirement) -> bool:
+    try:
+        return requirement.specifier.contains(metadata.version(requirement.name), prereleases=True)
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def _fits(model: str, have: int) -> dict[str, Any]:
+    known = models.describe(model)
+    dtype = models.resolve_dtype()
+    settings: dict[str, RetrievalConfig | None] = {
+        "sketch": RetrievalConfig(),
+        "flat": RetrievalConfig(index="flat"),
+        "full": None,
+    }
+    return {
+        "model": model,
+        "window": known.window,
+        "tokens": {
+            name: memory.tokens_that_fit(known.config, dtype, setting, have)
+            for name, setting in settings.items()
+        },
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.machine() or sys.platform

@@ -1,0 +1,250 @@
+"""How much memory there is, and how much a context will take: stated before the work starts, not found out by being killed.
+
+Limits of containers (cgroups, both versions) and of the process count, not only the machine's memory. The estimate needs the
+model's configuration and a number of tokens, nothing loaded. Called by `sakuin.context`, `sakuin.doctor` and the command line.
+"""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedConfig
+
+from sakuin.config import RetrievalConfig
+from sakuin.errors import SakuinError
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_NO_LIMIT = 1 << 60
+_KV_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+_VALUE_BITS = 4.0
+_SUMMARY_BITS = 1.0
+"""Bits per dimension of a token's code for its value, and its share of a segment's basis and value summaries."""
+
+
+@dataclass(frozen=True)
+class Available:
+    """Bytes that this process may still take, and what sets the bound, in words."""
+
+    bytes: int
+    bound: str
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that a context takes: the model's weights, keys and values, their index, and what a chunk of prefill works with."""
+
+    weights: int
+    kv: int
+    index: int
+    working: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kv + self.index + self.working
+
+
+def available(proc: Path = Path("/proc"), cgroups: Path = _CGROUPS, limits: bool = True) -> Available:
+    """The least of: the machine's available memory, what each cgroup above this process leaves, what the process's limits leave."""
+    bounds = [Available(_meminfo(proc / "meminfo"), "of this machine's memory are free")]
+    for limit, used in _cgroup_limits(proc / "self/cgroup", cgroups):
+        bounds.append(Available(max(limit - used, 0), f"are left of this container's limit of {gb(limit)}"))
+    if limits:
+        for which, field, name in (
+            (resource.RLIMIT_DATA, "VmData", "data"),
+            (resource.RLIMIT_AS, "VmSize", "address space"),
+        ):
+            soft = resource.getrlimit(which)[0]
+            if soft != resource.RLIM_INFINITY:
+                used = _status(proc / "self/status", field)
+                bounds.append(
+                    Available(
+                        max(soft - used, 0), f"are left of this process's limit of {gb(soft)} of {name}"
+                    )
+                )
+    return min(bounds, key=lambda bound: bound.bytes)
+
+
+def estimate(
+    config: PreTrainedConfig,
+    n_tokens: int,
+    dtype: torch.dtype,
+    retrieval: RetrievalConfig | None = None,
+    *,
+    weights: int | None = None,
+    chunk: int = 2048,
+) -> Need:
+    """What a context of `n_tokens` takes.
+
+    retrieval : the settings of its cache; None is full attention with the ordinary cache.
+    weights : bytes of the model's weights still to be loaded (0 where they are loaded); counted from `config` where None.
+    """
+    text = config.get_text_config()
+    size = dtype.itemsize
+    shape = _Shape.of(text)
+    stored = size if retrieval is None else _KV_BYTES.get(retrieval.kv_dtype, size)
+    per_layer = shape.kv_heads * shape.head_dim
+    kv = (
+        2
+        * per_layer
+        * (
+            shape.full_layers * n_tokens * stored
+            + shape.sliding_layers * min(n_tokens, shape.sliding_window) * size
+        )
+    )
+    index = 0
+    if retrieval is None:
+        kv += (
+            2 * per_layer * n_tokens * size
+        )  # the ordinary cache copies a layer's keys and values to append to them
+    elif retrieval.index == "sketch":
+        bits = retrieval.sketch_bits + retrieval.code_bits + _VALUE_BITS + _SUMMARY_BITS
+        index = int(shape.full_layers * n_tokens * per_layer * bits / 8)
+    rows = min(chunk, n_tokens)
+    wide = 6 * shape.hidden + 3 * shape.intermediate + 4 * shape.heads * shape.head_dim
+    working = rows * wide * max(size, 4) + shape.vocab * 8 + (128 << 20)
+    return Need(count_weights(config) * size if weights is None else weights, kv, index, working)
+
+
+def check(need: Need, what: str, have: Available | None = None) -> None:
+    """Raise `SakuinError` where `need` is more than there is; `what` names the work ("a context of 7,412 tokens")."""
+    have = have or available()
+    if need.total <= have.bytes:
+        return
+    parts = [
+        f"{gb(size)} {name}"
+        for name, size in (
+            ("for weights", need.weights),
+            ("for keys and values", need.kv),
+            ("for the index", need.index),
+        )
+        if size
+    ]
+    raise SakuinError(
+        f"{what} needs about {gb(need.total)} of memory ({', '.join(parts)}), and {gb(have.bytes)} {have.bound}; "
+        "take a smaller model or document, or give it more memory."
+    )
+
+
+def tokens_that_fit(
+    config: PreTrainedConfig, dtype: torch.dtype, retrieval: RetrievalConfig | None, have: int
+) -> int:
+    """The longest context, in tokens, that takes at most `have` bytes with its model; the model's window is not considered."""
+    weights = count_weights(config) * dtype.itemsize
+    low, high = 0, 1 << 30
+    while low < high:
+        middle = (low + high + 1) // 2
+        if estimate(config, middle, dtype, retrieval, weights=weights).total <= have:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def count_weights(config: PreTrainedConfig) -> int:
+    """Parameters of the model that `config` describes, tied ones once; nothing is allocated."""
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(config)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def gb(size: float) -> str:
+    """A size in words: 0.84 GB, 12.0 GB, 310 MB."""
+    if size < 0.5e9:
+        return f"{size / 1e6:,.0f} MB"
+    return f"{size / 1e9:.2f} GB" if size < 10e9 else f"{size / 1e9:,.1f} GB"
+
+
+@dataclass(frozen=True)
+class _Shape:
+    full_layers: int
+    sliding_layers: int
+    sliding_window: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    hidden: int
+    intermediate: int
+    vocab: int
+
+    @classmethod
+    def of(cls, text: Any) -> _Shape:
+        layers, heads = int(text.num_hidden_layers), int(text.num_attention_heads)
+        types = getattr(text, "layer_types", None)
+        window = getattr(text, "sliding_window", None) or 0
+        if types is None:
+            types = ["sliding_attention" if window else "full_attention"] * layers
+        full = sum(kind == "full_attention" for kind in types)
+        return cls(
+            full_layers=full,
+            sliding_layers=sum(kind == "sliding_attention" for kind in types),
+            sliding_window=int(window),
+            heads=heads,
+            kv_heads=int(getattr(text, "num_key_value_heads", None) or heads),
+            head_dim=int(getattr(text, "head_dim", None) or text.hidden_size // heads),
+            hidden=int(text.hidden_size),
+            intermediate=int(getattr(text, "intermediate_size", None) or 4 * text.hidden_size),
+            vocab=int(text.vocab_size),
+        )
+
+
+def _meminfo(path: Path) -> int:
+    for line in path.read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    return _NO_LIMIT
+
+
+def _status(path: Path, field: str) -> int:
+    for line in path.read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) << 10
+    return 0
+
+
+def _cgroup_limits(own: Path, root: Path) -> list[tuple[int, int]]:
+    """`(limit, used)` of each cgroup from this process's up to the root; used leaves out file pages that can be dropped."""
+    found: list[tuple[int, int]] = []
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            top, files = root, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            top, files = (
+                root / "memory",
+                ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+            )
+        else:
+            continue
+        folder = top / path.lstrip("/")
+        while True:
+            if (pair := _limit_of(folder, *files)) is not None:
+                found.append(pair)
+            if folder == top or top not in folder.parents:
+                break
+            folder = folder.parent
+    return found
+
+
+def _limit_of(folder: Path, limit_file: str, used_file: str, droppable: str) -> tuple[int, int] | None:
+    try:
+        limit = (folder / limit_file).read_text().strip()
+        used = int((folder / used_file).read_text())
+    except (OSError, ValueError):
+        return None
+    if limit == "max" or int(limit) >= _NO_LIMIT:
+        return None
+    try:
+        for line in (folder / "memory.stat").read_text().splitlines():
+            if line.startswith(droppable + " "):
+                used -= int(line.split()[1])
+    except (OSError, ValueError):
+        pass
+    return int(limit), max(used, 0)

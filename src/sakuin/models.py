@@ -1,0 +1,239 @@
+"""From a name to a model: names that sakuin knows, local folders, hub ids and `.gguf` files.
+
+`load` gives a model that attends through sakuin, and its tokenizer. `describe` gives the configuration and the tokenizer alone,
+which is cheap, so that a document can be measured against the model's window and the machine's memory before the weights are
+read. Fetching files is the business of `sakuin.zoo`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
+
+from sakuin import zoo
+from sakuin.errors import SakuinError
+
+DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+"""CPU features without which torch multiplies bf16 matrices a hundred times slower than fp32."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model's files are: a folder or a hub id, and the GGUF file in the folder if it is one."""
+
+    name: str
+    place: str
+    gguf: str | None = None
+
+    @property
+    def gguf_path(self) -> Path | None:
+        return Path(self.place) / self.gguf if self.gguf else None
+
+
+@dataclass(frozen=True)
+class Description:
+    """A model before its weights are read."""
+
+    source: Source
+    config: PreTrainedConfig
+    tokenizer: Any
+
+    @property
+    def window(self) -> int | None:
+        """Most tokens that the model was made for, or None where the configuration does not say."""
+        return window(self.config)
+
+
+def window(config: PreTrainedConfig) -> int | None:
+    """The longest context in tokens that a model of this configuration was made for, or None where it does not say."""
+    length = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return int(length) if length else None
+
+
+def resolve(name_or_path: str | os.PathLike[str]) -> Source:
+    """Find out what `name_or_path` means; an error says what to do where it means nothing."""
+    name = os.fspath(name_or_path)
+    if name in zoo.MODELS:
+        model = zoo.MODELS[name]
+        if not model.is_here:
+            raise SakuinError(
+                f"the model {name} is not on this machine yet; `sakuin models get {name}` fetches it."
+            )
+        return Source(name, str(model.path.parent), model.file)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if (path / "config.json").is_file():
+            return Source(name, str(path))
+        raise SakuinError(
+            f"the folder {name} holds no config.json, so it is no model folder; name a folder that "
+            "transformers' save_pretrained wrote, or a .gguf file."
+        )
+    if path.suffix.lower() == ".gguf":
+        if not path.is_file():
+            raise SakuinError(f"there is no file {name}; check the path of the model.")
+        return Source(name, str(path.parent), path.name)
+    if path.is_file():
+        raise SakuinError(
+            f"{name} is a file but not a .gguf file; name a model folder, a .gguf file or a hub id."
+        )
+    if not name or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise SakuinError(
+            f"there is no model at {name!r}; name a folder, a .gguf file, a hub id, or {_names()}."
+        )
+    return Source(name, name)
+
+
+def describe(name_or_path: str | os.PathLike[str]) -> Description:
+    """The configuration and the tokenizer of a model, without its weights."""
+    source = resolve(name_or_path)
+    if source.gguf:
+        config, tokenizer = _describe_gguf(source)
+    else:
+        try:
+            config = AutoConfig.from_pretrained(source.place)
+            tokenizer = AutoTokenizer.from_pretrained(source.place)
+        except (OSError, ValueError) as error:
+            raise _not_there(source, error) from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise SakuinError(
+            f"the tokenizer of {source.name} is a slow one, which does not tell where in the text a token lies; "
+            "use a model that has a tokenizer.json."
+        )
+    return Description(source, config, tokenizer)
+
+
+def load(
+    name_or_path: str | os.PathLike[str] | Description,
+    dtype: str | torch.dtype = "auto",
+    device: str = "auto",
+) -> tuple[Any, Any]:
+    """A model that attends through sakuin, and its tokenizer.
+
+    name_or_path : a name of `sakuin models list`, a local folder, a `.gguf` file, a hub id, or what `describe` returned.
+    dtype : of the weights. `"auto"` is bf16 on a GPU and on CPUs that multiply bf16 fast, else fp32 (transformers' own "auto"
+        is whatever the file holds); or `"fp32"`, `"bf16"`, `"fp16"`, or a torch dtype.
+    device : `"auto"` is the first GPU where torch sees one, else the CPU.
+
+    Raises `SakuinError` where the model is not there or cannot be read.
+    """
+    known = name_or_path if isinstance(name_or_path, Description) else describe(name_or_path)
+    place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    arguments: dict[str, Any] = {"dtype": resolve_dtype(dtype, place), "attn_implementation": "sakuin"}
+    if known.source.gguf:
+        arguments |= {"gguf_file": known.source.gguf, "config": known.config}
+        if hasattr(transformers, "GgufConfig"):
+            # Without this some architectures keep the weights packed and look for a kernel on a hub.
+            arguments["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(known.source.place, **arguments)
+    except OSError as error:
+        raise _not_there(known.source, error) from error
+    return model.to(place).eval(), known.tokenizer
+
+
+def resolve_dtype(dtype: str | torch.dtype = "auto", device: str = "cpu") -> torch.dtype:
+    """The dtype that a word means on this machine."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        return torch.bfloat16 if device != "cpu" or _BF16_FLAGS & cpu_flags() else torch.float32
+    if dtype not in DTYPES:
+        raise SakuinError(f"dtype must be auto, {', '.join(DTYPES)} or a torch dtype, got {dtype!r}.")
+    return DTYPES[dtype]
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """The features that the CPU states, in Linux' words; none where the system does not tell."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                return frozenset(line.split(":", 1)[1].split())
+    except OSError:
+        pass
+    return frozenset()
+
+
+def cache_keyword(model: Any) -> str:
+    """What the model's forward calls its cache: `cache` since transformers 5.24, `past_key_values` before."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+
+
+def _describe_gguf(source: Source) -> tuple[PreTrainedConfig, Any]:
+    """Configuration and tokenizer of a GGUF file.
+
+    Reading them takes transformers ten seconds and more (each of 262,144 words is a Python object of its own), so both are kept
+    in the cache folder in transformers' ordinary form, under a name that changes with the file.
+    """
+    if missing := [name for name in ("accelerate", "gguf") if find_spec(name) is None]:
+        raise SakuinError(
+            f"reading {source.gguf} needs the package {' and '.join(missing)}; `pip install 'sakuin[gguf]'` brings what is missing."
+        )
+    path = source.gguf_path
+    assert path is not None
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise SakuinError(
+                f"{path} is not a GGUF file (it does not begin with the letters GGUF); check the path, or fetch it again."
+            )
+    stat = path.stat()
+    state = json.dumps([str(path.resolve()), stat.st_size, stat.st_mtime_ns, transformers.__version__])
+    kept = zoo.cache_folder() / "gguf" / hashlib.sha256(state.encode()).hexdigest()[:24]
+    if kept.is_dir():
+        return AutoConfig.from_pretrained(kept), AutoTokenizer.from_pretrained(kept)
+    try:
+        config = AutoConfig.from_pretrained(source.place, gguf_file=source.gguf)
+        tokenizer = AutoTokenizer.from_pretrained(source.place, gguf_file=source.gguf)
+    except (OSError, ValueError, KeyError) as error:
+        raise SakuinError(f"transformers cannot read {path}: {_first_line(error)}.") from error
+    _keep(kept, config, tokenizer)
+    return config, tokenizer
+
+
+def _keep(folder: Path, config: PreTrainedConfig, tokenizer: Any) -> None:
+    """Write both under `folder`, all or nothing; a cache folder that cannot be written costs time at the next call, no more."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+    except OSError:
+        return
+    try:
+        config.save_pretrained(fresh)
+        tokenizer.save_pretrained(fresh)
+        fresh.rename(folder)
+    except OSError:
+        pass
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _not_there(source: Source, error: Exception) -> SakuinError:
+    if Path(source.place).is_dir():
+        return SakuinError(f"the model in {source.name} cannot be read: {_first_line(error)}.")
+    return SakuinError(
+        f"there is no model {source.name!r}: it is not one of {_names()}, no folder or .gguf file of that name is here, and "
+        "the model hub did not give it (check the spelling and the network)."
+    )
+
+
+def _names() -> str:
+    return " or ".join(f"{name}" for name in zoo.MODELS)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

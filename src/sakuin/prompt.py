@@ -1,0 +1,112 @@
+"""From a document and a question to tokens: the chat template cut in two, so that the document is prefilled once.
+
+A prompt is head + document + separator + question + tail. Head and tail come from the model's chat template, rendered with
+placeholders; a model without one is asked as a base model: `Question: …` and `Answer:` after the document, the answer ending
+with its line. Text of the user never becomes a special token, whatever is written in it. Running the model is the business of
+`sakuin.context`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sakuin.errors import SakuinError
+
+_DOCUMENT, _QUESTION = "SAKUINPLACEOFDOCUMENT", "SAKUINPLACEOFQUESTION"
+_SEPARATOR = "\n\n"
+_HELD_BACK = 64
+"""Among so many last tokens of a document a place is sought where what follows cannot change the tokens before."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Tokens of a text, and where in it each begins and ends."""
+
+    ids: list[int]
+    starts: list[int]
+    ends: list[int]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """How documents and questions are put to one model.
+
+    head : tokens before the document. before, after : the text around the question. one_line : the answer ends with its line.
+    """
+
+    tokenizer: Any
+    head: list[int]
+    before: str
+    after: str
+    one_line: bool
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> Prompt:
+        """The form that the tokenizer's chat template asks for, or that of a base model where it has none."""
+        if not getattr(tokenizer, "chat_template", None):
+            return cls(
+                tokenizer,
+                list(tokenizer("").input_ids),
+                f"{_SEPARATOR}Question: ",
+                "\nAnswer:",
+                one_line=True,
+            )
+        message = {"role": "user", "content": f"{_DOCUMENT}{_SEPARATOR}{_QUESTION}"}
+        try:
+            whole = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # whatever a template raises
+            raise SakuinError(
+                f"the model's chat template cannot be rendered with one user message: {error}."
+            ) from error
+        head, found, rest = whole.partition(_DOCUMENT)
+        before, asked, after = rest.partition(_QUESTION)
+        if not found or not asked:
+            raise SakuinError(
+                "the model's chat template drops or changes what the user wrote, so sakuin cannot use it."
+            )
+        return cls(tokenizer, _special(tokenizer, head), before, after, one_line=False)
+
+    def encode(self, text: str) -> Encoded:
+        """Tokens of a piece of the user's text; words in it that look like special tokens are not made into them."""
+        made = self.tokenizer(
+            text,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_offsets_mapping=True,
+            verbose=False,
+        )
+        offsets = made.offset_mapping
+        return Encoded(list(made.input_ids), [start for start, _ in offsets], [end for _, end in offsets])
+
+    def question(self, rest: str, question: str) -> Encoded:
+        """Tokens of what follows the prefilled part: the document's `rest`, the question and the template's end.
+
+        Offsets count from the start of `rest`; tokens that lie in `rest` alone end at `len(rest)` or before.
+        """
+        if self.one_line:
+            return self.encode(rest + self.before + question + self.after)
+        asked = self.encode(rest + self.before + question)
+        tail = _special(self.tokenizer, self.after)
+        end = len(rest) + len(self.before) + len(question)
+        return Encoded(asked.ids + tail, asked.starts + [end] * len(tail), asked.ends + [end + 1] * len(tail))
+
+
+def stable_length(text: str, encoded: Encoded) -> int:
+    """How many first tokens of `encoded` stay the same when more text follows: up to the last word that begins after a blank."""
+    n = len(encoded.ids)
+    for keep in range(n - 1, max(n - _HELD_BACK, 0), -1):
+        start = encoded.starts[keep]
+        # A token that begins with its blank, or right after one, begins a word for every tokenizer in use.
+        if (
+            start < len(text)
+            and text[start] == " "
+            and text[start + 1 : start + 2].isalnum()
+            and text[start - 1].isalnum()
+        ):
+            return keep
+    return max(n - 1, 0)
+
+
+def _special(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False).input_ids)
