@@ -51,10 +51,28 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "olmo2": {},
 }
 
+# Layers of other kinds beside full attention: keys and values shared between layers, convolutions, linear attention.
+MIXED: dict[str, dict[str, Any]] = {
+    "gemma3n_text": {
+        "num_hidden_layers": 4,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "sliding_window": 24,
+        "num_kv_shared_layers": 2,
+        "vocab_size_per_layer_input": VOCABULARY,
+        "hidden_size_per_layer_input": 8,
+        "laurel_rank": 4,
+        "activation_sparsity_pattern": [0.0] * 4,
+        "altup_num_inputs": 2,
+        "intermediate_size": [64] * 4,
+    },
+    "lfm2": {"layer_types": ["conv", "full_attention"]},
+    "qwen3_5_text": {"layer_types": ["linear_attention", "full_attention"]},
+}
+
 
 def tiny(model_type: str, attn_implementation: str = "sakuin", **changes: Any) -> PreTrainedModel:
     """A model of a family; the same weights for every attention implementation and every call."""
-    settings = {**_COMMON, **FAMILIES.get(model_type, {}), **changes}
+    settings = {**_COMMON, **FAMILIES.get(model_type, {}), **MIXED.get(model_type, {}), **changes}
     config = CONFIG_MAPPING[model_type](**settings)
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_config(config, attn_implementation=attn_implementation)

@@ -142,7 +142,8 @@ class RetrievalLayer(CacheLayerMixin):
                 'model.set_attn_implementation("sakuin"); if a pass was interrupted, call cache.reset() first'
             )
         if key_states.shape != value_states.shape:
-            raise NotImplementedError(NOT_PLAIN)
+            shapes = f"; this one caches {tuple(key_states.shape)} and {tuple(value_states.shape)}"
+            raise NotImplementedError(NOT_PLAIN + shapes)
         batch, _, t, _ = key_states.shape
         if self.rows and len(self.rows) != batch:
             raise ValueError(
