@@ -1,25 +1,13 @@
-"""RetrievalCache as a transformers cache: growing, going back, copies, batches, generate, and what it refuses."""
+"""RetrievalCache as a transformers cache: growing, going back, copies and batches."""
 
 from __future__ import annotations
 
-import gc
-import signal
-import subprocess
-import sys
-import threading
-import time
-
 import pytest
 import torch
-from tiny import tiny, tokens
-from transformers import DynamicCache
+from tiny import FLAT, close, feed, full, layer_of, prefilled, tiny, tokens
 
 from sakuin import RetrievalCache, RetrievalConfig
-from sakuin.layers import RetrievalLayer
 from sakuin.segments import GROWTH, QUERY_STEP
-
-FLAT = RetrievalConfig(index="flat", sink=4, recent=16, segment=64)
-CLOSE = 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -30,31 +18,6 @@ def llama():
 @pytest.fixture(scope="module")
 def gemma3():
     return tiny("gemma3_text")
-
-
-@torch.no_grad()
-def feed(model, cache, ids, chunk=100):
-    """Logits of all of `ids`, in chunks."""
-    return torch.cat([model(part, cache=cache).logits for part in ids.split(chunk, 1)], 1)
-
-
-def full(model, ids):
-    with torch.no_grad():
-        return model(ids, use_cache=False).logits
-
-
-def close(a, b):
-    return (a - b).abs().max() <= CLOSE
-
-
-def prefilled(model, n, config=FLAT, batch=1, seed=0):
-    cache = RetrievalCache(model.config, config)
-    feed(model, cache, tokens(n, batch, seed))
-    return cache
-
-
-def layer_of(cache) -> RetrievalLayer:
-    return cache.retrieval_layers[0]
 
 
 class TestGrowing:
@@ -121,9 +84,11 @@ class TestGrowing:
         monkeypatch.setattr(FlatIndex, "append", recording)
         cache = prefilled(llama, 300)
         cache.flush()
-        first = [shape for n, shape in given if n == 64][0]
+        first = next(shape for n, shape in given if n == 64)
         assert first == (4, (FLAT.sink + 64) // QUERY_STEP, 16)
-        assert all(shape == (4, 16, 16) for n, shape in given[len(given) // 2 :] if n == 64 and shape[1] != first[1])
+        assert all(
+            shape == (4, 16, 16) for n, shape in given[len(given) // 2 :] if n == 64 and shape[1] != first[1]
+        )
 
     def test_padding_never_enters_sink_index_or_tail(self, llama):
         mask = torch.ones(2, 300, dtype=torch.long)
@@ -160,7 +125,9 @@ class TestGoingBack:
         cache.crop(kept - 400)
         assert cache.get_seq_length() == kept
         ids = torch.cat([tokens(400)[:, :kept], tokens(120, seed=9)], 1)
-        got = torch.cat([feed(llama, cache, ids[:, kept : kept + 60]), feed(llama, cache, ids[:, kept + 60 :], 1)], 1)
+        got = torch.cat(
+            [feed(llama, cache, ids[:, kept : kept + 60]), feed(llama, cache, ids[:, kept + 60 :], 1)], 1
+        )
         assert close(got, full(llama, ids)[:, kept:])
 
     def test_crop_counts_padding(self, llama):
@@ -187,7 +154,10 @@ class TestGoingBack:
             with pytest.raises(error, match=words):
                 cache.crop(count)
             assert [layer.get_seq_length() for layer in cache.layers] == [100, 100]
-        assert close(feed(gemma3, cache, tokens(9, seed=4)), full(gemma3, torch.cat([tokens(100), tokens(9, seed=4)], 1))[:, 100:])
+        assert close(
+            feed(gemma3, cache, tokens(9, seed=4)),
+            full(gemma3, torch.cat([tokens(100), tokens(9, seed=4)], 1))[:, 100:],
+        )
 
     def test_crop_after_past_recording_goes_back_in_sliding_layers_too(self, gemma3):
         cache = prefilled(gemma3, 300)
@@ -288,239 +258,3 @@ class TestCopies:
         got = llama.generate(ids, cache=cache, **options)
         expected = llama.generate(ids, **options)
         assert torch.equal(got, expected)
-
-
-class TestGenerate:
-    @pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"num_beams": 2, "num_return_sequences": 2}], ids=str)
-    @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss"])
-    def test_greedy_and_beam_search_are_unchanged(self, family, options):
-        model, eager = tiny(family), tiny(family, "eager")
-        ids = tokens(300, batch=2)
-        options = {"do_sample": False, "max_new_tokens": 30, **options}
-        assert torch.equal(
-            model.generate(ids, cache=RetrievalCache(model.config, FLAT), **options), eager.generate(ids, **options)
-        )
-
-    def test_sampling_is_unchanged_for_a_seed(self, llama):
-        ids = tokens(300)
-        sampled = []
-        for cache in (RetrievalCache(llama.config, FLAT), DynamicCache(config=llama.config)):
-            torch.manual_seed(3)
-            sampled.append(llama.generate(ids, cache=cache, do_sample=True, max_new_tokens=30, temperature=0.7))
-        assert torch.equal(*sampled)
-
-    def test_a_cache_goes_on_over_several_calls(self, llama):
-        cache = RetrievalCache(llama.config, FLAT)
-        ids = tokens(200)
-        for _ in range(3):
-            ids = llama.generate(ids, cache=cache, do_sample=False, max_new_tokens=20)
-            ids = torch.cat([ids, tokens(50, seed=ids.shape[1])], 1)
-        once = llama.generate(ids[:, :410][:, :-50], do_sample=False, max_new_tokens=1)
-        assert cache.get_seq_length() == 200 + 3 * 20 + 2 * 50 - 1
-        assert torch.equal(once[:, :360], ids[:, :360])
-
-    def test_the_same_input_gives_the_same_output_bit_for_bit(self, llama):
-        runs = []
-        for _ in range(2):
-            cache = prefilled(llama, 400)
-            runs.append(feed(llama, cache, tokens(400, seed=2), 1))
-        assert torch.equal(*runs)
-
-
-class TestRefusals:
-    @pytest.mark.parametrize("other", ["sdpa", "eager"])
-    def test_another_attention_implementation_raises_in_the_first_pass(self, llama, other):
-        model = tiny("llama", other)
-        with torch.no_grad(), pytest.raises(RuntimeError, match="attn_implementation"):
-            model(tokens(10), cache=RetrievalCache(model.config, FLAT))
-
-    def test_switching_the_implementation_later_raises(self):
-        model = tiny("llama")
-        cache = prefilled(model, 100)
-        model.set_attn_implementation("sdpa")
-        with torch.no_grad(), pytest.raises(RuntimeError, match="attn_implementation"):
-            model(tokens(1), cache=cache)
-
-    def test_rows_that_do_not_match_the_batch(self, llama):
-        cache = prefilled(llama, 50)
-        with torch.no_grad(), pytest.raises(ValueError, match=r"holds 1 sequence.*batch_repeat_interleave"):
-            llama(tokens(5, batch=3), cache=cache)
-
-    def test_a_mask_that_leaves_out_the_past(self, llama):
-        cache = prefilled(llama, 50)
-        with torch.no_grad(), pytest.raises(ValueError, match="covers 20 tokens, but the cache holds 50"):
-            llama(tokens(20), attention_mask=torch.ones(1, 20, dtype=torch.long), cache=cache)
-
-    def test_masks_that_are_not_causal(self, llama):
-        for mask in (torch.ones(1, 1, 20, 20, dtype=torch.bool), torch.zeros(1, 1, 20, 20)):
-            with torch.no_grad(), pytest.raises(ValueError, match="ordinary causal mask"):
-                llama(tokens(20), attention_mask=mask, cache=RetrievalCache(llama.config, FLAT))
-
-    def test_gradients(self, llama):
-        loss = llama(tokens(20), cache=RetrievalCache(llama.config, FLAT)).logits.sum()
-        with pytest.raises(RuntimeError, match="no gradient"):
-            loss.backward()
-
-    def test_unknown_keywords_that_may_change_scores(self, llama):
-        from sakuin.attention import sakuin_attention
-
-        cache = RetrievalCache(llama.config, FLAT)
-        k, v = cache.update(torch.randn(1, 2, 5, 16), torch.randn(1, 2, 5, 16), 0)
-        with pytest.raises(NotImplementedError, match="position_bias"):
-            sakuin_attention(torch.nn.Module(), torch.randn(1, 4, 5, 16), k, v, None, position_bias=torch.ones(1))
-
-    def test_values_changed_after_the_cache(self, llama):
-        from sakuin.attention import sakuin_attention
-
-        cache = RetrievalCache(llama.config, FLAT)
-        k, v = cache.update(torch.randn(1, 2, 5, 16), torch.randn(1, 2, 5, 16), 0)
-        with pytest.raises(NotImplementedError, match="plain keys and values"):
-            sakuin_attention(torch.nn.Module(), torch.randn(1, 4, 5, 16), k, v * 2, None)
-
-    @pytest.mark.parametrize(
-        ("rope", "first", "fails"),
-        [
-            ({"rope_type": "dynamic", "factor": 2.0}, 200, True),
-            ({"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}, 200, True),
-            ({"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}, 300, False),
-            ({"rope_type": "yarn", "factor": 2.0}, 200, False),
-        ],
-        ids=["dynamic", "longrope", "longrope past its limit from the start", "yarn"],
-    )
-    def test_rotary_embeddings_that_change_with_the_length(self, rope, first, fails):
-        parameters = {"rope_theta": 1e4, "original_max_position_embeddings": 256, **rope}
-        model = tiny("llama", max_position_embeddings=256, rope_parameters=parameters)
-        cache = RetrievalCache(model.config, FLAT)
-        feed(model, cache, tokens(first), first)
-        feed(model, cache, tokens(10), 10)
-        if fails:
-            with torch.no_grad(), pytest.raises(ValueError, match=r"grows beyond 256 tokens.*YaRN"):
-                model(tokens(60), cache=cache)
-        else:
-            feed(model, cache, tokens(60))
-
-    def test_wrong_arguments(self, llama):
-        with pytest.raises(TypeError, match=r"model\.config"):
-            RetrievalCache(FLAT)
-        with pytest.raises(TypeError, match="RetrievalConfig"):
-            RetrievalCache(llama.config, "flat")
-        with pytest.raises(ValueError, match="chunked_attention"):
-            RetrievalCache(
-                tiny("llama4_text", num_local_experts=2, layer_types=["chunked_attention", "full_attention"]).config
-            )
-        with pytest.raises(ValueError, match="head_dim must be a multiple of 8"):
-            prefilled(tiny("llama", head_dim=12), 5)
-
-    def test_an_error_while_sealing_is_raised_by_the_next_call_that_needs_the_segment(self, llama):
-        cache = RetrievalCache(llama.config, FLAT)
-        feed(llama, cache, tokens(100))
-        row = layer_of(cache).rows[0]
-        row._tail._keys[:] = torch.nan
-        try:
-            with pytest.raises(ValueError, match="NaN"):
-                for part in tokens(400, seed=1).split(100, 1):
-                    feed(llama, cache, part)
-                cache.flush()
-        finally:
-            cache.reset()
-
-
-class TestMeasurements:
-    def test_stats_are_means_over_steps_with_a_list_of_layers(self, llama):
-        cache = prefilled(llama, 500)
-        feed(llama, cache, tokens(70), 1)
-        stats = cache.stats()
-        assert stats["steps"] == 70
-        assert stats["exact"] == pytest.approx(1.0)
-        assert stats["coverage"] == pytest.approx(1.0)
-        assert stats["touched_share"] == pytest.approx(2.0)  # flat reads all of it, in fp32
-        assert [layer["layer"] for layer in stats["layers"]] == [0, 1]
-        for name in ("touched_bytes", "seconds"):
-            assert stats[name] == pytest.approx(sum(layer[name] for layer in stats["layers"]))
-            assert stats[name] > 0
-
-    def test_bytes_are_counted_where_they_lie(self, gemma3):
-        cache = prefilled(gemma3, 600)
-        cache.flush()
-        found = cache.kv_bytes()
-        sealed = layer_of(cache).rows[0].index.n_tokens
-        assert found["host"] >= sealed * 2 * 2 * 16 * 4
-        assert found["device"] > 0
-        assert cache.index_seconds > 0
-
-    def test_tracked_mass_adds_up_to_one_for_each_query_head_step_and_layer(self, llama):
-        cache = prefilled(llama, 500)
-        cache.track_mass(True)
-        feed(llama, cache, tokens(40), 1)
-        mass = cache.mass()
-        assert mass.shape == (2, 540)
-        assert mass.sum().item() == pytest.approx(40 * 2 * 4, rel=1e-4)
-
-    def test_tracked_mass_is_the_attention_that_eager_reports(self, llama):
-        eager = tiny("llama", "eager")
-        ids = tokens(401)
-        cache = RetrievalCache(llama.config, FLAT)
-        feed(llama, cache, ids[:, :400])
-        cache.track_mass(True)
-        feed(llama, cache, ids[:, 400:], 1)
-        with torch.no_grad():
-            weights = eager(ids, use_cache=False, output_attentions=True).attentions
-        expected = sum(w[0, :, -1].view(2, 2, -1).sum(1) for w in weights)
-        torch.testing.assert_close(cache.mass(), expected, atol=1e-4, rtol=1e-3)
-
-    @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss"])
-    def test_the_path_for_models_off_the_cpu_gives_the_same(self, family):
-        model = tiny(family)
-        got = []
-        for device_path in (False, True):
-            cache = prefilled(model, 400)
-            cache._state.device_path = device_path
-            cache.track_mass(True)
-            logits = torch.cat([feed(model, cache, tokens(40), 1), feed(model, cache, tokens(12), 12)], 1)
-            got.append((logits, cache.mass()))
-        assert close(got[0][0], got[1][0])
-        torch.testing.assert_close(got[0][1], got[1][1], atol=1e-4, rtol=1e-3)
-
-
-class TestSealingThread:
-    def test_it_ends_with_the_cache(self, llama):
-        before = threading.active_count()
-        cache = prefilled(llama, 400)
-        cache.flush()
-        assert threading.active_count() == before + 1
-        del cache
-        gc.collect()
-        deadline = time.monotonic() + 5
-        while threading.active_count() > before and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert threading.active_count() == before
-
-    def test_ctrl_c_in_prefill_leaves_no_process_and_no_traceback_of_a_thread(self, tmp_path):
-        script = tmp_path / "prefill.py"
-        script.write_text(
-            "import sys; sys.path.insert(0, sys.argv[1])\n"
-            "import torch\n"
-            "from tiny import tiny, tokens\n"
-            "from sakuin import RetrievalCache, RetrievalConfig\n"
-            "model = tiny('llama')\n"
-            "cache = RetrievalCache(model.config, RetrievalConfig(index='flat', sink=4, recent=16, segment=64))\n"
-            "with torch.no_grad():\n"
-            "    for i, part in enumerate(tokens(40000).split(64, 1)):\n"
-            "        model(part, cache=cache)\n"
-            "        if i == 5: print('going', flush=True)\n"
-        )
-        process = subprocess.Popen(
-            [sys.executable, str(script), str(script.parent.parent / "x")],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**__import__("os").environ, "PYTHONPATH": __file__.rsplit("/", 1)[0]},
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline().strip() == "going"
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
-        assert process.returncode in (1, 130, -signal.SIGINT)
-        assert errors.rstrip().endswith("KeyboardInterrupt")
-        assert "terminate" not in errors
-        assert "Exception in thread" not in errors

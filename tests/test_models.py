@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import FAMILIES, MIXED, tiny, tokens
+from tiny import CLOSE, FAMILIES, FLAT, MIXED, tiny, tokens
 from transformers import DynamicCache
 
 from sakuin import RetrievalCache, RetrievalConfig
-
-FLAT = RetrievalConfig(index="flat", sink=4, recent=16, segment=64)
-CLOSE = 1e-4
 
 
 @torch.no_grad()
@@ -44,7 +41,12 @@ def test_a_left_padded_batch_gives_each_row_what_it_gets_alone(family):
     ids, mask = torch.zeros(3, width, dtype=torch.long), torch.zeros(3, width, dtype=torch.long)
     for i, row in enumerate(rows):
         ids[i, width - row.shape[1] :], mask[i, width - row.shape[1] :] = row[0], 1
-    options = {"max_new_tokens": steps, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+    options = {
+        "max_new_tokens": steps,
+        "do_sample": False,
+        "output_logits": True,
+        "return_dict_in_generate": True,
+    }
     together = model.generate(
         ids, attention_mask=mask, cache=RetrievalCache(model.config, FLAT), prefill_chunk_size=100, **options
     )
@@ -66,9 +68,12 @@ def test_with_another_cache_the_name_gives_the_models_own_math(family):
         assert (ours(ids, use_cache=False).logits - eager(ids, use_cache=False).logits).abs().max() <= CLOSE
 
 
-@pytest.mark.parametrize(("family", "change"), [("gemma2", {"attn_logit_softcapping": None}), ("gpt_oss", {})])
+@pytest.mark.parametrize(
+    ("family", "change"), [("gemma2", {"attn_logit_softcapping": None}), ("gpt_oss", {})]
+)
 def test_the_comparison_would_notice_a_dropped_score_change(family, change):
-    """The tiny models are sharp enough: without softcap or sinks their logits differ by far more than the bound."""
+    """The tiny models are sharp enough: without softcap or sinks their logits differ by far more than the
+    bound."""
     ids = tokens(100)
     model, other = tiny(family, "eager"), tiny(family, "eager", **change)
     if family == "gpt_oss":
@@ -103,7 +108,9 @@ LATENT = {
 }
 
 
-@pytest.mark.parametrize("rope_dim", [8, 16], ids=["latents of two shapes", "latents shaped like keys and values"])
+@pytest.mark.parametrize(
+    "rope_dim", [8, 16], ids=["latents of two shapes", "latents shaped like keys and values"]
+)
 def test_a_model_that_caches_no_plain_keys_is_refused_with_the_reason(rope_dim):
     model = tiny("deepseek_v3", qk_rope_head_dim=rope_dim, head_dim=rope_dim, **LATENT)
     cache = RetrievalCache(model.config, FLAT)

@@ -1,11 +1,12 @@
-"""What the integration rests on in transformers. When one fails, the release named in the failure changed it."""
+"""What the integration rests on in transformers. When one fails, the release named in the failure changed
+it."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 import transformers
-from tiny import tiny, tokens
+from tiny import FLAT, tiny, tokens
 from transformers import DynamicCache
 from transformers.cache_utils import (
     DYNAMIC_LAYER_TYPE_MAPPING,
@@ -16,11 +17,10 @@ from transformers.cache_utils import (
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, create_causal_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from sakuin import RetrievalCache, RetrievalConfig
+from sakuin import RetrievalCache
 from sakuin.attention import sakuin_attention, sakuin_mask
 
 RELEASE = f"transformers {transformers.__version__}"
-FLAT = RetrievalConfig(index="flat", sink=4, recent=16, segment=64)
 
 
 def test_both_functions_are_registered_under_the_name():

@@ -1,6 +1,8 @@
-"""Tiny random models of the families that sakuin supports, for tests: real code of transformers, weights from a seed.
+"""Tiny random models of the families that sakuin supports, for tests: real code of transformers, weights from
+a seed.
 
-`initializer_range=0.2` makes attention sharp enough that a forgotten softcap or attention sink shows in the logits.
+`initializer_range=0.2` makes attention sharp enough that a forgotten softcap or attention sink shows in the
+logits.
 """
 
 from __future__ import annotations
@@ -10,6 +12,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from sakuin import RetrievalCache, RetrievalConfig
+from sakuin.layers import RetrievalLayer
 
 VOCABULARY = 101
 
@@ -51,7 +56,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "olmo2": {},
 }
 
-# Layers of other kinds beside full attention: keys and values shared between layers, convolutions, linear attention.
+# Layers of other kinds beside full attention: keys and values shared between layers, convolutions, linear
+# attention.
 MIXED: dict[str, dict[str, Any]] = {
     "gemma3n_text": {
         "num_hidden_layers": 4,
@@ -86,3 +92,38 @@ def tiny(model_type: str, attn_implementation: str = "sakuin", **changes: Any) -
 def tokens(n: int, batch: int = 1, seed: int = 0) -> torch.Tensor:
     """Random token ids `(batch, n)` without the padding id."""
     return torch.randint(2, VOCABULARY, (batch, n), generator=torch.Generator().manual_seed(seed))
+
+
+FLAT = RetrievalConfig(index="flat", sink=4, recent=16, segment=64)
+"""Windows so small that most tokens of a test's prompt are in the index, which is exact."""
+CLOSE = 1e-4
+
+
+@torch.no_grad()
+def feed(model: PreTrainedModel, cache: Any, ids: torch.Tensor, chunk: int = 100) -> torch.Tensor:
+    """Logits of all of `ids`, in chunks."""
+    return torch.cat([model(part, cache=cache).logits for part in ids.split(chunk, 1)], 1)
+
+
+@torch.no_grad()
+def full(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
+    """Logits of `ids` without any cache."""
+    return model(ids, use_cache=False).logits
+
+
+def close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return bool((a - b).abs().max() <= CLOSE)
+
+
+def prefilled(
+    model: PreTrainedModel, n: int, config: RetrievalConfig = FLAT, batch: int = 1, seed: int = 0
+) -> RetrievalCache:
+    """A cache that holds `tokens(n, batch, seed)`."""
+    cache = RetrievalCache(model.config, config)
+    feed(model, cache, tokens(n, batch, seed))
+    return cache
+
+
+def layer_of(cache: RetrievalCache) -> RetrievalLayer:
+    """The first layer with an index."""
+    return cache.retrieval_layers[0]

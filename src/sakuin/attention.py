@@ -1,8 +1,9 @@
 """The attention function and the mask function that transformers calls under the name "sakuin".
 
-With a RetrievalCache the keys that arrive are tagged (`sakuin.layers`) and their layer does the rest. Without one the name behaves
-as "sdpa", or as the model's own eager math where sdpa cannot (softcap, attention sinks). `register` is called by
-`sakuin._register` when transformers' model code is loaded; nothing heavy is imported before.
+With a RetrievalCache the keys that arrive are tagged (`sakuin.layers`) and their layer does the rest. Without
+one the name behaves as "sdpa", or as the model's own eager math where sdpa cannot (softcap, attention sinks).
+`register` is called by `sakuin._register` when transformers' model code is loaded; nothing heavy is imported
+before.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _HARMLESS = {
 
 
 def register() -> None:
-    """Make `attn_implementation="sakuin"` known to transformers: an attention and a mask function under one name."""
+    """Make the name known to transformers: an attention function and a mask function under one name."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -57,12 +58,17 @@ def sakuin_attention(
     s_aux: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention as transformers asks for it: query `(batch, n_query_heads, t, head_dim)` to `(batch, t, n_query_heads, head_dim)`."""
-    ticket = getattr(key, "_sakuin", None)
+    """Attention as transformers asks for it.
+
+    query `(batch, n_query_heads, t, head_dim)`, key and value as the cache's `update` returned them; returns
+    `(batch, t, n_query_heads, head_dim)` in the query's dtype, and None in the place of weights.
+    """
+    ticket: Any = getattr(key, "_sakuin", None)
     if ticket is None:
         return _with_any_cache(
             module, query, key, value, attention_mask, scaling, dropout, is_causal, softcap, s_aux, kwargs
         )
+    layer = ticket.layer
     if getattr(value, "_sakuin", None) is not ticket:
         from sakuin.layers import NOT_PLAIN
 
@@ -70,18 +76,24 @@ def sakuin_attention(
     for name, given in kwargs.items():
         if name not in _HARMLESS and given is not None and not isinstance(given, bool | str):
             raise NotImplementedError(
-                f"this model passes {name!r} to its attention, which a RetrievalCache does not know and may change the scores: "
-                "use transformers' DynamicCache with this model"
+                f"this model passes {name!r} to its attention, which a RetrievalCache does not know and may "
+                "change the scores: use transformers' DynamicCache with this model"
             )
     if dropout:
-        raise ValueError(f"a RetrievalCache is for inference, got attention dropout {dropout}: call model.eval()")
+        raise ValueError(
+            f"a RetrievalCache is for inference, got attention dropout {dropout}: call model.eval()"
+        )
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
     if not causal:
-        raise ValueError("a RetrievalCache needs causal attention, and this layer's is not: use another cache")
+        raise ValueError(
+            "a RetrievalCache needs causal attention, and this layer's is not: use another cache"
+        )
     if query.shape[2] != key.shape[2]:
-        raise ValueError(f"a RetrievalCache needs as many queries as new keys, got {query.shape[2]} and {key.shape[2]}")
+        raise ValueError(
+            f"a RetrievalCache needs as many queries as new keys, got {query.shape[2]} and {key.shape[2]}"
+        )
     with torch.no_grad():
-        out = ticket.layer.attend(
+        out = layer.attend(
             ticket,
             query,
             key,
@@ -92,7 +104,7 @@ def sakuin_attention(
             s_aux,
         )
     if torch.is_grad_enabled() and query.requires_grad:
-        out = _Inference.apply(out, query)
+        out = _Inference.apply(out, query)  # type: ignore[no-untyped-call]
     return out, None
 
 
@@ -121,7 +133,9 @@ def _with_any_cache(
             module, query, key, value, mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **kwargs
         )
     if kwargs.get("position_bias") is not None:
-        raise NotImplementedError("attention with both a position bias and softcap or attention sinks is not supported")
+        raise NotImplementedError(
+            "attention with both a position bias and softcap or attention sinks is not supported"
+        )
     from sakuin.exact import dense_attention
 
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
@@ -148,7 +162,7 @@ def sakuin_mask(
     attention_mask: Tensor | None = None,
     **kwargs: Any,
 ) -> Tensor | None:
-    """sdpa's mask. With a RetrievalCache it covers the pass's own tokens only, and is None when none of them is padding."""
+    """sdpa's mask; with a RetrievalCache one of the pass's own tokens only, None when none is padding."""
     from transformers.masking_utils import sdpa_mask
 
     # Only a RetrievalCache says that the keys start where the queries do.
@@ -156,8 +170,9 @@ def sakuin_mask(
         known = attention_mask.shape[-1]
         if known < kv_offset + q_length:
             raise ValueError(
-                f"attention_mask covers {known} tokens, but the cache holds {kv_offset} and this pass adds {q_length}: pass a mask "
-                f"of {kv_offset + q_length} columns, or attention_mask=None when nothing is padded"
+                f"attention_mask covers {known} tokens, but the cache holds {kv_offset} and this pass adds "
+                f"{q_length}: pass a mask of {kv_offset + q_length} columns, or attention_mask=None when "
+                "nothing is padded"
             )
     return sdpa_mask(
         batch_size=batch_size,
@@ -179,4 +194,6 @@ class _Inference(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        raise RuntimeError("attention through a RetrievalCache has no gradient: train with another cache, or without one")
+        raise RuntimeError(
+            "attention through a RetrievalCache has no gradient: train with another cache, or without one"
+        )

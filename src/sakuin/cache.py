@@ -1,8 +1,9 @@
-"""`RetrievalCache`: the KV cache that a user passes to a transformers model loaded with `attn_implementation="sakuin"`.
+"""`RetrievalCache`: the KV cache that a user passes to a transformers model loaded with
+`attn_implementation="sakuin"`.
 
-Full-attention layers are `sakuin.layers.RetrievalLayer`; sliding-window, linear and shared layers stay transformers' own. What
-is decided here: which layers a model gets, what holds for all of them at once (crop, fork, statistics), and refusing models that
-cannot work.
+Full-attention layers are `sakuin.layers.RetrievalLayer`; sliding-window, linear and shared layers stay
+transformers' own. What is decided here: which layers a model gets, what holds for all of them at once (crop,
+fork, statistics), and refusing models that cannot work.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class RetrievalCache(Cache):
     config
         `RetrievalConfig`; the defaults if left out.
 
-    Use it as any transformers cache: `model.generate(**inputs, past_key_values=RetrievalCache(model.config))`. The model must
-    have been loaded with `attn_implementation="sakuin"`.
+    Use it as any transformers cache, with a model loaded with `attn_implementation="sakuin"`:
+    `model.generate(**inputs, past_key_values=RetrievalCache(model.config))`.
 
     Raises `ValueError` for a model without full-attention layers or with layers that sakuin does not know.
     """
@@ -46,13 +47,15 @@ class RetrievalCache(Cache):
     def __init__(self, model_config: Any, config: RetrievalConfig | None = None) -> None:
         if not hasattr(model_config, "get_text_config"):
             raise TypeError(
-                f"RetrievalCache takes the model's configuration first (model.config), got {type(model_config).__name__}"
+                "RetrievalCache takes the model's configuration first (model.config), got "
+                f"{type(model_config).__name__}"
             )
         if config is not None and not isinstance(config, RetrievalConfig):
             raise TypeError(f"the second argument must be a RetrievalConfig, got {type(config).__name__}")
         if getattr(model_config, "is_encoder_decoder", False):
             raise ValueError(
-                f"RetrievalCache works with decoder-only models; {model_config.model_type!r} is an encoder-decoder: use transformers' caches"
+                f"RetrievalCache works with decoder-only models; {model_config.model_type!r} is an "
+                "encoder-decoder: use transformers' caches"
             )
         self.config = config if config is not None else RetrievalConfig()
         self._state = PassState(self.config, Sealer())
@@ -60,7 +63,7 @@ class RetrievalCache(Cache):
         self._state.rope_limit = _rope_limit(text_config)
         super().__init__(layers=_layers(text_config, self._state))
 
-    # -- for all layers at once ----------------------------------------------------------------------------------------------
+    # -- for all layers at once ------------------------------------------------------------------------------
 
     @property
     def retrieval_layers(self) -> list[RetrievalLayer]:
@@ -71,18 +74,19 @@ class RetrievalCache(Cache):
         """Forget all tokens and statistics."""
         self._state.pending = None
         self._state.mass = None if self._state.mass is None else torch.zeros(0, 0)
-        super().reset()
+        super().reset()  # type: ignore[no-untyped-call]
 
     def crop(self, tokens_to_remove: int) -> None:
         """Remove the newest `-tokens_to_remove` tokens (a negative count, as in transformers' own caches).
 
-        Checks every layer before it changes one: `ValueError` if there are not so many tokens, `RuntimeError` if a layer no longer has
-        the tokens that would be its window afterwards (call `activate_past_recording` before the pass that may be undone).
+        Checks every layer before it changes one: `ValueError` if there are not so many tokens, `RuntimeError`
+        if a layer no longer has the tokens that would be its window afterwards (call
+        `activate_past_recording` before the pass that may be undone).
         """
         if tokens_to_remove > 0:
             raise ValueError(
-                f"crop takes a negative number of tokens to remove, got {tokens_to_remove}; to keep the first n tokens call "
-                "cache.crop(n - cache.get_seq_length())"
+                f"crop takes a negative number of tokens to remove, got {tokens_to_remove}; to keep the "
+                "first n tokens call cache.crop(n - cache.get_seq_length())"
             )
         length, remove = self.get_seq_length(), -tokens_to_remove
         if remove > length:
@@ -93,19 +97,14 @@ class RetrievalCache(Cache):
         if self._state.mass is not None and self.retrieval_layers[0].rows:
             self._state.mass = self._state.mass[:, : self.retrieval_layers[0].rows[0].n_tokens].contiguous()
 
-    def activate_past_recording(self) -> None:
-        """Keep what a later `crop` needs: the tokens of a pass are a draft until the next one, and are not sealed before."""
-        self._state.record_past = True
-        super().activate_past_recording()
-
     def flush(self) -> None:
-        """Wait until everything handed to the background thread is in the indexes; an error in it is raised here."""
+        """Wait until all that the background thread was given is indexed; an error there is raised here."""
         for layer in self.retrieval_layers:
             for row in layer.rows:
                 row.flush()
 
     def seal(self) -> None:
-        """Seal all that lies outside the recent window now, and wait: after a document, before the questions."""
+        """Seal all that lies outside the recent window, and wait: after a document, before its questions."""
         rows = [row for layer in self.retrieval_layers for row in layer.rows]
         for row in rows:
             row.start_sealing_rest()
@@ -113,7 +112,7 @@ class RetrievalCache(Cache):
             row.flush()
 
     def fork(self) -> RetrievalCache:
-        """A second cache with the same tokens: segments are shared, what is written later is not. Statistics start anew."""
+        """A second cache with the same tokens: it shares the segments, and counts its statistics anew."""
         other = object.__new__(RetrievalCache)
         other.__dict__.update(self.__dict__)
         other._state = PassState(self.config, self._state.sealer)
@@ -125,14 +124,15 @@ class RetrievalCache(Cache):
         ]
         return other
 
-    # -- measurements --------------------------------------------------------------------------------------------------------
+    # -- measurements ----------------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
         """What the decode steps spent, means over the steps.
 
-        `steps`; `exact`, `codes`: shares of the offloaded tokens attended so; `coverage`: share of the softmax mass in the static part
-        or attended exactly or from codes; `touched_bytes` of a step over all layers; `touched_share` of the offloaded keys and
-        values at 2 bytes a number; `seconds` of a step over all layers; `layers`: a list of the same, with each one's `layer`.
+        `steps`; `exact`, `codes`: shares of the offloaded tokens attended so; `coverage`: share of the
+        softmax mass in the static part or attended exactly or from codes; `touched_bytes` of a step over all
+        layers; `touched_share` of the offloaded keys and values at 2 bytes a number; `seconds` of a step over
+        all layers; `layers`: a list of the same, with each one's `layer`.
         """
         found = [(i, layer.log) for i, layer in enumerate(self.layers) if isinstance(layer, RetrievalLayer)]
         whole = summarize([log for _, log in found])
@@ -140,7 +140,8 @@ class RetrievalCache(Cache):
         return whole
 
     def kv_bytes(self) -> dict[str, int]:
-        """Bytes of keys, values and indexes: on the model's `device` (with the room kept for growth) and on the `host`."""
+        """Bytes of keys, values and indexes: on the model's `device` (with the room kept for growth) and on
+        the `host`."""
         device = host = 0
         indexes = {}
         for layer in self.layers:
@@ -159,14 +160,16 @@ class RetrievalCache(Cache):
         return self._state.meter.seconds
 
     def track_mass(self, on: bool = True) -> None:
-        """From now on add up the attention that each token of the first sequence receives in decode steps (or stop)."""
+        """From now on add up the attention that each token of the first sequence receives in decode steps (or
+        stop)."""
         if not on:
             self._state.mass = None
         elif self._state.mass is None:
             self._state.mass = torch.zeros(0, 0)
 
     def mass(self) -> Tensor:
-        """Attention mass of each token, summed over layers, decode steps and the query heads of a group, fp32 `(n_kv_heads, n_tokens)`."""
+        """Attention mass of each token, summed over layers, decode steps and the query heads of a group, fp32
+        `(n_kv_heads, n_tokens)`."""
         if self._state.mass is None:
             raise RuntimeError("attention mass is not tracked: call cache.track_mass(True) before decoding")
         return self._state.mass.clone()
@@ -176,12 +179,15 @@ def _layers(text_config: Any, state: PassState) -> list[Any]:
     kinds, arguments = get_layer_types_and_kwargs(text_config)
     if "full_attention" not in kinds:
         raise ValueError(
-            f"this model has no full-attention layers (it has {', '.join(sorted(set(kinds)))}), so there is nothing to index: "
-            "use transformers' DynamicCache"
+            f"this model has no full-attention layers (it has {', '.join(sorted(set(kinds)))}), so there is "
+            "nothing to index: use transformers' DynamicCache"
         )
     for kind in kinds:
         if kind not in ("full_attention", *_PASSED_THROUGH):
-            raise ValueError(f"layers of type {kind!r} are not supported by a RetrievalCache: use transformers' DynamicCache")
+            raise ValueError(
+                f"layers of type {kind!r} are not supported by a RetrievalCache: use transformers' "
+                "DynamicCache"
+            )
     return [
         RetrievalLayer(state) if kind == "full_attention" else DYNAMIC_LAYER_TYPE_MAPPING[kind](**given)
         for kind, given in zip(kinds, arguments, strict=True)
@@ -189,7 +195,8 @@ def _layers(text_config: Any, state: PassState) -> list[Any]:
 
 
 def _rope_limit(text_config: Any) -> tuple[str, int] | None:
-    """The kind of rotary embedding whose frequencies depend on the length, and the length where they change; else None."""
+    """The kind of rotary embedding whose frequencies depend on the length, and the length where they change;
+    else None."""
     parameters = getattr(text_config, "rope_parameters", None) or {}
     nested = [value for value in parameters.values() if isinstance(value, dict)]
     limits = []
@@ -208,15 +215,17 @@ def _check_croppable(position: int, layer: Any, length: int, remove: int) -> Non
     if isinstance(layer, LinearAttentionCacheLayerMixin):
         if remove and not (layer.record_past and layer.is_croppable):
             raise RuntimeError(
-                f"layer {position} (linear attention) cannot go back by {remove} tokens: fork the cache before the pass instead"
+                f"layer {position} (linear attention) cannot go back by {remove} tokens: fork the cache "
+                "before the pass instead"
             )
     elif getattr(layer, "is_sliding", False) and length >= layer.sliding_window:
         kept = 0 if layer.keys is None else layer.keys.shape[-2]
         needed = min(layer.sliding_window - 1, length - remove)
         if not layer.record_past or kept - remove < needed:
             raise RuntimeError(
-                f"layer {position} has a sliding window of {layer.sliding_window} tokens and no longer holds the window as it was "
-                f"{remove} tokens ago: call cache.activate_past_recording() before the pass that may be undone, or fork the cache"
+                f"layer {position} has a sliding window of {layer.sliding_window} tokens and no longer holds "
+                f"the window as it was {remove} tokens ago: call cache.activate_past_recording() before the "
+                "pass that may be undone, or fork the cache"
             )
 
 
@@ -234,5 +243,7 @@ def _copy_layer(layer: Any) -> Any:
         if isinstance(value, Tensor):
             setattr(other, name, value.detach().clone())
         elif isinstance(value, dict):
-            setattr(other, name, {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in value.items()})
+            setattr(
+                other, name, {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in value.items()}
+            )
     return other

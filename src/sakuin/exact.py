@@ -1,7 +1,9 @@
-"""Exact attention in torch: blockwise over the segments for prefill, and over dense masks where `sdpa` cannot.
+"""Exact attention in torch: blockwise over the segments for prefill, and over dense masks where `sdpa`
+cannot.
 
-Every function returns what the softmax over all tokens gives, to rounding; none makes a mask or a score matrix over the whole
-past. Caches, layers and indexes are not known here. Called by `sakuin.layers` (retrieval) and `sakuin.attention` (other caches).
+Every function returns what the softmax over all tokens gives, to rounding; none makes a mask or a score
+matrix over the whole past. Caches, layers and indexes are not known here. Called by `sakuin.layers`
+(retrieval) and `sakuin.attention` (other caches).
 """
 
 from __future__ import annotations
@@ -31,9 +33,9 @@ def attend_blocks(
 ) -> Tensor:
     """Causal attention of a chunk of a prompt over all that came before it and over itself.
 
-    q `(n_query_heads, t, head_dim)`, keys and values of the chunk `(n_kv_heads, t, head_dim)`, past: blocks of any length
-    `(n_kv_heads, n, head_dim)`, any device and float dtype. s_aux `(n_query_heads,)` enters the softmax without a value. Returns
-    `(n_query_heads, t, head_dim)` in q's dtype.
+    q `(n_query_heads, t, head_dim)`, keys and values of the chunk `(n_kv_heads, t, head_dim)`, past: blocks
+    of any length `(n_kv_heads, n, head_dim)`, any device and float dtype. s_aux `(n_query_heads,)` enters the
+    softmax without a value. Returns `(n_query_heads, t, head_dim)` in q's dtype.
     """
     out, lse = block_attention(q, keys, values, scaling=scaling, softcap=softcap, causal=True)
     for block_keys, block_values in _gathered(past, q):
@@ -70,7 +72,8 @@ def static_attention(
     softcap: float | None = None,
     s_aux: Tensor | None = None,
 ) -> PartialAttention:
-    """A decode step over the tokens on the model's device, the step's own t positions last; s_aux is part of the lse.
+    """A decode step over the tokens on the model's device, the step's own t positions last; s_aux is part of
+    the lse.
 
     The same thing as an index's `decode` does to its `Static`, for models that do not run on the CPU.
     """
@@ -82,10 +85,9 @@ def static_attention(
     return PartialAttention(out, lse)
 
 
-def static_mass(
-    q: Tensor, keys: Tensor, lse: Tensor, *, scaling: float, softcap: float | None
-) -> Tensor:
-    """Share of the softmax with `lse` `(n_query_heads, t)` that each token received, `(n_kv_heads, n)`, heads and positions summed."""
+def static_mass(q: Tensor, keys: Tensor, lse: Tensor, *, scaling: float, softcap: float | None) -> Tensor:
+    """Share of the softmax with `lse` `(n_query_heads, t)` that each token received, `(n_kv_heads, n)`, heads
+    and positions summed."""
     t = q.shape[1]
     z = _scores(q, keys, scaling, softcap)
     hidden = _hidden(t, keys.shape[1], q.device)
@@ -107,8 +109,9 @@ def dense_attention(
 ) -> Tensor:
     """The math of eager attention with softcap or attention sinks, for batches under any cache and any mask.
 
-    q `(batch, n_query_heads, t, head_dim)`, keys and values `(batch, n_kv_heads, n, head_dim)`, mask bool (True: seen) or additive
-    `(batch or 1, heads or 1, t, n)`; without one, `causal` aligned to the first key as in sdpa. Returns q's shape and dtype.
+    q `(batch, n_query_heads, t, head_dim)`, keys and values `(batch, n_kv_heads, n, head_dim)`, mask bool
+    (True: seen) or additive `(batch or 1, heads or 1, t, n)`; without one, `causal` aligned to the first key
+    as in sdpa. Returns q's shape and dtype.
     """
     batch, heads, t, _ = q.shape
     kv_heads, n = keys.shape[1], keys.shape[2]
@@ -127,7 +130,9 @@ def dense_attention(
             # The lowest number, not -inf: a padded query sees nothing, and softmax would make NaN of its row.
             z = z.masked_fill(~seen, torch.finfo(z.dtype).min) if seen.dtype == torch.bool else z + seen
         elif causal and t > 1:
-            late = torch.arange(n, device=q.device) > torch.arange(start, start + rows, device=q.device)[:, None]
+            late = (
+                torch.arange(n, device=q.device) > torch.arange(start, start + rows, device=q.device)[:, None]
+            )
             z = z.masked_fill(late, -torch.inf)
         if s_aux is not None:
             aux = s_aux.float().view(1, heads, 1, 1).expand(batch, heads, rows, 1)
@@ -143,7 +148,8 @@ def dense_attention(
 
 
 def _gathered(blocks: Iterable[tuple[Tensor, Tensor]], like: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """The same tokens in fewer blocks, of `like`'s dtype and on its device: small neighbours are put together."""
+    """The same tokens in fewer blocks, of `like`'s dtype and on its device: small neighbours are put
+    together."""
     waiting: list[tuple[Tensor, Tensor]] = []
     n = 0
     for keys, values in blocks:

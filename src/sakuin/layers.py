@@ -1,8 +1,10 @@
-"""The cache layer of full attention: takes a pass's keys and values, and answers its queries through sink, tail and index.
+"""The cache layer of full attention: takes a pass's keys and values, and answers its queries through sink,
+tail and index.
 
-transformers' attention function is given no cache, but it is given the very tensors that `update` returned. So `update` tags
-them with a `Ticket`, and `sakuin.attention` finds its layer by it. A tensor without one means that the model changed its keys
-after caching them. What a sequence holds is `sakuin.segments`' business; layers of other kinds stay transformers' own.
+transformers' attention function is given no cache, but it is given the very tensors that `update` returned.
+So `update` tags them with a `Ticket`, and `sakuin.attention` finds its layer by it. A tensor without one
+means that the model changed its keys after caching them. What a sequence holds is `sakuin.segments`'
+business; layers of other kinds stay transformers' own.
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ from sakuin.steplog import StepLog
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 NOT_PLAIN = (
-    "this model's cache does not hold the keys and values that its attention uses (multi-head latent attention and the like); "
-    'sakuin needs plain keys and values of one head_dim: use transformers\' DynamicCache and attn_implementation="sdpa"'
+    "this model's cache does not hold the keys and values that its attention uses (multi-head latent "
+    "attention and the like); "
+    "sakuin needs plain keys and values of one head_dim: use transformers' DynamicCache and "
+    'attn_implementation="sdpa"'
 )
 
 _thread = threading.local()
@@ -38,7 +42,8 @@ class Ticket:
     def __init__(self, layer: RetrievalLayer, batch: int, length: int) -> None:
         self.layer, self.batch, self.length = layer, batch, length
         self.taken = False
-        # Layers that share keys and values attend again with the same tensors; they need the past as it was before them.
+        # Layers that share keys and values attend again with the same tensors; they need the past as it was
+        # before them.
         self.pasts: list[list[tuple[Tensor, Tensor]]] = []
 
 
@@ -52,7 +57,8 @@ def untaken_ticket(batch: int, length: int) -> Ticket | None:
 
 
 class PassState:
-    """What the layers of one cache share: settings, the sealing thread, the running pass's mask, tracked attention mass."""
+    """What the layers of one cache share: settings, the sealing thread, the running pass's mask, tracked
+    attention mass."""
 
     def __init__(self, config: RetrievalConfig, sealer: Sealer) -> None:
         self.config = config
@@ -67,22 +73,25 @@ class PassState:
         self._columns: Tensor | None = None
 
     def columns(self, mask: Tensor | None, batch: int, t: int) -> Tensor | None:
-        """Which of the pass's tokens are real, bool `(batch, t)` on the CPU; None if all are. Any other mask is refused."""
+        """Which of the pass's tokens are real, bool `(batch, t)` on the CPU; None if all are. Any other mask
+        is refused."""
         if mask is None:
             return None
         if self._mask is not None and self._mask() is mask:
             return self._columns
         if mask.dtype != torch.bool or mask.dim() != 4 or mask.shape[-2:] != (t, t):
             raise ValueError(
-                f"a RetrievalCache needs the ordinary causal mask; got a mask of {mask.dtype} with shape {tuple(mask.shape)} for "
-                f"{t} new tokens: pass a two-dimensional attention_mask (batch, all tokens so far) or none"
+                f"a RetrievalCache needs the ordinary causal mask; got a mask of {mask.dtype} with shape "
+                f"{tuple(mask.shape)} for {t} new tokens: pass a two-dimensional attention_mask (batch, all "
+                "tokens so far) or none"
             )
         real = mask[:, 0, -1, :]
         causal = torch.ones((t, t), dtype=torch.bool, device=mask.device).tril_()
         if not torch.equal(mask, (causal & real[:, None, :])[:, None].expand_as(mask)):
             raise ValueError(
-                "a RetrievalCache needs the ordinary causal mask, but this pass has another pattern (packed sequences, image "
-                "tokens that see each other, a custom mask): use transformers' DynamicCache for it"
+                "a RetrievalCache needs the ordinary causal mask, but this pass has another pattern (packed "
+                "sequences, image tokens that see each other, a custom mask): use transformers' "
+                "DynamicCache for it"
             )
         real = real.cpu().expand(batch, t)
         self._mask = weakref.ref(mask)
@@ -105,19 +114,20 @@ class PassState:
         kind, limit = self.rope_limit
         if after > limit and before and (kind == "dynamic" or before <= limit):
             raise ValueError(
-                f"rotary embeddings of type {kind!r} change when a sequence grows beyond {limit} tokens (here from {before} to "
-                f"{after}), which makes cached keys wrong: keep prompt and answer within {limit} tokens or use YaRN scaling"
+                f"rotary embeddings of type {kind!r} change when a sequence grows beyond {limit} tokens "
+                f"(here from {before} to {after}), which makes cached keys wrong: keep prompt and answer "
+                f"within {limit} tokens or use YaRN scaling"
             )
 
 
-class RetrievalLayer(CacheLayerMixin):
+class RetrievalLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """One full-attention layer of a `RetrievalCache`: a `Sequence` for each row of the batch."""
 
     is_sliding = False
     is_croppable = True
 
     def __init__(self, shared: PassState) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.shared = shared
         self.rows: list[Sequence] = []
         self.length = 0
@@ -125,7 +135,7 @@ class RetrievalLayer(CacheLayerMixin):
         # Per row (first position of a pass, which of its tokens are real), for the passes that had padding.
         self.padded: list[list[tuple[int, Tensor]]] = []
 
-    # -- transformers' cache interface ---------------------------------------------------------------------------------------
+    # -- transformers' cache interface -----------------------------------------------------------------------
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.is_initialized = True
@@ -133,13 +143,15 @@ class RetrievalLayer(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Announce the pass's keys and values `(batch, n_kv_heads, t, head_dim)`; attention stores them right after."""
+        """Announce the pass's keys and values `(batch, n_kv_heads, t, head_dim)`; attention stores them right
+        after."""
         shared = self.shared
         if shared.pending is not None:
             raise RuntimeError(
-                "a RetrievalCache works only with attn_implementation=\"sakuin\": the keys of the last layer never reached "
-                'sakuin\'s attention. Load the model with attn_implementation="sakuin", or call '
-                'model.set_attn_implementation("sakuin"); if a pass was interrupted, call cache.reset() first'
+                'a RetrievalCache works only with attn_implementation="sakuin": the keys of the last layer '
+                'never reached sakuin\'s attention. Load the model with attn_implementation="sakuin", or '
+                'call model.set_attn_implementation("sakuin"); if a pass was interrupted, call '
+                "cache.reset() first"
             )
         if key_states.shape != value_states.shape:
             shapes = f"; this one caches {tuple(key_states.shape)} and {tuple(value_states.shape)}"
@@ -148,7 +160,8 @@ class RetrievalLayer(CacheLayerMixin):
         if self.rows and len(self.rows) != batch:
             raise ValueError(
                 f"the cache holds {len(self.rows)} sequence(s), but the pass has {batch}: call "
-                f"cache.batch_repeat_interleave or cache.batch_select_indices first, or use a new RetrievalCache"
+                "cache.batch_repeat_interleave or cache.batch_select_indices first, or use a new "
+                "RetrievalCache"
             )
         shared.check_rope(self.length, self.length + t)
         self.is_initialized = True
@@ -168,6 +181,18 @@ class RetrievalLayer(CacheLayerMixin):
 
     def get_max_length(self) -> int:
         return -1
+
+    @property
+    def record_past(self) -> bool:
+        return self.shared.record_past
+
+    @record_past.setter
+    def record_past(self, on: bool) -> None:
+        self.shared.record_past = on
+
+    def activate_past_recording(self) -> None:
+        """The tokens of a pass are a draft until the next one, and are not sealed before."""
+        self.shared.record_past = True
 
     def reset(self) -> None:
         self.rows, self.padded = [], []
@@ -210,7 +235,7 @@ class RetrievalLayer(CacheLayerMixin):
         other.length, other.is_initialized = self.length, self.is_initialized
         return other
 
-    # -- attention -----------------------------------------------------------------------------------------------------------
+    # -- attention -------------------------------------------------------------------------------------------
 
     def attend(
         self,
@@ -223,7 +248,8 @@ class RetrievalLayer(CacheLayerMixin):
         softcap: float | None,
         s_aux: Tensor | None,
     ) -> Tensor:
-        """Store the pass's keys and values and attend: query `(batch, n_query_heads, t, head_dim)` to `(batch, t, n_query_heads, head_dim)`."""
+        """Store the pass's keys and values and attend: query `(batch, n_query_heads, t, head_dim)` to
+        `(batch, t, n_query_heads, head_dim)`."""
         shared = self.shared
         batch, _, t, _ = query.shape
         store = not ticket.taken
@@ -238,7 +264,11 @@ class RetrievalLayer(CacheLayerMixin):
         exact = t > shared.config.exact_above
         outs = []
         for b, row in enumerate(self.rows):
-            real = None if columns is None or bool(columns[b].all()) else columns[b].nonzero()[:, 0].to(query.device)
+            real = (
+                None
+                if columns is None or bool(columns[b].all())
+                else columns[b].nonzero()[:, 0].to(query.device)
+            )
             q, k, v = query[b], key[b], value[b]
             if real is not None:
                 q, k, v = q[:, real], k[:, real], v[:, real]
@@ -307,11 +337,18 @@ class RetrievalLayer(CacheLayerMixin):
         batch, heads, _, head_dim = query.shape
         kv_heads = key.shape[1]
         if key.dtype not in DTYPES.values():
-            raise TypeError(f"keys must be float32, bfloat16 or float16, got {key.dtype}: load the model in one of these")
+            raise TypeError(
+                f"keys must be float32, bfloat16 or float16, got {key.dtype}: load the model in one of these"
+            )
         if head_dim % 8 or not 8 <= head_dim <= 256:
-            raise ValueError(f"head_dim must be a multiple of 8 up to 256, got {head_dim}: this model cannot use a RetrievalCache")
+            raise ValueError(
+                f"head_dim must be a multiple of 8 up to 256, got {head_dim}: this model cannot use a "
+                "RetrievalCache"
+            )
         if heads % kv_heads or heads // kv_heads > 16:
-            raise ValueError(f"a KV head may serve 1 to 16 query heads, got {heads} query heads on {kv_heads} KV heads")
+            raise ValueError(
+                f"a KV head may serve 1 to 16 query heads, got {heads} query heads on {kv_heads} KV heads"
+            )
         shared = self.shared
         stored = DTYPES.get(shared.config.kv_dtype, key.dtype)
         self.rows = [
@@ -330,15 +367,14 @@ def decode_across_devices(
     softcap: float | None = None,
     mass: Tensor | None = None,
 ) -> PartialAttention:
-    """A decode step when the model is not on the CPU: sink and tail on its device, the index on the CPU, merged on the device."""
+    """A decode step when the model is not on the CPU: sink and tail on its device, the index on the CPU,
+    merged on the device."""
     static = row.static(s_aux)
     spans = [(static.sink_keys, static.sink_values), (static.recent_keys, static.recent_values)]
     part = static_attention(q, spans, scaling=scaling, softcap=softcap, s_aux=s_aux)
     n_sink = static.sink_keys.shape[1]
     inner = None if mass is None else mass[:, n_sink : n_sink + row.index.n_tokens].contiguous()
-    found = row.index.attend(
-        q.cpu(), scaling=scaling, static_lse=part.lse.cpu(), softcap=softcap, mass=inner
-    )
+    found = row.index.attend(q.cpu(), scaling=scaling, static_lse=part.lse.cpu(), softcap=softcap, mass=inner)
     out = merge([part, PartialAttention(found.out.to(q.device), found.lse.to(q.device))])
     out.stats = found.stats
     if mass is not None and inner is not None:

@@ -1,8 +1,9 @@
 """Sealing in the background: one worker thread per cache turns runs of tokens into index segments, in order.
 
-An index is treated as a value here: a job forks the newest index of its sequence, appends to the fork, and hands the fork back.
-So nobody waits for a lock, and a step never sees an index that is half built. What to seal and when is decided in
-`sakuin.segments`; this module only runs it, carries errors to the caller and leaves no thread behind.
+An index is treated as a value here: a job forks the newest index of its sequence, appends to the fork, and
+hands the fork back. So nobody waits for a lock, and a step never sees an index that is half built. What to
+seal and when is decided in `sakuin.segments`; this module only runs it, carries errors to the caller and
+leaves no thread behind.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Job:
     keys, values : CPU tensors `(n_kv_heads, n, head_dim)`, in the stored dtype.
     queries : CPU tensor `(n_query_heads, m, head_dim)` or None.
     base : the index to append to, or the job that makes it.
-    in_tail : whether the tokens still lie in the sequence's unsealed buffer (then the job is only published at `due` tokens).
+    in_tail : whether the tokens still lie in the sequence's unsealed buffer (then the job is only published
+    at `due` tokens).
     """
 
     def __init__(
@@ -77,11 +79,14 @@ class Job:
 
     def abandon(self) -> None:
         """Never to be run: whoever waits gets an error instead of waiting for ever."""
-        self._error = RuntimeError("sealing was stopped before this part of the context was indexed; build the cache again")
+        self._error = RuntimeError(
+            "sealing was stopped before this part of the context was indexed; build the cache again"
+        )
         self._done.set()
 
     def result(self) -> Index:
-        """The index with this job's tokens, waiting for the worker if need be; an error of `append` is raised here."""
+        """The index with this job's tokens, waiting for the worker if need be; an error of `append` is raised
+        here."""
         self._done.wait()
         if self._error is not None:
             raise self._error
@@ -90,7 +95,8 @@ class Job:
 
 
 class Sealer:
-    """The worker thread of one cache and its forks; it starts with the first job and ends with the last of them."""
+    """The worker thread of one cache and its forks; it starts with the first job and ends with the last of
+    them."""
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
@@ -132,6 +138,7 @@ _SEALERS: weakref.WeakSet[Sealer] = weakref.WeakSet()
 
 @atexit.register
 def _stop_all() -> None:
-    # A daemon thread that comes back from native code while the interpreter ends would take the process down with it.
+    # A daemon thread that comes back from native code while the interpreter ends would take the process down
+    # with it.
     for sealer in list(_SEALERS):
         sealer.stop()

@@ -1,8 +1,10 @@
-"""One sequence in one layer: which of its tokens are sink, sealed or unsealed, and when the oldest unsealed ones are sealed.
+"""One sequence in one layer: which of its tokens are sink, sealed or unsealed, and when the oldest unsealed
+ones are sealed.
 
-In order of position a sequence is: `sink` tokens, the tokens in the index (sealed), jobs on their way into it, and the *tail*
-(unsealed: the recent window and what waits to be sealed). Sink and tail live on the model's device, the rest on the CPU. Padding
-never gets here. The sealed segments themselves belong to `sakuin.index`; the thread that seals is `sakuin.sealing`.
+In order of position a sequence is: `sink` tokens, the tokens in the index (sealed), jobs on their way into
+it, and the *tail* (unsealed: the recent window and what waits to be sealed). Sink and tail live on the
+model's device, the rest on the CPU. Padding never gets here. The sealed segments themselves belong to
+`sakuin.index`; the thread that seals is `sakuin.sealing`.
 
 Called by `sakuin.layers`.
 """
@@ -23,17 +25,22 @@ QUERY_STEP = 4
 GROWTH = 256
 """Tokens that one step of growth seals, and by how many the tail may exceed the recent window."""
 GRACE = 32
-"""Tokens decoded between the start of such a step and the use of its result. A fixed count, not "when it is done", so that the
-same input always gives the same output."""
+"""Tokens decoded between the start of such a step and the use of its result. A fixed count, not "when it is
+done", so that the same input always gives the same output."""
 
 
 class TokenBuffer:
-    """Keys and values `(n_kv_heads, n, head_dim)` that grow at the end and shrink at either end, written in place.
+    """Keys and values `(n_kv_heads, n, head_dim)` that grow at the end and shrink at either end, written in
+    place.
 
     A fork shares the memory; whichever side writes first copies what it holds.
     """
 
+    start: int
+    end: int
+
     def __init__(self, keys: Tensor, values: Tensor, capacity: int) -> None:
+        self._shared = False
         self._take(keys, values, capacity)
 
     def __len__(self) -> int:
@@ -138,7 +145,7 @@ class Sequence:
         self._sealer, self._meter = sealer, meter
         self._exact_last = False
 
-    # -- what attention reads ------------------------------------------------------------------------------------------------
+    # -- what attention reads --------------------------------------------------------------------------------
 
     def past(self) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of every token so far, in blocks `(n_kv_heads, n, head_dim)`, wherever they lie."""
@@ -154,10 +161,11 @@ class Sequence:
         sink, tail = self._sink, self._tail
         return Static(sink.keys, sink.values, tail.keys, tail.values, s_aux)
 
-    # -- growing -------------------------------------------------------------------------------------------------------------
+    # -- growing ---------------------------------------------------------------------------------------------
 
     def append(self, keys: Tensor, values: Tensor, queries: Tensor) -> None:
-        """Take the newest tokens: keys, values `(n_kv_heads, n, head_dim)`, queries `(n_query_heads, n, head_dim)`."""
+        """Take the newest tokens: keys, values `(n_kv_heads, n, head_dim)`, queries `(n_query_heads, n,
+        head_dim)`."""
         n = keys.shape[1]
         first = -self.n_tokens % QUERY_STEP
         if first < n:
@@ -181,7 +189,8 @@ class Sequence:
             self._seal(self._segment, in_tail=False, due=0)
 
     def before_decode(self) -> None:
-        """Before a pass through the index: seal what growth has pushed out of the recent window, and use what is due."""
+        """Before a pass through the index: seal what growth has pushed out of the recent window, and use what
+        is due."""
         if self._jobs:
             self._publish(lambda job: job.due <= self.n_tokens)
         if len(self._tail) > self.config.recent + GROWTH and not self._jobs:
@@ -248,7 +257,7 @@ class Sequence:
             if job.in_tail:
                 self._tail.drop_first(job.n_tokens)
 
-    # -- going back, copies --------------------------------------------------------------------------------------------------
+    # -- going back, copies ----------------------------------------------------------------------------------
 
     def crop(self, n_tokens: int) -> None:
         """Keep the first `n_tokens` tokens."""

@@ -1,4 +1,5 @@
-"""What the decode steps of a layer spent, kept cheaply: steps are noted as they are, and reduced in batches or when asked.
+"""What the decode steps of a layer spent, kept cheaply: steps are noted as they are, and reduced in batches
+or when asked.
 
 Called by `sakuin.layers`; `RetrievalCache.stats` makes its answer of these.
 """
@@ -16,7 +17,8 @@ BATCH = 64
 
 
 class StepLog:
-    """Sums over the decode steps of one layer. A step is one pass of one sequence through an index that holds tokens."""
+    """Sums over the decode steps of one layer. A step is one pass of one sequence through an index that holds
+    tokens."""
 
     def __init__(self) -> None:
         self.steps = 0
@@ -64,7 +66,8 @@ class StepLog:
 
 
 def summarize(logs: Sequence[StepLog]) -> dict[str, Any]:
-    """Means over the decode steps of one or more layers; bytes and seconds of a step are summed over the layers."""
+    """Means over the decode steps of one or more layers; bytes and seconds of a step are summed over the
+    layers."""
     shares = sum((log.shares() for log in logs), torch.zeros(3, dtype=torch.float64))
     positions = sum(log.positions for log in logs)
     steps = max((log.steps for log in logs), default=0)
