@@ -26,6 +26,9 @@ from sakuin.errors import SakuinError
 from sakuin.evidence import Span
 from sakuin.prompt import Encoded, Prompt, stable_length
 
+_FOR_QUESTION = 512
+"""Tokens left to question and answer where it is said how much of a document fits."""
+
 Progress = Callable[[int, int, str], None]
 """Given tokens done, tokens in all, and the phase: "prefill" or "index"."""
 
@@ -228,7 +231,7 @@ class Context:
         new = self._prompt.encode(self._body[at:])
         keep = stable_length(self._body[at:], new)
         ids = new.ids[:keep] if self._done else self._prompt.head + new.ids[:keep]
-        self._check_fits(len(ids), len(new.ids))
+        self._check_fits(len(ids))
         say = progress or (lambda *_: None)
         start = time.perf_counter()
         say(0, len(ids), "prefill")
@@ -246,15 +249,9 @@ class Context:
         )
         self._done = done + keep
 
-    def _check_fits(self, added: int, rest: int) -> None:
-        total, window = self.tokens + added, models.window(self.model.config)
-        if window is not None and total >= window:
-            share = max(window - 512, 0) / total
-            raise SakuinError(
-                f"the document is {total:,} tokens long and this model reads at most {window:,} with question and answer; about "
-                f"the first {share:.0%} of it ({int(share * len(self._body)):,} characters) fit: shorten it, or take a model "
-                "with a longer window."
-            )
+    def _check_fits(self, added: int) -> None:
+        total = self.tokens + added
+        check_length(self.model.config, total, len(self._body))
         need = memory.estimate(self.model.config, total, self.model.dtype, self.config, weights=0)
         memory.check(need, f"a context of {total:,} tokens")
 
@@ -357,6 +354,19 @@ class _Said:
         if self._stream and until > self._streamed:
             self._stream(self.text[self._streamed : until])
         self._streamed = max(self._streamed, until)
+
+
+def check_length(config: Any, tokens: int, characters: int) -> None:
+    """Raise `SakuinError` where a context of so many tokens and characters is longer than the model reads."""
+    window = models.window(config)
+    if window is None or tokens < window:
+        return
+    share = max(window - _FOR_QUESTION, 0) / tokens
+    raise SakuinError(
+        f"the document is {tokens:,} tokens long and this model reads at most {window:,}, question and answer "
+        f"included; about the first {share:.0%} of it ({int(share * characters):,} characters) fit: shorten it, or "
+        "take a model with a longer window."
+    )
 
 
 def _settings(config: RetrievalConfig | Literal["full"] | None) -> RetrievalConfig | None:

@@ -150,14 +150,14 @@ def _guess(data: bytes) -> str | None:
 
 
 def _guess_utf16(sample: bytes) -> str | None:
-    """UTF-16 without a mark: of Western text, every other byte is zero; of any text, it decodes to few rare characters."""
+    """UTF-16 without a mark, of Western text: every other byte is zero."""
     even = sample[: len(sample) // 2 * 2]
     if len(even) < 4:
         return None
     zeros = even[0::2].count(0), even[1::2].count(0)
     name = "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
     text = _decoded(even, name)
-    if text is None or _is_binary(text) or max(zeros) < len(even) // 2 * 0.02 or _letters(text) < 0.5:
+    if text is None or _is_binary(text) or max(zeros) < 0.3 * (len(even) // 2) or _letters(text) < 0.5:
         return None
     return name
 

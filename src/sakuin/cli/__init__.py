@@ -1,5 +1,51 @@
-"""The command line: thin, one file per group of commands."""
+"""The command line: thin, one file per group of commands.
+
+Every command is a call that anyone can make from Python; what is here reads arguments, shows progress and prints. Heavy modules
+are imported inside the commands, so that `--help` and `--version` answer at once. `errors` turns what goes wrong into one
+sentence and an exit code.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+import sakuin
+from sakuin.cli import ask, doctor, models
+
+app = typer.Typer(
+    name="sakuin",
+    help="Ask questions of long documents: retrieval attention for the language models you have.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"sakuin {sakuin.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("ask")(ask.ask)
+app.add_typer(models.app, name="models")
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:
     """Entry point of `sakuin`."""
+    # Bars that libraries draw would run through ours; tqdm reads this when it is imported.
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    app()

@@ -75,6 +75,8 @@ def _interrupted_promptly() -> Iterator[None]:
     def watch() -> None:
         while byte := os.read(reader, 1):
             if byte[0] == signal.SIGINT and not done.wait(_PATIENCE):
+                if sys.stderr.isatty():
+                    sys.stderr.write("\x1b[?25h\n")  # a progress bar hides the cursor
                 _say("Interrupted.")
                 os._exit(130)
 

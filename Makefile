@@ -1,0 +1,67 @@
+# What a user and a contributor run. `make help` lists it; everything happens in .venv, made on first use.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+NATIVE := CMakeLists.txt $(shell find native -name '*.[ch]pp' -not -path 'native/tests/*')
+CHECKED := build/native-tests
+
+.PHONY: help venv demo test test-slow check lint types native-tests docs bench fuzz format clean
+
+help:  ## Show this.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+venv: $(VENV)/.installed  ## Make the virtual environment with sakuin in it.
+
+# torch comes first and alone: a CPU build where pip is set up for one, and never replaced by what follows.
+$(VENV)/.torch: constraints.txt
+	@test -x $(BIN)/python || { echo "Making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing torch"
+	@$(PIP) $(shell grep '^torch==' constraints.txt)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml $(NATIVE)
+	@echo "Installing sakuin (the native core is compiled: a minute or two)"
+	@$(PIP) scikit-build-core nanobind cmake ninja
+	@$(PIP) --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+demo: venv  ## Ask a real model about a long document, beside full attention.
+	@$(BIN)/python examples/demo.py
+
+test: venv  ## Run the tests that finish in minutes.
+	@$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: venv  ## Run the slow tests: planted facts at every depth, fidelity.
+	@$(BIN)/python -m pytest -m slow
+
+check: lint types native-tests docs  ## Lint, types, native tests under sanitizers, docs against the code.
+
+lint: venv
+	@$(BIN)/ruff check .
+
+types: venv
+	@$(BIN)/mypy
+
+native-tests: venv
+	@$(BIN)/cmake -S . -B $(CHECKED) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DCMAKE_BUILD_TYPE=Debug \
+	  -DSAKUIN_PYTHON=OFF -DSAKUIN_NATIVE_TESTS=ON -DSAKUIN_SANITIZE=address,undefined > /dev/null
+	@$(BIN)/cmake --build $(CHECKED) > $(CHECKED)/build.log || { cat $(CHECKED)/build.log; exit 1; }
+	@$(BIN)/ctest --test-dir $(CHECKED) --output-on-failure
+
+docs: venv
+	@$(BIN)/python docs/generate.py --check
+
+bench: venv  ## Run the benchmarks that the figures in the docs come from (slow).
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+fuzz: venv  ## Throw thousands of odd arrays at the native core.
+	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/test_native_fuzz.py
+
+format: venv  ## Write the generated docs; format the code.
+	@$(BIN)/python docs/generate.py
+	@$(BIN)/ruff format .
+
+clean:  ## Remove builds and caches, not the environment.
+	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,238 @@
+"""`sakuin ask`: a question of one or more documents, answered with the passages that the answer came from."""
+
+from __future__ import annotations
+
+import json as json_
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from sakuin.cli.errors import told_in_a_sentence
+from sakuin.cli.show import JSON_HELP, bar, console, facts, notes
+from sakuin.errors import SakuinError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+    from sakuin import RetrievalConfig
+    from sakuin.context import Answer, Context, Progress
+
+_SHOWN = 8
+"""Passages printed for a person; `--json` has all."""
+
+
+def ask(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE… QUESTION",
+            help="Text files (`-` is standard input), and last the question, in quotes.",
+            show_default=False,
+        ),
+    ],
+    model: Annotated[
+        str, typer.Option(metavar="MODEL", help="A name of `sakuin models list`, a folder, a .gguf file or a hub id.")
+    ] = "smollm2",
+    index: Annotated[
+        str | None,
+        typer.Option(
+            metavar="sketch|flat|full",
+            help="How old tokens are found: sketch (the default), flat (all of them, exactly), or full attention without sakuin.",
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="fast|balanced|faithful|exact", help="Settings by what they are for.")
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Above 1 is coarser and faster, below 1 finer and slower, 0 is exact."),
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(metavar="N", help="Most tokens of the answer.")] = 256,
+    encoding: Annotated[
+        str, typer.Option(metavar="NAME", help="Encoding of the files: utf-8, cp932, shift_jis, …")
+    ] = "utf-8",
+    dtype: Annotated[
+        str, typer.Option(metavar="auto|fp32|bf16|fp16", help="Of the model's weights; auto is what is fast here.")
+    ] = "auto",
+    json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """Ask a question of documents.
+
+    Prints the answer, the passages that it attended to most, and what it took.
+    """
+    with told_in_a_sentence():
+        paths, question = _split(words)
+        config = _settings(index, preset, tolerance)
+        if max_new_tokens < 1:
+            raise SakuinError(f"--max-new-tokens must be at least 1, got {max_new_tokens}.")
+        context, answer = _answer(paths, question, model, config, max_new_tokens, encoding, dtype, stream=not json)
+        if json:
+            print(json_.dumps(_object(context, answer, model), ensure_ascii=False))
+        else:
+            _print(context, answer)
+
+
+def _split(words: list[str]) -> tuple[list[str], str]:
+    if len(words) < 2:
+        raise SakuinError(f"give at least one file and then the question, got only {words[0]!r}.")
+    *paths, question = words
+    if Path(question).is_file():
+        raise SakuinError(f"the last word must be the question, and {question!r} is a file; put the question last, in quotes.")
+    if paths.count("-") > 1:
+        raise SakuinError("standard input (-) can be read once only; name it once.")
+    return paths, question
+
+
+def _settings(index: str | None, preset: str | None, tolerance: float | None) -> RetrievalConfig | Literal["full"]:
+    from sakuin import RetrievalConfig
+
+    if index not in (None, "sketch", "flat", "full"):
+        raise SakuinError(f"--index must be sketch, flat or full, got {index!r}.")
+    changes: dict[str, Any] = {}
+    if index is not None and index != "full":
+        changes["index"] = index
+    if tolerance is not None:
+        changes["tolerance"] = tolerance
+    config = RetrievalConfig(**changes) if preset is None else RetrievalConfig.preset(preset, **changes)
+    if index == "full":
+        if preset is not None or tolerance is not None:
+            raise SakuinError("--index full is full attention, which --preset and --tolerance do not change; leave them out.")
+        return "full"
+    return config
+
+
+def _answer(
+    paths: list[str],
+    question: str,
+    model_name: str,
+    config: RetrievalConfig | Literal["full"],
+    max_new_tokens: int,
+    encoding: str,
+    dtype: str,
+    *,
+    stream: bool,
+) -> tuple[Context, Answer]:
+    from sakuin import Context, documents, memory, models
+    from sakuin.context import check_length
+
+    texts = [documents.read(path, encoding) for path in paths]
+    with notes.status("starting"):
+        _quiet()
+        known = models.describe(model_name)
+        kind = models.resolve_dtype(dtype)
+        tokens = sum(len(known.tokenizer(text.text, verbose=False).input_ids) for text in texts)
+        check_length(known.config, tokens, sum(len(text.text) for text in texts))
+        need = memory.estimate(known.config, tokens, kind, None if config == "full" else config)
+        memory.check(need, f"{model_name} with a context of {tokens:,} tokens")
+    with notes.status(f"loading {model_name}"):
+        model, tokenizer = models.load(known, kind)
+    with _progress() as progress:
+        context = Context.from_documents(model, tokenizer, texts, config, progress)
+    written = False
+
+    def write(piece: str) -> None:
+        nonlocal written
+        written = True
+        print(piece, end="", flush=True)
+
+    answer = context.ask(question, max_new_tokens, write if stream else None)
+    if written:
+        print()
+    return context, answer
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    from rich.progress import TextColumn
+
+    with bar(TextColumn("{task.fields[speed]}")) as shown:
+        yield _Steps(shown)
+
+
+class _Steps:
+    """The progress of a context, as a bar: one task for each phase."""
+
+    _WORDS = {"prefill": "reading", "index": "building the index"}
+
+    def __init__(self, shown: Bar) -> None:
+        self._shown = shown
+        self._tasks: dict[str, Any] = {}
+
+    def __call__(self, done: int, total: int, phase: str) -> None:
+        if phase not in self._tasks:
+            self._tasks[phase] = self._shown.add_task(self._WORDS[phase], total=total, speed="")
+        task = self._tasks[phase]
+        speed = ""
+        if phase == "prefill" and done and (elapsed := self._shown.tasks[task].elapsed):
+            speed = f"{done / elapsed:,.0f} tokens/s"
+        self._shown.update(task, completed=done, total=total, speed=speed)
+
+
+def _object(context: Context, answer: Answer, model: str) -> dict[str, Any]:
+    """The object of `--json`."""
+    return {
+        "answer": answer.text,
+        "evidence": [asdict(span) for span in answer.evidence],
+        "model": model,
+        "index": "full" if context.config is None else context.config.index,
+        "tokens": answer.tokens,
+        "prefill_s": context.prefill_s + answer.prefill_s,
+        "index_s": context.index_s,
+        "decode_ms_per_token": answer.decode_ms_per_token,
+        "coverage": answer.stats.get("coverage"),
+        "kv_bytes": context.kv_bytes(),
+        "new_tokens": answer.new_tokens,
+        "finished": answer.finished,
+        "touched_bytes": answer.stats.get("touched_bytes"),
+        "touched_share": answer.stats.get("touched_share"),
+    }
+
+
+def _print(context: Context, answer: Answer) -> None:
+    from rich.table import Table
+
+    if not answer.text:
+        notes.print("(The model gave no answer.)")
+    if not answer.finished:
+        notes.print(f"(Cut off after {answer.new_tokens} tokens; --max-new-tokens allows more.)", style="dim")
+    if answer.evidence:
+        table = Table(box=None, pad_edge=False)
+        table.add_column("passage", no_wrap=True)
+        table.add_column("weight", justify="right")
+        table.add_column("text", overflow="fold")
+        for span in answer.evidence[:_SHOWN]:
+            lines = f"{span.line_start}" if span.line_start == span.line_end else f"{span.line_start}-{span.line_end}"
+            table.add_row(f"{span.file}:{lines}", f"{span.weight:.0%}", " ".join(span.text.split()))
+        console.print()
+        console.print(table)
+    console.print()
+    console.print(facts(_figures(context, answer)))
+
+
+def _figures(context: Context, answer: Answer) -> Iterator[tuple[str, str]]:
+    from sakuin.memory import gb
+
+    yield "tokens", f"{answer.tokens:,}"
+    yield "prefill", f"{context.prefill_s + answer.prefill_s:.1f} s"
+    yield "decode", f"{answer.decode_ms_per_token:.1f} ms a token"
+    if context.config is not None:
+        yield "index", f"{context.index_s:.1f} s, most of it beside the prefill"
+        stats = answer.stats
+        yield "coverage", f"{stats['coverage']:.1%} of the attention"
+        yield "touched", f"{gb(stats['touched_bytes'])} a token ({stats['touched_share']:.1%} of the offloaded keys and values)"
+    held = context.kv_bytes()
+    yield "keys and values", f"{gb(held['device'])} on the device, {gb(held['host'])} on the host"
+
+
+def _quiet() -> None:
+    """Progress bars and remarks of the libraries would run through ours."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]

@@ -1,0 +1,42 @@
+"""What tests share: real small models, fetched once into the user's cache folder and loaded once a session."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import files
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TQDM_DISABLE", "1")
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("fuzz", max_examples=5000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> tuple[Any, Any]:
+    """SmolLM2-135M-Instruct in the dtype that is fast here, and its tokenizer."""
+    from sakuin import load, zoo
+
+    zoo.get("smollm2")
+    return load("smollm2")
+
+
+@pytest.fixture(scope="session")
+def gemma3() -> tuple[Any, Any]:
+    """Gemma 3 270M, a base model, in fp32, and its tokenizer."""
+    from sakuin import load, zoo
+
+    zoo.get("gemma3-270m")
+    return load("gemma3-270m", dtype="fp32")
+
+
+@pytest.fixture(scope="session")
+def long_text() -> str:
+    """Real technical English of some 10,000 tokens: the licences that come with numpy, which sakuin needs anyway."""
+    path = next(Path(f.locate()) for f in files("numpy") or [] if str(f).endswith("licenses/LICENSE.txt"))
+    return path.read_text(encoding="utf-8")
