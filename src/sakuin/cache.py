@@ -159,9 +159,14 @@ class RetrievalCache(Cache):
         """Seconds that building indexes took so far, on the background thread."""
         return self._state.meter.seconds
 
-    def track_mass(self, on: bool = True) -> None:
+    def track_mass(self, on: bool = True, above: float = 0.0) -> None:
         """From now on add up the attention that each token of the first sequence receives in decode steps (or
-        stop)."""
+        stop).
+
+        above : count only what lies above this share of a KV head's attention in a step and layer (mean over its
+            query heads). 0.1 leaves what retrieves, and none of what is spread over many tokens.
+        """
+        self._state.mass_above = above
         if not on:
             self._state.mass = None
         elif self._state.mass is None:
@@ -169,7 +174,7 @@ class RetrievalCache(Cache):
 
     def mass(self) -> Tensor:
         """Attention mass of each token, summed over layers, decode steps and the query heads of a group, fp32
-        `(n_kv_heads, n_tokens)`."""
+        `(n_kv_heads, n_tokens)`; of each step and layer only what `track_mass` counts."""
         if self._state.mass is None:
             raise RuntimeError("attention mass is not tracked: call cache.track_mass(True) before decoding")
         return self._state.mass.clone()

@@ -69,6 +69,7 @@ class PassState:
         self.rope_limit: tuple[str, int] | None = None
         self.device_path = False  # tests: run the path for models off the CPU on the CPU
         self.mass: Tensor | None = None
+        self.mass_above = 0.0
         self._mask: weakref.ref[Tensor] | None = None
         self._columns: Tensor | None = None
 
@@ -325,11 +326,15 @@ class RetrievalLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             row.append(k, v, q)
         started = perf_counter()
         aux = None if s_aux is None else s_aux.float()
-        mass = None if b else self.shared.mass_of(row.n_kv_heads, row.n_tokens)
+        tracked = None if b else self.shared.mass_of(row.n_kv_heads, row.n_tokens)
+        sharp = tracked is not None and self.shared.mass_above > 0
+        mass = torch.zeros_like(tracked) if tracked is not None and sharp else tracked
         if q.device.type == "cpu" and not self.shared.device_path:
             part = row.index.decode(q, row.static(aux), scaling=scaling, softcap=softcap, mass=mass)
         else:
             part = decode_across_devices(row, q, aux, scaling=scaling, softcap=softcap, mass=mass)
+        if tracked is not None and mass is not None and sharp:
+            tracked += mass.sub_(self.shared.mass_above * (q.shape[0] // row.n_kv_heads)).clamp_(min=0)
         self.log.add(part.stats, perf_counter() - started)
         return part.out.to(q.dtype)
 
