@@ -75,7 +75,6 @@ nb::tuple flat_attend(nb::handle q, nb::list spans, double scaling, int n_thread
         if (!(*softcap > 0.0)) throw std::invalid_argument("softcap must be above 0 or None, got " + std::to_string(*softcap));
         a.softcap = static_cast<float>(*softcap);
     }
-    if (n_threads < 1) throw std::invalid_argument("n_threads must be at least 1, got " + std::to_string(n_threads));
     a.n_threads = n_threads;
     a.isa = isa;
     if (!s_aux.is_none()) a.s_aux = read_f32(s_aux, "s_aux", {heads}).f32();

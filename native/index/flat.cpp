@@ -62,9 +62,16 @@ int64_t total_tokens(const FlatArgs& a) {
     return n;
 }
 
+// Waking a second thread costs some ten microseconds; it is worth it from about as much work on.
+int useful_threads(const FlatArgs& a) {
+    const int64_t numbers = 2 * a.n_kv_heads * total_tokens(a) * a.head_dim;
+    const int64_t pieces_of_work = std::max(numbers * a.group * a.t >> 20, numbers >> 19);
+    return static_cast<int>(std::clamp<int64_t>(pieces_of_work, 1, a.n_threads));
+}
+
 // A few pieces per thread, so that all finish at about the same time, but none so short that merging would cost.
-std::vector<Piece> cut(const FlatArgs& a) {
-    const int64_t total = total_tokens(a), wanted = a.n_threads <= 1 ? 1 : 6 * a.n_threads;
+std::vector<Piece> cut(const FlatArgs& a, int n_threads) {
+    const int64_t total = total_tokens(a), wanted = n_threads <= 1 ? 1 : 6 * n_threads;
     const int64_t pieces_per_head = std::max<int64_t>(1, (wanted + a.n_kv_heads - 1) / a.n_kv_heads);
     const int64_t longest = std::max<int64_t>(512, (total / pieces_per_head + 63) / 64 * 64);
     std::vector<Piece> pieces;
@@ -85,6 +92,7 @@ void check(const FlatArgs& a) {
         fail("head_dim must be a multiple of 8 from 8 to 256, got " + std::to_string(a.head_dim));
     if (a.group < 1 || a.group > 16) fail("a query group must have 1 to 16 heads, got " + std::to_string(a.group));
     if (a.n_kv_heads < 0 || a.t < 0) fail("counts must not be negative");
+    if (a.n_threads < 1) fail("n_threads must be at least 1, got " + std::to_string(a.n_threads));
     if (!std::isfinite(a.scaling)) fail("scaling must be a finite number");
     if (!std::isfinite(a.softcap) || a.softcap < 0.0f) fail("softcap must be a finite number above 0, or none");
     if (a.causal && a.t > 0) {
@@ -98,15 +106,15 @@ void check(const FlatArgs& a) {
 class Attend {
 public:
     explicit Attend(const FlatArgs& a)
-        : a_(a), kernels_(kernels(a.isa)), rows_(a.group * a.t), pieces_(cut(a)), q_(size(a.n_kv_heads * rows_ * a.head_dim)),
+        : a_(a), kernels_(kernels(a.isa)), n_threads_(useful_threads(a)), rows_(a.group * a.t), pieces_(cut(a, n_threads_)), q_(size(a.n_kv_heads * rows_ * a.head_dim)),
           parts_(size(static_cast<int64_t>(pieces_.size()) * part_size())) {
-        scale_queries();
+        widen_queries();
         if (a.causal && !a.spans.empty())
             for (int64_t r = 0; r < rows_; ++r) visible_.push_back(a.spans.back().n - (a.t - 1 - r % a.t));
     }
 
     void run() {
-        parallel_for(count(), a_.n_threads, [this](int64_t i) {
+        parallel_for(count(), n_threads_, [this](int64_t i) {
             const Scratch scratch(kernels_.flat_scratch(range(i, nullptr)));
             kernels_.flat_range(range(i, scratch.data()));
         });
@@ -125,15 +133,14 @@ private:
     int64_t part_size() const { return (rows_ * (a_.head_dim + 2) + 15) / 16 * 16; }
     float* part(int64_t i) const { return parts_.data() + i * part_size(); }
 
-    // Rows of KV head h: query head h * group + r / t, position r % t. The scale makes the kernels' logits those of base 2.
-    void scale_queries() {
-        const float scale = a_.softcap > 0.0f ? a_.scaling * 2.0f * log2_e / a_.softcap : a_.scaling * log2_e;
+    // Rows of KV head h: query head h * group + r / t, position r % t.
+    void widen_queries() {
         float* to = q_.data();
         const int64_t bytes = dtype_size(a_.q_dtype);
         for (int64_t head = 0; head < a_.n_kv_heads * a_.group; ++head)
             for (int64_t i = 0; i < a_.t; ++i) {
                 const char* row = static_cast<const char*>(a_.q) + (head * a_.q_head_stride + i * a_.q_stride) * bytes;
-                for (int64_t j = 0; j < a_.head_dim; ++j) *to++ = scale * to_f32(row, a_.q_dtype, j);
+                for (int64_t j = 0; j < a_.head_dim; ++j) *to++ = to_f32(row, a_.q_dtype, j);
             }
     }
 
@@ -143,6 +150,8 @@ private:
         const int64_t bytes = dtype_size(s.dtype);
         FlatRange r{};
         r.q = q_.data() + p.head * rows_ * a_.head_dim;
+        r.scale = a_.softcap > 0.0f ? a_.scaling / a_.softcap : a_.scaling * log2_e;
+        r.q_is_bf16 = a_.q_dtype == DType::bf16;
         r.rows = rows_;
         r.head_dim = a_.head_dim;
         r.dtype = s.dtype;
@@ -198,7 +207,7 @@ private:
             }
             lse[i] = all * log2_e;
         }
-        parallel_for(count(), a_.n_threads, [&](int64_t i) {
+        parallel_for(count(), n_threads_, [&](int64_t i) {
             const Piece& p = pieces_[size(i)];
             const Scratch scratch(kernels_.flat_scratch(range(i, nullptr)));
             FlatRange r = range(i, scratch.data());
@@ -210,6 +219,7 @@ private:
 
     const FlatArgs& a_;
     const Kernels& kernels_;
+    const int n_threads_;
     const int64_t rows_;
     const std::vector<Piece> pieces_;
     const Scratch q_, parts_;

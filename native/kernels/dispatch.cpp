@@ -7,7 +7,7 @@ namespace sakuin {
 
 extern const Kernels kernels_portable, kernels_portable16;
 #if defined(SAKUIN_X86)
-extern const Kernels kernels_avx2, kernels_avx512;
+extern const Kernels kernels_avx2, kernels_avx512, kernels_avx512bf16;
 #endif
 
 namespace {
@@ -22,6 +22,8 @@ std::vector<const Kernels*> runnable() {
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     if (avx2) found.push_back(&kernels_avx2);
     if (avx512) found.push_back(&kernels_avx512);
+    if (avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni"))
+        found.push_back(&kernels_avx512bf16);
 #endif
     return found;
 }

@@ -20,28 +20,25 @@ struct Flat {
     static constexpr int64_t block = 64;
     static constexpr float no_logit = -__builtin_inff();
 
-    template <DType T>
-    static constexpr int dims_per_unit = T == DType::bf16 ? 2 : 1;
-
     static int64_t padded_dim(int64_t d) { return (d + strip - 1) / strip * strip; }
     static int64_t units(const FlatRange& a) { return a.dtype == DType::bf16 ? a.head_dim / 2 : a.head_dim; }
 
     struct Work {
-        float *transposed, *logits, *packed, *acc;
+        float *transposed, *logits, *packed, *sums, *acc;
     };
     static Work work(const FlatRange& a) {
         Work w{};
         w.transposed = a.scratch;
         w.logits = w.transposed + padded_units(a) * block;
         w.packed = w.logits + I::row_tile * block;
-        w.acc = w.packed + a.rows * a.head_dim;
-        w.acc += (16 - (w.acc - a.scratch) % 16) % 16;
+        w.sums = w.packed + (a.rows * a.head_dim + 15) / 16 * 16;
+        w.acc = w.sums + a.rows * L;
         return w;
     }
     static int64_t padded_units(const FlatRange& a) { return (units(a) + L - 1) / L * L; }
     static size_t scratch(const FlatRange& a) {
         return static_cast<size_t>(padded_units(a) * block + I::row_tile * block + a.rows * a.head_dim + 16 +
-                                   a.rows * padded_dim(a.head_dim));
+                                   a.rows * (L + padded_dim(a.head_dim)));
     }
 
     // --- rows go in tiles of nearly equal size ------------------------------------------------------------------------
@@ -61,12 +58,23 @@ struct Flat {
         }
     }
 
-    // Query rows of each tile, interleaved: [dimension][row of the tile].
+    // Query rows of each tile, interleaved: [dimension][row of the tile], or [pair of dimensions][row] as bf16.
     static void pack(const FlatRange& a, float* packed) {
+        const bool pairs = I::has_bf16_dot && a.q_is_bf16 && a.dtype == DType::bf16;
         for (int64_t t = 0; t < tile_count(a.rows); ++t) {
             const int64_t r0 = tile_begin(a.rows, t), r1 = tile_begin(a.rows, t + 1);
-            for (int64_t j = 0; j < a.head_dim; ++j)
-                for (int64_t r = r0; r < r1; ++r) *packed++ = a.q[r * a.head_dim + j];
+            float* to = packed + r0 * a.head_dim;
+            if (pairs) {
+                for (int64_t j = 0; j < a.head_dim; j += 2)
+                    for (int64_t r = r0; r < r1; ++r) {
+                        const float* q = a.q + r * a.head_dim + j;
+                        const uint32_t first = __builtin_bit_cast(uint32_t, q[0]), second = __builtin_bit_cast(uint32_t, q[1]);
+                        *to++ = __builtin_bit_cast(float, (second & 0xffff0000u) | first >> 16);
+                    }
+            } else {
+                for (int64_t j = 0; j < a.head_dim; ++j)
+                    for (int64_t r = r0; r < r1; ++r) *to++ = a.q[r * a.head_dim + j];
+            }
         }
     }
 
@@ -84,7 +92,7 @@ struct Flat {
 
     template <DType T>
     static void transpose_keys(const FlatRange& a, int64_t first, int64_t n, int64_t groups, float* to) {
-        const int64_t size = dtype_size(T), n_units = units(a), row_bytes = a.head_dim * size;
+        const int64_t size = dtype_size(T), n_units = units(a);
         const char* base = static_cast<const char*>(a.keys);
         for (int64_t g = 0; g < groups; ++g) {
             const char* rows[L];
@@ -92,8 +100,9 @@ struct Flat {
                 // Lanes past the end repeat the last key; their logits are masked afterwards.
                 const int64_t r = g * L + i < n ? g * L + i : n - 1;
                 rows[i] = base + (first + r) * a.key_stride * size;
-                for (int64_t b = 0; b < row_bytes; b += 64) I::prefetch(rows[i] + block * a.key_stride * size + b);
             }
+            // Fetched in order of address first: transposing jumps from row to row, which the hardware's prefetchers do not follow.
+            for (int64_t b = 0; b < L * a.key_stride * size; b += 64) I::prefetch(rows[0] + b);
             for (int64_t u = 0; u < n_units; u += L) {
                 const int width = n_units - u < L ? static_cast<int>(n_units - u) : L;
                 U x[L];
@@ -108,12 +117,26 @@ struct Flat {
     }
 
     // --- logits: z[r][key] for R rows and G groups of L keys ----------------------------------------------------------
-    template <DType T, int R, int G>
-    static SAKUIN_INLINE void dot(const float* keys, int64_t n_units, int64_t group_size, const float* q, float* z) {
+    template <DType T, int R, int G, bool Pairs>
+    static SAKUIN_INLINE void dot(const float* keys, int64_t n_units, int64_t group_size, const float* q, float scale, float* z,
+                                  const char* ahead) {
+        constexpr int lines = G * L / 16;  // of the keys that one round's units come from
         F acc[R][G] = {};
         for (int64_t u = 0; u < n_units; ++u) {
             F k[G];
-            if constexpr (T == DType::bf16) {
+#pragma GCC unroll 4
+            for (int i = 0; i < lines; ++i) I::prefetch_far(ahead + (u * lines + i) * 64);
+            if constexpr (Pairs) {
+                U pair[G];
+#pragma GCC unroll 4
+                for (int g = 0; g < G; ++g) pair[g] = I::load_u32(keys + g * group_size + u * L);
+#pragma GCC unroll 8
+                for (int r = 0; r < R; ++r) {
+                    const U b = I::as_u32(I::set1(q[u * R + r]));
+#pragma GCC unroll 4
+                    for (int g = 0; g < G; ++g) acc[r][g] = I::dot_bf16(acc[r][g], pair[g], b);
+                }
+            } else if constexpr (T == DType::bf16) {
 #pragma GCC unroll 4
                 for (int g = 0; g < G; ++g) k[g] = I::bf16_first(I::load_u32(keys + g * group_size + u * L));
                 multiply<R, G>(acc, k, q + 2 * u * R);
@@ -129,7 +152,7 @@ struct Flat {
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-            for (int g = 0; g < G; ++g) I::store(z + r * block + g * L, acc[r][g]);
+            for (int g = 0; g < G; ++g) I::store(z + r * block + g * L, acc[r][g] * scale);
     }
     template <int R, int G>
     static SAKUIN_INLINE void multiply(F (&acc)[R][G], const F (&k)[G], const float* q) {
@@ -145,22 +168,32 @@ struct Flat {
     static constexpr int key_groups = L == 16 ? (R <= 4 ? 4 : 2) : (R <= 2 ? 4 : 2);
 
     template <DType T, int R>
-    static void logits(const FlatRange& a, const float* keys, int64_t groups, const float* q, float* z) {
+    static void logits(const FlatRange& a, const float* keys, int64_t groups, const float* q, float* z, const char* ahead) {
+        if constexpr (T == DType::bf16 && I::has_bf16_dot)
+            if (a.q_is_bf16) return all_dots<T, R, true>(a, keys, groups, q, z, ahead);
+        all_dots<T, R, false>(a, keys, groups, q, z, ahead);
+    }
+    template <DType T, int R, bool Pairs>
+    static SAKUIN_INLINE void all_dots(const FlatRange& a, const float* keys, int64_t groups, const float* q, float* z,
+                                       const char* ahead) {
         const int64_t n_units = units(a), group_size = padded_units(a) * L;
         for (int64_t g = 0; g < groups; g += key_groups<R>)
-            dot<T, R, key_groups<R>>(keys + g * group_size, n_units, group_size, q, z + g * L);
+            dot<T, R, key_groups<R>, Pairs>(keys + g * group_size, n_units, group_size, q, a.scale, z + g * L,
+                                            ahead + g * L * a.head_dim * dtype_size(T));
         if (a.softcap != 0.0f)
             for (int r = 0; r < R; ++r)
-                for (int64_t g = 0; g < groups; ++g) cap(z + r * block + g * L, a.softcap * 1.44269504f);
+                for (int64_t g = 0; g < groups; ++g) cap(z + r * block + g * L, a.softcap);
     }
-    // softcap * tanh(logit / softcap) in base 2; x arrives as log2(e) * 2 / softcap times the logit.
-    static SAKUIN_INLINE void cap(float* x, float softcap_base2) {
-        const F e = I::exp2(I::load(x));
-        I::store(x, (e - 1.0f) / (e + 1.0f) * softcap_base2);
+    static SAKUIN_INLINE void cap(float* x, float softcap) {
+        constexpr float log2_e = 1.44269504f;
+        // tanh(20) is 1 in fp32; the bound keeps the exponential finite.
+        const F e = I::exp2(I::min(I::set1(20.0f), I::load(x)) * (2.0f * log2_e));
+        I::store(x, (e - 1.0f) / (e + 1.0f) * (softcap * log2_e));
     }
 
-    // --- online softmax of one row over one block; returns how many keys it sees --------------------------------------
-    static SAKUIN_INLINE void softmax(float* z, int64_t groups, int64_t sees, float& max, float& sum, float* acc, int64_t width) {
+    // --- online softmax of one row over one block: logits become weights ----------------------------------------------
+    // `sums` are L partial sums of the weights; acc (width) the values weighted so far.
+    static SAKUIN_INLINE void softmax(float* z, int64_t groups, int64_t sees, float& max, float* sums, float* acc, int64_t width) {
         if (sees < groups * L) {
             for (int64_t g = 0; g < groups; ++g) {
                 int64_t k = sees - g * L;
@@ -170,21 +203,20 @@ struct Flat {
         }
         F top = I::load(z);
         for (int64_t g = 1; g < groups; ++g) top = I::max(top, I::load(z + g * L));
-        const float block_max = I::hmax(top);
-        if (block_max > max) {
-            const float shrink = scalar_exp2(max - block_max);
+        if (I::any_above(top, max)) {  // rare: a horizontal maximum at every block would cost more than all the rest here
+            const float block_max = I::hmax(top), shrink = scalar_exp2(max - block_max);
             max = block_max;
-            sum *= shrink;
+            I::store(sums, I::load(sums) * shrink);
             for (int64_t j = 0; j < width; j += L) I::store(acc + j, I::load(acc + j) * shrink);
         }
         const float shift = max == no_logit ? 0.0f : max;  // a row that sees nothing yet: 2^-inf = 0, not NaN
-        F total{};
+        F total = I::load(sums);
         for (int64_t g = 0; g < groups; ++g) {
             const F p = I::exp2(I::load(z + g * L) - shift);
             I::store(z + g * L, p);
             total += p;
         }
-        sum += I::hsum(total);
+        I::store(sums, total);
     }
     static SAKUIN_INLINE float scalar_exp2(float x) { return I::exp2(I::set1(x))[0]; }
 
@@ -221,7 +253,7 @@ struct Flat {
 #pragma GCC unroll 4
             for (int s = 0; s < S; ++s) {
                 load_strip<T>(row, dim + s * strip, S == 1 ? dims : strip, v[2 * s], v[2 * s + 1]);
-                I::prefetch(row + block * row_bytes + (dim + s * strip) * dtype_size(T));
+                I::prefetch_far(row + block * row_bytes + (dim + s * strip) * dtype_size(T));
             }
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) {
@@ -242,6 +274,7 @@ struct Flat {
     static void values(const FlatRange& a, int64_t first, int64_t n, const float* p, float* acc) {
         const int64_t width = padded_dim(a.head_dim), row_bytes = a.value_stride * dtype_size(T);
         const char* rows = static_cast<const char*>(a.values) + first * row_bytes;
+        for (int64_t b = 0; b < n * row_bytes; b += 64) I::prefetch(rows + b);
         int64_t dim = 0;
         for (; a.head_dim - dim >= strips<R> * strip; dim += strips<R> * strip)
             weigh<T, R, strips<R>>(rows, row_bytes, n, dim, strip, p, acc, width);
@@ -270,7 +303,8 @@ struct Flat {
                 with_rows(r1 - r0, [&]<int R>() {
                     constexpr int64_t g = key_groups<R>;
                     const int64_t padded = (groups + g - 1) / g * g;
-                    logits<T, R>(a, w.transposed, padded, w.packed + r0 * a.head_dim, w.logits);
+                    logits<T, R>(a, w.transposed, padded, w.packed + r0 * a.head_dim, w.logits,
+                                 static_cast<const char*>(a.keys) + (first + keys) * a.key_stride * dtype_size(T));
                     tile.template operator()<R>(r0, first, n, padded);
                 });
             }
@@ -289,20 +323,23 @@ struct Flat {
         pack(a, w.packed);
         for (int64_t r = 0; r < a.rows; ++r) {
             a.max[r] = no_logit;
-            a.sum[r] = 0.0f;
+            I::store(w.sums + r * L, F{});
         }
         for (int64_t i = 0; i < a.rows * width; ++i) w.acc[i] = 0.0f;
         each_block<T>(a, w, [&]<int R>(int64_t r0, int64_t first, int64_t n, int64_t groups) {
             float* acc = w.acc + r0 * width;
             for (int r = 0; r < R; ++r)
-                softmax(w.logits + r * block, groups, sees(a, r0 + r, first, n), a.max[r0 + r], a.sum[r0 + r], acc + r * width, width);
+                softmax(w.logits + r * block, groups, sees(a, r0 + r, first, n), a.max[r0 + r], w.sums + (r0 + r) * L,
+                        acc + r * width, width);
             values<T, R>(a, first, n, w.logits, acc);
         });
-        for (int64_t r = 0; r < a.rows; ++r)
+        for (int64_t r = 0; r < a.rows; ++r) {
+            a.sum[r] = I::hsum(I::load(w.sums + r * L));
             for (int64_t j = 0; j < a.head_dim; ++j) {
                 const int64_t s = j / strip * strip, i = j % strip;
-                a.out[r * a.head_dim + j] = w.acc[r * width + (dims_per_unit<T> == 2 ? s + i / 2 + (i % 2) * L : j)];
+                a.out[r * a.head_dim + j] = w.acc[r * width + (T == DType::bf16 ? s + i / 2 + (i % 2) * L : j)];
             }
+        }
     }
 
     template <DType T>

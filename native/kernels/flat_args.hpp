@@ -11,9 +11,10 @@ enum class DType : int { f32 = 0, bf16 = 1, fp16 = 2 };
 constexpr int64_t dtype_size(DType t) { return t == DType::f32 ? 4 : 2; }
 
 struct FlatRange {
-    // rows x head_dim, row-major. Scaled so that the logit in base 2 is q.k; with softcap, so that q.k is log2(e) * 2 / softcap
-    // times the logit.
+    // rows x head_dim, row-major. A logit in base 2 is scale * q.k; with softcap it is softcap * tanh(scale * q.k) * log2(e).
     const float* q;
+    float scale;
+    bool q_is_bf16;  // every number of q is one that bf16 holds; lets CPUs with a bf16 dot product use it
     int64_t rows, head_dim;
     DType dtype;
     const void* keys;  // n rows of head_dim numbers, `key_stride` numbers apart

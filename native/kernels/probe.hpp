@@ -78,7 +78,6 @@ struct Probe {
         for (int64_t r = 0; r < rounds; ++r) {
 #pragma GCC unroll 12
             for (int i = 0; i < 12; ++i) acc[i] = I::fma(acc[i], a, b);
-            __asm__ volatile("" : "+m"(a));  // keeps the loop from being simplified
         }
         F sum{};
         for (int i = 0; i < 12; ++i) sum += acc[i];

@@ -38,6 +38,7 @@ struct Vectors<16> {
 template <class Tag, int Lanes>
 struct Generic {
     static constexpr int lanes = Lanes;
+    static constexpr bool has_bf16_dot = false;
     static constexpr int row_tile = 4;  // query rows that share one pass of a kernel; bounded by the registers there are
 
     using F = typename Vectors<Lanes>::F;
@@ -84,6 +85,12 @@ struct Generic {
         for (int i = 1; i < Lanes; ++i) best = v[i] > best ? v[i] : best;
         return best;
     }
+    static SAKUIN_INLINE bool any_above(F v, float limit) {
+        const S above = v > limit;
+        int any = 0;
+        for (int i = 0; i < Lanes; ++i) any |= above[i];
+        return any != 0;
+    }
     // v where the lane's number is below n, `other` in the rest.
     static SAKUIN_INLINE F select_first(int n, F v, F other) { return iota() < S{} + n ? v : other; }
     static SAKUIN_INLINE S iota() {
@@ -113,11 +120,10 @@ struct Generic {
     }
 
     // --- 2^x ----------------------------------------------------------------------------------------------------------
-    // 2^x for x <= 127; 0 below -126.5 and for -inf, NaN for NaN. Relative error below 2e-7 (Exact) or 1e-4.
+    // 2^x for x <= 127 (no check); 0 below -126.5 and for -inf, NaN for NaN. Relative error below 2e-7 (Exact) or 1e-4.
     template <bool Exact = true>
     static SAKUIN_INLINE F exp2(F x) {
         x = Tag::max(set1(-127.0f), x);
-        x = Tag::min(set1(127.0f), x);
         const F shifted = x + 12582912.0f;  // 1.5 * 2^23: the nearest whole number now stands in the low bits
         const F f = x - (shifted - 12582912.0f);
         F p;
@@ -184,7 +190,9 @@ struct Generic {
     }
     static SAKUIN_INLINE void store(uint16_t* p, const Keys32& a) { __builtin_memcpy(p, a.v, sizeof a.v); }
 
+    // Into the first-level cache, and into the second: of the latter many more can be under way.
     static SAKUIN_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
+    static SAKUIN_INLINE void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
 };
 
 struct Portable : Generic<Portable, 8> {

@@ -22,6 +22,9 @@ struct Avx2 : Generic<Avx2, 8> {
     static SAKUIN_INLINE U load_u32(const void* p, int n) {
         return reinterpret_cast<U>(_mm256_maskload_epi32(static_cast<const int*>(p), first_lanes(n)));
     }
+    static SAKUIN_INLINE bool any_above(F v, float limit) {
+        return _mm256_movemask_ps(_mm256_cmp_ps(v, _mm256_set1_ps(limit), _CMP_GT_OQ)) != 0;
+    }
     static SAKUIN_INLINE F select_first(int n, F v, F other) {
         return _mm256_blendv_ps(other, v, _mm256_castsi256_ps(first_lanes(n)));
     }

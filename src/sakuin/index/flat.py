@@ -1,4 +1,8 @@
-"""`flat`: exact attention over every offloaded token, streamed at memory speed. The reference and the fallback."""
+"""`flat`: exact attention over every offloaded token, streamed at memory speed. The reference and the fallback.
+
+The work is done by `sakuin._native.flat_attend`; here are the segments and what the other indexes share with them. Called through
+the protocol of `sakuin.index.base`.
+"""
 
 from __future__ import annotations
 
@@ -7,96 +11,152 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from sakuin.config import RetrievalConfig
-from sakuin.index.base import Index, Static, register
-from sakuin.partial import PartialAttention, Stats, merge
+from sakuin import _native
+from sakuin.config import RetrievalConfig, check_tolerance
+from sakuin.index.base import Index, Static, check_array, register
+from sakuin.index.checks import check_geometry, stored
+from sakuin.partial import PartialAttention, Stats
 
 
 @register("flat")
 class FlatIndex(Index):
-    """PLACEHOLDER in plain torch while the native core is being written; same behaviour, slow."""
+    """Exact attention over a chain of immutable segments.
+
+    Neighbouring segments are joined while they fit into one of `config.segment_tokens(head_dim)` tokens, so that tokens which
+    arrive a few at a time do not end in many short segments. `tolerance` has no effect: everything is exact.
+    """
 
     def __init__(self, n_kv_heads: int, head_dim: int, group_size: int, config: RetrievalConfig) -> None:
+        check_geometry(n_kv_heads, head_dim, group_size)
         self.n_kv_heads, self.head_dim, self.group_size, self.config = n_kv_heads, head_dim, group_size, config
-        self._segments: list[tuple[Tensor, Tensor]] = []
+        self._segments: list[_native.Span] = []
+        self._n_tokens = 0
+        self._stats: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
 
     @property
     def n_tokens(self) -> int:
-        return sum(k.shape[1] for k, _ in self._segments)
+        return self._n_tokens
 
     @property
     def nbytes(self) -> int:
-        return sum(k.nbytes + v.nbytes for k, v in self._segments)
+        return sum(s.keys.nbytes + s.values.nbytes for s in self._segments)
 
     def append(self, keys: Tensor, values: Tensor, queries: Tensor | None = None) -> None:
-        self._segments.append((keys.contiguous().clone(), values.contiguous().clone()))
+        if keys.shape != values.shape:
+            raise ValueError(
+                f"keys and values must have one shape, got {tuple(keys.shape)} and {tuple(values.shape)}"
+            )
+        k = stored("keys", keys, self.n_kv_heads, self.head_dim, self.config)
+        v = stored("values", values, self.n_kv_heads, self.head_dim, self.config)
+        n = k.shape[1]
+        if n == 0:
+            return
+        if self._segments:
+            last = self._segments[-1]
+            if len(last) + n <= self.config.segment_tokens(self.head_dim) and last.keys.dtype == k.dtype:
+                # New tensors: a fork goes on using the old ones.
+                k, v = torch.cat([last.keys, k], 1), torch.cat([last.values, v], 1)
+                self._segments.pop()
+        self._segments.append(_native.Span(k, v))
+        self._n_tokens += n
 
-    def _part(self, q: Tensor, k: Tensor, v: Tensor, scaling: float, softcap: float | None, hidden: Tensor | None = None) -> tuple[PartialAttention, Tensor]:
-        k = k.float().repeat_interleave(self.group_size, 0)
-        v = v.float().repeat_interleave(self.group_size, 0)
-        z = q.float() @ k.transpose(1, 2) * scaling
-        if softcap is not None:
-            z = softcap * torch.tanh(z / softcap)
-        if hidden is not None:
-            z = z.masked_fill(hidden, -torch.inf)
-        lse = z.logsumexp(-1)
-        w = (z - lse.masked_fill(lse == -torch.inf, 0)[..., None]).exp()
-        return PartialAttention(w @ v, lse), z
-
-    def _all(self, z: Tensor) -> Stats:
-        t = z.shape[1]
-        n = self.n_tokens * self.n_kv_heads * self.head_dim * 2
-        return Stats(torch.ones(self.n_kv_heads, t), torch.zeros(self.n_kv_heads, t), torch.ones(z.shape[:2]), n * 2 * t, n * 2 * t)
-
-    def attend(self, q: Tensor, *, scaling: float, static_lse: Tensor | None = None, softcap: float | None = None, tolerance: float | None = None, mass: Tensor | None = None) -> PartialAttention:
+    def attend(
+        self,
+        q: Tensor,
+        *,
+        scaling: float,
+        static_lse: Tensor | None = None,
+        softcap: float | None = None,
+        tolerance: float | None = None,
+        mass: Tensor | None = None,
+    ) -> PartialAttention:
+        self._check_query(q)
+        if tolerance is not None:
+            check_tolerance(tolerance)
+        heads, t = q.shape[:2]
         if not self._segments:
-            return PartialAttention(torch.zeros(q.shape), torch.full(q.shape[:2], -torch.inf), self._all(q))
-        parts = [self._part(q, k, v, scaling, softcap) for k, v in self._segments]
-        out = merge([p for p, _ in parts])
-        if mass is not None:
-            lse = out.lse if static_lse is None else torch.logaddexp(out.lse, static_lse)
-            w = (torch.cat([z for _, z in parts], -1) - lse[..., None]).exp().sum(1)
-            mass += w.view(self.n_kv_heads, self.group_size, -1).sum(1)
-        out.stats = self._all(q)
-        return out
+            return PartialAttention(
+                torch.zeros(heads, t, self.head_dim), torch.full((heads, t), -torch.inf), self._stats_of(heads, t)
+            )
+        if static_lse is not None:
+            static_lse = static_lse.float().contiguous()
+        out, lse = _native.flat_attend(
+            q, self._segments, scaling, torch.get_num_threads(), False, None, softcap, mass, static_lse
+        )
+        return PartialAttention(out, lse, self._stats_of(heads, t))
 
-    def decode(self, q: Tensor, static: Static, *, scaling: float, softcap: float | None = None, mass: Tensor | None = None) -> PartialAttention:
-        s, r, t = static.sink_keys.shape[1], static.recent_keys.shape[1], q.shape[1]
-        hidden = torch.arange(s + r)[None, :] > (s + r - t + torch.arange(t))[:, None]
-        k, v = torch.cat([static.sink_keys, static.recent_keys], 1), torch.cat([static.sink_values, static.recent_values], 1)
-        part, z = self._part(q, k, v, scaling, softcap, hidden)
-        if static.s_aux is not None:
-            aux = static.s_aux.float()[:, None].expand(-1, t)
-            part = merge([part, PartialAttention(torch.zeros_like(part.out), aux)])
-        inner = None if mass is None else mass[:, s : s + self.n_tokens]
-        index = self.attend(q, scaling=scaling, static_lse=part.lse, softcap=softcap, mass=inner)
-        out = merge([part, index])
-        out.stats = index.stats
-        if mass is not None:
-            w = (z - out.lse[..., None]).exp().sum(1).view(self.n_kv_heads, self.group_size, -1).sum(1)
-            mass[:, :s] += w[:, :s]
-            mass[:, s + self.n_tokens :] += w[:, s:]
-        return out
+    def decode(
+        self,
+        q: Tensor,
+        static: Static,
+        *,
+        scaling: float,
+        softcap: float | None = None,
+        mass: Tensor | None = None,
+    ) -> PartialAttention:
+        self._check_query(q)
+        spans: list[_native.Span | tuple[Tensor, Tensor]] = [
+            (static.sink_keys, static.sink_values),
+            *self._segments,
+            (static.recent_keys, static.recent_values),
+        ]
+        s_aux = static.s_aux
+        if s_aux is not None:
+            s_aux = s_aux.float().contiguous()
+        out, lse = _native.flat_attend(
+            q, spans, scaling, torch.get_num_threads(), True, s_aux, softcap, mass, None
+        )
+        return PartialAttention(out, lse, self._stats_of(q.shape[0], q.shape[1]))
 
     def search(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        keys = torch.cat([k for k, _ in self._segments], 1).float().repeat_interleave(self.group_size, 0)
-        top = (q.float() @ keys.transpose(1, 2)).topk(k, -1)
-        return top.values, top.indices
+        self._check_query(q)
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= self._n_tokens:
+            raise ValueError(f"k must be a whole number from 1 to the index's {self._n_tokens} tokens, got {k!r}")
+        heads, t = q.shape[:2]
+        rows = q.float().reshape(self.n_kv_heads, -1, self.head_dim)
+        scores, ids, first = [], [], 0
+        for span in self._segments:
+            top = (rows @ span.keys.float().transpose(1, 2)).topk(min(k, len(span)), -1)
+            scores.append(top.values)
+            ids.append(top.indices + first)
+            first += len(span)
+        best = torch.cat(scores, -1).topk(k, -1)
+        return best.values.view(heads, t, k), torch.cat(ids, -1).gather(-1, best.indices).view(heads, t, k)
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        yield from self._segments
+        for span in self._segments:
+            yield span.keys, span.values
 
     def crop(self, n_tokens: int) -> tuple[Tensor, Tensor]:
+        if not 0 <= n_tokens <= self._n_tokens:
+            raise ValueError(f"crop takes 0 to the index's {self._n_tokens} tokens, got {n_tokens}")
         at = 0
-        for i, (k, v) in enumerate(self._segments):
-            if at + k.shape[1] > n_tokens:
+        for i, span in enumerate(self._segments):
+            if at + len(span) > n_tokens:
                 del self._segments[i:]
-                return k[:, : n_tokens - at], v[:, : n_tokens - at]
-            at += k.shape[1]
+                self._n_tokens = at
+                return span.keys[:, : n_tokens - at], span.values[:, : n_tokens - at]
+            at += len(span)
         empty = torch.empty(self.n_kv_heads, 0, self.head_dim)
         return empty, empty
 
     def fork(self) -> FlatIndex:
         other = FlatIndex(self.n_kv_heads, self.head_dim, self.group_size, self.config)
-        other._segments = list(self._segments)
+        other._segments, other._n_tokens, other._stats = list(self._segments), self._n_tokens, self._stats
         return other
+
+    def _check_query(self, q: Tensor) -> None:
+        check_array("q", q, None, self.head_dim)
+        if q.shape[0] == 0 or q.shape[0] % self.n_kv_heads:
+            raise ValueError(
+                f"q must have a multiple of the index's {self.n_kv_heads} KV heads as heads, got shape {tuple(q.shape)}"
+            )
+
+    def _stats_of(self, heads: int, t: int) -> Stats:
+        # The shares are the same at every step; made once, they cost a step nothing.
+        if (heads, t) not in self._stats:
+            ones, zeros = torch.ones(self.n_kv_heads, t), torch.zeros(self.n_kv_heads, t)
+            self._stats[heads, t] = (ones, zeros, torch.ones(heads, t))
+        size = self._segments[0].keys.element_size() if self._segments else 2
+        numbers = 2 * t * self.n_kv_heads * self._n_tokens * self.head_dim
+        return Stats(*self._stats[heads, t], touched_bytes=numbers * size, offloaded_bytes=numbers * 2)

@@ -1,0 +1,49 @@
+"""What every index checks of the keys and values that enter it, and the dtype it stores them in.
+
+Called by the indexes and by `build_index`; each function raises one sentence that names the value and the remedy.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sakuin.config import RetrievalConfig
+from sakuin.index.base import check_array
+
+HEAD_DIM_MAX = 256
+GROUP_MAX = 16
+_STORED = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def check_geometry(n_kv_heads: int, head_dim: int, group_size: int) -> None:
+    """Raise a `ValueError` unless the native core covers these heads."""
+    if n_kv_heads < 1:
+        raise ValueError(f"there must be at least one KV head, got {n_kv_heads}")
+    if not 8 <= head_dim <= HEAD_DIM_MAX or head_dim % 8:
+        raise ValueError(f"head_dim must be a multiple of 8 from 8 to {HEAD_DIM_MAX}, got {head_dim}")
+    if not 1 <= group_size <= GROUP_MAX:
+        raise ValueError(f"a query group must have 1 to {GROUP_MAX} query heads, got {group_size}")
+
+
+def check_finite(name: str, x: Tensor) -> None:
+    """Raise a `ValueError` if `x` holds NaN or infinity."""
+    # One sum shows both. It may also overflow by itself, so that only the exact test may refuse.
+    if not torch.isfinite(x.sum(dtype=torch.float32)) and not torch.isfinite(x).all():
+        what = "NaN" if torch.isnan(x).any() else "infinite numbers"
+        raise ValueError(
+            f"{name} hold {what}; retrieval attention needs finite numbers: look for an overflow before the cache, "
+            "or load the model in bfloat16 or float32"
+        )
+
+
+def stored(name: str, x: Tensor, n_kv_heads: int, head_dim: int, config: RetrievalConfig) -> Tensor:
+    """A contiguous copy of the keys or values `x` `(n_kv_heads, n, head_dim)` in the dtype that `config.kv_dtype` names."""
+    check_array(name, x, n_kv_heads, head_dim)
+    check_finite(name, x)
+    dtype = x.dtype if config.kv_dtype == "auto" else _STORED[config.kv_dtype]
+    copy = x.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
+    if dtype == torch.float16 and x.dtype != torch.float16 and not torch.isfinite(copy).all():
+        largest = float(x.abs().max())
+        raise ValueError(f"{name} reach {largest:g}, which float16 does not hold; use kv_dtype='bf16' or 'fp32'")
+    return copy
