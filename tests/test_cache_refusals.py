@@ -112,3 +112,24 @@ class TestRefusals:
                 feed(llama, cache, tokens(400, seed=1))
         finally:
             cache.reset()
+
+    def test_keys_shared_with_a_layer_on_another_device(self, llama):
+        from sakuin.attention import sakuin_attention
+
+        cache = RetrievalCache(llama.config, FLAT)
+        keys, values = torch.randn(2, 1, 2, 5, 16)
+        query = torch.randn(1, 4, 5, 16)
+        module = torch.nn.Module()
+        module.is_kv_shared_layer = True
+        module.num_key_value_groups = 2
+        keys, values = cache.update(keys, values, 0)
+        sakuin_attention(module, query, keys, values, None)
+        with pytest.raises(NotImplementedError, match="one device"):
+            sakuin_attention(module, query.to("meta"), keys.to("meta"), values.to("meta"), None)
+        del cache
+        sakuin_attention(module, query, keys.clone(), values.clone(), None)
+
+    def test_generate_with_new_ids_only_and_no_mask_of_the_past(self, llama):
+        cache = prefilled(llama, 50)
+        with pytest.raises(ValueError, match="no tokens beyond the 50 that the cache holds"):
+            llama.generate(tokens(10), cache=cache, max_new_tokens=2)

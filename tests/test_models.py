@@ -57,6 +57,22 @@ def test_a_left_padded_batch_gives_each_row_what_it_gets_alone(family):
             assert (together.logits[step][i] - alone.logits[step][0]).abs().max() <= CLOSE
 
 
+def test_rows_of_different_lengths_decode_with_positions_of_their_own_and_no_mask():
+    model = tiny("llama")
+    mask = torch.ones(2, 300, dtype=torch.long)
+    mask[1, :120] = 0
+    ids, more = tokens(300, 2), tokens(30, 2, seed=1)
+    cache = RetrievalCache(model.config, FLAT)
+    with torch.no_grad():
+        model(ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), cache=cache)
+        got = []
+        for i in range(30):
+            positions = torch.tensor([[300 + i], [180 + i]])
+            got.append(model(more[:, i : i + 1], position_ids=positions, cache=cache).logits)
+        alone = model(torch.cat([ids[1:, 120:], more[1:]], 1), use_cache=False).logits
+    assert (torch.cat(got, 1)[1] - alone[0, 180:]).abs().max() <= CLOSE
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_with_another_cache_the_name_gives_the_models_own_math(family):
     ids = tokens(120)

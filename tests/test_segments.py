@@ -78,7 +78,7 @@ def test_any_order_of_prefill_decode_crop_fork_and_seal(steps):
         assert held(one) == tokens
         one.flush()
         assert held(one) == tokens
-        static = one.static(None)
+        static = one.static(1, None)
         in_index = one.index.n_tokens
         assert static.sink_keys.shape[1] + in_index + static.recent_keys.shape[1] == len(tokens)
 

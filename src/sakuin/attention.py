@@ -70,7 +70,7 @@ def sakuin_attention(
         )
     layer = ticket.layer
     if getattr(value, "_sakuin", None) is not ticket:
-        from sakuin.layers import NOT_PLAIN
+        from sakuin.passes import NOT_PLAIN
 
         raise NotImplementedError(NOT_PLAIN)
     for name, given in kwargs.items():
@@ -121,8 +121,13 @@ def _with_any_cache(
     s_aux: Tensor | None,
     kwargs: dict[str, Any],
 ) -> tuple[Tensor, None]:
-    from sakuin.layers import NOT_PLAIN, untaken_ticket
+    from sakuin.passes import NOT_PLAIN, moved_between_devices, untaken_ticket
 
+    if moved_between_devices(module, key):
+        raise NotImplementedError(
+            "this model shares keys between layers on different devices, which a RetrievalCache cannot "
+            "follow: put the model on one device"
+        )
     if (ticket := untaken_ticket(query.shape[0], query.shape[2])) is not None:
         ticket.layer.shared.pending = None
         raise NotImplementedError(NOT_PLAIN)
@@ -166,7 +171,13 @@ def sakuin_mask(
     from transformers.masking_utils import sdpa_mask
 
     # Only a RetrievalCache says that the keys start where the queries do.
-    if attention_mask is not None and kv_length == q_length and 0 < kv_offset == q_offset:
+    ours = kv_length == q_length and 0 < kv_offset == q_offset
+    if ours and q_length == 0:
+        raise ValueError(
+            f"this pass has no tokens beyond the {kv_offset} that the cache holds: pass input_ids of all "
+            "tokens, or the new ones with an attention_mask over all"
+        )
+    if ours and attention_mask is not None:
         known = attention_mask.shape[-1]
         if known < kv_offset + q_length:
             raise ValueError(

@@ -21,7 +21,8 @@ from transformers.cache_utils import (
 )
 
 from sakuin.config import RetrievalConfig
-from sakuin.layers import PassState, RetrievalLayer
+from sakuin.layers import RetrievalLayer
+from sakuin.passes import PassState
 from sakuin.sealing import Sealer
 from sakuin.steplog import summarize
 
@@ -163,7 +164,8 @@ class RetrievalCache(Cache):
         """From now on add up the attention that each token of the first sequence receives in decode steps (or
         stop).
 
-        above : count only what lies above this share of a KV head's attention in a step and layer (mean over its
+        above : count only what lies above this share of a KV head's attention in a step and layer (mean over
+        its
             query heads). 0.1 leaves what retrieves, and none of what is spread over many tokens.
         """
         self._state.mass_above = above

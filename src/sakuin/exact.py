@@ -16,8 +16,8 @@ from torch import Tensor
 from sakuin.partial import PartialAttention
 
 LEAST_BLOCK = 4096
-"""Smaller neighbouring blocks are put together up to this many tokens: fewer and larger matrix products, and in
-bf16 fewer roundings (each block's output is rounded once)."""
+"""Smaller neighbouring blocks are put together up to this many tokens: fewer and larger matrix products, and
+in bf16 fewer roundings (each block's output is rounded once)."""
 MOST_SCORES = 1 << 24
 """Scores held at a time by the paths in plain torch (64 MB in fp32)."""
 

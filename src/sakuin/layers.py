@@ -1,16 +1,13 @@
 """The cache layer of full attention: takes a pass's keys and values, and answers its queries through sink,
 tail and index.
 
-transformers' attention function is given no cache, but it is given the very tensors that `update` returned.
-So `update` tags them with a `Ticket`, and `sakuin.attention` finds its layer by it. A tensor without one
-means that the model changed its keys after caching them. What a sequence holds is `sakuin.segments`'
-business; layers of other kinds stay transformers' own.
+What a sequence holds is `sakuin.segments`' business, how attention finds its layer `sakuin.passes`'. Layers
+of other kinds stay transformers' own. Made by `sakuin.cache`, called by transformers (`update` and the like)
+and by `sakuin.attention` (`attend`).
 """
 
 from __future__ import annotations
 
-import threading
-import weakref
 from time import perf_counter
 from typing import Any
 
@@ -18,107 +15,13 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from sakuin.config import RetrievalConfig
 from sakuin.exact import attend_blocks, static_attention, static_mass
 from sakuin.partial import PartialAttention, merge
-from sakuin.sealing import Meter, Sealer
+from sakuin.passes import NOT_PLAIN, PassState, Ticket
 from sakuin.segments import Sequence
 from sakuin.steplog import StepLog
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-NOT_PLAIN = (
-    "this model's cache does not hold the keys and values that its attention uses (multi-head latent "
-    "attention and the like); "
-    "sakuin needs plain keys and values of one head_dim: use transformers' DynamicCache and "
-    'attn_implementation="sdpa"'
-)
-
-_thread = threading.local()
-
-
-class Ticket:
-    """Ties the tensors that `update` returned to their layer, for one pass."""
-
-    def __init__(self, layer: RetrievalLayer, batch: int, length: int) -> None:
-        self.layer, self.batch, self.length = layer, batch, length
-        self.taken = False
-        # Layers that share keys and values attend again with the same tensors; they need the past as it was
-        # before them.
-        self.pasts: list[list[tuple[Tensor, Tensor]]] = []
-
-
-def untaken_ticket(batch: int, length: int) -> Ticket | None:
-    """The ticket of keys of this shape that this thread's running pass has cached but not attended to yet."""
-    reference = getattr(_thread, "ticket", None)
-    ticket: Ticket | None = None if reference is None else reference()
-    if ticket is None or ticket.taken or (ticket.batch, ticket.length) != (batch, length):
-        return None
-    return ticket
-
-
-class PassState:
-    """What the layers of one cache share: settings, the sealing thread, the running pass's mask, tracked
-    attention mass."""
-
-    def __init__(self, config: RetrievalConfig, sealer: Sealer) -> None:
-        self.config = config
-        self.sealer = sealer
-        self.meter = Meter()
-        self.pending: RetrievalLayer | None = None
-        self.record_past = False
-        self.rope_limit: tuple[str, int] | None = None
-        self.device_path = False  # tests: run the path for models off the CPU on the CPU
-        self.mass: Tensor | None = None
-        self.mass_above = 0.0
-        self._mask: weakref.ref[Tensor] | None = None
-        self._columns: Tensor | None = None
-
-    def columns(self, mask: Tensor | None, batch: int, t: int) -> Tensor | None:
-        """Which of the pass's tokens are real, bool `(batch, t)` on the CPU; None if all are. Any other mask
-        is refused."""
-        if mask is None:
-            return None
-        if self._mask is not None and self._mask() is mask:
-            return self._columns
-        if mask.dtype != torch.bool or mask.dim() != 4 or mask.shape[-2:] != (t, t):
-            raise ValueError(
-                f"a RetrievalCache needs the ordinary causal mask; got a mask of {mask.dtype} with shape "
-                f"{tuple(mask.shape)} for {t} new tokens: pass a two-dimensional attention_mask (batch, all "
-                "tokens so far) or none"
-            )
-        real = mask[:, 0, -1, :]
-        causal = torch.ones((t, t), dtype=torch.bool, device=mask.device).tril_()
-        if not torch.equal(mask, (causal & real[:, None, :])[:, None].expand_as(mask)):
-            raise ValueError(
-                "a RetrievalCache needs the ordinary causal mask, but this pass has another pattern (packed "
-                "sequences, image tokens that see each other, a custom mask): use transformers' "
-                "DynamicCache for it"
-            )
-        real = real.cpu().expand(batch, t)
-        self._mask = weakref.ref(mask)
-        self._columns = None if bool(real.all()) else real
-        return self._columns
-
-    def mass_of(self, heads: int, n_tokens: int) -> Tensor | None:
-        """The tracked mass, made long enough, `(heads, n_tokens)`; None when it is not tracked."""
-        if self.mass is None:
-            return None
-        more_heads, more = heads - self.mass.shape[0], n_tokens - self.mass.shape[1]
-        if more_heads > 0 or more > 0:
-            self.mass = torch.nn.functional.pad(self.mass, (0, max(more, 0), 0, max(more_heads, 0)))
-        return self.mass[:heads]
-
-    def check_rope(self, before: int, after: int) -> None:
-        """Refuse the pass in which the model would change the frequencies of keys that are already cached."""
-        if self.rope_limit is None:
-            return
-        kind, limit = self.rope_limit
-        if after > limit and before and (kind == "dynamic" or before <= limit):
-            raise ValueError(
-                f"rotary embeddings of type {kind!r} change when a sequence grows beyond {limit} tokens "
-                f"(here from {before} to {after}), which makes cached keys wrong: keep prompt and answer "
-                f"within {limit} tokens or use YaRN scaling"
-            )
 
 
 class RetrievalLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
@@ -168,9 +71,7 @@ class RetrievalLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.is_initialized = True
         self.length += t
         shared.pending = self
-        ticket = Ticket(self, batch, t)
-        key_states._sakuin = value_states._sakuin = ticket  # type: ignore[attr-defined]
-        _thread.ticket = weakref.ref(ticket)
+        Ticket(self, key_states, value_states)
         return key_states, value_states
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -330,7 +231,9 @@ class RetrievalLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         sharp = tracked is not None and self.shared.mass_above > 0
         mass = torch.zeros_like(tracked) if tracked is not None and sharp else tracked
         if q.device.type == "cpu" and not self.shared.device_path:
-            part = row.index.decode(q, row.static(aux), scaling=scaling, softcap=softcap, mass=mass)
+            part = row.index.decode(
+                q, row.static(q.shape[1], aux), scaling=scaling, softcap=softcap, mass=mass
+            )
         else:
             part = decode_across_devices(row, q, aux, scaling=scaling, softcap=softcap, mass=mass)
         if tracked is not None and mass is not None and sharp:
@@ -339,20 +242,15 @@ class RetrievalLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         return part.out.to(q.dtype)
 
     def _start(self, query: Tensor, key: Tensor, value: Tensor) -> None:
-        batch, heads, _, head_dim = query.shape
+        batch, heads = query.shape[:2]
         kv_heads = key.shape[1]
         if key.dtype not in DTYPES.values():
             raise TypeError(
                 f"keys must be float32, bfloat16 or float16, got {key.dtype}: load the model in one of these"
             )
-        if head_dim % 8 or not 8 <= head_dim <= 256:
+        if heads % kv_heads:
             raise ValueError(
-                f"head_dim must be a multiple of 8 up to 256, got {head_dim}: this model cannot use a "
-                "RetrievalCache"
-            )
-        if heads % kv_heads or heads // kv_heads > 16:
-            raise ValueError(
-                f"a KV head may serve 1 to 16 query heads, got {heads} query heads on {kv_heads} KV heads"
+                f"{heads} query heads cannot share {kv_heads} KV heads evenly: use another cache"
             )
         shared = self.shared
         stored = DTYPES.get(shared.config.kv_dtype, key.dtype)
@@ -374,7 +272,7 @@ def decode_across_devices(
 ) -> PartialAttention:
     """A decode step when the model is not on the CPU: sink and tail on its device, the index on the CPU,
     merged on the device."""
-    static = row.static(s_aux)
+    static = row.static(q.shape[1], s_aux)
     spans = [(static.sink_keys, static.sink_values), (static.recent_keys, static.recent_values)]
     part = static_attention(q, spans, scaling=scaling, softcap=softcap, s_aux=s_aux)
     n_sink = static.sink_keys.shape[1]
