@@ -190,6 +190,7 @@ class Sequence:
         newest : so many newest tokens may still be taken back (a draft) and are not sealed.
         """
         self._exact_last = True
+        self._publish(lambda job: job.in_tail)
         while len(self._tail) - max(self.config.recent, newest) >= self._segment:
             self._seal(self._segment, in_tail=False, due=0)
 
