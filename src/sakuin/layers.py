@@ -202,7 +202,7 @@ class RetrievalLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         s_aux: Tensor | None,
     ) -> Tensor:
         if store:
-            ticket.pasts.append(row.past())
+            ticket.pasts[b] = row.past()
         past = ticket.pasts[b]
         out = attend_blocks(q, k, v, past, scaling=scaling, softcap=softcap, s_aux=s_aux)
         if store:
