@@ -186,7 +186,7 @@ class Context:
         runner.prefill(asked.ids[:-1])
         prefill_s = time.perf_counter() - start
         if self.config is not None:
-            cache.track_mass(True)
+            cache.track_mass(True, above=evidence.ABOVE)
         seconds: list[float] = []
         said, ended = self._say(runner, asked.ids[-1], most, sampling, seconds, stream)
         return Answer(

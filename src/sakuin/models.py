@@ -76,7 +76,7 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Source:
             )
         return Source(name, str(model.path.parent), model.file)
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         if (path / "config.json").is_file():
             return Source(name, str(path))
         raise SakuinError(
@@ -141,7 +141,9 @@ def load(
             arguments["quantization_config"] = transformers.GgufConfig(dequantize=True)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(known.source.place, **arguments)
-    except OSError as error:
+    except Exception as error:
+        if known.source.gguf is None and not isinstance(error, OSError):
+            raise
         raise _not_there(known.source, error) from error
     return model.to(place).eval(), known.tokenizer
 
@@ -199,7 +201,7 @@ def _describe_gguf(source: Source) -> tuple[PreTrainedConfig, Any]:
     try:
         config = AutoConfig.from_pretrained(source.place, gguf_file=source.gguf)
         tokenizer = AutoTokenizer.from_pretrained(source.place, gguf_file=source.gguf)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # whatever a parser raises that runs past the end of a torn file
         raise SakuinError(f"transformers cannot read {path}: {_first_line(error)}.") from error
     _keep(kept, config, tokenizer)
     return config, tokenizer

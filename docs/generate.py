@@ -1,0 +1,109 @@
+"""Writes the parts of the docs that say what the code says: docs/cli.md and docs/settings.md.
+
+`python docs/generate.py` writes them; with `--check` it fails where a file differs from the code.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from sakuin.cli import app
+from sakuin.config import PRESETS, RetrievalConfig
+
+HERE = Path(__file__).parent
+NOTE = "<!-- Written by docs/generate.py from the code; `make format` writes it anew. -->\n"
+
+
+def cli() -> str:
+    """The command line's reference: every command with its arguments and options."""
+    root = typer.main.get_command(app)
+    parts = [NOTE, "# The command line\n", root.help or "", "\n"]
+    for name, command in _commands(root, "sakuin"):
+        parts.append(f"\n## `{name}`\n\n{inspect.cleandoc(command.help or '')}\n\n")
+        parts.append("```\n" + _usage(name, command) + "\n```\n\n")
+        parts += [f"- {_parameter(parameter)}\n" for parameter in command.params if parameter.name != "help"]
+    parts.append(
+        "\n## What holds for all\n\n"
+        "Results go to standard output, progress and errors to standard error. An error is one sentence and exit code 2; "
+        "Ctrl-C ends a command within a second with exit code 130. `SAKUIN_CACHE` names the folder for models "
+        "(else `~/.cache/sakuin`), `SAKUIN_ISA` (`portable`, `avx2`, `avx512`) forces a lower kernel, and "
+        "`SAKUIN_TRACEBACK=1` prints where an error came from.\n"
+    )
+    return "".join(parts)
+
+
+def settings() -> str:
+    """The settings' reference: every field of `RetrievalConfig`, and the presets."""
+    parts = [NOTE, "# Settings\n\n`sakuin.RetrievalConfig` holds every setting of retrieval attention.\n\n"]
+    described = _described(inspect.getdoc(RetrievalConfig) or "")
+    parts.append("| setting | default | meaning |\n|---|---|---|\n")
+    for field in fields(RetrievalConfig):
+        assert field.default is not MISSING
+        parts.append(f"| `{field.name}` | `{field.default!r}` | {described[field.name]} |\n")
+    parts.append("\n## Presets\n\n`RetrievalConfig.preset(name)`, or `--preset NAME`:\n\n")
+    for name, changes in PRESETS.items():
+        text = ", ".join(f"`{key}={value!r}`" for key, value in changes.items()) or "the defaults"
+        parts.append(f"- `{name}`: {text}\n")
+    return "".join(parts)
+
+
+def _commands(command: Any, name: str) -> list[tuple[str, Any]]:
+    children = getattr(command, "commands", None)
+    if children is None:
+        return [(name, command)]
+    return [found for child, each in children.items() for found in _commands(each, f"{name} {child}")]
+
+
+def _usage(name: str, command: Any) -> str:
+    arguments = [_metavar(p) for p in command.params if p.param_type_name == "argument"]
+    return " ".join([name, "[OPTIONS]", *arguments])
+
+
+def _metavar(parameter: Any) -> str:
+    return str(parameter.metavar or parameter.name.upper())
+
+
+def _parameter(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return f"`{_metavar(parameter)}`: {parameter.help}"
+    names = ", ".join(f"`{name}`" for name in parameter.opts)
+    value = "" if parameter.is_flag else f" `{_metavar(parameter)}`"
+    default = "" if parameter.is_flag or parameter.default in (None, "") else f" Default: `{parameter.default}`."
+    return f"{names}{value}: {parameter.help}{default}"
+
+
+def _described(docstring: str) -> dict[str, str]:
+    """Field names to what the docstring's parameter section says of them."""
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in docstring.splitlines():
+        if re.fullmatch(r"\w+(, \w+)*", line):
+            names = line.split(", ")
+        elif names and line.startswith("    "):
+            for name in names:
+                found[name] = f"{found.get(name, '')} {line.strip()}".strip()
+    return found
+
+
+def main(check: bool) -> int:
+    wrong = []
+    for name, text in (("cli.md", cli()), ("settings.md", settings())):
+        path = HERE / name
+        if not check:
+            path.write_text(text, encoding="utf-8")
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            wrong.append(f"docs/{name}")
+    if wrong:
+        print(f"{' and '.join(wrong)} differ from the code; `make format` writes them anew.")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv[1:]))

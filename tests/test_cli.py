@@ -1,0 +1,197 @@
+"""The command line as a user meets it: answers, one sentence for what is wrong, exit codes, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sakuin
+from sakuin import zoo
+
+FACT = "The support contract with Halden ends on: 14 March 2031."
+QUESTION = "When does the support contract with Halden end?"
+
+
+def run(*words: str, data: bytes | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "sakuin", *words],
+        input=data,
+        capture_output=True,
+        env={**os.environ, **environment},
+        timeout=300,
+        check=False,
+    )
+    return subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode("utf-8"), done.stderr.decode("utf-8")
+    )
+
+
+def refused(*words: str, **environment: str) -> str:
+    """The sentence with which a command ends."""
+    done = run(*words, **environment)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("sakuin: ")
+    assert done.stderr.endswith(".\n")
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory: pytest.TempPathFactory, long_text: str) -> Path:
+    """A file of some 1,200 tokens with the fact in it."""
+    zoo.get("smollm2")
+    path = tmp_path_factory.mktemp("papers") / "paper.txt"
+    path.write_text(f"{long_text[:2500]}\n\n{FACT}\n\n{long_text[2500:5000]}", encoding="utf-8")
+    return path
+
+
+def test_the_version_is_printed_at_once() -> None:
+    start = time.perf_counter()
+    done = run("--version")
+    assert (done.returncode, done.stdout) == (0, f"sakuin {sakuin.__version__}\n")
+    assert "torch" not in done.stderr
+    assert time.perf_counter() - start < 60
+
+
+def test_help_and_version_import_nothing_heavy() -> None:
+    script = "import sys; from sakuin.cli import main\ntry: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script, "--help"], check=True, capture_output=True)
+
+
+def test_ask_prints_the_answer_the_passage_and_the_figures(paper: Path) -> None:
+    done = run("ask", str(paper), QUESTION, "--index", "flat", "--max-new-tokens", "24")
+    assert done.returncode == 0, done.stderr
+    assert "14 March 2031" in done.stdout.splitlines()[0]
+    line = paper.read_text(encoding="utf-8").splitlines().index(FACT) + 1
+    assert f"paper.txt:{line}" in done.stdout
+    for word in ("tokens", "prefill", "decode", "coverage", "on the host"):
+        assert word in done.stdout
+    assert done.stderr == ""
+
+
+def test_ask_json_prints_one_object_with_the_promised_names(paper: Path) -> None:
+    text = paper.read_bytes()
+    done = run("ask", "-", QUESTION, "--index", "flat", "--max-new-tokens", "24", "--json", data=text)
+    assert done.returncode == 0, done.stderr
+    got: dict[str, Any] = json.loads(done.stdout)
+    promised = {"answer", "evidence", "model", "index", "tokens", "prefill_s", "index_s", "decode_ms_per_token"}
+    assert set(got) >= promised | {"coverage", "kv_bytes"}
+    assert set(got["kv_bytes"]) == {"device", "host"}
+    assert (got["model"], got["index"]) == ("smollm2", "flat")
+    first = got["evidence"][0]
+    assert set(first) == {"file", "start", "end", "line_start", "line_end", "weight", "text"}
+    assert first["file"] == "standard input"
+    assert text.decode()[first["start"] : first["end"]] == first["text"]
+
+
+def test_ask_with_full_attention_has_no_index_to_speak_of(paper: Path) -> None:
+    done = run("ask", str(paper), QUESTION, "--index", "full", "--max-new-tokens", "24", "--json")
+    got = json.loads(done.stdout)
+    assert "14 March 2031" in got["answer"]
+    assert (got["index"], got["coverage"], got["evidence"]) == ("full", None, [])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nothing.txt", "Why?"], "there is no file nothing.txt"),
+        (["PAPER"], "at least one file and then the question"),
+        (["PAPER", "PAPER"], "the last word must be the question"),
+        (["-", "-", "Why?"], "once only"),
+        (["PAPER", "Why?", "--tolerance", "nan"], "tolerance must be a finite number of at least 0, got nan"),
+        (["PAPER", "Why?", "--tolerance", "-1"], "tolerance must be a finite number of at least 0, got -1"),
+        (["PAPER", "Why?", "--index", "hnsw"], "must be sketch, flat or full, got 'hnsw'"),
+        (["PAPER", "Why?", "--preset", "best"], "preset must be one of fast, balanced, faithful, exact, got 'best'"),
+        (["PAPER", "Why?", "--index", "full", "--tolerance", "1"], "leave them out"),
+        (["PAPER", "Why?", "--max-new-tokens", "0"], "at least 1, got 0"),
+        (["PAPER", "Why?", "--dtype", "int3"], "'int3'"),
+        (["PAPER", "Why?", "--model", "no-such-model"], "there is no model 'no-such-model'"),
+        (["PAPER", "Why?", "--encoding", "utf-16"], "is not utf-16 text"),
+        (["PAPER", " "], "question is empty"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(paper: Path, words: list[str], said: str) -> None:
+    assert said in refused("ask", *[str(paper) if word == "PAPER" else word for word in words])
+
+
+def test_a_file_in_another_encoding_is_refused_and_then_read(tmp_path: Path) -> None:
+    path = tmp_path / "memo.txt"
+    path.write_bytes("暗証番号は4182です。これは秘密のメモである。".encode("cp932"))
+    assert "it looks like cp932: pass --encoding cp932" in refused("ask", str(path), "番号は?")
+    done = run("ask", str(path), "番号は?", "--encoding", "cp932", "--max-new-tokens", "4", "--json")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_model_that_is_not_fetched_yet_says_how(paper: Path, tmp_path: Path) -> None:
+    assert "`sakuin models get smollm2`" in refused("ask", str(paper), "Why?", SAKUIN_CACHE=str(tmp_path))
+
+
+def test_too_little_memory_is_said_with_figures(paper: Path) -> None:
+    script = (
+        "import resource, sys\n"
+        "import torch, transformers.models.llama.modeling_llama\n"
+        "used = int(next(l for l in open('/proc/self/status') if l.startswith('VmData')).split()[1]) << 10\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (used + (200 << 20),) * 2)\n"
+        "from sakuin.cli import main; main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "ask", str(paper), "Why?"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert "needs about" in done.stderr
+    assert "of this process's limit" in done.stderr
+
+
+def test_models_list_and_get_agree_on_what_is_here() -> None:
+    path = zoo.get("smollm2")
+    listed = {entry["name"]: entry["path"] for entry in json.loads(run("models", "list", "--json").stdout)}
+    assert listed["smollm2"] == str(path)
+    got = json.loads(run("models", "get", "smollm2", "--json").stdout)
+    assert got == {"name": "smollm2", "path": str(path), "was_here": True}
+    assert "the names are" in refused("models", "get", "gpt-9")
+
+
+def test_doctor_says_what_this_machine_gives() -> None:
+    report = json.loads(run("doctor", "--model", "smollm2", "--json").stdout)
+    assert report["kernel"] in report["kernels"]
+    assert len(report["openmp"]) <= 1  # two OpenMP runtimes would fight over the cores
+    assert report["fits"]["window"] == 8192
+    assert report["fits"]["tokens"]["sketch"] > 0
+    assert set(report["extras"]) == {"gguf", "eval", "documents", "server", "cluster"}
+    forced = json.loads(run("doctor", "--json", SAKUIN_ISA="portable").stdout)
+    assert forced["kernel"] == "portable"
+    assert "kernel" in run("doctor").stdout
+
+
+@pytest.mark.parametrize("after", [0.5, 6.0])
+def test_ctrl_c_ends_it_within_a_second_and_leaves_nothing(
+    after: float, tmp_path: Path, long_text: str
+) -> None:
+    path = tmp_path / "paper.txt"
+    path.write_text(long_text[:24_000], encoding="utf-8")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sakuin", "ask", str(path), QUESTION, "--index", "flat"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    time.sleep(after)
+    process.send_signal(signal.SIGINT)
+    start = time.perf_counter()
+    out, err = process.communicate(timeout=60)
+    took = time.perf_counter() - start
+    assert process.returncode == 130, (out, err)
+    assert "Traceback" not in err
+    assert took < 2.0  # a second, and one more for a machine that is busy with other tests
+    assert [p.name for p in tmp_path.iterdir()] == ["paper.txt"]

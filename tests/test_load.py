@@ -1,0 +1,127 @@
+"""Loading: names, folders and GGUF files become models that attend through sakuin; what is none of them is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from sakuin import models, zoo
+from sakuin.errors import SakuinError
+
+
+def test_a_gguf_model_loads_dequantized_and_attends_through_sakuin(smollm2: tuple[Any, Any]) -> None:
+    model, tokenizer = smollm2
+    assert model.config._attn_implementation == "sakuin"
+    assert type(model.model.layers[0].self_attn.q_proj) is torch.nn.Linear
+    assert model.dtype == models.resolve_dtype("auto")
+    ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
+    with torch.no_grad():
+        assert tokenizer.decode(model(ids).logits[0, -1].argmax()).strip() == "Paris"
+
+
+def test_the_chat_template_of_a_gguf_file_is_kept(smollm2: tuple[Any, Any]) -> None:
+    text = smollm2[1].apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True)
+    assert text.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_a_gguf_tokenizer_is_the_same_when_it_comes_from_the_cache_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long_text: str
+) -> None:
+    path = zoo.get("smollm2")
+    monkeypatch.setenv("SAKUIN_CACHE", str(tmp_path))
+    first, second = models.describe(path), models.describe(path)
+    assert len(list((tmp_path / "gguf").iterdir())) == 1
+    message = [{"role": "user", "content": long_text[:2000]}]
+    for render in (lambda t: t(long_text[:20000]).input_ids, lambda t: t.apply_chat_template(message)["input_ids"]):
+        assert render(first.tokenizer) == render(second.tokenizer)
+    keys = ("hidden_size", "num_hidden_layers", "head_dim", "rope_parameters", "eos_token_id", "rms_norm_eps")
+    assert [getattr(first.config, key) for key in keys] == [getattr(second.config, key) for key in keys]
+
+
+def test_a_local_folder_loads(tmp_path: Path, smollm2: tuple[Any, Any]) -> None:
+    config = LlamaConfig(
+        hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, vocab_size=len(smollm2[1])
+    )
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    smollm2[1].save_pretrained(tmp_path)
+    model, tokenizer = models.load(tmp_path, dtype="fp32")
+    assert model.config._attn_implementation == "sakuin"
+    assert model.dtype == torch.float32
+    assert tokenizer("abc").input_ids == smollm2[1]("abc").input_ids
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtype"),
+    [
+        ({"avx2", "avx512f"}, torch.float32),
+        ({"avx512f", "avx512_bf16"}, torch.bfloat16),
+        ({"amx_bf16"}, torch.bfloat16),
+        (set(), torch.float32),
+    ],
+)
+def test_auto_is_bf16_only_where_the_cpu_multiplies_it(
+    flags: set[str], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "cpu_flags", lambda: frozenset(flags))
+    assert models.resolve_dtype("auto", "cpu") == dtype
+    assert models.resolve_dtype("auto", "cuda") == torch.bfloat16
+    assert models.resolve_dtype("fp16", "cpu") == torch.float16
+
+
+def test_an_unknown_dtype_is_named() -> None:
+    with pytest.raises(SakuinError, match="'int3'"):
+        models.resolve_dtype("int3")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("no-such-model", "there is no model 'no-such-model'"),
+        ("nobody/nothing", "there is no model 'nobody/nothing'"),
+        ("./nowhere", "there is no model at './nowhere'"),
+        ("nowhere.gguf", "there is no file nowhere.gguf"),
+        ("", "there is no model at ''"),
+    ],
+)
+def test_a_model_that_is_not_there_is_named(name: str, said: str) -> None:
+    with pytest.raises(SakuinError) as error:
+        models.describe(name)
+    assert said in str(error.value)
+
+
+def test_a_known_name_that_is_not_fetched_yet_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAKUIN_CACHE", str(tmp_path))
+    with pytest.raises(SakuinError, match="`sakuin models get smollm2`"):
+        models.describe("smollm2")
+
+
+def test_a_folder_without_a_model_and_a_file_that_is_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SakuinError, match=r"holds no config\.json"):
+        models.describe(tmp_path)
+    (tmp_path / "a.bin").write_bytes(b"abc")
+    with pytest.raises(SakuinError, match="not a .gguf file"):
+        models.describe(tmp_path / "a.bin")
+    (tmp_path / "a.gguf").write_bytes(b"abc")
+    with pytest.raises(SakuinError, match="not a GGUF file"):
+        models.describe(tmp_path / "a.gguf")
+
+
+def test_a_torn_gguf_file_is_said_to_be_unreadable(tmp_path: Path) -> None:
+    with zoo.get("smollm2").open("rb") as whole, (tmp_path / "torn.gguf").open("wb") as torn:
+        torn.write(whole.read(100_000))
+    with pytest.raises(SakuinError, match="cannot read .*torn.gguf"):
+        models.describe(tmp_path / "torn.gguf")
+
+
+def test_a_model_folder_without_a_tokenizer_is_said_to_be_unreadable(tmp_path: Path) -> None:
+    LlamaConfig(hidden_size=64, num_hidden_layers=1, num_attention_heads=2).save_pretrained(tmp_path)
+    with pytest.raises(SakuinError, match="cannot be read"):
+        models.describe(tmp_path)
+
+
+def test_the_window_is_the_configurations(smollm2: tuple[Any, Any]) -> None:
+    assert models.window(smollm2[0].config) == zoo.MODELS["smollm2"].context
