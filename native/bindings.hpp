@@ -6,5 +6,6 @@
 namespace sakuin {
 
 void bind_flat(nanobind::module_& m);
+void bind_sketch(nanobind::module_& m);
 
 }  // namespace sakuin

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "kernels/flat_args.hpp"
+#include "kernels/sketch_args.hpp"
 
 namespace sakuin {
 
@@ -20,6 +21,8 @@ struct Kernels {
     size_t (*flat_scratch)(const FlatRange&);
     void (*flat_range)(const FlatRange&);
     void (*flat_mass)(const FlatRange&);
+
+    const SketchKernels* sketch;  // see sketch_args.hpp
 
     // roofs, for benchmarks: reads `bytes` (a multiple of 256) once / runs `rounds` x 12 x lanes multiply-adds.
     uint64_t (*read_all)(const void* p, size_t bytes);

@@ -57,7 +57,7 @@ struct CodeRows {
 struct SketchKernels {
     size_t table_bytes;
 
-    // p (group, head_dim) = q (group, head_dim) x basis (head_dim, head_dim) in bf16
+    // p (group, head_dim) = q (group, head_dim) x basis (head_dim, head_dim) in fp16
     void (*project)(const float* q, const uint16_t* basis, int group, int head_dim, float* p);
     void (*make_tables)(const SketchTables&);
     // Scores of all keys of `lists` lists; z has room for 64 * lists * group; largest (group,) over all of them

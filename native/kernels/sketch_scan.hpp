@@ -36,26 +36,16 @@ struct SketchScan {
     // --- projection -------------------------------------------------------------------------------------------------------
     template <int G>
     static void project_tile(const float* q, const uint16_t* basis, int d, float* p) {
-        int j = 0;
-        for (; j + lanes <= d; j += lanes) {
+        for (int j = 0; j < d; j += lanes) {
+            const int here = d - j < lanes ? d - j : lanes;  // head_dim is a multiple of 8, maybe not of the lanes
             F acc[G] = {};
             for (int i = 0; i < d; ++i) {
-                const F row = I::load_bf16(basis + static_cast<size_t>(i) * static_cast<size_t>(d) + j);
+                const uint16_t* at = basis + static_cast<size_t>(i) * static_cast<size_t>(d) + j;
+                const F row = here < lanes ? I::load_fp16(at, here) : I::load_fp16(at);
                 for (int g = 0; g < G; ++g) acc[g] = I::fma(I::set1(q[g * d + i]), row, acc[g]);
             }
-            for (int g = 0; g < G; ++g) I::store(p + g * d + j, acc[g]);
+            for (int g = 0; g < G; ++g) here < lanes ? I::store(p + g * d + j, acc[g], here) : I::store(p + g * d + j, acc[g]);
         }
-        for (; j < d; ++j)  // head_dim is a multiple of 8, maybe not of the lanes
-            for (int g = 0; g < G; ++g) {
-                float sum = 0.0f;
-                for (int i = 0; i < d; ++i) {
-                    const uint32_t bits = static_cast<uint32_t>(basis[static_cast<size_t>(i) * static_cast<size_t>(d) + j]) << 16;
-                    float b;
-                    __builtin_memcpy(&b, &bits, 4);
-                    sum += q[g * d + i] * b;
-                }
-                p[g * d + j] = sum;
-            }
     }
     static void project(const float* q, const uint16_t* basis, int group, int d, float* p) {
         int g = 0;

@@ -26,4 +26,7 @@ constexpr SketchKernels make_sketch_table() {
     };
 }
 
+template <class I>
+constexpr SketchKernels sketch_table = make_sketch_table<I>();
+
 }  // namespace sakuin

@@ -4,6 +4,7 @@
 #include "kernels/flat.hpp"
 #include "kernels/kernels.hpp"
 #include "kernels/probe.hpp"
+#include "kernels/sketch_table.hpp"
 
 namespace sakuin {
 
@@ -15,6 +16,7 @@ constexpr Kernels make_table() {
         .flat_scratch = &Flat<I>::scratch,
         .flat_range = &Flat<I>::range,
         .flat_mass = &Flat<I>::mass,
+        .sketch = &sketch_table<I>,
         .read_all = &Probe<I>::read_all,
         .multiply_add = &Probe<I>::multiply_add,
         .exp2 = &Probe<I>::exp2,

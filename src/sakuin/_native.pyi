@@ -28,3 +28,47 @@ def flat_attend(
     other_lse: Tensor | None = None,
     isa: str = "",
 ) -> tuple[Tensor, Tensor]: ...
+
+class SketchSegment:
+    def __init__(self, fields: dict[str, Tensor]) -> None: ...
+    @property
+    def fields(self) -> dict[str, Tensor]: ...
+    def __len__(self) -> int: ...
+
+def sketch_seal(
+    fields: dict[str, Tensor],
+    y: Tensor,
+    weight: Tensor,
+    features: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    values_f32: Tensor,
+    n_threads: int,
+) -> SketchSegment: ...
+def sketch_attend(
+    q: Tensor,
+    segments: Sequence[SketchSegment],
+    scaling: float,
+    n_threads: int,
+    settings: tuple[float, float, float, float, float],
+    static_lse: Tensor | None = None,
+    softcap: float | None = None,
+    mass: Tensor | None = None,
+    isa: str = "",
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, int]: ...
+def sketch_decode(
+    q: Tensor,
+    segments: Sequence[SketchSegment],
+    sink_keys: Tensor,
+    sink_values: Tensor,
+    recent_keys: Tensor,
+    recent_values: Tensor,
+    scaling: float,
+    n_threads: int,
+    settings: tuple[float, float, float, float, float],
+    s_aux: Tensor | None = None,
+    softcap: float | None = None,
+    mass: Tensor | None = None,
+    isa: str = "",
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, int]: ...
+def sketch_scores(q: Tensor, segments: Sequence[SketchSegment], n_threads: int, isa: str = "") -> Tensor: ...

@@ -3,5 +3,6 @@
 from sakuin.index.base import Index, Static, new_index, register
 from sakuin.index.build import build_index
 from sakuin.index.flat import FlatIndex
+from sakuin.index.sketch import SketchIndex
 
-__all__ = ["FlatIndex", "Index", "Static", "build_index", "new_index", "register"]
+__all__ = ["FlatIndex", "Index", "SketchIndex", "Static", "build_index", "new_index", "register"]

@@ -1,0 +1,81 @@
+// The `sketch` index: one sealed segment, sealing, and attention over a chain of segments (docs/method.md). Knows nothing of Python.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/kernels.hpp"
+#include "kernels/sketch_args.hpp"
+
+namespace sakuin {
+
+// Numbers that follow from head_dim and the settings.
+struct SketchShape {
+    int64_t head_dim, subs, code_bytes;
+
+    int64_t chunks() const { return (head_dim + 15) / 16; }
+    int64_t value_bytes() const { return chunks() * 8; }
+    int64_t list_bytes() const { return subs * 32 + 32; }
+};
+
+inline int64_t lists_of(int64_t n) { return (n + list_size - 1) / list_size; }
+
+// One sealed segment: pointers to memory that somebody else keeps alive. Keys of a head stand in the order of their lists.
+struct SketchSegment {
+    SketchShape shape;
+    int64_t heads, n;
+    DType dtype;
+    const void *keys, *values;             // (heads, n, head_dim)
+    const int32_t* order;                  // (heads, n): position in the segment of the row
+    const float* mean;                     // (heads, head_dim) of the keys
+    const uint16_t* basis;                 // (heads, head_dim, head_dim) fp16: q.k = (q basis).y + q.mean
+    const uint8_t* sketch;                 // (heads, lists, list_bytes): blocks of 32 keys, twice, then residue lengths
+    const int16_t* sub_coordinate;         // (heads, subs, 2)
+    const float* sub_step;                 // (heads, subs, 2)
+    const float* residue;                  // (heads, head_dim): mean squared residue of the sketch per coordinate
+    const uint8_t* codes;                  // (heads, n, code_bytes)
+    const int32_t* code_plan;              // (heads, 3): chunks of 16 coordinates in 8, 4 and 2 bits
+    const int16_t* code_coordinate;        // (heads, 16 * chunks): the row's order; -1 for padding
+    const float* code_step;                // (heads, 16 * chunks)
+    const uint8_t* value_codes;            // (heads, n, value_bytes)
+    const uint16_t* value_params;          // (heads, n, 2) bf16: lowest number, step
+    const uint16_t* list_mean;             // (heads, lists, head_dim) bf16: mean value
+};
+
+// What sealing needs beside the segment's keys and values, which linear algebra outside of here prepares.
+struct SealArgs {
+    const float* y;         // (heads, head_dim, n): keys in the basis' coordinates, the weightiest first
+    const float* weight;    // (heads, head_dim): how much logit variance a unit of squared error costs
+    const float* features;  // (heads, n_features, n): what beside the first 16 coordinates the lists should keep together
+    int64_t n_features;
+    const void *keys, *values;  // (heads, n, head_dim), in order of position
+    const float* values_f32;    // the values again
+};
+
+// Fills everything of `segment` but mean and basis; the pointers are written through.
+void seal_sketch(const SealArgs&, const SketchSegment& segment, int n_threads);
+
+struct SketchAttend {
+    const Kernels* kernels;
+    std::vector<const SketchSegment*> segments;
+    const float* q;  // (heads * group, t, head_dim)
+    int64_t heads, group, t;
+    float scaling, softcap;      // softcap 0: none
+    const float* static_lse;     // (heads * group, t) or null
+    float rescore, coded, exact;  // thresholds in units of 1 / n
+    float reach, cap;
+    int n_threads;
+
+    float *out, *lse, *coverage;       // (heads * group, t, head_dim), (heads * group, t) each
+    float *exact_share, *coded_share;  // (heads, t)
+    float* mass;                       // (heads, mass_stride), or null
+    int64_t mass_stride;
+    int64_t touched_bytes;             // out
+};
+
+void attend_sketch(SketchAttend&);
+
+// The sketch's estimate of q.k for all keys, in the order in which the segments hold them: scores (heads * group, t, n).
+void score_sketch(const SketchAttend&, float* scores);
+
+}  // namespace sakuin

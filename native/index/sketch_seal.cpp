@@ -1,0 +1,424 @@
+// Sealing a segment of the `sketch` index: bits and quantizers per coordinate, lists, packing.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+#include <span>
+
+#include "index/sketch.hpp"
+#include "parallel.hpp"
+
+namespace sakuin {
+namespace {
+
+// Mean squared error of a good quantizer of 0, 2, 4 and 8 bits on a unit Gaussian: only decides where bits go.
+constexpr float distortion_2 = 0.119f, distortion_4 = 0.0115f, distortion_8 = 0.00009f;
+
+// Half-widths of a uniform quantizer in standard deviations, of which the best is taken: heavy tails need the wide ones.
+constexpr std::array<float, 4> ranges_2{1.5f, 1.8f, 2.2f, 2.7f};
+constexpr std::array<float, 6> ranges_4{1.8f, 2.2f, 2.6f, 3.2f, 4.0f, 5.0f};
+constexpr std::array<float, 6> ranges_8{2.0f, 3.0f, 4.6f, 6.5f, 9.0f, 13.0f};
+
+struct Quantizer {
+    int bits = 0;
+    float step = 0.0f;
+
+    float most() const { return static_cast<float>((1 << bits) - 1); }
+    float inverse() const { return step > 0.0f ? 1.0f / step : 0.0f; }
+};
+
+// The nearest whole number from 0 to `most`. Clamped before it is cut, so that the compiler needs no call to round it.
+inline int nearest(float x, float most) { return static_cast<int>(std::min(std::max(x + 0.5f, 0.0f), most)); }
+
+// x with the codes of `q`, one byte each; x becomes what they leave.
+std::vector<uint8_t> encode(const Quantizer& q, std::span<float> x) {
+    std::vector<uint8_t> codes(x.size());
+    const float inverse = q.inverse(), most = q.most(), middle = most * 0.5f;
+    for (size_t i = 0; i < x.size(); ++i) {
+        const int c = nearest(x[i] * inverse + middle, most);
+        codes[i] = static_cast<uint8_t>(c);
+        x[i] -= (static_cast<float>(c) - middle) * q.step;
+    }
+    return codes;
+}
+
+float mean_square(std::span<const float> x) {
+    std::array<float, 8> sums{};  // several, so that the compiler may use vectors
+    size_t i = 0;
+    for (; i + 8 <= x.size(); i += 8)
+        for (size_t k = 0; k < 8; ++k) sums[k] += x[i + k] * x[i + k];
+    for (; i < x.size(); ++i) sums[0] += x[i] * x[i];
+    return std::accumulate(sums.begin(), sums.end(), 0.0f) / static_cast<float>(x.size());
+}
+
+// The quantizer of the given bits whose range serves these numbers best; some 512 of them are looked at.
+Quantizer best_quantizer(std::span<const float> x, int bits) {
+    const float deviation = std::sqrt(mean_square(x));
+    if (!(deviation > 0.0f)) return {bits, 0.0f};
+    const std::span<const float> ranges = bits == 2 ? std::span<const float>(ranges_2) : bits == 4 ? std::span<const float>(ranges_4) : std::span<const float>(ranges_8);
+    const size_t stride = std::max<size_t>(1, x.size() / 512);
+    std::vector<float> sample;
+    for (size_t i = 0; i < x.size(); i += stride) sample.push_back(x[i]);
+    Quantizer best;
+    double least = HUGE_VAL;
+    for (const float range : ranges) {
+        const Quantizer q{bits, 2.0f * range * deviation / static_cast<float>(1 << bits)};
+        if (!(q.step > 0.0f) || !std::isfinite(q.step)) continue;
+        double error = 0.0;
+        const float inverse = q.inverse(), most = q.most(), middle = most * 0.5f;
+        for (const float v : sample) {
+            const float e = v - (static_cast<float>(nearest(v * inverse + middle, most)) - middle) * q.step;
+            error += static_cast<double>(e * e);
+        }
+        if (error < least) {
+            least = error;
+            best = q;
+        }
+    }
+    return best.bits == 0 ? Quantizer{bits, 0.0f} : best;
+}
+
+// Reverse water-filling: two bits at a time to the coordinate where they remove most error. Gains fall along a coordinate, so
+// the best `2 * subs` steps of all are what the greedy choice takes.
+std::vector<int> sketch_bits(std::span<const float> energy, int64_t subs) {
+    struct Step {
+        float gain;
+        size_t coordinate;
+    };
+    std::vector<Step> steps;
+    for (size_t j = 0; j < energy.size(); ++j) {
+        if (!(energy[j] > 0.0f)) continue;
+        steps.push_back({energy[j] * (1.0f - distortion_2), j});
+        steps.push_back({energy[j] * (distortion_2 - distortion_4), j});
+    }
+    std::stable_sort(steps.begin(), steps.end(), [](const Step& a, const Step& b) { return a.gain > b.gain; });
+    std::vector<int> bits(energy.size(), 0);
+    for (size_t i = 0; i < std::min(steps.size(), static_cast<size_t>(2 * subs)); ++i) bits[steps[i].coordinate] += 2;
+    return bits;
+}
+
+struct CodePlan {
+    int eights = 0, fours = 0, twos = 0;
+};
+
+// How many chunks of 16 coordinates get 8, 4 and 2 bits; `energy` sorted, the largest first, padded to whole chunks.
+CodePlan plan_codes(std::span<const float> energy, int64_t row_bytes) {
+    const int chunks = static_cast<int>(energy.size() / 16);
+    std::vector<double> before(static_cast<size_t>(chunks) + 1, 0.0);
+    for (int c = 0; c < chunks; ++c)
+        before[static_cast<size_t>(c) + 1] = std::accumulate(energy.begin() + c * 16, energy.begin() + (c + 1) * 16, before[static_cast<size_t>(c)]);
+    const auto sum = [&](int from, int to) { return before[static_cast<size_t>(to)] - before[static_cast<size_t>(from)]; };
+    CodePlan best;
+    double least = HUGE_VAL;
+    for (int e = 0; e <= chunks && e * 16 <= row_bytes; ++e)
+        for (int f = 0; e + f <= chunks && e * 16 + f * 8 <= row_bytes; ++f) {
+            const int t = static_cast<int>(std::min<int64_t>(chunks - e - f, (row_bytes - e * 16 - f * 8) / 4));
+            const double error = sum(0, e) * static_cast<double>(distortion_8) + sum(e, e + f) * static_cast<double>(distortion_4) +
+                                 sum(e + f, e + f + t) * static_cast<double>(distortion_2) + sum(e + f + t, chunks);
+            if (error < least) {
+                least = error;
+                best = {e, f, t};
+            }
+        }
+    return best;
+}
+
+// Lists of 64 keys that lie close together: halve where the features spread most, until a list is left.
+class Bisection {
+public:
+    Bisection(std::vector<std::span<const float>> features, int64_t n) : features_(std::move(features)), order_(static_cast<size_t>(n)) {
+        std::iota(order_.begin(), order_.end(), 0);
+        split(0, static_cast<size_t>(n));
+    }
+    const std::vector<int32_t>& order() const { return order_; }
+
+private:
+    void split(size_t from, size_t to) {
+        const size_t lists = (to - from + list_size - 1) / list_size;
+        if (lists <= 1) return;
+        const std::span<const float>* widest = nullptr;
+        float most = -1.0f;
+        for (const auto& f : features_) {
+            float sum = 0.0f, squares = 0.0f;
+            for (size_t i = from; i < to; ++i) {
+                const float v = f[static_cast<size_t>(order_[i])];
+                sum += v;
+                squares += v * v;
+            }
+            const float spread = squares - sum * sum / static_cast<float>(to - from);
+            if (spread > most) {
+                most = spread;
+                widest = &f;
+            }
+        }
+        const size_t middle = from + lists / 2 * list_size;
+        if (widest != nullptr)
+            std::nth_element(order_.begin() + static_cast<ptrdiff_t>(from), order_.begin() + static_cast<ptrdiff_t>(middle),
+                             order_.begin() + static_cast<ptrdiff_t>(to), [&](int32_t a, int32_t b) {
+                                 const float x = (*widest)[static_cast<size_t>(a)], y = (*widest)[static_cast<size_t>(b)];
+                                 return x < y || (x == y && a < b);
+                             });
+        split(from, middle);
+        split(middle, to);
+    }
+
+    std::vector<std::span<const float>> features_;
+    std::vector<int32_t> order_;
+};
+
+// Where number l of a chunk of 16 stands in the kernels' packing (see SketchRows::unpack).
+struct Place {
+    int byte, shift;
+    Place(int bits, int l) {
+        const int words = bits / 2, bit = bits * (l / words);
+        byte = (l % words) * 4 + bit / 8;
+        shift = bit % 8;
+    }
+    void put(uint8_t* chunk, int code) const { chunk[byte] = static_cast<uint8_t>(chunk[byte] | (code << shift)); }
+};
+
+uint16_t to_bf16(float x) {
+    uint32_t b;
+    std::memcpy(&b, &x, 4);
+    return static_cast<uint16_t>((b + 0x7fffu + ((b >> 16) & 1u)) >> 16);
+}
+float from_bf16(uint16_t x) {
+    const uint32_t b = static_cast<uint32_t>(x) << 16;
+    float f;
+    std::memcpy(&f, &b, 4);
+    return f;
+}
+
+class HeadSealer {
+public:
+    HeadSealer(const SealArgs& args, const SketchSegment& segment, int64_t head)
+        : a_(args), s_(segment), h_(head), d_(segment.shape.head_dim), n_(segment.n),
+          residue_(args.y + head * d_ * n_, args.y + (head + 1) * d_ * n_) {}
+
+    void run() {
+        choose_sketch();
+        measure_residue();
+        choose_codes();
+        make_lists();
+        pack_sketch();
+        pack_codes();
+        pack_values();
+        copy_rows();
+    }
+
+private:
+    std::span<float> residue(int64_t j) { return std::span(residue_).subspan(static_cast<size_t>(j * n_), static_cast<size_t>(n_)); }
+    std::span<const float> y(int64_t j) const { return {a_.y + (h_ * d_ + j) * n_, static_cast<size_t>(n_)}; }
+    float weight(int64_t j) const { return a_.weight[h_ * d_ + j]; }
+    template <class T>
+    static T* out(const T* p) {
+        return const_cast<T*>(p);  // the segment is read-only for everyone but its sealer
+    }
+
+    void choose_sketch() {
+        std::vector<float> energy(static_cast<size_t>(d_));
+        for (int64_t j = 0; j < d_; ++j) energy[static_cast<size_t>(j)] = weight(j) * mean_square(y(j));
+        const std::vector<int> bits = sketch_bits(energy, s_.shape.subs);
+        quantizers_.assign(static_cast<size_t>(d_), {});
+        codes_.assign(static_cast<size_t>(d_), {});
+        std::vector<int> fours, twos;
+        for (int64_t j = 0; j < d_; ++j) {
+            const int b = bits[static_cast<size_t>(j)];
+            if (b == 0) continue;
+            (b == 4 ? fours : twos).push_back(static_cast<int>(j));
+            const Quantizer q = best_quantizer(y(j), b);
+            quantizers_[static_cast<size_t>(j)] = q;
+            codes_[static_cast<size_t>(j)] = encode(q, residue(j));
+        }
+        int16_t* coordinate = out(s_.sub_coordinate) + h_ * s_.shape.subs * 2;
+        float* step = out(s_.sub_step) + h_ * s_.shape.subs * 2;
+        const auto put = [&](int64_t sub, int first, int second) {
+            coordinate[2 * sub] = static_cast<int16_t>(std::max(first, 0));
+            coordinate[2 * sub + 1] = static_cast<int16_t>(second);
+            step[2 * sub] = first < 0 ? 0.0f : quantizers_[static_cast<size_t>(first)].step;
+            step[2 * sub + 1] = second < 0 ? 0.0f : quantizers_[static_cast<size_t>(second)].step;
+            subs_.push_back({first, second});
+        };
+        int64_t sub = 0;
+        for (const int j : fours) put(sub++, j, -1);
+        for (size_t k = 0; k < twos.size(); k += 2) {
+            if (k + 1 < twos.size()) {
+                put(sub++, twos[k], twos[k + 1]);
+            } else {  // an odd one: its partner is itself with a step of 0
+                put(sub, twos[k], twos[k]);
+                step[2 * sub++ + 1] = 0.0f;
+                subs_.back().second = -1;
+            }
+        }
+        while (sub < s_.shape.subs) put(sub++, -1, -1);
+    }
+
+    void measure_residue() {
+        float* mean = out(s_.residue) + h_ * d_;
+        std::vector<float> length(static_cast<size_t>(n_), 0.0f);
+        for (int64_t j = 0; j < d_; ++j) {
+            mean[j] = mean_square(residue(j));
+            const std::span<const float> r = residue(j);
+            for (size_t i = 0; i < r.size(); ++i) length[i] += weight(j) * r[i] * r[i];
+        }
+        const double total = std::accumulate(length.begin(), length.end(), 0.0);
+        const float usual = static_cast<float>(std::sqrt(total / static_cast<double>(n_)));
+        length_.resize(static_cast<size_t>(n_));
+        for (size_t i = 0; i < length.size(); ++i) {
+            length_[i] = static_cast<uint8_t>(usual > 0.0f ? nearest(std::sqrt(length[i]) / usual * 4.0f, 15.0f) : 0);
+        }
+    }
+
+    void choose_codes() {
+        const int64_t width = s_.shape.chunks() * 16;
+        std::vector<float> energy(static_cast<size_t>(d_));
+        for (int64_t j = 0; j < d_; ++j) energy[static_cast<size_t>(j)] = weight(j) * s_.residue[h_ * d_ + j];
+        std::vector<int> order(static_cast<size_t>(d_));
+        std::iota(order.begin(), order.end(), 0);
+        std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return energy[static_cast<size_t>(a)] > energy[static_cast<size_t>(b)]; });
+        std::vector<float> sorted(static_cast<size_t>(width), 0.0f);
+        for (size_t k = 0; k < order.size(); ++k) sorted[k] = energy[static_cast<size_t>(order[k])];
+        plan_ = plan_codes(sorted, s_.shape.code_bytes);
+        int32_t* plan = out(s_.code_plan) + h_ * 3;
+        plan[0] = plan_.eights, plan[1] = plan_.fours, plan[2] = plan_.twos;
+        int16_t* coordinate = out(s_.code_coordinate) + h_ * width;
+        float* step = out(s_.code_step) + h_ * width;
+        refine_.assign(static_cast<size_t>(width), {});
+        for (int64_t k = 0; k < width; ++k) {
+            coordinate[k] = k < d_ ? static_cast<int16_t>(order[static_cast<size_t>(k)]) : static_cast<int16_t>(-1);
+            const int64_t chunk = k / 16;
+            const int bits = chunk < plan_.eights ? 8 : chunk < plan_.eights + plan_.fours ? 4 : chunk < plan_.eights + plan_.fours + plan_.twos ? 2 : 0;
+            if (bits > 0) refine_[static_cast<size_t>(k)] = k < d_ ? best_quantizer(residue(coordinate[k]), bits) : Quantizer{bits, 0.0f};
+            step[k] = refine_[static_cast<size_t>(k)].step;
+        }
+    }
+
+    void make_lists() {
+        std::vector<std::vector<float>> scaled;
+        std::vector<std::span<const float>> features;
+        const int64_t leading = std::min<int64_t>(d_, 16);
+        scaled.reserve(static_cast<size_t>(leading));
+        for (int64_t j = 0; j < leading; ++j) {
+            auto& f = scaled.emplace_back(static_cast<size_t>(n_));
+            const float w = std::sqrt(weight(j));
+            for (size_t i = 0; i < f.size(); ++i) f[i] = w * y(j)[i];
+            features.emplace_back(f);
+        }
+        for (int64_t e = 0; e < a_.n_features; ++e)
+            features.emplace_back(a_.features + (h_ * a_.n_features + e) * n_, static_cast<size_t>(n_));
+        order_ = Bisection(std::move(features), n_).order();
+        std::copy(order_.begin(), order_.end(), out(s_.order) + h_ * n_);
+    }
+
+    // The key at place i of the lists; places past the end repeat the last key, so that their scores are those of a real one.
+    size_t key_at(int64_t i) const { return static_cast<size_t>(order_[static_cast<size_t>(std::min(i, n_ - 1))]); }
+
+    std::vector<uint8_t> nibbles(size_t sub) const {
+        const auto [first, second] = subs_[sub];
+        if (first < 0) return std::vector<uint8_t>(static_cast<size_t>(n_), 0);
+        std::vector<uint8_t> e = codes_[static_cast<size_t>(first)];
+        if (second >= 0)
+            for (size_t i = 0; i < e.size(); ++i) e[i] = static_cast<uint8_t>(e[i] | (codes_[static_cast<size_t>(second)][i] << 2));
+        return e;
+    }
+
+    void pack_sketch() {
+        const int64_t bytes = s_.shape.list_bytes(), lists = lists_of(n_), pairs = s_.shape.subs / 2;
+        uint8_t* const to = out(s_.sketch) + h_ * lists * bytes;
+        for (int64_t pair = 0; pair < pairs; ++pair) {
+            const std::vector<uint8_t> low = nibbles(static_cast<size_t>(2 * pair)), high = nibbles(static_cast<size_t>(2 * pair + 1));
+            for (int64_t i = 0; i < lists * list_size; ++i) {
+                const size_t key = key_at(i);
+                const int64_t half = i % list_size / 32;
+                to[i / list_size * bytes + (half * pairs + pair) * 32 + i % 32] = static_cast<uint8_t>(low[key] | (high[key] << 4));
+            }
+        }
+        for (int64_t l = 0; l < lists; ++l)
+            for (int64_t i = 0; i < 32; ++i)
+                to[(l + 1) * bytes - 32 + i] = static_cast<uint8_t>(length_[key_at(l * list_size + i)] | (length_[key_at(l * list_size + 32 + i)] << 4));
+    }
+
+    void pack_codes() {
+        uint8_t* to = out(s_.codes) + h_ * n_ * s_.shape.code_bytes;
+        std::memset(to, 0, static_cast<size_t>(n_ * s_.shape.code_bytes));
+        int64_t at = 0;
+        for (int64_t chunk = 0; chunk < plan_.eights + plan_.fours + plan_.twos; ++chunk) {
+            const int bits = chunk < plan_.eights ? 8 : chunk < plan_.eights + plan_.fours ? 4 : 2;
+            for (int l = 0; l < 16; ++l) {
+                const int64_t k = chunk * 16 + l;
+                if (k >= d_) continue;
+                const std::vector<uint8_t> codes = encode(refine_[static_cast<size_t>(k)], residue(s_.code_coordinate[h_ * s_.shape.chunks() * 16 + k]));
+                const Place place(bits, l);
+                for (int64_t i = 0; i < n_; ++i) place.put(to + i * s_.shape.code_bytes + at, codes[key_at(i)]);
+            }
+            at += bits * 2;
+        }
+    }
+
+    void pack_values() {
+        const int64_t bytes = s_.shape.value_bytes(), lists = lists_of(n_);
+        uint8_t* to = out(s_.value_codes) + h_ * n_ * bytes;
+        std::memset(to, 0, static_cast<size_t>(n_ * bytes));
+        uint16_t* params = out(s_.value_params) + h_ * n_ * 2;
+        uint16_t* means = out(s_.list_mean) + h_ * lists * d_;
+        std::vector<float> sum(static_cast<size_t>(d_), 0.0f);
+        std::vector<Place> places;
+        for (int l = 0; l < 16; ++l) places.emplace_back(4, l);
+        for (int64_t i = 0; i < n_; ++i) {
+            const float* v = a_.values_f32 + (h_ * n_ + static_cast<int64_t>(key_at(i))) * d_;
+            float low = v[0], high = v[0];
+            for (int64_t j = 1; j < d_; ++j) {
+                low = std::min(low, v[j]);
+                high = std::max(high, v[j]);
+            }
+            // Rounded first, so that the codes make up for it.
+            params[2 * i] = to_bf16(low);
+            const float base = from_bf16(params[2 * i]);
+            params[2 * i + 1] = to_bf16(std::max(high - base, 0.0f) / 15.0f);
+            const float step = from_bf16(params[2 * i + 1]), inverse = step > 0.0f ? 1.0f / step : 0.0f;
+            for (int64_t j = 0; j < d_; ++j) {
+                places[static_cast<size_t>(j % 16)].put(to + i * bytes + j / 16 * 8, nearest((v[j] - base) * inverse, 15.0f));
+                sum[static_cast<size_t>(j)] += v[j];
+            }
+            if ((i + 1) % list_size == 0 || i + 1 == n_) {
+                const float count = static_cast<float>(i % list_size + 1);
+                for (int64_t j = 0; j < d_; ++j) means[i / list_size * d_ + j] = to_bf16(sum[static_cast<size_t>(j)] / count);
+                std::fill(sum.begin(), sum.end(), 0.0f);
+            }
+        }
+    }
+
+    void copy_rows() {
+        const int64_t row = d_ * dtype_size(s_.dtype);
+        const auto copy = [&](const void* from, const void* to) {
+            const char* f = static_cast<const char*>(from) + h_ * n_ * row;
+            char* t = const_cast<char*>(static_cast<const char*>(to)) + h_ * n_ * row;
+            for (int64_t i = 0; i < n_; ++i) std::memcpy(t + i * row, f + static_cast<int64_t>(key_at(i)) * row, static_cast<size_t>(row));
+        };
+        copy(a_.keys, s_.keys);
+        copy(a_.values, s_.values);
+    }
+
+    const SealArgs& a_;
+    const SketchSegment& s_;
+    const int64_t h_, d_, n_;
+    std::vector<float> residue_;  // (head_dim, n): y less what the sketch says
+    std::vector<Quantizer> quantizers_, refine_;
+    std::vector<std::vector<uint8_t>> codes_;  // per coordinate in the sketch
+    struct Sub {
+        int first, second;
+    };
+    std::vector<Sub> subs_;
+    std::vector<uint8_t> length_;
+    CodePlan plan_;
+    std::vector<int32_t> order_;
+};
+
+}  // namespace
+
+void seal_sketch(const SealArgs& args, const SketchSegment& segment, int n_threads) {
+    parallel_for(segment.heads, n_threads, [&](int64_t h) { HeadSealer(args, segment, h).run(); });
+}
+
+}  // namespace sakuin

@@ -1,0 +1,137 @@
+"""Sealing for the `sketch` index: the linear algebra that finds a segment's basis, and the tensors that a sealed segment is made of.
+
+The basis makes the index attention-aware: its coordinates are those in which an error of a key costs the same logit error in every
+direction, for the queries this context has seen, sorted by how much logit variance they carry (docs/method.md). What follows from the
+coordinates (bits, quantizers, lists, packing) is native (native/index/sketch_seal.cpp).
+
+Called by `sakuin.index.sketch` alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sakuin import _native
+from sakuin.config import RetrievalConfig
+
+LIST = 64
+"""Keys in a list: they share a mean value, and two of the kernels' blocks of 32."""
+
+_VALUE_FEATURES = 8
+_VALUE_WEIGHT = 0.7
+_FLOOR = 1e-4  # of the largest query variance: below it a direction is treated as this strong
+
+
+class QueryMoment:
+    """Running second moment of each query group's queries, fp64 `(n_kv_heads, head_dim, head_dim)`."""
+
+    def __init__(self, n_kv_heads: int, head_dim: int) -> None:
+        self.total = torch.zeros(n_kv_heads, head_dim, head_dim, dtype=torch.float64)
+        self.count = 0
+
+    def add(self, queries: Tensor) -> None:
+        """Count in `queries` `(n_query_heads, m, head_dim)`."""
+        heads, _, d = self.total.shape
+        grouped = queries.float().reshape(heads, -1, d)
+        self.total = self.total + (grouped.transpose(1, 2) @ grouped).double()
+        self.count += grouped.shape[1]
+
+    def matrix(self) -> Tensor:
+        """The mean of q q^T, made positive definite; the identity for a head whose queries are unknown or all zero."""
+        heads, d, _ = self.total.shape
+        identity = torch.eye(d, dtype=torch.float64).expand(heads, d, d)
+        if self.count == 0:
+            return identity
+        mean = self.total / self.count
+        values, vectors = torch.linalg.eigh(mean)
+        largest = values[:, -1:]
+        floored = torch.maximum(values, largest * _FLOOR)
+        matrix = vectors @ (floored[:, :, None] * vectors.transpose(1, 2))
+        return torch.where((largest > 0)[:, :, None], matrix, identity)
+
+    def copy(self) -> QueryMoment:
+        """An independent copy."""
+        other = QueryMoment(0, 0)
+        other.total, other.count = self.total, self.count  # `add` replaces the tensor, never writes into it
+        return other
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Coordinates of the keys of a segment: `q.k = (q @ project).y + q.mean`, all `(n_kv_heads, head_dim, ...)`.
+
+    project : fp16, columns of length 1.
+    inverse : fp64, of `project` as rounded, so that rounding costs nothing: y = inverse @ (k - mean).
+    weight : fp32 `(n_kv_heads, head_dim)`, the logit variance that a unit of squared error in a coordinate costs.
+    """
+
+    project: Tensor
+    inverse: Tensor
+    weight: Tensor
+
+
+def find_basis(centred: Tensor, moment: Tensor) -> Basis:
+    """The basis for keys `centred` fp32 `(n_kv_heads, n, head_dim)` under the queries' second `moment` fp64."""
+    lower = torch.linalg.cholesky(moment)
+    x = centred @ lower.float()
+    _, vectors = torch.linalg.eigh((x.transpose(1, 2) @ x).double())
+    vectors = vectors.flip(-1)
+    project = torch.linalg.solve_triangular(lower.transpose(1, 2), vectors, upper=True)
+    project = (project / project.norm(dim=1, keepdim=True)).half().contiguous()
+    exact = project.double()
+    weight = ((moment @ exact) * exact).sum(1)
+    return Basis(project, torch.linalg.inv(exact), weight.float().contiguous())
+
+
+def _value_features(values: Tensor, weight: float | Tensor) -> Tensor:
+    """The values' leading principal coordinates `(n_kv_heads, _, n)`, scaled so that lists keep close values together as well."""
+    centred = values - values.mean(1, keepdim=True)
+    _, vectors = torch.linalg.eigh((centred.transpose(1, 2) @ centred).double())
+    top = (centred @ vectors[:, :, -_VALUE_FEATURES:].float()).transpose(1, 2)
+    spread = top[:, -1].std(1, unbiased=False).clamp(min=1e-30)
+    return (top * (weight / spread)[:, None, None]).contiguous()
+
+
+def seal(
+    keys: Tensor, values: Tensor, config: RetrievalConfig, moment: QueryMoment, basis: Basis | None, n_threads: int
+) -> tuple[_native.SketchSegment, Basis]:
+    """A sealed segment of `keys` and `values` `(n_kv_heads, n, head_dim)`, and its basis (`basis` where one is given)."""
+    heads, n, d = keys.shape
+    keys, values = keys.contiguous(), values.contiguous()
+    keys_f32, values_f32 = keys.float(), values.float().contiguous()
+    mean = keys_f32.mean(1)
+    centred = keys_f32 - mean[:, None]
+    if basis is None:
+        basis = find_basis(centred, moment.matrix())
+    y = (basis.inverse.float() @ centred.transpose(1, 2)).contiguous()
+    if not torch.isfinite(y.sum()):
+        raise ValueError("the keys are too large for the sketch index (beyond about 1e18); use index='flat' for them")
+    leading = basis.weight[:, 0].sqrt() * y[:, 0].std(1, unbiased=False)
+    features = _value_features(values_f32, leading * _VALUE_WEIGHT)
+
+    lists, chunks = -(-n // LIST), -(-d // 16)
+    subs = max(2, round(config.sketch_bits * d / 8) * 2)
+    code_bytes = int(config.code_bits * chunks * 2)
+    fields = {
+        "keys": torch.empty_like(keys),
+        "values": torch.empty_like(values),
+        "order": torch.empty(heads, n, dtype=torch.int32),
+        "mean": mean.contiguous(),
+        "basis": basis.project.view(torch.uint16),
+        "sketch": torch.empty(heads, lists, subs * 32 + 32, dtype=torch.uint8),
+        "sub_coordinate": torch.empty(heads, subs, 2, dtype=torch.int16),
+        "sub_step": torch.empty(heads, subs, 2),
+        "residue": torch.empty(heads, d),
+        "codes": torch.empty(heads, n, code_bytes, dtype=torch.uint8),
+        "code_plan": torch.empty(heads, 3, dtype=torch.int32),
+        "code_coordinate": torch.empty(heads, chunks * 16, dtype=torch.int16),
+        "code_step": torch.empty(heads, chunks * 16),
+        "value_codes": torch.empty(heads, n, chunks * 8, dtype=torch.uint8),
+        "value_params": torch.empty(heads, n, 2, dtype=torch.uint16),
+        "list_mean": torch.empty(heads, lists, d, dtype=torch.uint16),
+    }
+    segment = _native.sketch_seal(fields, y, basis.weight, features, keys, values, values_f32, n_threads)
+    return segment, basis

@@ -1,0 +1,232 @@
+"""`sketch`, the default index: a few bits of every key are read at each step, and precision follows weight (docs/method.md).
+
+This file is the chain of sealed segments and the calls into the native core; sealing one segment is `sakuin.index.seal`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from sakuin import _native
+from sakuin.config import RetrievalConfig, check_tolerance
+from sakuin.index.base import Index, Static, check_array, register
+from sakuin.index.checks import check_geometry, stored
+from sakuin.index.seal import Basis, QueryMoment, seal
+from sakuin.partial import PartialAttention, Stats
+
+_OWN_BASIS = 16
+"""A segment of fewer than this many tokens per dimension uses its predecessor's basis."""
+
+
+@register("sketch")
+class SketchIndex(Index):
+    """Offloaded tokens in a chain of segments, each with a basis, sketches, codes and value summaries of its own."""
+
+    def __init__(self, n_kv_heads: int, head_dim: int, group_size: int, config: RetrievalConfig) -> None:
+        check_geometry(n_kv_heads, head_dim, group_size)
+        self.n_kv_heads, self.head_dim, self.group_size, self.config = n_kv_heads, head_dim, group_size, config
+        # Replaced as a whole, never changed: a fork or a step in another thread keeps what it took.
+        self._segments: list[_native.SketchSegment] = []
+        self._bases: list[Basis] = []
+        self._moment = QueryMoment(n_kv_heads, head_dim)
+
+    @property
+    def n_tokens(self) -> int:
+        return sum(len(segment) for segment in self._segments)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for segment in self._segments for tensor in segment.fields.values())
+
+    @property
+    def segments(self) -> list[_native.SketchSegment]:
+        """The sealed segments, the oldest first."""
+        return list(self._segments)
+
+    # --- growing ------------------------------------------------------------------------------------------------------
+
+    def append(self, keys: Tensor, values: Tensor, queries: Tensor | None = None) -> None:
+        if keys.shape != values.shape:
+            raise ValueError(f"keys and values must have one shape, got {tuple(keys.shape)} and {tuple(values.shape)}")
+        if queries is not None:
+            self._check_query(queries)
+        keys = stored("keys", keys, self.n_kv_heads, self.head_dim, self.config)
+        values = stored("values", values, self.n_kv_heads, self.head_dim, self.config)
+        n, size = keys.shape[1], self.config.segment_tokens(self.head_dim)
+        if n == 0:
+            return
+        segments, bases, moment = list(self._segments), list(self._bases), self._moment.copy()
+        m = 0 if queries is None else queries.shape[1]
+        for start in range(0, n, size):
+            end = min(start + size, n)
+            if queries is not None and m > 0:
+                moment.add(queries[:, start * m // n : end * m // n])
+            new_keys, new_values = keys[:, start:end], values[:, start:end]
+            # Small neighbours become one segment, the way digits carry: each token is sealed again log2 times at most.
+            while segments and len(segments[-1]) <= new_keys.shape[1] and len(segments[-1]) + new_keys.shape[1] <= size:
+                old_keys, old_values = _in_order(segments.pop())
+                bases.pop()
+                new_keys, new_values = torch.cat([old_keys, new_keys], 1), torch.cat([old_values, new_values], 1)
+            small = new_keys.shape[1] < _OWN_BASIS * self.head_dim
+            basis = bases[-1] if small and bases else None
+            segment, basis = seal(new_keys, new_values, self.config, moment, basis, torch.get_num_threads())
+            segments.append(segment)
+            bases.append(basis)
+        self._segments, self._bases, self._moment = segments, bases, moment
+
+    def crop(self, n_tokens: int) -> tuple[Tensor, Tensor]:
+        if not 0 <= n_tokens <= self.n_tokens:
+            raise ValueError(f"crop takes 0 to the index's {self.n_tokens} tokens, got {n_tokens}")
+        kept, at = 0, 0
+        while kept < len(self._segments) and at + len(self._segments[kept]) <= n_tokens:
+            at += len(self._segments[kept])
+            kept += 1
+        if kept == len(self._segments):
+            empty = torch.empty(self.n_kv_heads, 0, self.head_dim)
+            return empty, empty
+        keys, values = _in_order(self._segments[kept])
+        self._segments, self._bases = self._segments[:kept], self._bases[:kept]
+        return keys[:, : n_tokens - at], values[:, : n_tokens - at]
+
+    def fork(self) -> SketchIndex:
+        other = SketchIndex(self.n_kv_heads, self.head_dim, self.group_size, self.config)
+        other._segments, other._bases, other._moment = self._segments, self._bases, self._moment.copy()
+        return other
+
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for segment in self._segments:
+            yield segment.fields["keys"], segment.fields["values"]
+
+    # --- attending ----------------------------------------------------------------------------------------------------
+
+    def attend(
+        self,
+        q: Tensor,
+        *,
+        scaling: float,
+        static_lse: Tensor | None = None,
+        softcap: float | None = None,
+        tolerance: float | None = None,
+        mass: Tensor | None = None,
+    ) -> PartialAttention:
+        self._check_query(q)
+        tolerance = self.config.tolerance if tolerance is None else check_tolerance(tolerance)
+        if not self._segments:
+            return PartialAttention(torch.zeros(q.shape), torch.full(q.shape[:2], -torch.inf), self._stats(q.shape[1]))
+        if static_lse is not None:
+            static_lse = static_lse.float().contiguous()
+        if tolerance == 0:
+            return self._exact(q, None, scaling, softcap, static_lse, mass)
+        out, lse, coverage, exact, codes, touched = _native.sketch_attend(
+            q, self._segments, scaling, torch.get_num_threads(), self._settings(tolerance), static_lse, softcap, mass
+        )
+        return PartialAttention(out, lse, Stats(exact, codes, coverage, touched, self._offloaded_bytes(q.shape[1])))
+
+    def decode(
+        self, q: Tensor, static: Static, *, scaling: float, softcap: float | None = None, mass: Tensor | None = None
+    ) -> PartialAttention:
+        self._check_query(q)
+        if not self._segments or self.config.tolerance == 0:
+            return self._exact(q, static, scaling, softcap, None, mass)
+        s_aux = None if static.s_aux is None else static.s_aux.float().contiguous()
+        out, lse, coverage, exact, codes, touched = _native.sketch_decode(
+            q,
+            self._segments,
+            static.sink_keys,
+            static.sink_values,
+            static.recent_keys,
+            static.recent_values,
+            scaling,
+            torch.get_num_threads(),
+            self._settings(self.config.tolerance),
+            s_aux,
+            softcap,
+            mass,
+        )
+        return PartialAttention(out, lse, Stats(exact, codes, coverage, touched, self._offloaded_bytes(q.shape[1])))
+
+    def search(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        self._check_query(q)
+        n = self.n_tokens
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= n:
+            raise ValueError(f"k must be a whole number from 1 to the index's {n} tokens, got {k!r}")
+        q = q.float()
+        estimate = _native.sketch_scores(q, self._segments, torch.get_num_threads())
+        found = estimate.topk(min(n, 4 * k + 64), -1).indices
+        # Exact inner products decide among the best by sketch.
+        head = torch.arange(q.shape[0]) // self.group_size
+        keys = torch.cat([segment.fields["keys"] for segment in self._segments], 1)
+        rows = keys[head[:, None, None], found].float()
+        scores, place = (rows @ q[..., None]).squeeze(-1).topk(k, -1)
+        order, start = [], 0
+        for segment in self._segments:
+            order.append(segment.fields["order"].long() + start)
+            start += len(segment)
+        ids = torch.cat(order, 1)[head[:, None, None], found]
+        return scores, ids.gather(-1, place)
+
+    def _exact(
+        self,
+        q: Tensor,
+        static: Static | None,
+        scaling: float,
+        softcap: float | None,
+        other_lse: Tensor | None,
+        mass: Tensor | None,
+    ) -> PartialAttention:
+        """Attention over everything, in full precision: with tolerance 0, or while nothing is sealed."""
+        spans = list(self.blocks())
+        sink = s_aux = None
+        if static is not None:
+            sink, s_aux = static.sink_keys.shape[1], static.s_aux
+            s_aux = None if s_aux is None else s_aux.float().contiguous()
+            spans = [
+                (static.sink_keys, static.sink_values),
+                *spans,
+                (static.recent_keys, static.recent_values),
+            ]
+        part = None if mass is None else torch.zeros(mass.shape)
+        out, lse = _native.flat_attend(
+            q, spans, scaling, torch.get_num_threads(), static is not None, s_aux, softcap, part, other_lse
+        )
+        if mass is not None and part is not None:
+            start = sink or 0
+            for segment in self._segments:  # rows of a segment stand in the order of its lists
+                span = part[:, start : start + len(segment)]
+                span.copy_(torch.zeros_like(span).scatter_(1, segment.fields["order"].long(), span))
+                start += len(segment)
+            mass += part
+        return PartialAttention(out, lse, self._stats(q.shape[1]))
+
+    def _settings(self, tolerance: float) -> tuple[float, float, float, float, float]:
+        c = self.config
+        return (
+            tolerance * c.rescore_share,
+            tolerance * c.codes_share,
+            tolerance * c.exact_share,
+            c.reach,
+            c.cap,
+        )
+
+    def _stats(self, t: int) -> Stats:
+        """Of a step that read every key and value."""
+        read = sum(segment.fields[name].nbytes for segment in self._segments for name in ("keys", "values")) * t
+        heads = self.n_kv_heads
+        coverage = torch.ones(heads * self.group_size, t)
+        return Stats(torch.ones(heads, t), torch.zeros(heads, t), coverage, read, self._offloaded_bytes(t))
+
+    def _offloaded_bytes(self, t: int) -> int:
+        return self.n_tokens * self.n_kv_heads * self.head_dim * 4 * t
+
+    def _check_query(self, q: Tensor) -> None:
+        check_array("q", q, self.n_kv_heads * self.group_size, self.head_dim)
+
+
+def _in_order(segment: _native.SketchSegment) -> tuple[Tensor, Tensor]:
+    """Keys and values of a segment in order of position."""
+    keys, values = segment.fields["keys"], segment.fields["values"]
+    back = segment.fields["order"].long().argsort(1)[:, :, None].expand_as(keys)
+    return keys.gather(1, back), values.gather(1, back)
