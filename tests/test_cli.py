@@ -116,7 +116,7 @@ def test_ask_with_full_attention_has_no_index_to_speak_of(paper: Path) -> None:
         (["PAPER", "Why?", "--max-new-tokens", "0"], "at least 1, got 0"),
         (["PAPER", "Why?", "--dtype", "int3"], "'int3'"),
         (["PAPER", "Why?", "--model", "no-such-model"], "there is no model 'no-such-model'"),
-        (["PAPER", "Why?", "--encoding", "utf-16"], "is not utf-16 text"),
+        (["PAPER", "Why?", "--encoding", "klingon"], "no text encoding named 'klingon'"),
         (["PAPER", " "], "question is empty"),
     ],
 )
@@ -194,4 +194,5 @@ def test_ctrl_c_ends_it_within_a_second_and_leaves_nothing(
     assert process.returncode == 130, (out, err)
     assert "Traceback" not in err
     assert took < 2.0  # a second, and one more for a machine that is busy with other tests
-    assert [p.name for p in tmp_path.iterdir()] == ["paper.txt"]
+    # torch makes an empty folder for its compiler when it is imported
+    assert [p.name for p in tmp_path.iterdir() if not p.name.startswith("torchinductor")] == ["paper.txt"]

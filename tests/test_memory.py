@@ -70,11 +70,16 @@ def test_weights_are_counted_without_allocating_them() -> None:
 
 
 def test_keys_and_values_follow_from_the_configuration() -> None:
-    need = estimate(LLAMA, 10_000, torch.bfloat16, RetrievalConfig(index="flat"), weights=0)
-    assert need.kv == 4 * 10_000 * 2 * 2 * 64 * 2
-    assert need.index == 0
-    wide = estimate(LLAMA, 10_000, torch.bfloat16, RetrievalConfig(index="flat", kv_dtype="fp32"), weights=0)
-    assert wide.kv == 2 * need.kv
+    few, many = (
+        estimate(LLAMA, n, torch.bfloat16, RetrievalConfig(index="flat"), weights=0) for n in (10_000, 20_000)
+    )
+    assert many.kv - few.kv == 4 * 10_000 * 2 * 2 * 64 * 2
+    assert few.index == 0
+    wide = [
+        estimate(LLAMA, n, torch.bfloat16, RetrievalConfig(index="flat", kv_dtype="fp32"), weights=0).kv
+        for n in (10_000, 20_000)
+    ]
+    assert wide[1] - wide[0] == 2 * (many.kv - few.kv)
 
 
 def test_a_sliding_layer_takes_its_window_only() -> None:
@@ -89,8 +94,9 @@ def test_a_sliding_layer_takes_its_window_only() -> None:
         intermediate_size=2048,
         vocab_size=1000,
     )
-    need = estimate(config, 10_000, torch.float32, RetrievalConfig(index="flat"), weights=0)
-    assert need.kv == (10_000 + 512) * 2 * 256 * 4
+    settings = RetrievalConfig(index="flat", sink=0, recent=64, segment=64)
+    need = estimate(config, 10_000, torch.float32, settings, weights=0)
+    assert need.kv == (10_000 + 2 * (64 + 64) + 512) * 2 * 256 * 4
 
 
 def test_the_longest_context_that_fits_fits_and_one_more_does_not() -> None:

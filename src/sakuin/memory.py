@@ -87,14 +87,12 @@ def estimate(
     shape = _Shape.of(text)
     stored = size if retrieval is None else _KV_BYTES.get(retrieval.kv_dtype, size)
     per_layer = shape.kv_heads * shape.head_dim
-    kv = (
-        2
-        * per_layer
-        * (
-            shape.full_layers * n_tokens * stored
-            + shape.sliding_layers * min(n_tokens, shape.sliding_window) * size
-        )
-    )
+    kv = shape.full_layers * n_tokens * stored + shape.sliding_layers * min(n_tokens, shape.sliding_window) * size
+    if retrieval is not None:
+        # Tokens that are not sealed yet lie in buffers with room to grow.
+        waiting = retrieval.sink + 2 * (retrieval.recent + retrieval.segment_tokens(shape.head_dim))
+        kv += shape.full_layers * min(n_tokens, waiting) * size
+    kv *= 2 * per_layer
     index = 0
     if retrieval is None:
         kv += (

@@ -83,6 +83,8 @@ def _split(words: list[str]) -> tuple[list[str], str]:
     *paths, question = words
     if Path(question).is_file():
         raise SakuinError(f"the last word must be the question, and {question!r} is a file; put the question last, in quotes.")
+    if not question.strip():
+        raise SakuinError("the question is empty; ask something.")
     if paths.count("-") > 1:
         raise SakuinError("standard input (-) can be read once only; name it once.")
     return paths, question
