@@ -1,4 +1,7 @@
-"""`build_index`: an index straight from keys and values, without a model or a cache. For users, tests and benchmarks."""
+"""`build_index`: an index straight from keys and values, without a model or a cache.
+
+For users, tests and benchmarks; the cache makes its indexes by `new_index`.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,14 @@ def build_index(
     Parameters
     ----------
     keys, values
-        CPU tensors `(n_kv_heads, n_tokens, head_dim)`, float32, bfloat16 or float16, any strides, at least one token.
+        CPU tensors `(n_kv_heads, n_tokens, head_dim)`, float32, bfloat16 or float16, any strides, at
+        least one token.
     queries
-        `(n_query_heads, m, head_dim)`, queries of the same context in order of position, as they meet the keys (after RoPE).
+        `(n_query_heads, m, head_dim)`, queries of the same context in order of position, as they meet the
+        keys (after RoPE).
     query_positions
-        `(m,)` whole numbers that do not decrease: the token each query belongs to. Without it the queries count as spread evenly.
+        `(m,)` whole numbers that do not decrease: the token each query belongs to. Without it the queries
+        count as spread evenly.
     group_size
         Query heads per KV head; only needed without `queries`, where 1 is taken.
     knobs
@@ -55,7 +61,7 @@ def build_index(
         check_array("queries", queries, None, head_dim)
         if heads == 0 or queries.shape[0] == 0 or queries.shape[0] % heads:
             raise ValueError(
-                f"queries must have a multiple of the {heads} KV heads as heads, got shape {tuple(queries.shape)}"
+                f"queries must have a multiple of the keys' {heads} heads, got shape {tuple(queries.shape)}"
             )
         given, group_size = group_size, queries.shape[0] // heads
         if given is not None and given != group_size:
@@ -80,8 +86,10 @@ def _positions(given: Tensor | None, m: int, n: int) -> Tensor:
     if given is None:
         return torch.arange(m) * n // max(m, 1)
     if not isinstance(given, Tensor) or given.dtype not in (torch.int32, torch.int64) or given.shape != (m,):
-        what = f"{given.dtype} of shape {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
-        raise ValueError(f"query_positions must be whole numbers of shape ({m},), got {what}")
+        got = (
+            f"{given.dtype} of shape {tuple(given.shape)}" if isinstance(given, Tensor) else repr(type(given))
+        )
+        raise ValueError(f"query_positions must be whole numbers of shape ({m},), got {got}")
     positions = given.to(torch.int64)
     if m and (positions.diff() < 0).any():
         raise ValueError("query_positions must not decrease; sort the queries by position")

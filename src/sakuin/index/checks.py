@@ -1,6 +1,7 @@
 """What every index checks of the keys and values that enter it, and the dtype it stores them in.
 
-Called by the indexes and by `build_index`; each function raises one sentence that names the value and the remedy.
+Called by the indexes and by `build_index`; each function raises one sentence that names the value and the
+remedy.
 """
 
 from __future__ import annotations
@@ -32,18 +33,20 @@ def check_finite(name: str, x: Tensor) -> None:
     if not torch.isfinite(x.sum(dtype=torch.float32)) and not torch.isfinite(x).all():
         what = "NaN" if torch.isnan(x).any() else "infinite numbers"
         raise ValueError(
-            f"{name} hold {what}; retrieval attention needs finite numbers: look for an overflow before the cache, "
-            "or load the model in bfloat16 or float32"
+            f"{name} hold {what}, and retrieval attention needs finite numbers; look for an overflow in the "
+            "model, or load it in bfloat16 or float32"
         )
 
 
 def stored(name: str, x: Tensor, n_kv_heads: int, head_dim: int, config: RetrievalConfig) -> Tensor:
-    """A contiguous copy of the keys or values `x` `(n_kv_heads, n, head_dim)` in the dtype that `config.kv_dtype` names."""
+    """A contiguous copy of keys or values `(n_kv_heads, n, head_dim)` in the dtype of `config.kv_dtype`."""
     check_array(name, x, n_kv_heads, head_dim)
     check_finite(name, x)
     dtype = x.dtype if config.kv_dtype == "auto" else _STORED[config.kv_dtype]
     copy = x.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
     if dtype == torch.float16 and x.dtype != torch.float16 and not torch.isfinite(copy).all():
         largest = float(x.abs().max())
-        raise ValueError(f"{name} reach {largest:g}, which float16 does not hold; use kv_dtype='bf16' or 'fp32'")
+        raise ValueError(
+            f"{name} reach {largest:g}, which float16 does not hold; use kv_dtype='bf16' or 'fp32'"
+        )
     return copy

@@ -1,7 +1,7 @@
-"""`flat`: exact attention over every offloaded token, streamed at memory speed. The reference and the fallback.
+"""`flat`: exact attention over every offloaded token, streamed at memory speed. The reference, the fallback.
 
-The work is done by `sakuin._native.flat_attend`; here are the segments and what the other indexes share with them. Called through
-the protocol of `sakuin.index.base`.
+The work is done by `sakuin._native.flat_attend`; here is the chain of segments. Called through the protocol
+of `sakuin.index.base`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from sakuin.partial import PartialAttention, Stats
 class FlatIndex(Index):
     """Exact attention over a chain of immutable segments.
 
-    Neighbouring segments are joined while they fit into one of `config.segment_tokens(head_dim)` tokens, so that tokens which
-    arrive a few at a time do not end in many short segments. `tolerance` has no effect: everything is exact.
+    Neighbouring segments are joined while they fit into one of `config.segment_tokens(head_dim)` tokens, so
+    that tokens which arrive a few at a time do not end in many short segments. `tolerance` has no effect:
+    everything is exact.
     """
 
     def __init__(self, n_kv_heads: int, head_dim: int, group_size: int, config: RetrievalConfig) -> None:
         check_geometry(n_kv_heads, head_dim, group_size)
-        self.n_kv_heads, self.head_dim, self.group_size, self.config = n_kv_heads, head_dim, group_size, config
+        self.n_kv_heads, self.head_dim, self.group_size = n_kv_heads, head_dim, group_size
+        self.config = config
         self._segments: list[_native.Span] = []
         self._n_tokens = 0
         self._stats: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
@@ -76,7 +78,9 @@ class FlatIndex(Index):
         heads, t = q.shape[:2]
         if not self._segments:
             return PartialAttention(
-                torch.zeros(heads, t, self.head_dim), torch.full((heads, t), -torch.inf), self._stats_of(heads, t)
+                torch.zeros(heads, t, self.head_dim),
+                torch.full((heads, t), -torch.inf),
+                self._stats_of(heads, t),
             )
         if static_lse is not None:
             static_lse = static_lse.float().contiguous()
@@ -111,7 +115,9 @@ class FlatIndex(Index):
     def search(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
         self._check_query(q)
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= self._n_tokens:
-            raise ValueError(f"k must be a whole number from 1 to the index's {self._n_tokens} tokens, got {k!r}")
+            raise ValueError(
+                f"k must be a whole number from 1 to the index's {self._n_tokens} tokens, got {k!r}"
+            )
         heads, t = q.shape[:2]
         rows = q.float().reshape(self.n_kv_heads, -1, self.head_dim)
         scores, ids, first = [], [], 0
@@ -149,7 +155,7 @@ class FlatIndex(Index):
         check_array("q", q, None, self.head_dim)
         if q.shape[0] == 0 or q.shape[0] % self.n_kv_heads:
             raise ValueError(
-                f"q must have a multiple of the index's {self.n_kv_heads} KV heads as heads, got shape {tuple(q.shape)}"
+                f"q must have a multiple of the index's {self.n_kv_heads} heads, got shape {tuple(q.shape)}"
             )
 
     def _stats_of(self, heads: int, t: int) -> Stats:

@@ -1,0 +1,55 @@
+// Tasks run once each, errors reach the caller, and callers do not get into each other's way.
+#include <atomic>
+#include <memory>
+#include <stdexcept>
+#include <thread>
+
+#include "check.hpp"
+#include "parallel.hpp"
+
+using sakuin::parallel_for;
+
+TEST(every_task_runs_exactly_once) {
+    for (const int threads : {1, 2, 5})
+        for (const int64_t n : {0, 1, 2, 7, 1000}) {
+            const auto count = std::make_unique<std::atomic<int>[]>(static_cast<size_t>(n) + 1);
+            parallel_for(n, threads, [&](int64_t i) { ++count[static_cast<size_t>(i)]; });
+            bool once = true;
+            for (int64_t i = 0; i < n; ++i) once = once && count[static_cast<size_t>(i)] == 1;
+            CHECK(once, std::to_string(n) + " tasks on " + std::to_string(threads));
+        }
+}
+
+TEST(the_first_exception_reaches_the_caller_and_the_next_call_works) {
+    for (const int threads : {1, 3}) {
+        bool caught = false;
+        try {
+            parallel_for(100, threads, [](int64_t i) {
+                if (i == 42) throw std::runtime_error("task 42");
+            });
+        } catch (const std::runtime_error& e) {
+            caught = std::string(e.what()) == "task 42";
+        }
+        CHECK(caught, std::to_string(threads));
+        std::atomic<int64_t> sum{0};
+        parallel_for(10, threads, [&](int64_t i) { sum += i; });
+        CHECK(sum == 45, "");
+    }
+}
+
+TEST(a_task_may_call_parallel_for_itself) {
+    std::atomic<int> count{0};
+    parallel_for(4, 3, [&](int64_t) { parallel_for(5, 3, [&](int64_t) { ++count; }); });
+    CHECK(count == 20, std::to_string(count));
+}
+
+TEST(several_threads_may_call_at_once) {
+    std::vector<std::thread> callers;
+    std::atomic<int64_t> sum{0};
+    for (int c = 0; c < 6; ++c)
+        callers.emplace_back([&] {
+            for (int round = 0; round < 50; ++round) parallel_for(20, 3, [&](int64_t i) { sum += i; });
+        });
+    for (std::thread& t : callers) t.join();
+    CHECK(sum == 6 * 50 * 190, std::to_string(sum));
+}
