@@ -31,10 +31,10 @@ def cli() -> str:
         parts += [f"- {_parameter(parameter)}\n" for parameter in command.params if parameter.name != "help"]
     parts.append(
         "\n## What holds for all\n\n"
-        "Results go to standard output, progress and errors to standard error. An error is one sentence and exit code 2; "
-        "Ctrl-C ends a command within a second with exit code 130. `SAKUIN_CACHE` names the folder for models "
-        "(else `~/.cache/sakuin`), `SAKUIN_ISA` (`portable`, `avx2`, `avx512`) forces a lower kernel, and "
-        "`SAKUIN_TRACEBACK=1` prints where an error came from.\n"
+        "Results go to standard output, progress and errors to standard error. An error is one sentence and "
+        "exit code 2; Ctrl-C ends a command within a second with exit code 130. `SAKUIN_CACHE` names the "
+        "folder for models (else `~/.cache/sakuin`), `SAKUIN_ISA` (`portable`, `avx2`, `avx512`) forces a "
+        "lower kernel, and `SAKUIN_TRACEBACK=1` prints where an error came from.\n"
     )
     return "".join(parts)
 
@@ -75,7 +75,9 @@ def _parameter(parameter: Any) -> str:
         return f"`{_metavar(parameter)}`: {parameter.help}"
     names = ", ".join(f"`{name}`" for name in parameter.opts)
     value = "" if parameter.is_flag else f" `{_metavar(parameter)}`"
-    default = "" if parameter.is_flag or parameter.default in (None, "") else f" Default: `{parameter.default}`."
+    default = (
+        "" if parameter.is_flag or parameter.default in (None, "") else f" Default: `{parameter.default}`."
+    )
     return f"{names}{value}: {parameter.help}{default}"
 
 

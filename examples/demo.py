@@ -1,8 +1,8 @@
 """Ask a real model about a real long document, through retrieval attention and with full attention beside it.
 
-The document is made here, from text that is on any machine where sakuin is: the licences that come with numpy (its
-own, BSD-3-Clause, and those of the libraries in it, the GNU GPL among them), about 7,000 tokens, in which one sentence
-is planted. The model is SmolLM2-135M-Instruct (Apache-2.0), fetched once.
+The document is made here, from text that is on any machine where sakuin is: the licences that come with numpy
+(its own, BSD-3-Clause, and those of the libraries in it, the GNU GPL among them), about 7,000 tokens, in
+which one sentence is planted. The model is SmolLM2-135M-Instruct (Apache-2.0), fetched once.
 
 Run: make demo, or python examples/demo.py [--depth 0.6]
 """
@@ -52,7 +52,9 @@ def read_and_ask(model, tokenizer, text: Document, config, name: str):
             tokenizer,
             [text],
             config,
-            progress=lambda done, total, phase: bar.update(task, completed=done, total=total, description=phase),
+            progress=lambda done, total, phase: bar.update(
+                task, completed=done, total=total, description=phase
+            ),
         )
     return context, context.ask(QUESTION, max_new_tokens=32)
 
@@ -67,7 +69,9 @@ def main() -> int:
     console.print("Loading SmolLM2-135M-Instruct.")
     model, tokenizer = sakuin.load("smollm2")
     text = document(tokenizer, depth)
-    console.print(f"The document: licences that come with numpy, {len(text.text):,} characters; planted: {FACT!r}")
+    console.print(
+        f"The document: licences that come with numpy, {len(text.text):,} characters; planted: {FACT!r}"
+    )
 
     context, answer = read_and_ask(model, tokenizer, text, sakuin.RetrievalConfig(), "retrieval attention")
     full, full_answer = read_and_ask(model, tokenizer, text, "full", "full attention")
@@ -77,7 +81,9 @@ def main() -> int:
     for column in ("lines", "weight", "passage"):
         passages.add_column(column, justify="right" if column == "weight" else "left", overflow="fold")
     for span in answer.evidence[:4]:
-        passages.add_row(f"{span.line_start}-{span.line_end}", f"{span.weight:.0%}", " ".join(span.text.split()))
+        passages.add_row(
+            f"{span.line_start}-{span.line_end}", f"{span.weight:.0%}", " ".join(span.text.split())
+        )
     console.print(passages)
 
     table = Table(box=None, pad_edge=False)
@@ -88,7 +94,11 @@ def main() -> int:
         ("tokens", f"{answer.tokens:,}", f"{full_answer.tokens:,}"),
         ("prefill", f"{context.prefill_s:.1f} s", f"{full.prefill_s:.1f} s"),
         ("index, most of it beside the prefill", f"{context.index_s:.1f} s", "-"),
-        ("decode", f"{answer.decode_ms_per_token:.1f} ms/token", f"{full_answer.decode_ms_per_token:.1f} ms/token"),
+        (
+            "decode",
+            f"{answer.decode_ms_per_token:.1f} ms/token",
+            f"{full_answer.decode_ms_per_token:.1f} ms/token",
+        ),
         ("coverage", f"{stats['coverage']:.1%}", "100%"),
         ("touched bytes a token, offloaded", gb(stats["touched_bytes"]), "-"),
         ("  as a share of the offloaded keys and values", f"{stats['touched_share']:.1%}", "-"),

@@ -1,4 +1,5 @@
-"""What tests share: real small models, fetched once into the user's cache folder and loaded once a session."""
+"""What tests share: real small models, fetched once into the user's cache folder and loaded once a
+session."""
 
 from __future__ import annotations
 
@@ -37,6 +38,16 @@ def gemma3() -> tuple[Any, Any]:
 
 @pytest.fixture(scope="session")
 def long_text() -> str:
-    """Real technical English of some 10,000 tokens: the licences that come with numpy, which sakuin needs anyway."""
+    """Real technical English of some 10,000 tokens: the licences that come with numpy, which sakuin needs
+    anyway."""
     path = next(Path(f.locate()) for f in files("numpy") or [] if str(f).endswith("licenses/LICENSE.txt"))
     return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def longer_text(long_text: str) -> str:
+    """Some 30,000 tokens: the licences, then chapters of Python's language reference, which every Python carries."""
+    from pydoc_data.topics import topics
+
+    chapters = ("import", "compound", "objects", "assignment", "execmodel", "typesseq", "formatstrings", "with")
+    return "\n\n".join([long_text, *(topics[name].strip() for name in chapters if name in topics)])

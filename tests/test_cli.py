@@ -64,7 +64,11 @@ def test_the_version_is_printed_at_once() -> None:
 
 
 def test_help_and_version_import_nothing_heavy() -> None:
-    script = "import sys; from sakuin.cli import main\ntry: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    script = (
+        "import sys; from sakuin.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", script, "--help"], check=True, capture_output=True)
 
 
@@ -84,7 +88,16 @@ def test_ask_json_prints_one_object_with_the_promised_names(paper: Path) -> None
     done = run("ask", "-", QUESTION, "--index", "flat", "--max-new-tokens", "24", "--json", data=text)
     assert done.returncode == 0, done.stderr
     got: dict[str, Any] = json.loads(done.stdout)
-    promised = {"answer", "evidence", "model", "index", "tokens", "prefill_s", "index_s", "decode_ms_per_token"}
+    promised = {
+        "answer",
+        "evidence",
+        "model",
+        "index",
+        "tokens",
+        "prefill_s",
+        "index_s",
+        "decode_ms_per_token",
+    }
     assert set(got) >= promised | {"coverage", "kv_bytes"}
     assert set(got["kv_bytes"]) == {"device", "host"}
     assert (got["model"], got["index"]) == ("smollm2", "flat")
@@ -111,7 +124,10 @@ def test_ask_with_full_attention_has_no_index_to_speak_of(paper: Path) -> None:
         (["PAPER", "Why?", "--tolerance", "nan"], "tolerance must be a finite number of at least 0, got nan"),
         (["PAPER", "Why?", "--tolerance", "-1"], "tolerance must be a finite number of at least 0, got -1"),
         (["PAPER", "Why?", "--index", "hnsw"], "must be sketch, flat or full, got 'hnsw'"),
-        (["PAPER", "Why?", "--preset", "best"], "preset must be one of fast, balanced, faithful, exact, got 'best'"),
+        (
+            ["PAPER", "Why?", "--preset", "best"],
+            "preset must be one of fast, balanced, faithful, exact, got 'best'",
+        ),
         (["PAPER", "Why?", "--index", "full", "--tolerance", "1"], "leave them out"),
         (["PAPER", "Why?", "--max-new-tokens", "0"], "at least 1, got 0"),
         (["PAPER", "Why?", "--dtype", "int3"], "'int3'"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from sakuin import Context, RetrievalConfig, load
+from sakuin import Context, RetrievalConfig
 from sakuin.documents import Document
 from sakuin.errors import SakuinError
 
@@ -89,13 +89,20 @@ def test_appended_text_is_read_as_if_it_had_been_there(smollm2: tuple[Any, Any],
     ours, theirs = (c.ask(QUESTION, max_new_tokens=24) for c in (grown, whole))
     assert ours.text == theirs.text
     assert ours.tokens == theirs.tokens
-    assert (ours.evidence[0].start, ours.evidence[0].end) == (theirs.evidence[0].start, theirs.evidence[0].end)
+    assert (ours.evidence[0].start, ours.evidence[0].end) == (
+        theirs.evidence[0].start,
+        theirs.evidence[0].end,
+    )
 
 
 def test_evidence_names_the_file_and_the_line_in_it(
     smollm2: tuple[Any, Any], long_text: str, tmp_path: Path
 ) -> None:
-    texts = {"one.txt": long_text[:2500], "two.txt": f"Notes\n\n{FACT}\n\n{long_text[2500:4000]}", "three.txt": "The end."}
+    texts = {
+        "one.txt": long_text[:2500],
+        "two.txt": f"Notes\n\n{FACT}\n\n{long_text[2500:4000]}",
+        "three.txt": "The end.",
+    }
     for name, content in texts.items():
         (tmp_path / name).write_text(content, encoding="utf-8")
     context = Context.from_files(*smollm2, [tmp_path / name for name in texts], FLAT)
@@ -123,32 +130,44 @@ def test_a_short_text_needs_no_index(smollm2: tuple[Any, Any]) -> None:
 
 def test_a_base_model_is_asked_as_one_and_answers_in_a_line(gemma3: tuple[Any, Any], long_text: str) -> None:
     text = f"{long_text[:1500]}\n\n{FACT}\n\n{long_text[1500:3000]}"
-    answer = Context.from_text(*gemma3, text, RetrievalConfig(index="flat", sink=16, recent=64, segment=128)).ask(QUESTION, 24)
+    answer = Context.from_text(
+        *gemma3, text, RetrievalConfig(index="flat", sink=16, recent=64, segment=128)
+    ).ask(QUESTION, 24)
     assert "14 March 2031" in answer.text
     assert "\n" not in answer.text
     assert any(FACT in span.text for span in answer.evidence)
 
 
 @pytest.mark.parametrize("empty", ["", "  \n"])
-def test_nothing_to_read_and_nothing_asked_are_refused(smollm2: tuple[Any, Any], context: Context, empty: str) -> None:
+def test_nothing_to_read_and_nothing_asked_are_refused(
+    smollm2: tuple[Any, Any], context: Context, empty: str
+) -> None:
     with pytest.raises(SakuinError, match="is empty"):
         Context.from_text(*smollm2, empty)
     with pytest.raises(SakuinError, match="question is empty"):
         context.ask(empty)
 
 
-def test_a_text_longer_than_the_window_says_how_long_and_what_fits(smollm2: tuple[Any, Any], long_text: str) -> None:
-    with pytest.raises(SakuinError, match=r"is [\d,]+ tokens long and this model reads at most 8,192.*characters\) fit"):
+def test_a_text_longer_than_the_window_says_how_long_and_what_fits(
+    smollm2: tuple[Any, Any], long_text: str
+) -> None:
+    with pytest.raises(
+        SakuinError, match=r"is [\d,]+ tokens long and this model reads at most 8,192.*characters\) fit"
+    ):
         Context.from_text(*smollm2, long_text * 2)
 
 
-def test_a_question_that_does_not_fit_is_refused_and_the_context_goes_on(context: Context, long_text: str) -> None:
+def test_a_question_that_does_not_fit_is_refused_and_the_context_goes_on(
+    context: Context, long_text: str
+) -> None:
     with pytest.raises(SakuinError, match="document and question are"):
         context.ask(long_text)
     assert context.ask(QUESTION, max_new_tokens=4).text
 
 
-def test_an_append_that_does_not_fit_changes_nothing(smollm2: tuple[Any, Any], text: str, long_text: str) -> None:
+def test_an_append_that_does_not_fit_changes_nothing(
+    smollm2: tuple[Any, Any], text: str, long_text: str
+) -> None:
     context = Context.from_text(*smollm2, text, FLAT)
     before = context.ask(QUESTION, max_new_tokens=16)
     with pytest.raises(SakuinError, match="tokens long"):
@@ -162,7 +181,9 @@ def test_too_little_memory_is_said_before_the_work_starts(
 ) -> None:
     from sakuin import memory
 
-    monkeypatch.setattr(memory, "available", lambda: memory.Available(1000, "are left of this container's limit"))
+    monkeypatch.setattr(
+        memory, "available", lambda: memory.Available(1000, "are left of this container's limit")
+    )
     with pytest.raises(SakuinError, match=r"a context of [\d,]+ tokens needs about .* 0 MB are left"):
         Context.from_text(*smollm2, text)
 
@@ -170,13 +191,17 @@ def test_too_little_memory_is_said_before_the_work_starts(
 def test_a_model_loaded_for_another_attention_is_refused(smollm2: tuple[Any, Any]) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    other = LlamaForCausalLM(LlamaConfig(hidden_size=64, num_hidden_layers=1, num_attention_heads=2, vocab_size=100))
-    with pytest.raises(SakuinError, match="sakuin.load"):
+    other = LlamaForCausalLM(
+        LlamaConfig(hidden_size=64, num_hidden_layers=1, num_attention_heads=2, vocab_size=100)
+    )
+    with pytest.raises(SakuinError, match=r"sakuin\.load"):
         Context.from_text(other, smollm2[1], "text")
 
 
 def test_documents_are_given_as_text_too(smollm2: tuple[Any, Any]) -> None:
-    context = Context.from_documents(*smollm2, [Document("a", "The code is 4182."), Document("b", "Nothing here.")])
+    context = Context.from_documents(
+        *smollm2, [Document("a", "The code is 4182."), Document("b", "Nothing here.")]
+    )
     assert context.ask("What is the code?", max_new_tokens=16).evidence[0].file == "a"
 
 

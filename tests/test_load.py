@@ -1,4 +1,5 @@
-"""Loading: names, folders and GGUF files become models that attend through sakuin; what is none of them is said."""
+"""Loading: names, folders and GGUF files become models that attend through sakuin; what is none of them is
+said."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ def test_a_gguf_model_loads_dequantized_and_attends_through_sakuin(smollm2: tupl
 
 
 def test_the_chat_template_of_a_gguf_file_is_kept(smollm2: tuple[Any, Any]) -> None:
-    text = smollm2[1].apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True)
+    text = smollm2[1].apply_chat_template(
+        [{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True
+    )
     assert text.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
 
 
@@ -36,7 +39,10 @@ def test_a_gguf_tokenizer_is_the_same_when_it_comes_from_the_cache_folder(
     first, second = models.describe(path), models.describe(path)
     assert len(list((tmp_path / "gguf").iterdir())) == 1
     message = [{"role": "user", "content": long_text[:2000]}]
-    for render in (lambda t: t(long_text[:20000]).input_ids, lambda t: t.apply_chat_template(message)["input_ids"]):
+    for render in (
+        lambda t: t(long_text[:20000]).input_ids,
+        lambda t: t.apply_chat_template(message)["input_ids"],
+    ):
         assert render(first.tokenizer) == render(second.tokenizer)
     keys = ("hidden_size", "num_hidden_layers", "head_dim", "rope_parameters", "eos_token_id", "rms_norm_eps")
     assert [getattr(first.config, key) for key in keys] == [getattr(second.config, key) for key in keys]
@@ -44,7 +50,11 @@ def test_a_gguf_tokenizer_is_the_same_when_it_comes_from_the_cache_folder(
 
 def test_a_local_folder_loads(tmp_path: Path, smollm2: tuple[Any, Any]) -> None:
     config = LlamaConfig(
-        hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, vocab_size=len(smollm2[1])
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        vocab_size=len(smollm2[1]),
     )
     LlamaForCausalLM(config).save_pretrained(tmp_path)
     smollm2[1].save_pretrained(tmp_path)
@@ -93,7 +103,9 @@ def test_a_model_that_is_not_there_is_named(name: str, said: str) -> None:
     assert said in str(error.value)
 
 
-def test_a_known_name_that_is_not_fetched_yet_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_known_name_that_is_not_fetched_yet_says_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SAKUIN_CACHE", str(tmp_path))
     with pytest.raises(SakuinError, match="`sakuin models get smollm2`"):
         models.describe("smollm2")
@@ -103,7 +115,7 @@ def test_a_folder_without_a_model_and_a_file_that_is_none_are_refused(tmp_path: 
     with pytest.raises(SakuinError, match=r"holds no config\.json"):
         models.describe(tmp_path)
     (tmp_path / "a.bin").write_bytes(b"abc")
-    with pytest.raises(SakuinError, match="not a .gguf file"):
+    with pytest.raises(SakuinError, match=r"not a \.gguf file"):
         models.describe(tmp_path / "a.bin")
     (tmp_path / "a.gguf").write_bytes(b"abc")
     with pytest.raises(SakuinError, match="not a GGUF file"):
@@ -113,7 +125,7 @@ def test_a_folder_without_a_model_and_a_file_that_is_none_are_refused(tmp_path: 
 def test_a_torn_gguf_file_is_said_to_be_unreadable(tmp_path: Path) -> None:
     with zoo.get("smollm2").open("rb") as whole, (tmp_path / "torn.gguf").open("wb") as torn:
         torn.write(whole.read(100_000))
-    with pytest.raises(SakuinError, match="cannot read .*torn.gguf"):
+    with pytest.raises(SakuinError, match=r"cannot read .*torn\.gguf"):
         models.describe(tmp_path / "torn.gguf")
 
 

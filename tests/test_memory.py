@@ -14,7 +14,12 @@ from sakuin.memory import Available, available, check, count_weights, estimate, 
 
 GIB = 1 << 30
 LLAMA = LlamaConfig(
-    hidden_size=512, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=2, vocab_size=1000
+    hidden_size=512,
+    intermediate_size=1024,
+    num_hidden_layers=4,
+    num_attention_heads=8,
+    num_key_value_heads=2,
+    vocab_size=1000,
 )
 
 

@@ -1,8 +1,9 @@
 """A context: documents prefilled once, asked many times.
 
-`Context` holds the cache of a prefilled text, where each token lies in the text, and how this model is asked. `ask` works on a fork of
-the cache, so that a question leaves nothing behind. How prompts are put together is in `sakuin.prompt`, the decode loop in
-`sakuin.decoding`, passages in `sakuin.evidence`. Called by users and by the command line.
+`Context` holds the cache of a prefilled text, where each token lies in the text, and how this model is asked.
+`ask` works on a fork of the cache, so that a question leaves nothing behind. How prompts are put together is
+in `sakuin.prompt`, the decode loop in `sakuin.decoding`, passages in `sakuin.evidence`. Called by users and
+by the command line.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ Progress = Callable[[int, int, str], None]
 class Answer:
     """What the model said, and what it took.
 
-    evidence : the passages that the answer attended to, most attended first; empty with full attention, which does not tell.
+    evidence : the passages that the answer attended to, most attended first; empty with full attention, which
+        does not tell.
     tokens, new_tokens : tokens of the whole prompt and of the answer.
     prefill_s, decode_s : seconds for the question (the document was prefilled before) and for the answer.
     decode_ms_per_token : mean time of a decode step.
@@ -59,7 +61,8 @@ class Answer:
 class Context:
     """Documents that a model has read. Made by `from_text`, `from_files` or `from_documents`.
 
-    tokens : of the context. prefill_s, index_s : seconds that reading took, and of them and beside them, sealing the index.
+    tokens : of the context. prefill_s, index_s : seconds that reading took, and of them and beside them,
+        sealing the index.
     """
 
     def __init__(
@@ -81,7 +84,7 @@ class Context:
         self._tokens = Encoded([], [], [])
         self._done = 0
 
-    # -- making one ----------------------------------------------------------------------------------------------------------
+    # -- making one ------------------------------------------------------------------------------------------
 
     @classmethod
     def from_text(
@@ -95,10 +98,12 @@ class Context:
         """Prefill `text`.
 
         model, tokenizer : as `sakuin.load` returns them.
-        config : settings of the retrieval; `"full"` is full attention with transformers' own cache, to compare with.
+        config : settings of the retrieval; `"full"` is full attention with transformers' own cache, to
+            compare with.
         progress : called with tokens done, tokens in all and the phase, "prefill" or "index".
 
-        Raises `SakuinError` where the text is empty, longer than the model's window, or takes more memory than there is.
+        Raises `SakuinError` where the text is empty, longer than the model's window, or takes more memory
+        than there is.
         """
         return cls.from_documents(model, tokenizer, [Document("", text)], config, progress)
 
@@ -153,7 +158,7 @@ class Context:
             self._body = self._body[: len(self._body) - len(text)]
             raise
 
-    # -- asking --------------------------------------------------------------------------------------------------------------
+    # -- asking ----------------------------------------------------------------------------------------------
 
     def ask(
         self,
@@ -167,7 +172,8 @@ class Context:
         """Answer a question of the context, which stays as it is.
 
         stream : is given the answer piece by piece.
-        temperature, top_p, seed : 0 takes the likeliest token each time (the default); above, tokens are drawn.
+        temperature, top_p, seed : 0 takes the likeliest token each time (the default); above, tokens are
+            drawn.
 
         Raises `SakuinError` where the question is empty or does not fit into the model's window.
         """
@@ -218,7 +224,7 @@ class Context:
         held = [t for layer in self.cache.layers for t in (layer.keys, layer.values) if t is not None]
         return {"device": sum(t.nbytes for t in held), "host": 0}
 
-    # -- inside --------------------------------------------------------------------------------------------------------------
+    # -- inside ----------------------------------------------------------------------------------------------
 
     @property
     def _at(self) -> int:
@@ -262,8 +268,8 @@ class Context:
             return total + (1 << 30)
         if total >= window:
             raise SakuinError(
-                f"document and question are {total:,} tokens long and this model reads at most {window:,}; ask a shorter question "
-                "or shorten the document."
+                f"document and question are {total:,} tokens long and this model reads at most {window:,}; "
+                "ask a shorter question or shorten the document."
             )
         return window - total
 
@@ -273,7 +279,8 @@ class Context:
     def _fork(self) -> Any:
         if self.config is not None:
             return self.cache.fork()
-        # transformers' layers never write into the tensors that they hold, so copies of the layers are enough.
+        # transformers' layers never write into the tensors that they hold, so copies of the layers are
+        # enough.
         other = copy.copy(self.cache)
         other.layers = [copy.copy(layer) for layer in self.cache.layers]
         return other
@@ -343,7 +350,8 @@ class _Said:
         if newline and self._one_line:
             self.text = line
             return True
-        # Half a character waits for its other half, and blanks at the end wait: if the answer ends there, they are no part of it.
+        # Half a character waits for its other half, and blanks at the end wait: if the answer ends there,
+        # they are no part of it.
         if not self.text.endswith("\N{REPLACEMENT CHARACTER}"):
             self.finish()
         return False
@@ -363,9 +371,9 @@ def check_length(config: Any, tokens: int, characters: int) -> None:
         return
     share = max(window - _FOR_QUESTION, 0) / tokens
     raise SakuinError(
-        f"the document is {tokens:,} tokens long and this model reads at most {window:,}, question and answer "
-        f"included; about the first {share:.0%} of it ({int(share * characters):,} characters) fit: shorten it, or "
-        "take a model with a longer window."
+        f"the document is {tokens:,} tokens long and this model reads at most {window:,}, question and "
+        f"answer included; about the first {share:.0%} of it ({int(share * characters):,} characters) fit: "
+        "shorten it, or take a model with a longer window."
     )
 
 

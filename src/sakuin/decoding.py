@@ -1,7 +1,7 @@
 """Running a model over a cache: prefill in chunks, and one token after another.
 
-transformers' `generate` wants the whole prompt each time and cannot be asked for progress; this loop continues from a cache that
-holds a document. Called by `sakuin.context` only.
+transformers' `generate` wants the whole prompt each time and cannot be asked for progress; this loop
+continues from a cache that holds a document. Called by `sakuin.context` only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ CHUNK = 2048
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen: the likeliest at `temperature` 0, else drawn from the most likely `top_p` of the mass."""
+    """How the next token is chosen: the likeliest at `temperature` 0, else drawn from the most likely `top_p`
+    of the mass."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -73,7 +74,8 @@ class Runner:
                 progress(done)
 
     def tokens(self, first: int, most: int, sampling: Sampling, seconds: list[float]) -> Iterator[int]:
-        """Up to `most` tokens after `first`, the prompt's last; the time of each forward pass is appended to `seconds`."""
+        """Up to `most` tokens after `first`, the prompt's last; the time of each forward pass is appended to
+        `seconds`."""
         choose, last = sampling.chooser(), first
         for _ in range(most):
             start = time.perf_counter()

@@ -28,7 +28,8 @@ _OPENMP = re.compile(r"/(lib(?:gomp|iomp5|omp)[^/]*\.so[^/]*)$")
 def examine(model: str | None = None) -> dict[str, Any]:
     """Everything that `sakuin doctor` shows.
 
-    model : a name or path as for `sakuin.load`; adds how many tokens fit with each index, and the model's window.
+    model : a name or path as for `sakuin.load`; adds how many tokens fit with each index, and the model's
+        window.
 
     Sizes are in bytes.
     """
@@ -60,7 +61,8 @@ def examine(model: str | None = None) -> dict[str, Any]:
 
 
 def openmp_runtimes() -> list[str]:
-    """File names of the OpenMP runtimes that are mapped into this process; more than one fight over the cores."""
+    """File names of the OpenMP runtimes that are mapped into this process; more than one fight over the
+    cores."""
     found = set()
     for line in Path("/proc/self/maps").read_text().splitlines():
         if match := _OPENMP.search(line):

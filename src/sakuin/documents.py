@@ -1,7 +1,8 @@
 """Reading documents: files or standard input, decoded, refused in words where they are no text.
 
-A `Document` is a name and its text. Offsets of evidence count characters of this text, exactly as decoded: line ends are not
-translated; only a byte order mark at the start is taken off. What a model makes of the text is the business of `sakuin.context`.
+A `Document` is a name and its text. Offsets of evidence count characters of this text, exactly as decoded:
+line ends are not translated; only a byte order mark at the start is taken off. What a model makes of the text
+is the business of `sakuin.context`.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ class Document:
 def read(path: str | os.PathLike[str], encoding: str = "utf-8") -> Document:
     """The document in a file; `-` is standard input.
 
-    Raises `SakuinError` where the file is missing, unreadable, empty, binary or in another encoding, which it then guesses.
+    Raises `SakuinError` where the file is missing, unreadable, empty, binary or in another encoding, which it
+    then guesses.
     """
     name = os.fspath(path)
     if name == "-":
@@ -93,7 +95,8 @@ def decode(data: bytes, name: str, encoding: str = "utf-8") -> str:
         text = data.decode(encoding)
     except LookupError:
         raise SakuinError(
-            f"there is no text encoding named {encoding!r}; usual ones are utf-8, cp932, euc_jp, utf-16 and cp1252."
+            f"there is no text encoding named {encoding!r}; usual ones are utf-8, cp932, euc_jp, utf-16 and "
+            "cp1252."
         ) from None
     except UnicodeError as error:
         raise SakuinError(_not_in(data, name, encoding, error)) from None
@@ -174,7 +177,8 @@ def _decoded(sample: bytes, name: str) -> str | None:
 def _japanese(sample: bytes, name: str) -> float:
     """How much `sample` looks like Japanese if it is in the encoding `name`, 0 to 1.
 
-    Text in the wrong one of the two encodings comes out as half-width kana and rare signs, and Western text has no kana.
+    Text in the wrong one of the two encodings comes out as half-width kana and rare signs, and Western text
+    has no kana.
     """
     text = _decoded(sample, name)
     foreign = [char for char in text or "" if char > "\x7f"]

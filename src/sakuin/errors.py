@@ -1,7 +1,7 @@
 """The error that a user can do something about: one sentence that names the value and the remedy.
 
-Raised where a bad file, model, setting or machine enters; the command line prints it and exits with code 2. It is a `ValueError`,
-so that callers who know nothing of sakuin catch it too.
+Raised where a bad file, model, setting or machine enters; the command line prints it and exits with code 2.
+It is a `ValueError`, so that callers who know nothing of sakuin catch it too.
 """
 
 from __future__ import annotations

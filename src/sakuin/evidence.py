@@ -1,8 +1,8 @@
 """Where an answer came from: passages of the document that its tokens attended to.
 
 While an answer is decoded, the cache adds up the attention that each token of the context received, but only
-where a head put more than `ABOVE` of its attention on that one token. Most attention is spread over thousands of
-tokens and says nothing; the heads that look something up put it on a few. `passages` joins these tokens to
+where a head put more than `ABOVE` of its attention on that one token. Most attention is spread over thousands
+of tokens and says nothing; the heads that look something up put it on a few. `passages` joins these tokens to
 sentences. Called by `sakuin.context`.
 """
 
@@ -56,8 +56,8 @@ def passages(
 ) -> list[tuple[int, int, float]]:
     """Start, end and weight of the passages that received attention, the most attended first.
 
-    mass : `(n_kv_heads, n)`, attention above `ABOVE` of the n tokens that begin and end in `text` at `starts` and
-        `ends`.
+    mass : `(n_kv_heads, n)`, attention above `ABOVE` of the n tokens that begin and end in `text` at `starts`
+        and `ends`.
     places : where in `text` each of its documents begins; no passage reaches from one into the next.
     """
     scores = mass.sum(0).tolist()
@@ -73,9 +73,9 @@ def passages(
             found.append([start, end, score])
     total = sum(score for _, _, score in found)
     widened: list[tuple[int, int, float]] = []
-    for start, end, score in found:
-        low, high = _document(int(start), text, places)
-        start, end = _to_sentences(int(start), int(end), text, low, high)
+    for first, last, score in found:
+        low, high = _document(int(first), text, places)
+        start, end = _to_sentences(int(first), int(last), text, low, high)
         if widened and start < widened[-1][1]:  # both were widened into the same sentence
             before = widened.pop()
             start, score = before[0], score + before[2] * total

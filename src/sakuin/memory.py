@@ -1,7 +1,9 @@
-"""How much memory there is, and how much a context will take: stated before the work starts, not found out by being killed.
+"""How much memory there is, and how much a context will take: stated before the work starts, not found out by
+being killed.
 
-Limits of containers (cgroups, both versions) and of the process count, not only the machine's memory. The estimate needs the
-model's configuration and a number of tokens, nothing loaded. Called by `sakuin.context`, `sakuin.doctor` and the command line.
+Limits of containers (cgroups, both versions) and of the process count, not only the machine's memory. The
+estimate needs the model's configuration and a number of tokens, nothing loaded. Called by `sakuin.context`,
+`sakuin.doctor` and the command line.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ _NO_LIMIT = 1 << 60
 _KV_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 _VALUE_BITS = 4.0
 _SUMMARY_BITS = 1.0
-"""Bits per dimension of a token's code for its value, and its share of a segment's basis and value summaries."""
+"""Bits per dimension of a token's code for its value, and its share of a segment's basis and value
+summaries."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Available:
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that a context takes: the model's weights, keys and values, their index, and what a chunk of prefill works with."""
+    """Bytes that a context takes: the model's weights, keys and values, their index, and what a chunk of
+    prefill works with."""
 
     weights: int
     kv: int
@@ -48,7 +52,8 @@ class Need:
 
 
 def available(proc: Path = Path("/proc"), cgroups: Path = _CGROUPS, limits: bool = True) -> Available:
-    """The least of: the machine's available memory, what each cgroup above this process leaves, what the process's limits leave."""
+    """The least of: the machine's available memory, what each cgroup above this process leaves, what the
+    process's limits leave."""
     bounds = [Available(_meminfo(proc / "meminfo"), "of this machine's memory are free")]
     for limit, used in _cgroup_limits(proc / "self/cgroup", cgroups):
         bounds.append(Available(max(limit - used, 0), f"are left of this container's limit of {gb(limit)}"))
@@ -80,14 +85,18 @@ def estimate(
     """What a context of `n_tokens` takes.
 
     retrieval : the settings of its cache; None is full attention with the ordinary cache.
-    weights : bytes of the model's weights still to be loaded (0 where they are loaded); counted from `config` where None.
+    weights : bytes of the model's weights still to be loaded (0 where they are loaded); counted from `config`
+        where None.
     """
     text = config.get_text_config()
     size = dtype.itemsize
     shape = _Shape.of(text)
     stored = size if retrieval is None else _KV_BYTES.get(retrieval.kv_dtype, size)
     per_layer = shape.kv_heads * shape.head_dim
-    kv = shape.full_layers * n_tokens * stored + shape.sliding_layers * min(n_tokens, shape.sliding_window) * size
+    kv = (
+        shape.full_layers * n_tokens * stored
+        + shape.sliding_layers * min(n_tokens, shape.sliding_window) * size
+    )
     if retrieval is not None:
         # Tokens that are not sealed yet lie in buffers with room to grow.
         waiting = retrieval.sink + 2 * (retrieval.recent + retrieval.segment_tokens(shape.head_dim))
@@ -108,7 +117,8 @@ def estimate(
 
 
 def check(need: Need, what: str, have: Available | None = None) -> None:
-    """Raise `SakuinError` where `need` is more than there is; `what` names the work ("a context of 7,412 tokens")."""
+    """Raise `SakuinError` where `need` is more than there is; `what` names the work ("a context of 7,412
+    tokens")."""
     have = have or available()
     if need.total <= have.bytes:
         return
@@ -122,15 +132,16 @@ def check(need: Need, what: str, have: Available | None = None) -> None:
         if size
     ]
     raise SakuinError(
-        f"{what} needs about {gb(need.total)} of memory ({', '.join(parts)}), and {gb(have.bytes)} {have.bound}; "
-        "take a smaller model or document, or give it more memory."
+        f"{what} needs about {gb(need.total)} of memory ({', '.join(parts)}), and {gb(have.bytes)} "
+        f"{have.bound}; take a smaller model or document, or give it more memory."
     )
 
 
 def tokens_that_fit(
     config: PreTrainedConfig, dtype: torch.dtype, retrieval: RetrievalConfig | None, have: int
 ) -> int:
-    """The longest context, in tokens, that takes at most `have` bytes with its model; the model's window is not considered."""
+    """The longest context, in tokens, that takes at most `have` bytes with its model; the model's window is
+    not considered."""
     weights = count_weights(config) * dtype.itemsize
     low, high = 0, 1 << 30
     while low < high:
@@ -145,7 +156,7 @@ def tokens_that_fit(
 def count_weights(config: PreTrainedConfig) -> int:
     """Parameters of the model that `config` describes, tied ones once; nothing is allocated."""
     with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(config)
+        model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -204,7 +215,8 @@ def _status(path: Path, field: str) -> int:
 
 
 def _cgroup_limits(own: Path, root: Path) -> list[tuple[int, int]]:
-    """`(limit, used)` of each cgroup from this process's up to the root; used leaves out file pages that can be dropped."""
+    """`(limit, used)` of each cgroup from this process's up to the root; used leaves out file pages that can
+    be dropped."""
     found: list[tuple[int, int]] = []
     try:
         lines = own.read_text().splitlines()

@@ -1,8 +1,8 @@
 """From a name to a model: names that sakuin knows, local folders, hub ids and `.gguf` files.
 
-`load` gives a model that attends through sakuin, and its tokenizer. `describe` gives the configuration and the tokenizer alone,
-which is cheap, so that a document can be measured against the model's window and the machine's memory before the weights are
-read. Fetching files is the business of `sakuin.zoo`.
+`load` gives a model that attends through sakuin, and its tokenizer. `describe` gives the configuration and
+the tokenizer alone, which is cheap, so that a document can be measured against the model's window and the
+machine's memory before the weights are read. Fetching files is the business of `sakuin.zoo`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class Description:
 
 
 def window(config: PreTrainedConfig) -> int | None:
-    """The longest context in tokens that a model of this configuration was made for, or None where it does not say."""
+    """The longest context in tokens that a model of this configuration was made for, or None where it does
+    not say."""
     length = getattr(config.get_text_config(), "max_position_embeddings", None)
     return int(length) if length else None
 
@@ -111,8 +112,8 @@ def describe(name_or_path: str | os.PathLike[str]) -> Description:
             raise _not_there(source, error) from error
     if not getattr(tokenizer, "is_fast", False):
         raise SakuinError(
-            f"the tokenizer of {source.name} is a slow one, which does not tell where in the text a token lies; "
-            "use a model that has a tokenizer.json."
+            f"the tokenizer of {source.name} is a slow one, which does not tell where in the text a token "
+            "lies; use a model that has a tokenizer.json."
         )
     return Description(source, config, tokenizer)
 
@@ -124,9 +125,11 @@ def load(
 ) -> tuple[Any, Any]:
     """A model that attends through sakuin, and its tokenizer.
 
-    name_or_path : a name of `sakuin models list`, a local folder, a `.gguf` file, a hub id, or what `describe` returned.
-    dtype : of the weights. `"auto"` is bf16 on a GPU and on CPUs that multiply bf16 fast, else fp32 (transformers' own "auto"
-        is whatever the file holds); or `"fp32"`, `"bf16"`, `"fp16"`, or a torch dtype.
+    name_or_path : a name of `sakuin models list`, a local folder, a `.gguf` file, a hub id, or what
+        `describe` returned.
+    dtype : of the weights. `"auto"` is bf16 on a GPU and on CPUs that multiply bf16 fast, else fp32
+        (transformers' own "auto" is whatever the file holds); or `"fp32"`, `"bf16"`, `"fp16"`, or a torch
+        dtype.
     device : `"auto"` is the first GPU where torch sees one, else the CPU.
 
     Raises `SakuinError` where the model is not there or cannot be read.
@@ -179,19 +182,22 @@ def cache_keyword(model: Any) -> str:
 def _describe_gguf(source: Source) -> tuple[PreTrainedConfig, Any]:
     """Configuration and tokenizer of a GGUF file.
 
-    Reading them takes transformers ten seconds and more (each of 262,144 words is a Python object of its own), so both are kept
-    in the cache folder in transformers' ordinary form, under a name that changes with the file.
+    Reading them takes transformers ten seconds and more (each of 262,144 words is a Python object of its
+    own), so both are kept in the cache folder in transformers' ordinary form, under a name that changes with
+    the file.
     """
     if missing := [name for name in ("accelerate", "gguf") if find_spec(name) is None]:
         raise SakuinError(
-            f"reading {source.gguf} needs the package {' and '.join(missing)}; `pip install 'sakuin[gguf]'` brings what is missing."
+            f"reading {source.gguf} needs the package {' and '.join(missing)}; `pip install 'sakuin[gguf]'` "
+            "brings what is missing."
         )
     path = source.gguf_path
     assert path is not None
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise SakuinError(
-                f"{path} is not a GGUF file (it does not begin with the letters GGUF); check the path, or fetch it again."
+                f"{path} is not a GGUF file (it does not begin with the letters GGUF); check the path, or "
+                "fetch it again."
             )
     stat = path.stat()
     state = json.dumps([str(path.resolve()), stat.st_size, stat.st_mtime_ns, transformers.__version__])
@@ -208,7 +214,8 @@ def _describe_gguf(source: Source) -> tuple[PreTrainedConfig, Any]:
 
 
 def _keep(folder: Path, config: PreTrainedConfig, tokenizer: Any) -> None:
-    """Write both under `folder`, all or nothing; a cache folder that cannot be written costs time at the next call, no more."""
+    """Write both under `folder`, all or nothing; a cache folder that cannot be written costs time at the next
+    call, no more."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
@@ -228,8 +235,8 @@ def _not_there(source: Source, error: Exception) -> SakuinError:
     if Path(source.place).is_dir():
         return SakuinError(f"the model in {source.name} cannot be read: {_first_line(error)}.")
     return SakuinError(
-        f"there is no model {source.name!r}: it is not one of {_names()}, no folder or .gguf file of that name is here, and "
-        "the model hub did not give it (check the spelling and the network)."
+        f"there is no model {source.name!r}: it is not one of {_names()}, no folder or .gguf file of that "
+        "name is here, and the model hub did not give it (check the spelling and the network)."
     )
 
 

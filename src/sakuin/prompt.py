@@ -1,9 +1,10 @@
-"""From a document and a question to tokens: the chat template cut in two, so that the document is prefilled once.
+"""From a document and a question to tokens: the chat template cut in two, so that the document is prefilled
+once.
 
-A prompt is head + document + separator + question + tail. Head and tail come from the model's chat template, rendered with
-placeholders; a model without one is asked as a base model: `Question: …` and `Answer:` after the document, the answer ending
-with its line. Text of the user never becomes a special token, whatever is written in it. Running the model is the business of
-`sakuin.context`.
+A prompt is head + document + separator + question + tail. Head and tail come from the model's chat template,
+rendered with placeholders; a model without one is asked as a base model: `Question: …` and `Answer:` after
+the document, the answer ending with its line. Text of the user never becomes a special token, whatever is
+written in it. Running the model is the business of `sakuin.context`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from sakuin.errors import SakuinError
 _DOCUMENT, _QUESTION = "SAKUINPLACEOFDOCUMENT", "SAKUINPLACEOFQUESTION"
 _SEPARATOR = "\n\n"
 _HELD_BACK = 64
-"""Among so many last tokens of a document a place is sought where what follows cannot change the tokens before."""
+"""Among so many last tokens of a document a place is sought where what follows cannot change the tokens
+before."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Encoded:
 class Prompt:
     """How documents and questions are put to one model.
 
-    head : tokens before the document. before, after : the text around the question. one_line : the answer ends with its line.
+    head : tokens before the document. before, after : the text around the question. one_line : the answer
+        ends with its line.
     """
 
     tokenizer: Any
@@ -68,7 +71,8 @@ class Prompt:
         return cls(tokenizer, _special(tokenizer, head), before, after, one_line=False)
 
     def encode(self, text: str) -> Encoded:
-        """Tokens of a piece of the user's text; words in it that look like special tokens are not made into them."""
+        """Tokens of a piece of the user's text; words in it that look like special tokens are not made into
+        them."""
         made = self.tokenizer(
             text,
             add_special_tokens=False,
@@ -80,7 +84,8 @@ class Prompt:
         return Encoded(list(made.input_ids), [start for start, _ in offsets], [end for _, end in offsets])
 
     def question(self, rest: str, question: str) -> Encoded:
-        """Tokens of what follows the prefilled part: the document's `rest`, the question and the template's end.
+        """Tokens of what follows the prefilled part: the document's `rest`, the question and the template's
+        end.
 
         Offsets count from the start of `rest`; tokens that lie in `rest` alone end at `len(rest)` or before.
         """
@@ -93,7 +98,8 @@ class Prompt:
 
 
 def stable_length(text: str, encoded: Encoded) -> int:
-    """How many first tokens of `encoded` stay the same when more text follows: up to the last word that begins after a blank."""
+    """How many first tokens of `encoded` stay the same when more text follows: up to the last word that
+    begins after a blank."""
     n = len(encoded.ids)
     for keep in range(n - 1, max(n - _HELD_BACK, 0), -1):
         start = encoded.starts[keep]

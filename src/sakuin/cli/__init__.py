@@ -1,8 +1,8 @@
 """The command line: thin, one file per group of commands.
 
-Every command is a call that anyone can make from Python; what is here reads arguments, shows progress and prints. Heavy modules
-are imported inside the commands, so that `--help` and `--version` answer at once. `errors` turns what goes wrong into one
-sentence and an exit code.
+Every command is a call that anyone can make from Python; what is here reads arguments, shows progress and
+prints. Heavy modules are imported inside the commands, so that `--help` and `--version` answer at once.
+`errors` turns what goes wrong into one sentence and an exit code.
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from sakuin import RetrievalConfig
     from sakuin.context import Answer, Context, Progress
 
+_PHASES = {"prefill": "reading", "index": "building the index"}
+
 _SHOWN = 8
 """Passages printed for a person; `--json` has all."""
 
@@ -36,28 +38,37 @@ def ask(
         ),
     ],
     model: Annotated[
-        str, typer.Option(metavar="MODEL", help="A name of `sakuin models list`, a folder, a .gguf file or a hub id.")
+        str,
+        typer.Option(
+            metavar="MODEL", help="A name of `sakuin models list`, a folder, a .gguf file or a hub id."
+        ),
     ] = "smollm2",
     index: Annotated[
         str | None,
         typer.Option(
             metavar="sketch|flat|full",
-            help="How old tokens are found: sketch (the default), flat (all of them, exactly), or full attention without sakuin.",
+            help="How old tokens are found: sketch (the default), flat (all, exactly), or full attention.",
         ),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(metavar="fast|balanced|faithful|exact", help="Settings by what they are for.")
+        str | None,
+        typer.Option(metavar="fast|balanced|faithful|exact", help="Settings by what they are for."),
     ] = None,
     tolerance: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Above 1 is coarser and faster, below 1 finer and slower, 0 is exact."),
+        typer.Option(
+            metavar="X", help="Above 1 is coarser and faster, below 1 finer and slower, 0 is exact."
+        ),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(metavar="N", help="Most tokens of the answer.")] = 256,
     encoding: Annotated[
         str, typer.Option(metavar="NAME", help="Encoding of the files: utf-8, cp932, shift_jis, …")
     ] = "utf-8",
     dtype: Annotated[
-        str, typer.Option(metavar="auto|fp32|bf16|fp16", help="Of the model's weights; auto is what is fast here.")
+        str,
+        typer.Option(
+            metavar="auto|fp32|bf16|fp16", help="Of the model's weights; auto is what is fast here."
+        ),
     ] = "auto",
     json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
@@ -70,7 +81,9 @@ def ask(
         config = _settings(index, preset, tolerance)
         if max_new_tokens < 1:
             raise SakuinError(f"--max-new-tokens must be at least 1, got {max_new_tokens}.")
-        context, answer = _answer(paths, question, model, config, max_new_tokens, encoding, dtype, stream=not json)
+        context, answer = _answer(
+            paths, question, model, config, max_new_tokens, encoding, dtype, stream=not json
+        )
         if json:
             print(json_.dumps(_object(context, answer, model), ensure_ascii=False))
         else:
@@ -82,7 +95,10 @@ def _split(words: list[str]) -> tuple[list[str], str]:
         raise SakuinError(f"give at least one file and then the question, got only {words[0]!r}.")
     *paths, question = words
     if Path(question).is_file():
-        raise SakuinError(f"the last word must be the question, and {question!r} is a file; put the question last, in quotes.")
+        raise SakuinError(
+            f"the last word must be the question, and {question!r} is a file; put the question last, in "
+            "quotes."
+        )
     if not question.strip():
         raise SakuinError("the question is empty; ask something.")
     if paths.count("-") > 1:
@@ -90,7 +106,9 @@ def _split(words: list[str]) -> tuple[list[str], str]:
     return paths, question
 
 
-def _settings(index: str | None, preset: str | None, tolerance: float | None) -> RetrievalConfig | Literal["full"]:
+def _settings(
+    index: str | None, preset: str | None, tolerance: float | None
+) -> RetrievalConfig | Literal["full"]:
     from sakuin import RetrievalConfig
 
     if index not in (None, "sketch", "flat", "full"):
@@ -103,7 +121,10 @@ def _settings(index: str | None, preset: str | None, tolerance: float | None) ->
     config = RetrievalConfig(**changes) if preset is None else RetrievalConfig.preset(preset, **changes)
     if index == "full":
         if preset is not None or tolerance is not None:
-            raise SakuinError("--index full is full attention, which --preset and --tolerance do not change; leave them out.")
+            raise SakuinError(
+                "--index full is full attention, which --preset and --tolerance do not change; leave them "
+                "out."
+            )
         return "full"
     return config
 
@@ -159,15 +180,13 @@ def _progress() -> Iterator[Progress]:
 class _Steps:
     """The progress of a context, as a bar: one task for each phase."""
 
-    _WORDS = {"prefill": "reading", "index": "building the index"}
-
     def __init__(self, shown: Bar) -> None:
         self._shown = shown
         self._tasks: dict[str, Any] = {}
 
     def __call__(self, done: int, total: int, phase: str) -> None:
         if phase not in self._tasks:
-            self._tasks[phase] = self._shown.add_task(self._WORDS[phase], total=total, speed="")
+            self._tasks[phase] = self._shown.add_task(_PHASES[phase], total=total, speed="")
         task = self._tasks[phase]
         speed = ""
         if phase == "prefill" and done and (elapsed := self._shown.tasks[task].elapsed):
@@ -208,7 +227,11 @@ def _print(context: Context, answer: Answer) -> None:
         table.add_column("weight", justify="right")
         table.add_column("text", overflow="fold")
         for span in answer.evidence[:_SHOWN]:
-            lines = f"{span.line_start}" if span.line_start == span.line_end else f"{span.line_start}-{span.line_end}"
+            lines = (
+                f"{span.line_start}"
+                if span.line_start == span.line_end
+                else f"{span.line_start}-{span.line_end}"
+            )
             table.add_row(f"{span.file}:{lines}", f"{span.weight:.0%}", " ".join(span.text.split()))
         console.print()
         console.print(table)
@@ -226,7 +249,11 @@ def _figures(context: Context, answer: Answer) -> Iterator[tuple[str, str]]:
         yield "index", f"{context.index_s:.1f} s, most of it beside the prefill"
         stats = answer.stats
         yield "coverage", f"{stats['coverage']:.1%} of the attention"
-        yield "touched", f"{gb(stats['touched_bytes'])} a token ({stats['touched_share']:.1%} of the offloaded keys and values)"
+        yield (
+            "touched",
+            f"{gb(stats['touched_bytes'])} a token ({stats['touched_share']:.1%} of the offloaded keys and "
+            "values)",
+        )
     held = context.kv_bytes()
     yield "keys and values", f"{gb(held['device'])} on the device, {gb(held['host'])} on the host"
 
@@ -235,6 +262,6 @@ def _quiet() -> None:
     """Progress bars and remarks of the libraries would run through ours."""
     from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]

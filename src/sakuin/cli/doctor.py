@@ -19,7 +19,8 @@ def doctor(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """Show CPU features, kernels, threads, memory, the dtype that `auto` means here, extras, and how long a context fits."""
+    """Show CPU features, kernels, threads, memory, the dtype that `auto` means here, extras, and how long a
+    context fits."""
     with told_in_a_sentence():
         from sakuin.doctor import examine
 

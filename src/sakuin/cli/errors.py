@@ -1,4 +1,5 @@
-"""What happens when a command cannot do its work: one sentence on standard error and exit code 2; 130 for Ctrl-C.
+"""What happens when a command cannot do its work: one sentence on standard error and exit code 2; 130 for
+Ctrl-C.
 
 Used around the body of every command.
 """
@@ -21,7 +22,8 @@ _PATIENCE = 0.7
 
 @contextmanager
 def told_in_a_sentence() -> Iterator[None]:
-    """Run a command's body: errors become a sentence and exit code 2, Ctrl-C becomes exit code 130 within a second.
+    """Run a command's body: errors become a sentence and exit code 2, Ctrl-C becomes exit code 130 within a
+    second.
 
     With `SAKUIN_TRACEBACK=1` the traceback is printed too.
     """
@@ -61,8 +63,8 @@ def _say(text: str) -> None:
 def _interrupted_promptly() -> Iterator[None]:
     """End the process a moment after Ctrl-C even if one long call into torch keeps Python from noticing it.
 
-    Python's own handler runs only between two of its instructions; the C handler writes to a pipe at once, and a thread that
-    waits on it gives the main thread its moment.
+    Python's own handler runs only between two of its instructions; the C handler writes to a pipe at once,
+    and a thread that waits on it gives the main thread its moment.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,5 @@
-"""How commands print: the consoles, the progress bar, tables of names and values. Nothing here knows of models."""
+"""How commands print: the consoles, the progress bar, tables of names and values. Nothing here knows of
+models."""
 
 from __future__ import annotations
 
