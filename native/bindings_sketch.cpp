@@ -203,7 +203,7 @@ Tensor read_mass(nb::handle mass, int64_t heads, int64_t n) {
 using Tuple5 = std::tuple<float, float, float, float, float>;
 
 nb::tuple attend(nb::handle q, const std::vector<const Sealed*>& segments, double scaling, int n_threads, const Tuple5& settings, nb::object static_lse,
-                 std::optional<double> softcap, nb::object mass, const std::string& isa) {
+                 std::optional<double> softcap, nb::object mass, bool trace, const std::string& isa) {
     Call c(q, segments, scaling, n_threads, softcap, settings, isa);
     if (!static_lse.is_none()) c.a.static_lse = read_f32(static_lse, "static_lse", {c.rows(), c.a.t}).f32();
     if (!mass.is_none()) {
@@ -212,11 +212,19 @@ nb::tuple attend(nb::handle q, const std::vector<const Sealed*>& segments, doubl
         c.a.mass_stride = m.stride[0];
     }
     const Results r(c);
+    nb::object tier, weight;
+    if (trace) {
+        tier = new_f32({c.a.heads, c.a.t, c.n_tokens});
+        weight = new_f32({c.a.heads, c.a.t, c.n_tokens});
+        c.a.trace_tier = read_f32(tier, "tier", {c.a.heads, c.a.t, c.n_tokens}).f32();
+        c.a.trace_weight = read_f32(weight, "weight", {c.a.heads, c.a.t, c.n_tokens}).f32();
+    }
     {
         const nb::gil_scoped_release release;
         attend_sketch(c.a);
     }
-    return r.tuple(c);
+    const nb::tuple results = r.tuple(c);
+    return trace ? nb::tuple(results + nb::make_tuple(tier, weight)) : results;
 }
 
 FlatSpan span_of(const Tensor& k, const Tensor& v) {
@@ -311,8 +319,8 @@ void bind_sketch(nb::module_& m) {
           nb::arg("values"), nb::arg("values_f32"), nb::arg("n_threads"),
           "Seal keys and values: fills the tensors of `fields` (all but mean and basis) and returns the segment.");
     m.def("sketch_attend", &attend, nb::arg("q"), nb::arg("segments"), nb::arg("scaling"), nb::arg("n_threads"), nb::arg("settings"),
-          nb::arg("static_lse") = nb::none(), nb::arg("softcap") = nb::none(), nb::arg("mass") = nb::none(), nb::arg("isa") = "",
-          "Attention over a chain of segments: (out, lse, coverage, exact, coded, touched_bytes). settings: rescore, coded, exact in units of\n"
+          nb::arg("static_lse") = nb::none(), nb::arg("softcap") = nb::none(), nb::arg("mass") = nb::none(), nb::arg("trace") = false, nb::arg("isa") = "",
+          "Attention over a chain of segments: (out, lse, coverage, exact, coded, touched_bytes), with trace also tier and weight. settings: rescore, coded, exact in units of\n"
           "1 / n; reach in standard deviations; cap as a share.");
     m.def("sketch_decode", &decode, nb::arg("q"), nb::arg("segments"), nb::arg("sink_keys"), nb::arg("sink_values"), nb::arg("recent_keys"),
           nb::arg("recent_values"), nb::arg("scaling"), nb::arg("n_threads"), nb::arg("settings"), nb::arg("s_aux") = nb::none(),

@@ -70,6 +70,9 @@ struct SketchAttend {
     float *exact_share, *coded_share;  // (heads, t)
     float* mass;                       // (heads, mass_stride), or null
     int64_t mass_stride;
+    // (heads, t, n) by position, or null: how each token entered (0 by its list, 1 the same after it was scored again, 2 from its
+    // value code, 3 exactly), and the group's mean share of the whole softmax by the token's best score.
+    float *trace_tier, *trace_weight;
     int64_t touched_bytes;             // out
 };
 

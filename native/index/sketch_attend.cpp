@@ -16,7 +16,7 @@ constexpr float nothing = -std::numeric_limits<float>::infinity();
 
 float log2_add(float a, float b) {
     const float most = std::max(a, b);
-    return most == nothing ? most : most + std::log2(std::exp2(a - most) + std::exp2(b - most));
+    return std::isinf(most) ? most : most + std::log2(std::exp2(a - most) + std::exp2(b - most));
 }
 
 float cap_of(float x, float cap) { return cap > 0.0f ? cap * std::tanh(x / cap) : x; }
@@ -25,6 +25,13 @@ template <class T>
 const T* of_head(const T* p, int64_t head, int64_t per_head) {
     return p + head * per_head;
 }
+
+// Keys of one precision with their weights (group, keys) relative to the index's estimated lse.
+struct Tier {
+    std::vector<uint32_t> index;
+    std::vector<float> weights;
+    void make_room(int64_t keys, size_t group) { weights.resize(std::max<size_t>(1, static_cast<size_t>(keys)) * group); }
+};
 
 // What a segment means to one KV head's query group at one step; lives from the scan to the end of the step.
 struct View {
@@ -39,6 +46,8 @@ struct View {
     int64_t found = 0;
 
     // Results of the last phase, relative to the lse of the head's index.
+    Tier exact_tier, coded_tier;
+    std::vector<float> traced;                // (group, n) where a trace is wanted
     std::vector<float> out, total, covered;  // (group, head_dim), (group,), (group,)
     int64_t exact = 0, coded = 0, touched = 0;
 
@@ -192,25 +201,20 @@ private:
         for (size_t s = 0; s < a_.segments.size(); ++s)
             for (int64_t i = 0; i < view(h, s).found; ++i) ++count[bin(view(h, s).reach[static_cast<size_t>(i)])];
         size_t bar = count.size() - 1;
-        for (int64_t kept = count[bar]; bar > 0 && kept + count[bar - 1] <= most; --bar) kept += count[bar - 1];
+        int64_t room = most - count[bar];  // what is left of the cap goes to the bin below the bar
+        for (; bar > 0 && count[bar - 1] <= room; --bar) room -= count[bar - 1];
         for (size_t s = 0; s < a_.segments.size(); ++s) {
             View& v = view(h, s);
             int64_t kept = 0;
-            for (int64_t i = 0; i < v.found; ++i)
-                if (bin(v.reach[static_cast<size_t>(i)]) >= bar)
-                    v.index[static_cast<size_t>(kept++)] = v.index[static_cast<size_t>(i)];
+            for (int64_t i = 0; i < v.found; ++i) {
+                const size_t b = bin(v.reach[static_cast<size_t>(i)]);
+                if (b >= bar || (b + 1 == bar && room-- > 0)) v.index[static_cast<size_t>(kept++)] = v.index[static_cast<size_t>(i)];
+            }
             v.found = kept;
         }
     }
 
     // --- phase 3: attend ---------------------------------------------------------------------------------------------------------
-    // Keys of one precision with their weights (group, capacity) relative to the index's lse.
-    struct Tier {
-        std::vector<uint32_t> index;
-        std::vector<float> weights;
-        void make_room(int64_t keys, size_t group) { weights.resize(std::max<size_t>(1, static_cast<size_t>(keys)) * group); }
-    };
-
     void attend(View& v) {
         const SketchSegment& s = *v.segment;
         const Head& head = heads_[static_cast<size_t>(v.head)];
@@ -239,7 +243,9 @@ private:
         for (size_t g = 0; g < groups(); ++g)
             for (size_t i = 0; i < width; ++i) mean[i] += fresh[g * width + i] * (share[g] / static_cast<float>(a_.group));
         const float coded_above = a_.coded / static_cast<float>(n_), exact_above = a_.exact / static_cast<float>(n_);
-        Tier exact, coded;
+        Tier &exact = v.exact_tier, &coded = v.coded_tier;
+        exact.index.clear();
+        coded.index.clear();
         std::vector<uint32_t> coded_at;
         for (size_t i = 0; i < width; ++i) {
             if (mean[i] > exact_above) {
@@ -287,9 +293,22 @@ private:
                            static_cast<int>(d_), coded.index.data(), v.coded, coded.weights.data(), v.coded, group(), v.out.data());
         k_.add_rows(of_head(s.list_mean, v.head, lists * d_), DType::bf16, static_cast<int>(d_), nullptr, lists, in_list.data(), lists, group(), v.out.data());
         v.touched += m * s.shape.code_bytes + (m > 0 ? d_ * 6 : 0) + v.coded * (s.shape.value_bytes() + 4) + v.exact * 2 * d_ * dtype_size(s.dtype);
-        if (a_.mass != nullptr) {
-            add_mass(v, exact, share);
-            add_mass(v, coded, share);
+        if (a_.trace_tier != nullptr) trace(v, fresh);
+    }
+
+    // Every key's weight by its best score, relative to the index's estimated lse.
+    void trace(View& v, const std::vector<float>& fresh) {
+        const size_t n = static_cast<size_t>(v.segment->n), m = static_cast<size_t>(v.found);
+        std::vector<uint32_t> all(n);
+        for (size_t i = 0; i < n; ++i) all[i] = static_cast<uint32_t>(i);
+        v.traced.resize(n * groups());
+        k_.gather_scores(map(v), all.data(), v.segment->n, v.segment->n, v.traced.data());
+        for (size_t g = 0; g < groups(); ++g) {
+            float* w = v.traced.data() + g * n;
+            k_.weights(w, v.segment->n, softcap(), heads_[static_cast<size_t>(v.head)].index_lse[g]);
+            for (size_t i = 0; i < m; ++i) w[v.index[i]] = fresh[g * m + i];
+            const Tier& exact = v.exact_tier;
+            for (size_t i = 0; i < exact.index.size(); ++i) w[exact.index[i]] = exact.weights[g * exact.index.size() + i];
         }
     }
 
@@ -318,11 +337,28 @@ private:
                      v.index.data(), m, m, group(), scores);
     }
 
+    // `share` (group,): what a weight is multiplied by to be a share of the whole softmax.
     void add_mass(const View& v, const Tier& tier, const std::vector<float>& share) {
         const int32_t* order = of_head(v.segment->order, v.head, v.segment->n);
         float* mass = a_.mass + v.head * a_.mass_stride + v.first;
         for (size_t i = 0; i < tier.index.size(); ++i)
             for (size_t g = 0; g < groups(); ++g) mass[order[tier.index[i]]] += tier.weights[g * tier.index.size() + i] * share[g];
+    }
+
+    void write_trace(const View& v, const std::vector<float>& share) {
+        const int32_t* order = of_head(v.segment->order, v.head, v.segment->n);
+        const size_t n = static_cast<size_t>(v.segment->n);
+        float* tier = a_.trace_tier + (v.head * a_.t + t_) * n_ + v.first;
+        float* weight = a_.trace_weight + (v.head * a_.t + t_) * n_ + v.first;
+        for (size_t i = 0; i < n; ++i) {
+            float sum = 0.0f;
+            for (size_t g = 0; g < groups(); ++g) sum += v.traced[g * n + i] * share[g];
+            weight[order[i]] = sum / static_cast<float>(a_.group);
+            tier[order[i]] = 0.0f;
+        }
+        for (size_t i = 0; i < static_cast<size_t>(v.found); ++i) tier[order[v.index[i]]] = 1.0f;
+        for (const uint32_t i : v.coded_tier.index) tier[order[i]] = 2.0f;
+        for (const uint32_t i : v.exact_tier.index) tier[order[i]] = 3.0f;
     }
 
     int64_t finish(int64_t h) {
@@ -335,6 +371,7 @@ private:
         }
         a_.exact_share[h * a_.t + t_] = static_cast<float>(exact) / static_cast<float>(n_);
         a_.coded_share[h * a_.t + t_] = static_cast<float>(coded) / static_cast<float>(n_);
+        std::vector<float> share(groups());
         for (size_t g = 0; g < groups(); ++g) {
             const int64_t row = (h * a_.group + static_cast<int64_t>(g)) * a_.t + t_;
             float* out = a_.out + row * d_;
@@ -349,7 +386,16 @@ private:
             for (int64_t j = 0; j < d_; ++j) out[j] /= total;
             const float lse = head.index_lse[g] + std::log2(total), beside = static_lse(h, static_cast<int64_t>(g)), all = log2_add(lse, beside);
             a_.lse[row] = lse * ln2;
-            a_.coverage[row] = covered / total * std::exp2(lse - all) + std::exp2(beside - all);
+            a_.coverage[row] = std::isinf(all) ? 1.0f : covered / total * std::exp2(lse - all) + std::exp2(beside - all);
+            share[g] = std::exp2(head.index_lse[g] - all);
+        }
+        for (size_t s = 0; s < a_.segments.size(); ++s) {
+            const View& v = view(h, s);
+            if (a_.mass != nullptr) {
+                add_mass(v, v.exact_tier, share);
+                add_mass(v, v.coded_tier, share);
+            }
+            if (a_.trace_tier != nullptr) write_trace(v, share);
         }
         return touched;
     }

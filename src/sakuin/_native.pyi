@@ -1,6 +1,7 @@
 """Types of the native core (native/bindings.cpp and bindings_*.cpp)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -54,8 +55,9 @@ def sketch_attend(
     static_lse: Tensor | None = None,
     softcap: float | None = None,
     mass: Tensor | None = None,
+    trace: bool = False,
     isa: str = "",
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, int]: ...
+) -> tuple[Any, ...]: ...  # out, lse, coverage, exact, coded, touched_bytes; with trace also tier, weight
 def sketch_decode(
     q: Tensor,
     segments: Sequence[SketchSegment],

@@ -37,16 +37,40 @@ class Stats:
         return self.touched_bytes / self.offloaded_bytes if self.offloaded_bytes else 0.0
 
 
+ESTIMATED, RESCORED, CODED, EXACT = range(4)
+"""How a token entered the attention: with its list's mean value by its sketch; the same, scored again from its code; from its
+value code; from its true key and value."""
+
+
+@dataclass
+class Trace:
+    """What one call of `attend(..., trace=True)` did with each token; tokens by their position in the index.
+
+    tier : uint8 `(n_kv_heads, t, n_tokens)`, one of `ESTIMATED`, `RESCORED`, `CODED`, `EXACT`.
+    weight : the token's share of the whole softmax (static part included) by its best score, mean over the query group,
+        fp32 `(n_kv_heads, t, n_tokens)`.
+    """
+
+    tier: Tensor
+    weight: Tensor
+
+    def ids(self, head: int, position: int, *tiers: int) -> Tensor:
+        """The tokens of some tiers for one KV head and query position, int64, in order."""
+        of = self.tier[head, position]
+        return torch.isin(of, torch.tensor(tiers, dtype=of.dtype)).nonzero()[:, 0]
+
+
 @dataclass
 class PartialAttention:
     """Attention over some of the tokens: `out` fp32 `(n_query_heads, t, head_dim)`, `lse` fp32 `(n_query_heads, t)`.
 
-    Where a query sees none of the tokens, `out` is 0 and `lse` is -inf.
+    Where a query sees none of the tokens, `out` is 0 and `lse` is -inf. `trace` is there where it was asked for.
     """
 
     out: Tensor
     lse: Tensor
     stats: Stats | None = None
+    trace: Trace | None = None
 
 
 def merge(parts: Sequence[PartialAttention]) -> PartialAttention:

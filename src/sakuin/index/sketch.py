@@ -15,7 +15,7 @@ from sakuin.config import RetrievalConfig, check_tolerance
 from sakuin.index.base import Index, Static, check_array, register
 from sakuin.index.checks import check_geometry, stored
 from sakuin.index.seal import Basis, QueryMoment, seal
-from sakuin.partial import PartialAttention, Stats
+from sakuin.partial import EXACT, PartialAttention, Stats, Trace
 
 _OWN_BASIS = 16
 """A segment of fewer than this many tokens per dimension uses its predecessor's basis."""
@@ -111,19 +111,28 @@ class SketchIndex(Index):
         softcap: float | None = None,
         tolerance: float | None = None,
         mass: Tensor | None = None,
+        trace: bool = False,
     ) -> PartialAttention:
+        """As `Index.attend`; `trace` also tells what became of each token (slower)."""
         self._check_query(q)
         tolerance = self.config.tolerance if tolerance is None else check_tolerance(tolerance)
         if not self._segments:
-            return PartialAttention(torch.zeros(q.shape), torch.full(q.shape[:2], -torch.inf), self._stats(q.shape[1]))
+            shape = (self.n_kv_heads, q.shape[1], 0)
+            nothing = Trace(torch.zeros(shape, dtype=torch.uint8), torch.zeros(shape)) if trace else None
+            lse = torch.full(q.shape[:2], -torch.inf)
+            return PartialAttention(torch.zeros(q.shape), lse, self._stats(q.shape[1]), nothing)
         if static_lse is not None:
             static_lse = static_lse.float().contiguous()
         if tolerance == 0:
-            return self._exact(q, None, scaling, softcap, static_lse, mass)
-        out, lse, coverage, exact, codes, touched = _native.sketch_attend(
-            q, self._segments, scaling, torch.get_num_threads(), self._settings(tolerance), static_lse, softcap, mass
+            part = self._exact(q, None, scaling, softcap, static_lse, mass)
+            if trace:
+                part.trace = self._exact_trace(q, scaling, softcap, static_lse)
+            return part
+        out, lse, coverage, exact, codes, touched, *traced = _native.sketch_attend(
+            q, self._segments, scaling, torch.get_num_threads(), self._settings(tolerance), static_lse, softcap, mass, trace
         )
-        return PartialAttention(out, lse, Stats(exact, codes, coverage, touched, self._offloaded_bytes(q.shape[1])))
+        stats = Stats(exact, codes, coverage, touched, self._offloaded_bytes(q.shape[1]))
+        return PartialAttention(out, lse, stats, Trace(traced[0].byte(), traced[1]) if trace else None)
 
     def decode(
         self, q: Tensor, static: Static, *, scaling: float, softcap: float | None = None, mass: Tensor | None = None
@@ -200,6 +209,18 @@ class SketchIndex(Index):
                 start += len(segment)
             mass += part
         return PartialAttention(out, lse, self._stats(q.shape[1]))
+
+    def _exact_trace(
+        self, q: Tensor, scaling: float, softcap: float | None, static_lse: Tensor | None
+    ) -> Trace:
+        shape = (self.n_kv_heads, q.shape[1], self.n_tokens)
+        weight = torch.zeros(shape)
+        for t in range(q.shape[1]):
+            mass = torch.zeros(self.n_kv_heads, self.n_tokens)
+            other = None if static_lse is None else static_lse[:, t : t + 1].contiguous()
+            self._exact(q[:, t : t + 1], None, scaling, softcap, other, mass)
+            weight[:, t] = mass / self.group_size
+        return Trace(torch.full(shape, EXACT, dtype=torch.uint8), weight)
 
     def _settings(self, tolerance: float) -> tuple[float, float, float, float, float]:
         c = self.config
