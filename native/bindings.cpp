@@ -4,8 +4,9 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <algorithm>
 #include <chrono>
+#include <stdexcept>
+#include <string>
 
 #include "kernels/dispatch.hpp"
 #include "parallel.hpp"
@@ -18,11 +19,17 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+void check_threads(int n_threads) {
+    if (n_threads < 1) throw std::invalid_argument("n_threads must be at least 1, got " + std::to_string(n_threads));
+}
+
 // Bytes a second of reading the memory of `x` once on n_threads threads.
 double read_rate(nb::handle x, int n_threads, const std::string& isa) {
     const Tensor t = read_tensor(x, "x", 1);
     const char* p = static_cast<const char*>(t.data);
     const int64_t bytes = t.shape[0] * dtype_size(t.dtype), piece = 1 << 18;
+    check_threads(n_threads);
+    if (bytes < piece) throw std::invalid_argument("x must hold at least " + std::to_string(piece) + " bytes, got " + std::to_string(bytes));
     const Kernels& k = kernels(isa);
     const nb::gil_scoped_release release;
     const auto start = std::chrono::steady_clock::now();
@@ -32,6 +39,7 @@ double read_rate(nb::handle x, int n_threads, const std::string& isa) {
 
 // Multiply-adds a second of fp32 numbers in registers on n_threads threads.
 double multiply_add_rate(int n_threads, const std::string& isa) {
+    check_threads(n_threads);
     const Kernels& k = kernels(isa);
     const int64_t rounds = 1 << 20;
     const nb::gil_scoped_release release;

@@ -94,6 +94,9 @@ Tensor read_tensor(nb::handle object, const char* name, int ndim) {
     const nb::object address = call(object, t.data_ptr);
     out.data = PyLong_AsVoidPtr(address.ptr());
     if (PyErr_Occurred() != nullptr) throw nb::python_error();
+    int64_t numbers = 1;
+    for (int i = 0; i < ndim; ++i) numbers *= out.shape[i];
+    if (out.data == nullptr && numbers != 0) throw std::invalid_argument(std::string(name) + " has no memory behind it");
     return out;
 }
 

@@ -65,7 +65,7 @@ int64_t total_tokens(const FlatArgs& a) {
 // Waking a second thread costs some ten microseconds; it is worth it from about as much work on.
 int useful_threads(const FlatArgs& a) {
     const int64_t numbers = 2 * a.n_kv_heads * total_tokens(a) * a.head_dim;
-    const int64_t pieces_of_work = std::max(numbers * a.group * a.t >> 20, numbers >> 19);
+    const int64_t pieces_of_work = std::max(numbers * a.group * std::min<int64_t>(a.t, 64) >> 20, numbers >> 19);
     return static_cast<int>(std::clamp<int64_t>(pieces_of_work, 1, a.n_threads));
 }
 
@@ -103,14 +103,15 @@ void check(const FlatArgs& a) {
     }
 }
 
+// The positions first .. first + count - 1 of a call.
 class Attend {
 public:
-    explicit Attend(const FlatArgs& a)
-        : a_(a), kernels_(kernels(a.isa)), n_threads_(useful_threads(a)), rows_(a.group * a.t), pieces_(cut(a, n_threads_)), q_(size(a.n_kv_heads * rows_ * a.head_dim)),
+    Attend(const FlatArgs& a, int64_t first, int64_t count)
+        : a_(a), kernels_(kernels(a.isa)), n_threads_(useful_threads(a)), first_(first), positions_(count), rows_(a.group * count), pieces_(cut(a, n_threads_)), q_(size(a.n_kv_heads * rows_ * a.head_dim)),
           parts_(size(static_cast<int64_t>(pieces_.size()) * part_size())) {
         widen_queries();
         if (a.causal && !a.spans.empty())
-            for (int64_t r = 0; r < rows_; ++r) visible_.push_back(a.spans.back().n - (a.t - 1 - r % a.t));
+            for (int64_t r = 0; r < rows_; ++r) visible_.push_back(a.spans.back().n - (a.t - 1 - position(r)));
     }
 
     void run() {
@@ -133,13 +134,18 @@ private:
     int64_t part_size() const { return (rows_ * (a_.head_dim + 2) + 15) / 16 * 16; }
     float* part(int64_t i) const { return parts_.data() + i * part_size(); }
 
-    // Rows of KV head h: query head h * group + r / t, position r % t.
+    // A KV head's rows: the positions of its first query head, then those of the next.
+    int64_t position(int64_t row) const { return first_ + row % positions_; }
+    int64_t query_head(int64_t kv_head, int64_t row) const { return kv_head * a_.group + row / positions_; }
+    int64_t place(int64_t kv_head, int64_t row) const { return query_head(kv_head, row) * a_.t + position(row); }  // in lse, out
+
     void widen_queries() {
         float* to = q_.data();
         const int64_t bytes = dtype_size(a_.q_dtype);
-        for (int64_t head = 0; head < a_.n_kv_heads * a_.group; ++head)
-            for (int64_t i = 0; i < a_.t; ++i) {
-                const char* row = static_cast<const char*>(a_.q) + (head * a_.q_head_stride + i * a_.q_stride) * bytes;
+        for (int64_t h = 0; h < a_.n_kv_heads; ++h)
+            for (int64_t r = 0; r < rows_; ++r) {
+                const int64_t offset = query_head(h, r) * a_.q_head_stride + position(r) * a_.q_stride;
+                const char* row = static_cast<const char*>(a_.q) + offset * bytes;
                 for (int64_t j = 0; j < a_.head_dim; ++j) *to++ = to_f32(row, a_.q_dtype, j);
             }
     }
@@ -173,11 +179,11 @@ private:
     }
 
     void merge_row(int64_t head, int64_t row, int64_t begin, int64_t end) const {
-        const int64_t d = a_.head_dim, at = head * rows_ + row;
+        const int64_t d = a_.head_dim, at = place(head, row);
         float* out = a_.out + at * d;
         float max = minus_infinity;
         for (int64_t i = begin; i < end; ++i) max = std::max(max, part(i)[rows_ * d + row]);
-        const float aux = a_.s_aux != nullptr ? a_.s_aux[at / a_.t] * log2_e : minus_infinity;
+        const float aux = a_.s_aux != nullptr ? a_.s_aux[query_head(head, row)] * log2_e : minus_infinity;
         max = std::max(max, aux);
         std::fill(out, out + d, 0.0f);
         const float shift = max == minus_infinity ? 0.0f : max;
@@ -198,15 +204,17 @@ private:
     }
 
     void add_mass() const {
-        std::vector<float> lse(size(a_.n_kv_heads * rows_));
-        for (size_t i = 0; i < lse.size(); ++i) {
-            float all = a_.lse[i];
-            if (a_.other_lse != nullptr) {
-                const float other = a_.other_lse[i], top = std::max(all, other);
-                all = top == minus_infinity ? top : top + std::log1p(std::exp(std::min(all, other) - top));
+        std::vector<float> lse;
+        lse.reserve(size(a_.n_kv_heads * rows_));
+        for (int64_t h = 0; h < a_.n_kv_heads; ++h)
+            for (int64_t r = 0; r < rows_; ++r) {
+                float all = a_.lse[place(h, r)];
+                if (a_.other_lse != nullptr) {
+                    const float other = a_.other_lse[place(h, r)], top = std::max(all, other);
+                    all = top == minus_infinity ? top : top + std::log1p(std::exp(std::min(all, other) - top));
+                }
+                lse.push_back(all * log2_e);
             }
-            lse[i] = all * log2_e;
-        }
         parallel_for(count(), n_threads_, [&](int64_t i) {
             const Piece& p = pieces_[size(i)];
             const Scratch scratch(kernels_.flat_scratch(range(i, nullptr)));
@@ -220,7 +228,7 @@ private:
     const FlatArgs& a_;
     const Kernels& kernels_;
     const int n_threads_;
-    const int64_t rows_;
+    const int64_t first_, positions_, rows_;
     const std::vector<Piece> pieces_;
     const Scratch q_, parts_;
     std::vector<int64_t> visible_;
@@ -231,7 +239,10 @@ private:
 void flat_attend(const FlatArgs& args) {
     check(args);
     if (args.n_kv_heads == 0 || args.t == 0) return;
-    Attend(args).run();
+    // Many positions go in parts, so that the memory for partial results stays small. Keys are read once for each part.
+    constexpr int64_t at_once = 64;
+    for (int64_t first = 0; first < args.t; first += at_once)
+        Attend(args, first, std::min(at_once, args.t - first)).run();
 }
 
 }  // namespace sakuin

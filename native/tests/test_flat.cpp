@@ -214,6 +214,16 @@ TEST(flat_agrees_with_softcap_sink_logits_and_an_outer_lse) {
     }
 }
 
+TEST(flat_agrees_for_more_positions_than_go_at_once) {
+    Case c;
+    c.t = 70;
+    c.d = 8;
+    c.heads = 1;
+    c.lengths = {3, 90};
+    c.aux = c.mass = c.other = true;
+    expect_close(c, "70 positions");
+}
+
 TEST(flat_agrees_for_token_major_memory) {
     Case c;
     c.token_major = true;

@@ -143,7 +143,8 @@ class FlatIndex(Index):
                 self._n_tokens = at
                 return span.keys[:, : n_tokens - at], span.values[:, : n_tokens - at]
             at += len(span)
-        empty = torch.empty(self.n_kv_heads, 0, self.head_dim)
+        dtype = self._segments[-1].keys.dtype if self._segments else torch.float32
+        empty = torch.empty(self.n_kv_heads, 0, self.head_dim, dtype=dtype)
         return empty, empty
 
     def fork(self) -> FlatIndex:
