@@ -1,0 +1,225 @@
+"""The method of docs/method.md in plain torch, one KV head at a time: slow, short, and independent of the code that ships.
+
+Everything is float64 and unpacked: a quantized number is kept as what a decoder would see. `seal` makes a
+segment, `attend` runs one step of a query group over a chain of them. Shapes: keys and values `(n, head_dim)`,
+queries `(m, head_dim)`, one step's query `(group, head_dim)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LIST = 64
+DISTORTION = {0: 1.0, 2: 0.119, 4: 0.0115, 8: 0.00009}  # mean squared error on a unit Gaussian: where bits go
+RANGES = {  # half-widths of a quantizer in standard deviations, of which the best is taken
+    2: (1.5, 1.8, 2.2, 2.7),
+    4: (1.8, 2.2, 2.6, 3.2, 4.0, 5.0),
+    8: (2.0, 3.0, 4.6, 6.5, 9.0, 13.0),
+}
+
+
+@dataclass
+class Basis:
+    """`q.k = (q @ project).y + q.mean`, y = inverse @ (k - mean); `weight`: logit variance per squared error."""
+
+    project: Tensor
+    inverse: Tensor
+    weight: Tensor
+
+
+@dataclass
+class Segment:
+    keys: Tensor  # (n, d)
+    values: Tensor  # (n, d)
+    basis: Basis
+    mean: Tensor  # (d,)
+    sketch: Tensor  # (n, d) in the basis' coordinates, as decoded
+    residue: Tensor  # (d,) mean squared residue of the sketch
+    length: Tensor  # (n,) a key's residue over the usual one, in quarters, 0 to 15
+    codes: Tensor  # (n, d) what the codes add to the sketch, as decoded
+    value_codes: Tensor  # (n, d) as decoded
+    list_of: Tensor  # (n,)
+    list_mean: Tensor  # (lists, d)
+
+
+def find_basis(centred: Tensor, moment: Tensor) -> Basis:
+    """Principal axes of the keys in the queries' metric, columns of length 1 in fp16."""
+    strength, axes = torch.linalg.eigh(moment)
+    moment = (axes * strength.clamp(min=1e-4 * float(strength.max()))) @ axes.T
+    root = torch.linalg.cholesky(moment)
+    _, vectors = torch.linalg.eigh((centred @ root).T @ (centred @ root))
+    project = torch.linalg.solve(root.T, vectors.flip(1))
+    project = (project / project.norm(dim=0)).half().double()
+    return Basis(project, torch.linalg.inv(project), (project * (moment @ project)).sum(0))
+
+
+def water_fill(energy: Tensor, steps: int) -> Tensor:
+    """Bits per coordinate, 0, 2 or 4: two at a time to where they remove most error."""
+    bits = torch.zeros(len(energy), dtype=torch.long)
+    for _ in range(steps):
+        gain = torch.tensor(
+            [
+                float(e) * (DISTORTION[b] - DISTORTION[b + 2]) if b < 4 else 0.0
+                for e, b in zip(energy, bits.tolist(), strict=True)
+            ]
+        )
+        if float(gain.max()) > 0:
+            bits[gain.argmax()] += 2
+    return bits
+
+
+def plan_codes(energy: Tensor, row_bytes: int) -> list[int]:
+    """Bits of each chunk of 16 coordinates, `energy` sorted: the best run of eights, then fours, then twos."""
+    chunks = [float(c.sum()) for c in energy.split(16)]
+    best, least = [0] * len(chunks), float("inf")
+    for eights in range(len(chunks) + 1):
+        for fours in range(len(chunks) + 1 - eights):
+            room = row_bytes - 16 * eights - 8 * fours
+            if room < 0:
+                continue
+            twos = min(len(chunks) - eights - fours, room // 4)
+            plan = [8] * eights + [4] * fours + [2] * twos
+            plan += [0] * (len(chunks) - len(plan))
+            error = sum(e * DISTORTION[b] for e, b in zip(chunks, plan, strict=True))
+            if error < least:
+                best, least = plan, error
+    return best
+
+
+def decoded(x: Tensor, bits: int) -> Tensor:
+    """`x` (n,) as its codes tell it, with the range that serves some 512 of the numbers best."""
+    deviation = float(x.square().mean().sqrt())
+    if bits == 0 or deviation == 0:
+        return torch.zeros_like(x)
+    middle = (2**bits - 1) / 2
+
+    def at(y: Tensor, step: float) -> Tensor:
+        return ((y / step + middle + 0.5).floor().clamp(0, 2**bits - 1) - middle) * step
+
+    sample = x[:: max(1, len(x) // 512)]
+    steps = [2 * width * deviation / 2**bits for width in RANGES[bits]]
+    return at(x, min(steps, key=lambda step: float((sample - at(sample, step)).square().sum())))
+
+
+def decoded_values(values: Tensor) -> Tensor:
+    """4 bits, affine per token; lowest number and step in bf16, rounded before the codes are made."""
+    low = values.min(1, keepdim=True).values.bfloat16().double()
+    step = ((values.max(1, keepdim=True).values - low).clamp(min=0) / 15).bfloat16().double()
+    codes = ((values - low) / step.clamp(min=1e-300) + 0.5).floor().clamp(0, 15)
+    return codes * step + low
+
+
+def make_lists(features: Tensor) -> Tensor:
+    """The list of each row of `features` (n, f): halved where they spread most, until 64 are left."""
+    list_of = torch.zeros(len(features), dtype=torch.long)
+
+    def split(rows: Tensor, first: int) -> None:
+        lists = -(-len(rows) // LIST)
+        if lists <= 1:
+            list_of[rows] = first
+            return
+        widest = int((features[rows] - features[rows].mean(0)).square().sum(0).argmax())
+        rows = rows[features[rows, widest].argsort(stable=True)]
+        split(rows[: lists // 2 * LIST].sort().values, first)
+        split(rows[lists // 2 * LIST :].sort().values, first + lists // 2)
+
+    split(torch.arange(len(features)), 0)
+    return list_of
+
+
+def seal(
+    keys: Tensor,
+    values: Tensor,
+    moment: Tensor,
+    basis: Basis | None = None,
+    sketch_bits: float = 1.0,
+    code_bits: float = 4.0,
+) -> Segment:
+    """A segment under the queries' second `moment` (d, d), or in the `basis` of its predecessor."""
+    keys, values = keys.double(), values.double()
+    d, mean = keys.shape[1], keys.mean(0)
+    basis = basis or find_basis(keys - mean, moment.double())
+    y = (keys - mean) @ basis.inverse.T
+
+    bits = water_fill(basis.weight * y.square().mean(0), max(2, round(sketch_bits * d / 8) * 2) * 2)
+    sketch = torch.stack([decoded(y[:, j], int(bits[j])) for j in range(d)], 1)
+    left = y - sketch
+    residue = left.square().mean(0)
+    length = (left.square() @ basis.weight).sqrt()
+    usual = float(length.square().mean().sqrt())
+    length = (length / usual * 4 + 0.5).floor().clamp(max=15) if usual > 0 else length * 0
+
+    ranked = (basis.weight * residue).argsort(descending=True, stable=True)
+    plan = plan_codes((basis.weight * residue)[ranked], int(code_bits * -(-d // 16) * 2))
+    codes = torch.zeros_like(y)
+    for rank, j in enumerate(ranked.tolist()):
+        codes[:, j] = decoded(left[:, j], plan[rank // 16])
+
+    centred = values - values.mean(0)
+    axes = torch.linalg.eigh(centred.T @ centred)[1][:, -8:]
+    spread = (centred @ axes[:, -1]).std(unbiased=False).clamp(min=1e-30)
+    scale = basis.weight[0].sqrt() * y[:, 0].std(unbiased=False) * 0.7 / spread
+    list_of = make_lists(torch.cat([(basis.weight.sqrt() * y)[:, :16], centred @ axes * scale], 1))
+    sums = torch.zeros(int(list_of.max()) + 1, d, dtype=torch.float64).index_add_(0, list_of, values)
+    list_mean = (sums / torch.bincount(list_of)[:, None]).bfloat16().double()
+    return Segment(
+        keys, values, basis, mean, sketch, residue, length, codes, decoded_values(values), list_of, list_mean
+    )
+
+
+def attend(
+    segments: list[Segment],
+    query: Tensor,
+    scaling: float,
+    static_lse: Tensor | None = None,
+    softcap: float | None = None,
+    a: float = 1.0,
+    b: float = 0.5,
+    c: float = 8.0,
+    reach: float = 2.0,
+    cap: float = 0.3,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`out` (group, d), `lse` (group,) of the index alone, and each token's tier: 0 by its list, 1 the same after
+    it was scored again, 2 from its value code, 3 exactly."""
+    query = query.double() * scaling
+    group, n = len(query), sum(len(s.keys) for s in segments)
+    static = torch.full((group,), -torch.inf) if static_lse is None else static_lse.double()
+
+    def capped(z: Tensor) -> Tensor:
+        return z if softcap is None else softcap * (z / softcap).tanh()
+
+    p = [query @ s.basis.project for s in segments]
+    raw = torch.cat(
+        [p_ @ s.sketch.T + (query @ s.mean)[:, None] for p_, s in zip(p, segments, strict=True)], 1
+    )
+    sigma = [reach * (p_.square() @ s.residue).sqrt() for p_, s in zip(p, segments, strict=True)]
+    raised = torch.cat([g[:, None] * s.length / 4 for g, s in zip(sigma, segments, strict=True)], 1)
+    length = torch.cat([s.length for s in segments])
+    z = capped(raw)
+    everything = torch.logaddexp(z.logsumexp(1), static)[:, None]
+
+    may_have = (capped(raw + raised) - everything).exp().mean(0).masked_fill(length == 15, torch.inf)
+    scored = (may_have > a / n).nonzero()[:, 0]
+    most = max(int(cap * n), min(n, 256))
+    if len(scored) > most:
+        scored = may_have.topk(most).indices
+
+    refined = torch.cat([p_ @ s.codes.T for p_, s in zip(p, segments, strict=True)], 1)
+    z[:, scored] = capped((raw + refined)[:, scored])
+    share = (z - everything).exp().mean(0)
+    tier = torch.zeros(n, dtype=torch.long)
+    tier[scored] = 1
+    tier[scored[share[scored] > b / n]] = 2
+    tier[scored[share[scored] > c / n]] = 3
+    keys = torch.cat([s.keys for s in segments])
+    z[:, tier == 3] = capped(query @ keys[tier == 3].T)
+
+    lse = z.logsumexp(1)
+    weight = (z - lse[:, None]).exp()
+    values = torch.cat([s.list_mean[s.list_of] for s in segments])
+    values[tier == 2] = torch.cat([s.value_codes for s in segments])[tier == 2]
+    values[tier == 3] = torch.cat([s.values for s in segments])[tier == 3]
+    return weight @ values, lse, tier
