@@ -45,7 +45,8 @@ def document(tokenizer, depth: float) -> Document:
 
 def read_and_ask(model, tokenizer, text: Document, config, name: str):
     """A context and its answer, with a progress bar while it is read."""
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    notes = Console(stderr=True)
+    with Progress(console=notes, transient=True, disable=not notes.is_terminal) as bar:
         task = bar.add_task(f"reading, {name}")
         context = sakuin.Context.from_documents(
             model,
@@ -81,9 +82,8 @@ def main() -> int:
     for column in ("lines", "weight", "passage"):
         passages.add_column(column, justify="right" if column == "weight" else "left", overflow="fold")
     for span in answer.evidence[:4]:
-        passages.add_row(
-            f"{span.line_start}-{span.line_end}", f"{span.weight:.0%}", " ".join(span.text.split())
-        )
+        lines = "-".join(str(line) for line in sorted({span.line_start, span.line_end}))
+        passages.add_row(lines, f"{span.weight:.0%}", " ".join(span.text.split()))
     console.print(passages)
 
     table = Table(box=None, pad_edge=False)
