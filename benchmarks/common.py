@@ -1,0 +1,92 @@
+"""What the benchmarks share: real text, real models, the machine's description, tables and JSON files."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Callable, Iterable
+from datetime import date
+from pathlib import Path
+from pydoc_data.topics import topics
+from time import perf_counter
+from typing import Any
+
+os.environ.setdefault("TQDM_DISABLE", "1")
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import sakuin
+from sakuin import _native, zoo
+from sakuin.doctor import examine
+
+RESULTS = Path(__file__).parent / "results"
+PASSKEY = "\n\nThe secret passkey of the archive is 71493. Remember it.\n\n"
+QUESTION = "\n\nQuestion: What is the secret passkey of the archive?\nAnswer: The secret passkey of the archive is 71493."
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def technical_english() -> str:
+    """The language reference that comes with Python (PSF licence): about 110,000 tokens of technical English."""
+    return "\n\n".join(topics[name] for name in sorted(topics))
+
+
+def load(name: str, dtype: str) -> tuple[Any, Any]:
+    """A named model and its tokenizer, fetched once."""
+    if not zoo.MODELS[name].is_here:
+        zoo.get(name, say=console.print)
+    return sakuin.load(name, dtype=dtype)
+
+
+def machine() -> dict[str, Any]:
+    """The machine and the libraries, beside every committed figure."""
+    found = examine()
+    return {
+        "cpu": found["cpu"]["name"] if isinstance(found.get("cpu"), dict) else _cpu_model(),
+        "isa": _native.isa(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "date": date.today().isoformat(),
+    }
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def median_ms(run: Callable[[], Any], repeats: int = 30, warm: int = 3) -> tuple[float, float, float]:
+    """Median, least and largest time of `run` in milliseconds."""
+    for _ in range(warm):
+        run()
+    times = []
+    for _ in range(repeats):
+        start = perf_counter()
+        run()
+        times.append((perf_counter() - start) * 1e3)
+    return statistics.median(times), min(times), max(times)
+
+
+def show(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Print a table."""
+    table = Table(title=title, title_justify="left", box=None)
+    for column in columns:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(*[f"{x:.4g}" if isinstance(x, float) else str(x) for x in row])
+    console.print(table)
+
+
+def write(name: str, content: dict[str, Any]) -> None:
+    """Write `results/<name>.json` with the machine's description."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"machine": machine(), **content}, indent=1) + "\n")
+    console.print(f"wrote {path.relative_to(Path(__file__).parent.parent)}")

@@ -1,0 +1,106 @@
+#include "index/quantize.hpp"
+
+#include <array>
+#include <cmath>
+#include <numeric>
+
+namespace sakuin {
+namespace {
+
+// Mean squared error of a good quantizer of 0, 2, 4 and 8 bits on a unit Gaussian: only decides where bits go.
+constexpr float distortion_2 = 0.119f, distortion_4 = 0.0115f, distortion_8 = 0.00009f;
+
+// Half-widths of a uniform quantizer in standard deviations, of which the best is taken: heavy tails need the wide ones.
+constexpr std::array<float, 4> ranges_2{1.5f, 1.8f, 2.2f, 2.7f};
+constexpr std::array<float, 6> ranges_4{1.8f, 2.2f, 2.6f, 3.2f, 4.0f, 5.0f};
+constexpr std::array<float, 6> ranges_8{2.0f, 3.0f, 4.6f, 6.5f, 9.0f, 13.0f};
+
+}  // namespace
+
+std::vector<uint8_t> encode(const Quantizer& q, std::span<float> x) {
+    std::vector<uint8_t> codes(x.size());
+    const float inverse = q.inverse(), most = q.most(), middle = most * 0.5f;
+    for (size_t i = 0; i < x.size(); ++i) {
+        const int c = nearest(x[i] * inverse + middle, most);
+        codes[i] = static_cast<uint8_t>(c);
+        x[i] -= (static_cast<float>(c) - middle) * q.step;
+    }
+    return codes;
+}
+
+float mean_square(std::span<const float> x) {
+    std::array<float, 8> sums{};  // several, so that the compiler may use vectors
+    size_t i = 0;
+    for (; i + 8 <= x.size(); i += 8)
+        for (size_t k = 0; k < 8; ++k) sums[k] += x[i + k] * x[i + k];
+    for (; i < x.size(); ++i) sums[0] += x[i] * x[i];
+    return std::accumulate(sums.begin(), sums.end(), 0.0f) / static_cast<float>(x.size());
+}
+
+Quantizer best_quantizer(std::span<const float> x, int bits) {
+    const float deviation = std::sqrt(mean_square(x));
+    if (!(deviation > 0.0f)) return {bits, 0.0f};
+    const std::span<const float> ranges = bits == 2 ? std::span<const float>(ranges_2) : bits == 4 ? std::span<const float>(ranges_4) : std::span<const float>(ranges_8);
+    const size_t stride = std::max<size_t>(1, x.size() / 512);
+    std::vector<float> sample;
+    for (size_t i = 0; i < x.size(); i += stride) sample.push_back(x[i]);
+    Quantizer best;
+    double least = HUGE_VAL;
+    for (const float range : ranges) {
+        const Quantizer q{bits, 2.0f * range * deviation / static_cast<float>(1 << bits)};
+        if (!(q.step > 1e-30f) || !std::isfinite(q.step)) continue;  // 1 / step must be a number
+        double error = 0.0;
+        const float inverse = q.inverse(), most = q.most(), middle = most * 0.5f;
+        for (const float v : sample) {
+            const float e = v - (static_cast<float>(nearest(v * inverse + middle, most)) - middle) * q.step;
+            error += static_cast<double>(e * e);
+        }
+        if (error < least) {
+            least = error;
+            best = q;
+        }
+    }
+    return best.bits == 0 ? Quantizer{bits, 0.0f} : best;
+}
+
+// Reverse water-filling: two bits at a time to the coordinate where they remove most error. Gains fall along a coordinate, so
+// the best `2 * subs` steps of all are what the greedy choice takes.
+std::vector<int> sketch_bits(std::span<const float> energy, int64_t subs) {
+    struct Step {
+        float gain;
+        size_t coordinate;
+    };
+    std::vector<Step> steps;
+    for (size_t j = 0; j < energy.size(); ++j) {
+        if (!(energy[j] > 0.0f)) continue;
+        steps.push_back({energy[j] * (1.0f - distortion_2), j});
+        steps.push_back({energy[j] * (distortion_2 - distortion_4), j});
+    }
+    std::stable_sort(steps.begin(), steps.end(), [](const Step& a, const Step& b) { return a.gain > b.gain; });
+    std::vector<int> bits(energy.size(), 0);
+    for (size_t i = 0; i < std::min(steps.size(), static_cast<size_t>(2 * subs)); ++i) bits[steps[i].coordinate] += 2;
+    return bits;
+}
+
+CodePlan plan_codes(std::span<const float> energy, int64_t row_bytes) {
+    const int chunks = static_cast<int>(energy.size() / 16);
+    std::vector<double> before(static_cast<size_t>(chunks) + 1, 0.0);
+    for (int c = 0; c < chunks; ++c)
+        before[static_cast<size_t>(c) + 1] = std::accumulate(energy.begin() + c * 16, energy.begin() + (c + 1) * 16, before[static_cast<size_t>(c)]);
+    const auto sum = [&](int from, int to) { return before[static_cast<size_t>(to)] - before[static_cast<size_t>(from)]; };
+    CodePlan best;
+    double least = HUGE_VAL;
+    for (int e = 0; e <= chunks && e * 16 <= row_bytes; ++e)
+        for (int f = 0; e + f <= chunks && e * 16 + f * 8 <= row_bytes; ++f) {
+            const int t = static_cast<int>(std::min<int64_t>(chunks - e - f, (row_bytes - e * 16 - f * 8) / 4));
+            const double error = sum(0, e) * static_cast<double>(distortion_8) + sum(e, e + f) * static_cast<double>(distortion_4) +
+                                 sum(e + f, e + f + t) * static_cast<double>(distortion_2) + sum(e + f + t, chunks);
+            if (error < least) {
+                least = error;
+                best = {e, f, t};
+            }
+        }
+    return best;
+}
+
+}  // namespace sakuin

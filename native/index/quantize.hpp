@@ -1,0 +1,42 @@
+// Scalar quantizers and where bits go: what sealing a `sketch` segment decides for each coordinate. Numbers in, numbers out.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace sakuin {
+
+// Uniform, symmetric about 0: code c of `bits` bits stands for (c - (2^bits - 1) / 2) * step. A step of 0 stands for 0.
+struct Quantizer {
+    int bits = 0;
+    float step = 0.0f;
+
+    float most() const { return static_cast<float>((1 << bits) - 1); }
+    float inverse() const { return step > 0.0f ? 1.0f / step : 0.0f; }
+};
+
+// The nearest whole number from 0 to `most`. Clamped before it is cut, so that the compiler needs no call to round it.
+inline int nearest(float x, float most) { return static_cast<int>(std::min(std::max(x + 0.5f, 0.0f), most)); }
+
+float mean_square(std::span<const float> x);
+
+// The quantizer of 2, 4 or 8 bits whose range serves these numbers best; some 512 of them are looked at.
+Quantizer best_quantizer(std::span<const float> x, int bits);
+
+// The codes of x, one byte each; x becomes what they leave.
+std::vector<uint8_t> encode(const Quantizer& q, std::span<float> x);
+
+// Bits (0, 2 or 4) per coordinate, 4 * subs in all, by reverse water-filling on the coordinates' energies.
+std::vector<int> sketch_bits(std::span<const float> energy, int64_t subs);
+
+// Chunks of 16 coordinates that get 8, 4 and 2 bits.
+struct CodePlan {
+    int eights = 0, fours = 0, twos = 0;
+};
+
+// The plan of at most `row_bytes` that leaves least error; `energy` sorted, the largest first, padded to whole chunks.
+CodePlan plan_codes(std::span<const float> energy, int64_t row_bytes);
+
+}  // namespace sakuin
