@@ -33,10 +33,15 @@ class QueryMoment:
         self.count = 0
 
     def add(self, queries: Tensor) -> None:
-        """Count in `queries` `(n_query_heads, m, head_dim)`."""
+        """Count in `queries` `(n_query_heads, m, head_dim)`; a `ValueError` if their squares are not finite."""
         heads, _, d = self.total.shape
         grouped = queries.float().reshape(heads, -1, d)
-        self.total = self.total + (grouped.transpose(1, 2) @ grouped).double()
+        total = self.total + (grouped.transpose(1, 2) @ grouped).double()
+        if not torch.isfinite(total.sum()):
+            raise ValueError(
+                "queries hold NaN, infinite numbers or numbers beyond about 1e18; look for an overflow in the model"
+            )
+        self.total = total
         self.count += grouped.shape[1]
 
     def matrix(self) -> Tensor:
@@ -83,7 +88,10 @@ def find_basis(centred: Tensor, moment: Tensor) -> Basis:
     project = (project / project.norm(dim=1, keepdim=True)).half().contiguous()
     exact = project.double()
     weight = ((moment @ exact) * exact).sum(1)
-    return Basis(project, torch.linalg.inv(exact), weight.float().contiguous())
+    # By QR: MKL's LU, behind torch.linalg.inv, was seen to fail from head_dim 256 on with two threads.
+    q, r = torch.linalg.qr(exact)
+    inverse = torch.linalg.solve_triangular(r, q.transpose(1, 2), upper=True)
+    return Basis(project, inverse, weight.float().contiguous())
 
 
 def _value_features(values: Tensor, weight: float | Tensor) -> Tensor:
@@ -95,6 +103,11 @@ def _value_features(values: Tensor, weight: float | Tensor) -> Tensor:
     return (top * (weight / spread)[:, None, None]).contiguous()
 
 
+def _check_squares(name: str, x: Tensor) -> None:
+    if not torch.isfinite(torch.linalg.vector_norm(x)):
+        raise ValueError(f"the {name} are too large for the sketch index (beyond about 1e18); use index='flat' for them")
+
+
 def seal(
     keys: Tensor, values: Tensor, config: RetrievalConfig, moment: QueryMoment, basis: Basis | None, n_threads: int
 ) -> tuple[_native.SketchSegment, Basis]:
@@ -104,11 +117,12 @@ def seal(
     keys_f32, values_f32 = keys.float(), values.float().contiguous()
     mean = keys_f32.mean(1)
     centred = keys_f32 - mean[:, None]
+    _check_squares("keys", centred)
+    _check_squares("values", values_f32)
     if basis is None:
         basis = find_basis(centred, moment.matrix())
     y = (basis.inverse.float() @ centred.transpose(1, 2)).contiguous()
-    if not torch.isfinite(y.sum()):
-        raise ValueError("the keys are too large for the sketch index (beyond about 1e18); use index='flat' for them")
+    _check_squares("keys", y)
     leading = basis.weight[:, 0].sqrt() * y[:, 0].std(1, unbiased=False)
     features = _value_features(values_f32, leading * _VALUE_WEIGHT)
 
