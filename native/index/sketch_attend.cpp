@@ -13,6 +13,9 @@ namespace {
 
 constexpr float log2e = 1.44269504f, ln2 = 0.693147181f;
 constexpr float nothing = -std::numeric_limits<float>::infinity();
+// Bits by which an estimate may turn out wrong before a head is attended exactly: the lse of everything too high, so that tokens were
+// judged by too strict a measure; or that of the index on either side, so that weights overflow or vanish.
+constexpr float astray = 3.0f, lost = 20.0f;
 
 float log2_add(float a, float b) {
     const float most = std::max(a, b);
@@ -57,6 +60,7 @@ struct View {
 struct Head {
     std::vector<float> q;               // (group, head_dim), scaled to base 2
     std::vector<float> index_lse, lse;  // (group,) base 2, by estimate: of the index / of everything
+    bool strayed = false;               // the estimate was far off: the query is none that the index was built for
 };
 
 class Step {
@@ -89,6 +93,14 @@ public:
         each([this](View& v) { find(v); });
         for (int64_t h = 0; h < a_.heads; ++h) limit(h);
         each([this](View& v) { attend(v); });
+        for (int64_t h = 0; h < a_.heads; ++h) heads_[static_cast<size_t>(h)].strayed = strayed(h);
+        if (std::any_of(heads_.begin(), heads_.end(), [](const Head& head) { return head.strayed; })) {
+            each([this](View& v) {
+                if (heads_[static_cast<size_t>(v.head)].strayed) attend_exactly(v);
+            });
+            for (int64_t h = 0; h < a_.heads; ++h)
+                if (heads_[static_cast<size_t>(h)].strayed) join_exact(h);
+        }
         int64_t touched = 0;
         for (int64_t h = 0; h < a_.heads; ++h) touched += finish(h);
         return touched;
@@ -335,6 +347,63 @@ private:
         }
         k_.add_codes({of_head(s.codes, v.head, s.n * s.shape.code_bytes), s.shape.code_bytes, plan[0], plan[1], plan[2], p.data(), start.data()},
                      v.index.data(), m, m, group(), scores);
+    }
+
+    // --- where the sketch fails ------------------------------------------------------------------------------------------------------
+    bool strayed(int64_t h) {
+        for (size_t g = 0; g < groups(); ++g) {
+            float total = 0.0f;
+            for (size_t s = 0; s < a_.segments.size(); ++s) total += view(h, s).total[g];
+            const Head& head = heads_[static_cast<size_t>(h)];
+            const float off = std::log2(total), all = log2_add(head.index_lse[g] + off, static_lse(h, static_cast<int64_t>(g)));
+            if (!(std::abs(off) <= lost)) return true;  // not a number included
+            if (head.lse[g] - all > astray) return true;
+        }
+        return false;
+    }
+
+    // Weights relative to the segment's largest score, which takes the place of v.top.
+    void attend_exactly(View& v) {
+        const SketchSegment& s = *v.segment;
+        const Head& head = heads_[static_cast<size_t>(v.head)];
+        Tier& all = v.exact_tier;
+        all.index.resize(static_cast<size_t>(s.n));
+        for (size_t i = 0; i < all.index.size(); ++i) all.index[i] = static_cast<uint32_t>(i);
+        all.make_room(s.n, groups());
+        v.coded_tier.index.clear();
+        k_.score_rows(head.q.data(), row_of(s.keys, s, v.head), s.dtype, static_cast<int>(d_), all.index.data(), s.n, s.n, group(), all.weights.data());
+        v.total.assign(groups(), 0.0f);
+        for (size_t g = 0; g < groups(); ++g) {
+            float* w = all.weights.data() + g * all.index.size();
+            v.top[g] = cap_of(*std::max_element(w, w + s.n), softcap());
+            k_.weights(w, s.n, softcap(), v.top[g]);
+            for (int64_t i = 0; i < s.n; ++i) v.total[g] += w[i];
+        }
+        v.out.assign(groups() * static_cast<size_t>(d_), 0.0f);
+        k_.add_rows(row_of(s.values, s, v.head), s.dtype, static_cast<int>(d_), all.index.data(), s.n, all.weights.data(), s.n, group(), v.out.data());
+        v.exact = s.n;
+        v.coded = 0;
+        v.touched += s.n * 2 * d_ * dtype_size(s.dtype);
+    }
+
+    // Brings the segments of a head that was attended exactly to one scale.
+    void join_exact(int64_t h) {
+        Head& head = heads_[static_cast<size_t>(h)];
+        for (size_t g = 0; g < groups(); ++g) {
+            float& most = head.index_lse[g];
+            most = nothing;
+            for (size_t s = 0; s < a_.segments.size(); ++s) most = std::max(most, view(h, s).top[g]);
+            for (size_t s = 0; s < a_.segments.size(); ++s) {
+                View& v = view(h, s);
+                const float scale = std::exp2(v.top[g] - most);
+                const size_t n = v.exact_tier.index.size();
+                for (size_t i = g * n; i < (g + 1) * n; ++i) v.exact_tier.weights[i] *= scale;
+                for (size_t j = g * static_cast<size_t>(d_); j < (g + 1) * static_cast<size_t>(d_); ++j) v.out[j] *= scale;
+                v.total[g] *= scale;
+                v.covered[g] = v.total[g];
+                if (a_.trace_tier != nullptr) std::copy_n(v.exact_tier.weights.data() + g * n, n, v.traced.data() + g * n);
+            }
+        }
     }
 
     // `share` (group,): what a weight is multiplied by to be a share of the whole softmax.
