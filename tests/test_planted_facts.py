@@ -10,9 +10,9 @@ import pytest
 from sakuin import Context
 from sakuin.context import Answer
 
-FACT = "The support contract with Halden ends on: 14 March 2031."
-QUESTION = "When does the support contract with Halden end?"
-SAID = "14 March 2031"
+FACT = "One of the special magic numbers for the north pump is: 48213."
+QUESTION = "What is the special magic number for the north pump mentioned in the text?"
+SAID = "48213"
 DEPTHS = [depth / 10 for depth in range(11)]
 
 
