@@ -14,13 +14,21 @@ namespace sakuin {
 constexpr int list_size = 64;
 constexpr int max_group = 16;
 
+// Numbers of single keys stand side by side for all query heads of the group, filled up to 4, 8 or 16: so a key is one vector.
+// Arrays per query head have this length too; what fills them up has scale 0, share 0 and an lse of +inf, and weighs nothing.
+constexpr int padded(int group) { return group <= 4 ? 4 : group <= 8 ? 8 : 16; }
+
 // The 16-bit scores of a segment's keys: for each block of 32 keys, for each query head, 32 numbers.
 // score = z * scale + bias, per query head; a softcap, if any, comes after that.
 struct ScoreMap {
     const uint16_t* z;
-    const float *scale, *bias;  // (group,)
+    const float *scale, *bias;  // (padded,)
     int group;
     float softcap;  // in base 2 (cap * log2(e)); 0: none
+    // For sums over lists, where single weights may be off by 3 %: the upper half of the float 2^(score - top) is about
+    // z * rate / 2^16 + offset, clamped at 0. Null where that does not reach: with a softcap, or scores too far apart.
+    const uint16_t* rate;   // (padded,)
+    const int32_t* offset;  // (padded,)
 };
 
 // Look-up tables of a group's projected queries over the sub-quantizers of a segment.
@@ -37,12 +45,13 @@ struct Reach {
     ScoreMap map;
     const uint8_t* sketch;    // the segment's lists, for the residue lengths
     int64_t list_bytes;
-    const float* sigma;       // (group,) reach * the score's standard deviation for a residue length of 1
-    const float* lse;         // (group,) of the whole softmax, static part included
-    float least;              // share above which a key is scored again
+    const float* sigma;       // (padded,) reach * the score's standard deviation for a residue length of 1
+    const float* lse;         // (padded,) of the whole softmax, static part included
+    float least;              // a key is found if it may have a larger share than this for one of the query heads
     int64_t n;                // keys
     uint32_t* index;          // out: which keys, in order; room for n
-    float* reach;             // out: their reach; infinite for a residue length past the scale
+    uint16_t* rows;           // out: (found, padded) their 16-bit scores
+    uint8_t* length;          // out: their residue lengths in quarters
 };
 
 // Rows of codes: `chunks` chunks of 16 coordinates, the first `eights` of them in 8 bits, then `fours`, then `twos`, the rest none.
@@ -51,7 +60,26 @@ struct CodeRows {
     int64_t row_bytes;
     int eights, fours, twos;
     const float* p;      // (group, 16 * coded chunks): projected queries in the row's order, times the quantizer's step
-    const float* start;  // (group,) the score of a row whose numbers are all 0, without the sketch
+    const float* start;  // (padded,) the score of a row whose numbers are all 0, without the sketch
+};
+
+// Keys that were found: scored again from codes, and sorted by what that says. All arrays per query head are (padded,).
+struct Rescore {
+    ScoreMap map;
+    const float* top;      // the segment's largest score, to which its list sums are relative
+    const uint32_t* index;
+    const uint16_t* rows;  // (m, padded), readable to the end of a vector
+    int64_t m;
+    CodeRows codes;
+    const float* lse;      // weights are relative to this
+    const float* fold;     // 2^(top - lse): brings list sums to it
+    const float* share;    // times a weight: the share of the whole softmax
+    float coded_above, exact_above;  // of the share, for any query head
+    float *fresh, *old;    // scratch (m, padded) each, with room for a vector more; fresh: out, the new weights
+    float* in_list;        // (lists, padded): found keys are taken out, those that stay are put back by their new weight
+    uint32_t *exact, *coded;   // out: keys, room for m each
+    float* coded_weights;      // out: (coded, padded)
+    int64_t n_exact, n_coded;  // out
 };
 
 struct SketchKernels {
@@ -63,25 +91,22 @@ struct SketchKernels {
     // Scores of all keys of `lists` lists; z has room for 64 * lists * group; largest (group,) over all of them
     void (*scan)(const uint8_t* sketch, int64_t lists, int64_t list_bytes, int subs, const void* tables, int group, uint16_t* z,
                  uint16_t* largest);
-    // sums (group, lists): per list the sum of 2^(score - top[head]) over the first n keys
+    // sums (lists, padded): per list the sum of 2^(score - top[head]) over the first n keys
     void (*list_sums)(const ScoreMap&, const float* top, int64_t n, float* sums);
     // Keys whose reach is above `least`; returns how many
     int64_t (*find_reach)(const Reach&);
-    // scores (group, capacity): by the sketch, of the m keys in `index`, before the softcap
-    void (*gather_scores)(const ScoreMap&, const uint32_t* index, int64_t m, int64_t capacity, float* scores);
-    // adds what the codes refine to scores (group, capacity)
-    void (*add_codes)(const CodeRows&, const uint32_t* index, int64_t m, int64_t capacity, int group, float* scores);
-    // scores (group, capacity) = q . keys[index]
-    void (*score_rows)(const float* q, const void* keys, DType dtype, int head_dim, const uint32_t* index, int64_t m,
-                       int64_t capacity, int group, float* scores);
-    // out (group, head_dim) += sum over i of weights[head][i] * rows[index[i]]; index null: rows 0 .. m - 1
-    void (*add_rows)(const void* rows, DType dtype, int head_dim, const uint32_t* index, int64_t m, const float* weights,
-                     int64_t capacity, int group, float* out);
+    void (*rescore)(Rescore&);
+    // scores (m, padded) = q (group, head_dim) . keys[index], what fills up set to 0
+    void (*score_rows)(const float* q, const void* keys, DType dtype, int head_dim, const uint32_t* index, int64_t m, int group,
+                       float* scores);
+    // x (m, padded) = 2^(cap(x) - minus[head]); with softcap 0 no cap; room for a vector more
+    void (*weights)(float* x, int64_t m, int group, float softcap, const float* minus);
+    // out (group, head_dim) += sum over i of weights[i][head] * rows[index[i]]; weights (m, padded); index null: rows 0 .. m - 1
+    void (*add_rows)(const void* rows, DType dtype, int head_dim, const uint32_t* index, int64_t m, const float* weights, int group,
+                     float* out);
     // The same for value codes: 4 bits, `params` (n, 2) in bf16: lowest number and step of each row
     void (*add_value_codes)(const uint8_t* codes, int64_t row_bytes, const uint16_t* params, int head_dim, const uint32_t* index,
-                            int64_t m, const float* weights, int64_t capacity, int group, float* out);
-    // x (n) = 2^(cap(x) - minus); with softcap 0 no cap
-    void (*weights)(float* x, int64_t n, float softcap, float minus);
+                            int64_t m, const float* weights, int group, float* out);
 };
 
 }  // namespace sakuin

@@ -45,35 +45,67 @@ struct SketchRows {
         }
     }
 
-    // --- scores -------------------------------------------------------------------------------------------------------------
+    // --- sums across lanes ------------------------------------------------------------------------------------------------
+    // The sum of each vector: 4 numbers for up to 4 vectors, 8 for more, what is beyond them 0.
     template <int G>
-    static void add_codes_tile(const CodeRows& r, const uint32_t* index, int64_t m, int64_t capacity, int first, float* scores) {
+    static SAKUIN_INLINE void reduce(const F (&acc)[G], float* to) {
+        constexpr int N = G <= 4 ? 4 : 8;
+        F x[N];
+        for (int g = 0; g < N; ++g) x[g] = g < G ? acc[g < G ? g : 0] : F{};
+#if defined(__AVX512F__)
+        if constexpr (lanes == 16) {
+            __m512 quads[N / 4];  // in each 128-bit lane: parts of four sums
+            for (int k = 0; k < N / 4; ++k) {
+                const __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(x[4 * k], x[4 * k + 1]), _mm512_unpackhi_ps(x[4 * k], x[4 * k + 1]));
+                const __m512 b = _mm512_add_ps(_mm512_unpacklo_ps(x[4 * k + 2], x[4 * k + 3]), _mm512_unpackhi_ps(x[4 * k + 2], x[4 * k + 3]));
+                quads[k] = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+            }
+            for (int k = 0; k < N / 4; ++k) {
+                const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(quads[k]), _mm512_extractf32x8_ps(quads[k], 1));
+                _mm_storeu_ps(to + 4 * k, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+            }
+        }
+#elif defined(__AVX2__)
+        if constexpr (lanes == 8)
+            for (int k = 0; k < N / 4; ++k) {
+                const __m256 a = _mm256_hadd_ps(x[4 * k], x[4 * k + 1]), b = _mm256_hadd_ps(x[4 * k + 2], x[4 * k + 3]);
+                const __m256 q = _mm256_hadd_ps(a, b);
+                _mm_storeu_ps(to + 4 * k, _mm_add_ps(_mm256_castps256_ps128(q), _mm256_extractf128_ps(q, 1)));
+            }
+#else
+        for (int g = 0; g < N; ++g) to[g] = I::hsum(x[g]);
+#endif
+    }
+
+    // --- scores -------------------------------------------------------------------------------------------------------------
+    // scores (m, width) += what the codes refine, for G query heads from `first`.
+    template <int G>
+    static void add_codes(const CodeRows& r, const uint32_t* index, int64_t m, int width, int first, float* scores) {
         const int coded = r.eights + r.fours + r.twos;
         const float* p = r.p + static_cast<size_t>(first) * static_cast<size_t>(coded) * 16;
         for (int64_t i = 0; i < m; ++i) {
             if (i + ahead < m) I::prefetch(r.codes + static_cast<int64_t>(index[i + ahead]) * r.row_bytes);
             const uint8_t* row = r.codes + static_cast<int64_t>(index[i]) * r.row_bytes;
             F acc[G] = {};
-            int c = 0;
+            const float* at = p;
             const auto chunk = [&](const F(&x)[parts]) {
                 for (int g = 0; g < G; ++g)
-                    for (int h = 0; h < parts; ++h) acc[g] = I::fma(x[h], I::load(p + (g * coded + c) * 16 + h * lanes), acc[g]);
-                ++c;
+                    for (int h = 0; h < parts; ++h) acc[g] = I::fma(x[h], I::load(at + g * coded * 16 + h * lanes), acc[g]);
+                at += 16;
             };
             F x[parts];
             for (int k = 0; k < r.eights; ++k, row += 16) { unpack<8>(row, x); chunk(x); }
             for (int k = 0; k < r.fours; ++k, row += 8) { unpack<4>(row, x); chunk(x); }
             for (int k = 0; k < r.twos; ++k, row += 4) { unpack<2>(row, x); chunk(x); }
-            for (int g = 0; g < G; ++g) scores[(first + g) * capacity + i] += I::hsum(acc[g]) + r.start[first + g];
+            float sums[8];
+            reduce<G>(acc, sums);
+            float* to = scores + i * width + first;
+            for (int g = 0; g < G; ++g) to[g] += sums[g] + r.start[first + g];
         }
-    }
-    static void add_codes(const CodeRows& r, const uint32_t* index, int64_t m, int64_t capacity, int group, float* scores) {
-        in_tiles(group, [&]<int G>(int first) { add_codes_tile<G>(r, index, m, capacity, first, scores); });
     }
 
     template <int G, DType T>
-    static void score_rows_tile(const float* q, const void* keys, int d, const uint32_t* index, int64_t m, int64_t capacity, int first,
-                                float* scores) {
+    static void score_rows_tile(const float* q, const void* keys, int d, const uint32_t* index, int64_t m, int width, int first, float* scores) {
         q += first * d;
         for (int64_t i = 0; i < m; ++i) {
             const int64_t at = static_cast<int64_t>(index[i]) * d;
@@ -85,23 +117,24 @@ struct SketchRows {
                 for (int g = 0; g < G; ++g)
                     acc[g] = I::fma(x, here < lanes ? I::load(q + g * d + j, here) : I::load(q + g * d + j), acc[g]);
             }
-            for (int g = 0; g < G; ++g) scores[(first + g) * capacity + i] = I::hsum(acc[g]);
+            float sums[8];
+            reduce<G>(acc, sums);
+            for (int g = 0; g < G; ++g) scores[i * width + first + g] = sums[g];
         }
     }
-    static void score_rows(const float* q, const void* keys, DType dtype, int d, const uint32_t* index, int64_t m, int64_t capacity,
-                           int group, float* scores) {
+    static void score_rows(const float* q, const void* keys, DType dtype, int d, const uint32_t* index, int64_t m, int group, float* scores) {
+        const int width = padded(group);
+        for (int64_t i = 0; i < m; ++i)
+            for (int g = group; g < width; ++g) scores[i * width + g] = 0.0f;
         in_tiles(group, [&]<int G>(int first) {
-            by_dtype(dtype, [&]<DType T>() { score_rows_tile<G, T>(q, keys, d, index, m, capacity, first, scores); });
+            by_dtype(dtype, [&]<DType T>() { score_rows_tile<G, T>(q, keys, d, index, m, width, first, scores); });
         });
     }
 
     // --- weighted sums ------------------------------------------------------------------------------------------------------
-    // A tile of query heads times `Wide` vectors of dimensions stays in registers while all rows pass.
+    // A tile of query heads times two vectors of dimensions stays in registers while all rows pass.
     template <int G, DType T>
-    static void add_rows_tile(const void* rows, int d, const uint32_t* index, int64_t m, const float* weights, int64_t capacity,
-                              int first, float* out) {
-        weights += first * capacity;
-        out += first * d;
+    static void add_rows_tile(const void* rows, int d, const uint32_t* index, int64_t m, const float* weights, int width, float* out) {
         for (int j = 0; j < d; j += 2 * lanes) {
             const int a = d - j < lanes ? d - j : lanes, b = d - j - lanes <= 0 ? 0 : d - j - lanes < lanes ? d - j - lanes : lanes;
             F x[G] = {}, y[G] = {};
@@ -110,7 +143,7 @@ struct SketchRows {
                 if (index != nullptr && j == 0 && i + ahead < m) prefetch_row<T>(rows, static_cast<int64_t>(index[i + ahead]) * d, d);
                 const F u = number<T>(rows, at, a), v = b > 0 ? number<T>(rows, at + lanes, b) : F{};
                 for (int g = 0; g < G; ++g) {
-                    const F w = I::set1(weights[g * capacity + i]);
+                    const F w = I::set1(weights[i * width + g]);
                     x[g] = I::fma(w, u, x[g]);
                     y[g] = I::fma(w, v, y[g]);
                 }
@@ -121,44 +154,50 @@ struct SketchRows {
             }
         }
     }
-    static void add_rows(const void* rows, DType dtype, int d, const uint32_t* index, int64_t m, const float* weights,
-                         int64_t capacity, int group, float* out) {
+    static void add_rows(const void* rows, DType dtype, int d, const uint32_t* index, int64_t m, const float* weights, int group, float* out) {
         in_tiles(group, [&]<int G>(int first) {
-            by_dtype(dtype, [&]<DType T>() { add_rows_tile<G, T>(rows, d, index, m, weights, capacity, first, out); });
+            by_dtype(dtype, [&]<DType T>() { add_rows_tile<G, T>(rows, d, index, m, weights + first, padded(group), out + first * d); });
         });
     }
 
     template <int G>
     static void add_value_codes_tile(const uint8_t* codes, int64_t row_bytes, const uint16_t* params, int d, const uint32_t* index,
-                                     int64_t m, const float* weights, int64_t capacity, int first, float* out) {
-        weights += first * capacity;
-        out += first * d;
-        for (int j = 0; j < d; j += 16) {
-            F x[G][parts] = {};
-            float base[G] = {};
-            for (int64_t i = 0; i < m; ++i) {
-                const int64_t k = index[i];
-                if (j == 0 && i + ahead < m) I::prefetch(codes + static_cast<int64_t>(index[i + ahead]) * row_bytes);
+                                     int64_t m, const float* weights, int width, float* out) {
+        constexpr int64_t batch = 64;          // rows whose scaled weights fit beside what they are multiplied with
+        constexpr int N = G <= 4 ? 4 : 8;      // whole vectors of weights: what fills a tile up is read and not used
+        float scaled[batch * N], base[N] = {};
+        for (int64_t from = 0; from < m; from += batch) {
+            const int64_t rows = m - from < batch ? m - from : batch;
+            for (int64_t i = 0; i < rows; ++i) {
+                const int64_t k = index[from + i];
                 const float low = bf16(params[2 * k]), step = bf16(params[2 * k + 1]);
-                F c[parts];
-                unpack<4>(codes + k * row_bytes + j / 2, c);
-                for (int g = 0; g < G; ++g) {
-                    const float w = weights[g * capacity + i];
-                    base[g] += w * low;
-                    for (int h = 0; h < parts; ++h) x[g][h] = I::fma(I::set1(w * step), c[h], x[g][h]);
-                }
+                const float* w = weights + (from + i) * width;
+                for (int g = 0; g < N; ++g) base[g] += w[g] * low;
+                for (int g = 0; g < N; ++g) scaled[i * N + g] = w[g] * step;
+                I::prefetch(codes + k * row_bytes);
             }
-            for (int g = 0; g < G; ++g)
-                for (int h = 0; h < parts; ++h) {
-                    const int left = d - j - h * lanes;
-                    if (left > 0) add_to(out + g * d + j + h * lanes, x[g][h] + base[g], left < lanes ? left : lanes);
+            for (int j = 0; j < d; j += 16) {
+                F x[G][parts] = {};
+                for (int64_t i = 0; i < rows; ++i) {
+                    F c[parts];
+                    unpack<4>(codes + static_cast<int64_t>(index[from + i]) * row_bytes + j / 2, c);
+                    for (int g = 0; g < G; ++g)
+                        for (int h = 0; h < parts; ++h) x[g][h] = I::fma(I::set1(scaled[i * N + g]), c[h], x[g][h]);
                 }
+                for (int g = 0; g < G; ++g)
+                    for (int h = 0; h < parts; ++h) {
+                        const int left = d - j - h * lanes;
+                        if (left > 0) add_to(out + g * d + j + h * lanes, x[g][h], left < lanes ? left : lanes);
+                    }
+            }
         }
+        for (int g = 0; g < G; ++g)
+            for (int j = 0; j < d; ++j) out[g * d + j] += base[g];
     }
     static void add_value_codes(const uint8_t* codes, int64_t row_bytes, const uint16_t* params, int d, const uint32_t* index, int64_t m,
-                                const float* weights, int64_t capacity, int group, float* out) {
+                                const float* weights, int group, float* out) {
         in_tiles(group, [&]<int G>(int first) {
-            add_value_codes_tile<G>(codes, row_bytes, params, d, index, m, weights, capacity, first, out);
+            add_value_codes_tile<G>(codes, row_bytes, params, d, index, m, weights + first, padded(group), out + first * d);
         });
     }
 

@@ -4,6 +4,7 @@
 
 #include "kernels/simd.hpp"
 #include "kernels/sketch_args.hpp"
+#include "kernels/sketch_rescore.hpp"
 #include "kernels/sketch_rows.hpp"
 
 namespace sakuin {
@@ -12,26 +13,9 @@ template <class I>
 struct SketchScan {
     using F = typename I::F;
     using U = typename I::U;
-    using S = typename I::S;
-    using H = typename I::H;
     using Keys32 = typename I::Keys32;
     using Table16 = typename I::Table16;
     static constexpr int lanes = I::lanes;
-
-    static SAKUIN_INLINE F score(const uint16_t* z, F scale, F bias) {
-        // Through signed integers: AVX2 has no conversion from unsigned ones.
-        const S whole = __builtin_convertvector(I::template read<H>(z), S);
-        return I::fma(__builtin_convertvector(whole, F), scale, bias);
-    }
-
-    // cap * tanh(x / cap) by way of 2^x; `cap` and `x` are in base 2, so x / cap is the plain ratio.
-    static SAKUIN_INLINE F capped(F x, float cap) {
-        if (cap == 0.0f) return x;
-        F y = x * (2.88539008f / cap);  // 2 log2(e)
-        y = I::min(I::max(y, I::set1(-60.0f)), I::set1(60.0f));
-        const F e = I::template exp2<true>(y);
-        return cap * ((e - 1.0f) / (e + 1.0f));
-    }
 
     // --- projection -------------------------------------------------------------------------------------------------------
     template <int G>
@@ -48,10 +32,13 @@ struct SketchScan {
         }
     }
     static void project(const float* q, const uint16_t* basis, int group, int d, float* p) {
-        int g = 0;
-        for (; g + 4 <= group; g += 4) project_tile<4>(q + g * d, basis, d, p + g * d);
-        for (; g < group; ++g) project_tile<1>(q + g * d, basis, d, p + g * d);
+        SketchRows<I>::in_tiles(group, [&]<int G>(int g) { project_tile<G>(q + g * d, basis, d, p + g * d); });
     }
+
+    // What entry e of a sub-quantizer stands for, in steps: one coordinate in four bits, or two in the lower and upper two bits.
+    static constexpr float four_bits[16] = {-7.5f, -6.5f, -5.5f, -4.5f, -3.5f, -2.5f, -1.5f, -0.5f, 0.5f, 1.5f, 2.5f, 3.5f, 4.5f, 5.5f, 6.5f, 7.5f};
+    static constexpr float two_bits[16] = {-1.5f, -0.5f, 0.5f, 1.5f, -1.5f, -0.5f, 0.5f, 1.5f, -1.5f, -0.5f, 0.5f, 1.5f, -1.5f, -0.5f, 0.5f, 1.5f};
+    static constexpr float two_bits_above[16] = {-1.5f, -1.5f, -1.5f, -1.5f, -0.5f, -0.5f, -0.5f, -0.5f, 0.5f, 0.5f, 0.5f, 0.5f, 1.5f, 1.5f, 1.5f, 1.5f};
 
     // --- look-up tables -----------------------------------------------------------------------------------------------------
     static void make_tables(const SketchTables& a) {
@@ -67,12 +54,11 @@ struct SketchScan {
                 const float x = p[a.coordinate[2 * s]] * a.step[2 * s] * inverse;
                 const float y = second < 0 ? 0.0f : p[second] * a.step[2 * s + 1] * inverse;
                 const float lift = bound(a, p, s) * inverse + 0.5f;
+                const float* level = second < 0 ? four_bits : two_bits;
                 uint16_t entries[16];
                 for (int e = 0; e < 16; ++e) {
-                    const float v = second < 0 ? x * (static_cast<float>(e) - 7.5f)
-                                               : x * (static_cast<float>(e & 3) - 1.5f) + y * (static_cast<float>(e >> 2) - 1.5f);
-                    const float raised = v + lift;
-                    entries[e] = static_cast<uint16_t>(raised > 0.0f ? raised : 0.0f);
+                    const float raised = x * level[e] + y * two_bits_above[e] + lift;
+                    entries[e] = static_cast<uint16_t>(static_cast<int32_t>(raised > 0.0f ? raised : 0.0f));
                 }
                 tables[s * a.group + g] = I::table16(entries);
                 a.bias[g] -= bound(a, p, s);
@@ -124,42 +110,80 @@ struct SketchScan {
     }
 
     // --- exponentials ---------------------------------------------------------------------------------------------------------
-    template <bool Cap>
-    static void sums_of(const ScoreMap& m, const float* top, int64_t n, float* sums) {
+    // The sum of the float whose upper half is z * rate / 2^16 + plus - minus, over a block of 32 keys, lane by lane.
+    static SAKUIN_INLINE F quick_sum(const uint16_t* z, uint16_t rate, uint16_t plus, uint16_t minus) {
+#if defined(__AVX512BW__)
+        if constexpr (lanes == 16 && sizeof(Keys32) == sizeof(__m512i) && sizeof(Table16) == 64) {
+            __m512i v = _mm512_mulhi_epu16(_mm512_loadu_si512(z), _mm512_set1_epi16(static_cast<short>(rate)));
+            v = _mm512_adds_epu16(v, _mm512_set1_epi16(static_cast<short>(plus)));
+            v = _mm512_subs_epu16(v, _mm512_set1_epi16(static_cast<short>(minus)));
+            return I::bf16_first(reinterpret_cast<U>(v)) + I::bf16_second(reinterpret_cast<U>(v));
+        }
+#elif defined(__AVX2__)
+        if constexpr (lanes == 8 && sizeof(Keys32) == 64) {
+            F sum = {};
+            for (int half = 0; half < 2; ++half) {
+                __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(z + 16 * half));
+                v = _mm256_mulhi_epu16(v, _mm256_set1_epi16(static_cast<short>(rate)));
+                v = _mm256_adds_epu16(v, _mm256_set1_epi16(static_cast<short>(plus)));
+                v = _mm256_subs_epu16(v, _mm256_set1_epi16(static_cast<short>(minus)));
+                sum += I::bf16_first(reinterpret_cast<U>(v)) + I::bf16_second(reinterpret_cast<U>(v));
+            }
+            return sum;
+        }
+#else
+        F sum = {};
+        for (int i = 0; i < 32; ++i) sum[i % lanes] += SketchRescore<I>::quick(z[i], rate, static_cast<int32_t>(plus) - static_cast<int32_t>(minus));
+        return sum;
+#endif
+    }
+
+    // Over the keys [from, to) of a block, one by one: the end of a segment, and scores that the quick form does not cover.
+    static float slow_sum(const ScoreMap& m, const uint16_t* z, int g, float top, int64_t n) {
+        float sum = 0.0f;
+        for (int64_t i = 0; i < n; i += lanes) {
+            const int here = n - i < lanes ? static_cast<int>(n - i) : lanes;
+            if (m.rate != nullptr) {
+                for (int k = 0; k < here; ++k) sum += SketchRescore<I>::quick(z[i + k], m.rate[g], m.offset[g]);
+                continue;
+            }
+            const F x = SketchRescore<I>::score(z + i, I::set1(m.scale[g]), I::set1(m.bias[g]));
+            const F w = I::template exp2<false>(SketchRescore<I>::capped(x, m.softcap) - top);
+            sum += I::hsum(I::select_first(here, w, F{}));
+        }
+        return sum;
+    }
+
+    template <int G>
+    static void sums_tile(const ScoreMap& m, const float* top, int64_t n, int first, float* sums) {
+        const int width = padded(m.group);
         const int64_t lists = (n + list_size - 1) / list_size;
-        for (int g = 0; g < m.group; ++g) {
-            // Without a cap the largest score folds into the bias.
-            const F scale = I::set1(m.scale[g]), bias = I::set1(Cap ? m.bias[g] : m.bias[g] - top[g]);
-            for (int64_t l = 0; l < lists; ++l) {
-                F sum = {};
-                const int64_t left = n - l * list_size;
-                for (int half = 0; half < 2; ++half) {
-                    const uint16_t* z = m.z + ((2 * l + half) * m.group + g) * 32;
-                    for (int i = 0; i < 32; i += lanes) {
-                        F x = score(z + i, scale, bias);
-                        if constexpr (Cap) x = capped(x, m.softcap) - top[g];
-                        F w = I::template exp2<false>(x);
-                        const int64_t here = left - half * 32 - i;
-                        if (here < lanes) w = I::select_first(here < 0 ? 0 : static_cast<int>(here), w, F{});
-                        sum += w;
-                    }
+        for (int64_t l = 0; l < lists; ++l) {
+            const uint16_t* z = m.z + (2 * l * m.group + first) * 32;
+            float* to = sums + l * width + first;
+            const int64_t left = n - l * list_size;
+            if (left >= list_size && m.rate != nullptr) {
+                F acc[G];
+                for (int g = 0; g < G; ++g) {
+                    const int32_t offset = m.offset[first + g];
+                    const uint16_t plus = static_cast<uint16_t>(offset > 0 ? offset : 0), minus = static_cast<uint16_t>(offset < 0 ? -offset : 0);
+                    acc[g] = quick_sum(z + g * 32, m.rate[first + g], plus, minus) +
+                             quick_sum(z + (m.group + g) * 32, m.rate[first + g], plus, minus);
                 }
-                sums[g * lists + l] = I::hsum(sum);
+                SketchRows<I>::template reduce<G>(acc, to);
+                continue;
+            }
+            for (int g = 0; g < G; ++g) {
+                const int64_t second = left - 32 < 0 ? 0 : left - 32 > 32 ? 32 : left - 32;
+                to[g] = slow_sum(m, z + g * 32, first + g, top[first + g], left < 32 ? left : 32) +
+                        slow_sum(m, z + (m.group + g) * 32, first + g, top[first + g], second);
             }
         }
     }
     static void list_sums(const ScoreMap& m, const float* top, int64_t n, float* sums) {
-        m.softcap == 0.0f ? sums_of<false>(m, top, n, sums) : sums_of<true>(m, top, n, sums);
-    }
-
-    static void weights(float* x, int64_t n, float softcap, float minus) {
-        int64_t i = 0;
-        for (; i < n; i += lanes) {
-            const int here = n - i < lanes ? static_cast<int>(n - i) : lanes;
-            const F v = here < lanes ? I::load(x + i, here) : I::load(x + i);
-            const F w = I::template exp2<false>(capped(v, softcap) - minus);
-            here < lanes ? I::store(x + i, w, here) : I::store(x + i, w);
-        }
+        const int64_t all = (n + list_size - 1) / list_size * padded(m.group);
+        for (int64_t i = 0; i < all; ++i) sums[i] = 0.0f;
+        SketchRows<I>::in_tiles(m.group, [&]<int G>(int first) { sums_tile<G>(m, top, n, first, sums); });
     }
 
     // Bit k is set where z[k] >= key k's number in `limit`.
@@ -188,47 +212,44 @@ struct SketchScan {
     // --- reach ----------------------------------------------------------------------------------------------------------------
     static int64_t find_reach(const Reach& a) {
         const ScoreMap& m = a.map;
-        // A mean above `least` needs one query head above it: a test in 16-bit integers that leaves few keys to look at closely.
-        Table16 low[max_group], high[max_group];
+        const int width = padded(m.group);
+        Table16 limits[max_group];
         const uint16_t none[16] = {};
         const Table16 zero = I::table16(none);
         for (int g = 0; g < m.group; ++g) {
             uint16_t limit[16];
             for (int s = 0; s < 16; ++s) limit[s] = limit_of(a, g, s);
-            low[g] = I::table16(limit);
-            high[g] = low[g];
+            limits[g] = I::table16(limit);
         }
         const int64_t lists = (a.n + list_size - 1) / list_size;
         int64_t found = 0;
-        uint32_t batch[lanes];
-        int waiting = 0;
         for (int64_t l = 0; l < lists; ++l) {
-            const uint8_t* sizes = a.sketch + l * a.list_bytes + a.list_bytes - 32;
+            const uint8_t* sizes = a.sketch + (l + 1) * a.list_bytes - 32;
             for (int half = 0; half < 2; ++half) {
                 const int64_t at = l * list_size + half * 32;
                 if (at >= a.n) break;
                 const uint16_t* z = m.z + (2 * l + half) * m.group * 32;
                 uint32_t mask = 0;
                 for (int g = 0; g < m.group; ++g) {
-                    const Keys32 limit = half == 0 ? I::look_up(I::keys32(0), sizes, low[g], zero)
-                                                   : I::look_up(I::keys32(0), sizes, zero, high[g]);
+                    const Keys32 limit = half == 0 ? I::look_up(I::keys32(0), sizes, limits[g], zero)
+                                                   : I::look_up(I::keys32(0), sizes, zero, limits[g]);
                     mask |= at_least(z + g * 32, limit);
                 }
                 if (a.n - at < 32) mask &= (1u << (a.n - at)) - 1u;
-                while (mask != 0) {
-                    batch[waiting++] = static_cast<uint32_t>(at) + static_cast<uint32_t>(__builtin_ctz(mask));
-                    mask &= mask - 1;
-                    if (waiting == lanes) {
-                        found = judge(a, batch, waiting, found);
-                        waiting = 0;
-                    }
+                for (; mask != 0; mask &= mask - 1, ++found) {
+                    const int k = __builtin_ctz(mask);
+                    a.index[found] = static_cast<uint32_t>(at) + static_cast<uint32_t>(k);
+                    a.length[found] = static_cast<uint8_t>(half == 0 ? sizes[k] & 15 : sizes[k] >> 4);
+                    uint16_t* row = a.rows + found * width;
+                    for (int g = 0; g < m.group; ++g) row[g] = z[g * 32 + k];
+                    for (int g = m.group; g < width; ++g) row[g] = 0;
                 }
             }
         }
-        return judge(a, batch, waiting, found);
+        return found;
     }
 
-    // The least 16-bit score with which a key of residue length s may have a share above a.least, rounded down.
+    // The least 16-bit score with which a key of residue length s may have a share above a.least.
     static SAKUIN_INLINE uint16_t limit_of(const Reach& a, int g, int s) {
         if (s == 15) return 0;
         float bar = a.lse[g] + __builtin_log2f(a.least);
@@ -238,52 +259,8 @@ struct SketchScan {
             if (r <= -1.0f) return 0;
             bar = a.map.softcap * __builtin_atanhf(r);
         }
-        const float z = (bar - a.sigma[g] * static_cast<float>(s) * 0.25f - a.map.bias[g]) / a.map.scale[g] - 1.0f;
-        return static_cast<uint16_t>(z <= 0.0f ? 0.0f : z >= 65535.0f ? 65535.0f : z);
-    }
-
-    static int64_t judge(const Reach& a, const uint32_t* batch, int n, int64_t found) {
-        if (n == 0) return found;
-        const ScoreMap& m = a.map;
-        float length[lanes] = {}, x[lanes] = {};
-        for (int i = 0; i < n; ++i) {
-            const uint32_t k = batch[i];
-            const uint8_t both = a.sketch[(k / list_size) * static_cast<uint64_t>(a.list_bytes) + static_cast<uint64_t>(a.list_bytes) - 32 + k % 32];
-            length[i] = static_cast<float>((k % list_size) < 32 ? both & 15 : both >> 4);
-        }
-        const F quarter = I::load(length) * 0.25f;
-        F sum = {};
-        for (int g = 0; g < m.group; ++g) {
-            for (int i = 0; i < n; ++i) x[i] = z_of(m, g, batch[i]);
-            const F score = I::fma(I::load(x), I::set1(m.scale[g]), I::set1(m.bias[g]));
-            sum += I::template exp2<false>(capped(I::fma(quarter, I::set1(a.sigma[g]), score), m.softcap) - a.lse[g]);
-        }
-        float reach[lanes];
-        I::store(reach, sum * (1.0f / static_cast<float>(m.group)));
-        for (int i = 0; i < n; ++i) {
-            const float r = length[i] == 15.0f ? __builtin_inff() : reach[i];
-            if (r > a.least) {
-                a.index[found] = batch[i];
-                a.reach[found++] = r;
-            }
-        }
-        return found;
-    }
-
-    static void gather_scores(const ScoreMap& m, const uint32_t* index, int64_t n, int64_t capacity, float* scores) {
-        for (int g = 0; g < m.group; ++g) {
-            const F scale = I::set1(m.scale[g]), bias = I::set1(m.bias[g]);
-            for (int64_t i = 0; i < n; i += lanes) {
-                float x[lanes] = {};
-                const int here = n - i < lanes ? static_cast<int>(n - i) : lanes;
-                for (int k = 0; k < here; ++k) x[k] = z_of(m, g, index[i + k]);
-                const F v = I::fma(I::load(x), scale, bias);
-                here < lanes ? I::store(scores + g * capacity + i, v, here) : I::store(scores + g * capacity + i, v);
-            }
-        }
-    }
-    static SAKUIN_INLINE float z_of(const ScoreMap& m, int g, uint32_t key) {
-        return static_cast<float>(m.z[(static_cast<size_t>(key / 32) * static_cast<size_t>(m.group) + static_cast<size_t>(g)) * 32 + key % 32]);
+        const float z = __builtin_ceilf((bar - a.sigma[g] * static_cast<float>(s) * 0.25f - a.map.bias[g]) / a.map.scale[g]);
+        return static_cast<uint16_t>(z >= 65535.0f ? 65535.0f : z >= 0.0f ? z : 0.0f);  // 0 for NaN as well
     }
 };
 

@@ -1,6 +1,7 @@
 // Builds the table of the `sketch` kernels for one instruction set. Included only by the files compiled per instruction set.
 #pragma once
 
+#include "kernels/sketch_rescore.hpp"
 #include "kernels/sketch_rows.hpp"
 #include "kernels/sketch_scan.hpp"
 
@@ -17,12 +18,11 @@ constexpr SketchKernels make_sketch_table() {
         .scan = &Scan::scan,
         .list_sums = &Scan::list_sums,
         .find_reach = &Scan::find_reach,
-        .gather_scores = &Scan::gather_scores,
-        .add_codes = &Rows::add_codes,
+        .rescore = &SketchRescore<I>::rescore,
         .score_rows = &Rows::score_rows,
+        .weights = &SketchRescore<I>::weights,
         .add_rows = &Rows::add_rows,
         .add_value_codes = &Rows::add_value_codes,
-        .weights = &Scan::weights,
     };
 }
 

@@ -1,0 +1,123 @@
+// One attention step over a chain of `sketch` segments, for all KV heads at one query position. Internal to the two files that
+// implement it: sketch_attend.cpp (the ordinary way) and sketch_stray.cpp (heads whose estimate fails, and what is reported).
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "index/sketch.hpp"
+#include "parallel.hpp"
+
+namespace sakuin {
+
+constexpr float log2e = 1.44269504f, ln2 = 0.693147181f;
+constexpr float nothing = -std::numeric_limits<float>::infinity();
+
+inline float log2_add(float a, float b) {
+    const float most = std::max(a, b);
+    return std::isinf(most) ? most : most + std::log2(std::exp2(a - most) + std::exp2(b - most));
+}
+
+inline float cap_of(float x, float cap) { return cap > 0.0f ? cap * std::tanh(x / cap) : x; }
+
+template <class T>
+const T* of_head(const T* p, int64_t head, int64_t per_head) {
+    return p + head * per_head;
+}
+
+// Keys of one precision with their weights (keys, padded) relative to the index's estimated lse.
+struct Tier {
+    std::vector<uint32_t> index;  // room for more than `n`
+    std::vector<float> weights;
+    int64_t n = 0;
+};
+
+// What a segment means to one KV head's query group; lives from the scan to the end of the step. Arrays per query head are padded.
+struct View {
+    const SketchSegment* segment;
+    int64_t head, first;                              // first: tokens in the segments before
+    std::vector<float> p;                             // (group, head_dim) projected queries
+    std::vector<float> scale, bias, sigma, top, sum;
+    std::vector<uint16_t> rate;
+    std::vector<int32_t> offset;
+    bool quick = false;                               // whether rate and offset may be used
+    std::vector<float> in_list;                       // (lists, padded) sums of weights
+    std::vector<uint16_t> z;
+    std::vector<std::byte> tables;
+
+    std::vector<uint32_t> index;                      // keys to be scored again, their 16-bit scores, their residue lengths
+    std::vector<uint16_t> rows;
+    std::vector<uint8_t> length;
+    int64_t found = 0;
+    std::vector<float> fresh, old;                    // (found, padded) weights
+
+    // Results, relative to the lse of the head's index.
+    Tier exact, coded;
+    std::vector<float> out, total, covered;           // (group, head_dim), padded, padded
+    int64_t touched = 0;
+
+    int64_t lists() const { return lists_of(segment->n); }
+};
+
+struct Head {
+    std::vector<float> q;               // (group, head_dim), scaled to base 2
+    std::vector<float> index_lse, lse;  // base 2, by estimate: of the index / of everything; what fills up is +inf
+    bool strayed = false;               // the estimate was far off: the query is none that the index was built for
+};
+
+class Step {
+public:
+    Step(const SketchAttend& args, std::vector<View>& views, int64_t t);
+    int64_t run();             // returns the bytes read
+    void scores(float* to);    // see score_sketch
+
+private:
+    View& view(int64_t h, size_t s) { return views_[static_cast<size_t>(h) * a_.segments.size() + s]; }
+    Head& head(const View& v) { return heads_[static_cast<size_t>(v.head)]; }
+    float softcap() const { return a_.softcap * log2e; }
+    int group() const { return static_cast<int>(a_.group); }
+    size_t groups() const { return static_cast<size_t>(a_.group); }
+    float static_lse(int64_t h, size_t g) const {
+        return a_.static_lse == nullptr ? nothing : a_.static_lse[(h * a_.group + static_cast<int64_t>(g)) * a_.t + t_] * log2e;
+    }
+    template <class Fn>
+    void each(const Fn& fn) {
+        parallel_for(static_cast<int64_t>(views_.size()), a_.n_threads, [&](int64_t i) { fn(views_[static_cast<size_t>(i)]); });
+    }
+    ScoreMap map(const View& v) const {
+        return {v.z.data(), v.scale.data(), v.bias.data(), group(), softcap(), v.quick ? v.rate.data() : nullptr, v.quick ? v.offset.data() : nullptr};
+    }
+    const void* row_of(const void* rows, const View& v) const {
+        return static_cast<const char*>(rows) + v.head * v.segment->n * d_ * dtype_size(v.segment->dtype);
+    }
+
+    void scan(View& v);
+    void choose_quick(View& v, const uint16_t* largest);
+    void estimate_lse(int64_t h);
+    void find(View& v);
+    void limit(int64_t h);
+    std::vector<uint16_t> reach_of(const View& v);
+    void attend(View& v);
+    void add_up(View& v);
+    int64_t finish(int64_t h);
+
+    bool strayed(int64_t h);
+    void attend_exactly(View& v);
+    void join_exact(int64_t h);
+    void write_mass(const View& v, const Tier& tier, const std::vector<float>& share);
+    void write_trace(View& v, const std::vector<float>& share);
+
+    const SketchAttend& a_;
+    const SketchKernels& k_;
+    const int64_t t_, d_;
+    const size_t width_;  // the group, padded
+    int64_t n_ = 0;
+    std::vector<Head> heads_;
+    std::vector<View>& views_;
+};
+
+}  // namespace sakuin
