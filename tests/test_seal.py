@@ -1,5 +1,5 @@
-"""What a sealed segment holds, unpacked by its documented layout (docs/method.md) and held against the keys and
-values."""
+"""What a sealed segment holds, unpacked by its documented layout (docs/method.md) and held against the keys
+and values."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_the_basis_is_exact_whatever_its_rounding_and_its_coordinates_carry_less
 
 
 def test_the_basis_sees_keys_as_the_queries_do():
-    """Directions that no query looks along get none of the leading coordinates, however much keys vary there."""
+    """Directions that no query looks along get no leading coordinates, however much keys vary there."""
     data = made(2000)
     data.keys[:, :, 7:17] *= 50
     data.queries[:, :, 7:17] *= 1e-3

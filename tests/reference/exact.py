@@ -1,11 +1,15 @@
-"""Attention by its definition in float64, and keys, values and queries of any shape to try it on."""
+"""Attention by its definition in float64, and keys, values and queries of any shape to hold an index against it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+import sakuin
+from sakuin.index import SketchIndex
 
 
 def attention(
@@ -66,3 +70,17 @@ def made(
     return Data(
         keys.to(dtype), values.to(dtype), queries(few).to(dtype), queries(t).to(dtype), float(d) ** -0.5
     )
+
+
+FINE = {"tolerance": 1e-6, "cap": 1.0}
+"""Everything is attended exactly, but by the whole machinery of the index."""
+
+
+def index_of(keys: Tensor, values: Tensor, queries: Tensor | None = None, **knobs: Any) -> SketchIndex:
+    index = sakuin.build_index("sketch", keys, values, queries=queries, **knobs)
+    assert isinstance(index, SketchIndex)
+    return index
+
+
+def of(data: Data, **knobs: Any) -> SketchIndex:
+    return index_of(data.keys, data.values, data.queries, **{"segment": 256, **knobs})

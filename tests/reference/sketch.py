@@ -1,4 +1,4 @@
-"""The method of docs/method.md in plain torch, one KV head at a time: slow, short, and independent of the code
+"""The method of docs/method.md in plain torch, one KV head at a time: slow, short, independent of the code
 that ships.
 
 Everything is float64 and unpacked: a quantized number is kept as what a decoder would see. `seal` makes a

@@ -29,8 +29,8 @@ _QUESTION = (
 class Layer:
     """One layer's trace; everything after RoPE. Keys and values bf16 `(n_kv_heads, n, d)` of the offloaded
     tokens, queries fp32 `(n_query_heads, n, d)` of the same positions, `asked` `(n_query_heads, ASKED, d)` of
-    the last ones, and `static_lse` `(n_query_heads, ASKED)`, the lse of the sink tokens, the recent window and
-    the asked positions up to their own."""
+    the last ones, and `static_lse` `(n_query_heads, ASKED)`, the lse of the sink tokens, the recent window
+    and the asked positions up to their own."""
 
     keys: Tensor
     values: Tensor
