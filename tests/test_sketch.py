@@ -167,7 +167,8 @@ def odd(kind: str) -> Data:
 ODD = (
     "all equal", "all zero", "norm 1e4", "one of norm 1e4", "a constant coordinate",
     "an outlier channel of 500", "a token of 500 in one channel", "singular covariance",
-    "queries in a plane", "queries zero", "queries far from all keys", "query zero", "query huge", "values equal", "tiny",
+    "queries in a plane", "queries zero", "queries far from all keys", "query zero", "query huge",
+    "values equal", "tiny",
 )  # fmt: skip
 
 

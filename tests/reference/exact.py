@@ -1,4 +1,4 @@
-"""Attention by its definition in float64, and keys, values and queries of any shape to hold an index against it."""
+"""Attention by its definition in float64, and keys, values and queries of any shape to try indexes on."""
 
 from __future__ import annotations
 
