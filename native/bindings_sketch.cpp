@@ -28,7 +28,7 @@ class Sealed {
 public:
     // `trusted`: the contents are about to be written by the sealer; otherwise every index in them is checked, so that a damaged
     // file cannot lead a kernel out of its arrays.
-    Sealed(nb::dict fields, bool trusted) : fields_(std::move(fields)) {
+    Sealed(const nb::dict& fields, bool trusted) : fields_(copy(fields)) {
         const Tensor keys = read_tensor(get("keys"), "keys", 3), values = read_tensor(get("values"), "values", 3);
         segment.heads = keys.shape[0];
         segment.n = keys.shape[1];
@@ -67,9 +67,12 @@ public:
     }
 
     SketchSegment segment{};
-    const nb::dict& fields() const { return fields_; }
+    nb::dict fields() const { return copy(fields_); }
 
 private:
+    // Nobody else may hold the dictionary that keeps the memory alive.
+    static nb::dict copy(const nb::dict& d) { return nb::steal<nb::dict>(PyDict_Copy(d.ptr())); }
+
     nb::object get(const char* name) const {
         if (!fields_.contains(name)) throw std::invalid_argument(std::string("a segment needs the tensor '") + name + "', which is missing");
         return nb::object(fields_[name]);
@@ -112,9 +115,9 @@ private:
     nb::dict fields_;
 };
 
-Sealed* seal(nb::dict fields, nb::handle y, nb::handle weight, nb::handle features, nb::handle keys, nb::handle values, nb::handle values_f32,
+Sealed* seal(const nb::dict& fields, nb::handle y, nb::handle weight, nb::handle features, nb::handle keys, nb::handle values, nb::handle values_f32,
              int n_threads) {
-    auto sealed = std::make_unique<Sealed>(std::move(fields), true);
+    auto sealed = std::make_unique<Sealed>(fields, true);
     const SketchSegment& s = sealed->segment;
     const int64_t d = s.shape.head_dim;
     const Tensor k = read_tensor(keys, "keys", 3), v = read_tensor(values, "values", 3), f = read_tensor(features, "features", 3);
@@ -143,6 +146,8 @@ struct Call {
 
     Call(nb::handle q, const std::vector<const Sealed*>& segments, double scaling, int n_threads, std::optional<double> softcap,
          const std::tuple<float, float, float, float, float>& settings, const std::string& isa) {
+        for (const Sealed* s : segments)
+            if (s == nullptr) throw std::invalid_argument("segments must be SketchSegment objects, got None");
         if (segments.empty()) throw std::invalid_argument("segments must hold at least one segment, got none");
         const SketchSegment& first = segments.front()->segment;
         int64_t n = 0;
@@ -312,7 +317,7 @@ nb::object scores(nb::handle q, const std::vector<const Sealed*>& segments, int 
 
 void bind_sketch(nb::module_& m) {
     nb::class_<Sealed>(m, "SketchSegment", "A sealed segment of the sketch index; keeps its tensors alive.")
-        .def("__init__", [](Sealed* self, nb::dict fields) { new (self) Sealed(std::move(fields), false); }, nb::arg("fields"))
+        .def("__init__", [](Sealed* self, const nb::dict& fields) { new (self) Sealed(fields, false); }, nb::arg("fields"))
         .def_prop_ro("fields", &Sealed::fields)
         .def("__len__", [](const Sealed& s) { return s.segment.n; });
     m.def("sketch_seal", &seal, nb::rv_policy::take_ownership, nb::arg("fields"), nb::arg("y"), nb::arg("weight"), nb::arg("features"), nb::arg("keys"),

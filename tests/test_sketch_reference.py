@@ -1,7 +1,7 @@
-"""The native `sketch` does what the method says: on a real trace it agrees with a plain statement of it in torch.
+"""The native `sketch` does what the method says: on a real trace it agrees with a plain statement of it.
 
-The reference (tests/reference/sketch.py) shares no code with what ships: both seal the same tokens by themselves, then
-attend with the same queries.
+The reference (tests/reference/sketch.py) shares no code with what ships: both seal the same tokens by
+themselves, then attend with the same queries.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The method of docs/method.md in plain torch, one KV head at a time: slow, short, and independent of the code that ships.
+"""The method of docs/method.md in plain torch, one KV head at a time: slow, short, independent of the code
+that ships.
 
 Everything is float64 and unpacked: a quantized number is kept as what a decoder would see. `seal` makes a
-segment, `attend` runs one step of a query group over a chain of them. Shapes: keys and values `(n, head_dim)`,
-queries `(m, head_dim)`, one step's query `(group, head_dim)`.
+segment, `attend` runs one step of a query group over a chain of them. Shapes: keys and values
+`(n, head_dim)`, one step's query `(group, head_dim)`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ RANGES = {  # half-widths of a quantizer in standard deviations, of which the be
 
 @dataclass
 class Basis:
-    """`q.k = (q @ project).y + q.mean`, y = inverse @ (k - mean); `weight`: logit variance per squared error."""
+    """`q.k = (q @ project).y + q.mean`, y = inverse @ (k - mean); `weight`: logit variance per squared error
+    of a coordinate."""
 
     project: Tensor
     inverse: Tensor
@@ -72,7 +74,7 @@ def water_fill(energy: Tensor, steps: int) -> Tensor:
 
 
 def plan_codes(energy: Tensor, row_bytes: int) -> list[int]:
-    """Bits of each chunk of 16 coordinates, `energy` sorted: the best run of eights, then fours, then twos."""
+    """Bits of each chunk of 16 coordinates, `energy` sorted: the best run of eights, fours, then twos."""
     chunks = [float(c.sum()) for c in energy.split(16)]
     best, least = [0] * len(chunks), float("inf")
     for eights in range(len(chunks) + 1):
@@ -182,8 +184,8 @@ def attend(
     reach: float = 2.0,
     cap: float = 0.3,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`out` (group, d), `lse` (group,) of the index alone, and each token's tier: 0 by its list, 1 the same after
-    it was scored again, 2 from its value code, 3 exactly."""
+    """`out` (group, d), `lse` (group,) of the index alone, and each token's tier: 0 by its list, 1 the same
+    after it was scored again, 2 from its value code, 3 exactly."""
     query = query.double() * scaling
     group, n = len(query), sum(len(s.keys) for s in segments)
     static = torch.full((group,), -torch.inf) if static_lse is None else static_lse.double()

@@ -1,4 +1,4 @@
-"""Keys, values and queries of a real model over real text, with a fact planted early and asked for at the end.
+"""Keys, values and queries of a real model over real text: a fact is planted early and asked for at the end.
 
 `real_trace` runs the model once per session and keeps three layers; tests take them as their ground truth.
 """
@@ -19,15 +19,18 @@ TOKENS = 3000
 LAYERS = (3, 12, 26)
 
 _FACT = "\n\nThe secret passkey of the archive is 71493. Remember it.\n\n"
-_QUESTION = "\n\nQuestion: What is the secret passkey of the archive?\nAnswer: The secret passkey of the archive is 71493."
+_QUESTION = (
+    "\n\nQuestion: What is the secret passkey of the archive?"
+    "\nAnswer: The secret passkey of the archive is 71493."
+)
 
 
 @dataclass
 class Layer:
-    """One layer's trace; everything after RoPE. Keys and values bf16 `(n_kv_heads, n, d)` of the offloaded tokens,
-    queries fp32 `(n_query_heads, n, d)` of the same positions, `asked` `(n_query_heads, ASKED, d)` of the last
-    ones, and `static_lse` `(n_query_heads, ASKED)`, the lse of the sink tokens, the recent window and the asked
-    positions up to their own."""
+    """One layer's trace; everything after RoPE. Keys and values bf16 `(n_kv_heads, n, d)` of the offloaded
+    tokens, queries fp32 `(n_query_heads, n, d)` of the same positions, `asked` `(n_query_heads, ASKED, d)` of
+    the last ones, and `static_lse` `(n_query_heads, ASKED)`, the lse of the sink tokens, the recent window
+    and the asked positions up to their own."""
 
     keys: Tensor
     values: Tensor

@@ -31,8 +31,11 @@ def told_in_a_sentence() -> Iterator[None]:
         with _interrupted_promptly():
             yield
     except KeyboardInterrupt:
+        # Everything has been tidied up on the way here. An orderly end would wait for threads, and where the
+        # interrupt fell into an import Python itself would end by the signal instead of with this code.
+        sys.stdout.flush()
         _say("Interrupted.")
-        raise typer.Exit(130) from None
+        os._exit(130)
     except BrokenPipeError:
         # Whoever read the output has gone; Python would complain once more when it closes standard output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,205 @@
+// Whole segments of `sketch`: sealed, attended on every instruction set, damaged. Buffers are exactly as long as they must be, so
+// that a sanitizer sees any access beyond them.
+#include <limits>
+
+#include "check.hpp"
+#include "index/sketch.hpp"
+#include "kernels/dispatch.hpp"
+#include "numbers.hpp"
+
+using namespace sakuin;
+using namespace sakuin::testing;
+
+namespace {
+
+// A segment with the keys' own axes as its basis, sealed from keys and values in float32.
+struct Sealed {
+    SketchSegment s{};
+    Floats keys, values, key_rows, value_rows, mean, sub_step, residue, code_step;
+    std::vector<int32_t> order, plan;
+    std::vector<uint16_t> basis, value_params, list_mean;
+    std::vector<uint8_t> sketch, codes, value_codes;
+    std::vector<int16_t> sub_coordinate, code_coordinate;
+
+    Sealed(Random& random, int64_t heads, int64_t n, int64_t d, int64_t subs, int64_t code_bytes, int threads) {
+        s.shape = {d, subs, code_bytes};
+        s.heads = heads;
+        s.n = n;
+        s.dtype = DType::f32;
+        keys = normals(random, heads * n * d);
+        values = normals(random, heads * n * d);
+        for (size_t i = 0; i < keys.size(); ++i) keys[i] = keys[i] / (1.0f + static_cast<float>(i % at(d)) * 0.2f) + 2.0f;
+        mean.assign(at(heads * d), 0.0f);
+        Floats y(keys.size()), weight(at(heads * d), 1.0f), features(at(heads * 2 * n), 0.0f);
+        for (int64_t h = 0; h < heads; ++h)
+            for (int64_t j = 0; j < d; ++j) {
+                float& m = mean[at(h * d + j)];
+                for (int64_t i = 0; i < n; ++i) m += keys[at((h * n + i) * d + j)] / static_cast<float>(n);
+                for (int64_t i = 0; i < n; ++i) y[at((h * d + j) * n + i)] = keys[at((h * n + i) * d + j)] - m;
+                for (int64_t i = 0; i < d; ++i) basis.push_back(fp16(i == j ? 1.0f : 0.0f));
+            }
+        const int64_t lists = lists_of(n), width = s.shape.chunks() * 16;
+        const auto room = [](auto& x, const auto*& p, int64_t size) {
+            x.resize(at(size));
+            p = x.data();
+        };
+        key_rows.resize(keys.size());
+        value_rows.resize(values.size());
+        s.keys = key_rows.data();
+        s.values = value_rows.data();
+        s.mean = mean.data();
+        s.basis = basis.data();
+        room(order, s.order, heads * n);
+        room(sketch, s.sketch, heads * lists * s.shape.list_bytes());
+        room(sub_coordinate, s.sub_coordinate, heads * subs * 2);
+        room(sub_step, s.sub_step, heads * subs * 2);
+        room(residue, s.residue, heads * d);
+        room(codes, s.codes, heads * n * code_bytes);
+        room(plan, s.code_plan, heads * 3);
+        room(code_coordinate, s.code_coordinate, heads * width);
+        room(code_step, s.code_step, heads * width);
+        room(value_codes, s.value_codes, heads * n * s.shape.value_bytes());
+        room(value_params, s.value_params, heads * n * 2);
+        room(list_mean, s.list_mean, heads * lists * d);
+        SealArgs a{};
+        a.y = y.data();
+        a.weight = weight.data();
+        a.features = features.data();
+        a.n_features = 2;
+        a.keys = keys.data();
+        a.values = values.data();
+        a.values_f32 = values.data();
+        seal_sketch(a, s, threads);
+    }
+};
+
+struct Step {
+    Floats q, out, lse, coverage, exact, coded, mass, tier, weight;
+    int64_t touched = 0;
+
+    Step(const std::vector<const SketchSegment*>& segments, const Floats& query, int64_t group, int64_t t, float tolerance, float cap,
+         float softcap, const std::string& isa, int threads)
+        : q(query) {
+        const SketchSegment& s = *segments.front();
+        int64_t n = 0;
+        for (const SketchSegment* each : segments) n += each->n;
+        const int64_t rows = s.heads * group * t, d = s.shape.head_dim;
+        out.resize(at(rows * d));
+        lse.resize(at(rows));
+        coverage.resize(at(rows));
+        exact.resize(at(s.heads * t));
+        coded.resize(at(s.heads * t));
+        mass.assign(at(s.heads * n), 0.0f);
+        tier.resize(at(s.heads * t * n));
+        weight.resize(at(s.heads * t * n));
+        SketchAttend a{};
+        a.kernels = &kernels(isa);
+        a.segments = segments;
+        a.q = q.data();
+        a.heads = s.heads;
+        a.group = group;
+        a.t = t;
+        a.scaling = 0.3f;
+        a.softcap = softcap;
+        a.rescore = tolerance;
+        a.coded = tolerance * 0.5f;
+        a.exact = tolerance * 8.0f;
+        a.reach = 2.0f;
+        a.cap = cap;
+        a.n_threads = threads;
+        a.out = out.data();
+        a.lse = lse.data();
+        a.coverage = coverage.data();
+        a.exact_share = exact.data();
+        a.coded_share = coded.data();
+        a.mass = mass.data();
+        a.mass_stride = n;
+        a.trace_tier = tier.data();
+        a.trace_weight = weight.data();
+        attend_sketch(a);
+        touched = a.touched_bytes;
+    }
+};
+
+}  // namespace
+
+TEST(a_sealed_segment_attends_like_its_keys_and_values) {
+    Random random(9);
+    for (const int64_t d : {8, 24, 64})
+        for (const int64_t n : {1, 63, 64, 65, 300}) {
+            const int64_t heads = 2, group = 3, t = 2;
+            const Sealed a(random, heads, n, d, 8, d / 2, 2), b(random, heads, 40, d, 4, d / 4, 1);
+            const Floats q = normals(random, heads * group * t * d, 1.5f);
+            for (const float softcap : {0.0f, 5.0f}) {
+                Floats want(q.size(), 0.0f), lse(at(heads * group * t));
+                for (int64_t r = 0; r < heads * group * t; ++r) {
+                    const int64_t h = r / (group * t);
+                    double sum = 0.0;
+                    std::vector<double> out(at(d), 0.0);
+                    for (const Sealed* s : {&a, &b})
+                        for (int64_t i = 0; i < s->s.n; ++i) {
+                            float z = 0.0f;
+                            for (int64_t j = 0; j < d; ++j) z += q[at(r * d + j)] * s->keys[at((h * s->s.n + i) * d + j)];
+                            const double w = std::exp(static_cast<double>(capped(z * 0.3f, softcap)));
+                            sum += w;
+                            for (int64_t j = 0; j < d; ++j) out[at(j)] += w * static_cast<double>(s->values[at((h * s->s.n + i) * d + j)]);
+                        }
+                    lse[at(r)] = static_cast<float>(std::log(sum));
+                    for (int64_t j = 0; j < d; ++j) want[at(r * d + j)] = static_cast<float>(out[at(j)] / sum);
+                }
+                for (const std::string& isa : available_isas())
+                    for (const int threads : {1, 3}) {
+                        const Step fine({&a.s, &b.s}, q, group, t, 1e-6f, 1.0f, softcap, isa, threads);
+                        const std::string what = isa + " d " + std::to_string(d) + " n " + std::to_string(n);
+                        CHECK(distance(fine.out, want) < 2e-3, what + " " + std::to_string(distance(fine.out, want)));
+                        CHECK(distance(fine.lse, lse) < 2e-3, what + " lse");
+                        const Step usual({&a.s, &b.s}, q, group, t, 1.0f, 0.3f, softcap, isa, threads);
+                        CHECK(distance(usual.lse, lse) < 1.0, what + " lse at the defaults");
+                        CHECK(usual.touched > 0 && usual.touched <= fine.touched, what + " touched");
+                    }
+            }
+        }
+}
+
+TEST(damaged_codes_and_numbers_lead_nowhere_outside_the_arrays) {
+    Random random(10);
+    for (int round = 0; round < 40; ++round) {
+        Sealed s(random, 2, 150, 24, 8, 12, 1);
+        const auto damage = [&](auto& x) {
+            for (int i = 0; i < 6; ++i) {
+                auto* bytes = reinterpret_cast<uint8_t*>(x.data());
+                bytes[random.next() % (x.size() * sizeof(x[0]))] = static_cast<uint8_t>(random.next());
+            }
+        };
+        // Everything that Python need not check: whatever these hold, scores may be wrong or not a number, no more.
+        damage(s.key_rows), damage(s.value_rows), damage(s.mean), damage(s.sub_step), damage(s.residue), damage(s.code_step);
+        damage(s.basis), damage(s.value_params), damage(s.list_mean), damage(s.sketch), damage(s.codes), damage(s.value_codes);
+        Floats q = normals(random, 2 * 4 * 24);
+        if (round % 4 == 1) q[5] = std::nanf("");
+        if (round % 4 == 2) q[5] = std::numeric_limits<float>::infinity();
+        for (const std::string& isa : available_isas())
+            for (const float softcap : {0.0f, 5.0f}) {
+                const Step step({&s.s}, q, 4, 1, round % 2 == 0 ? 1.0f : 1e-4f, 0.3f, softcap, isa, 1);
+                CHECK(step.touched > 0, isa);
+            }
+    }
+}
+
+TEST(the_cap_keeps_the_keys_that_may_be_largest) {
+    Random random(11);
+    const int64_t n = 2000;
+    const Sealed s(random, 1, n, 16, 4, 8, 1);
+    const Floats q = normals(random, 16);
+    for (const std::string& isa : available_isas()) {
+        const Step all({&s.s}, q, 1, 1, 0.01f, 1.0f, 0.0f, isa, 1), few({&s.s}, q, 1, 1, 0.01f, 0.2f, 0.0f, isa, 1);
+        int64_t scored = 0;
+        float kept = 0.0f, dropped = 0.0f;
+        for (int64_t i = 0; i < n; ++i) {
+            scored += few.tier[at(i)] > 0.0f;
+            float& most = few.tier[at(i)] > 0.0f ? kept : dropped;
+            most = std::max(most, all.weight[at(i)]);
+        }
+        CHECK(scored <= 400 && scored > 380, isa + " " + std::to_string(scored));
+        CHECK(kept > dropped, isa);
+    }
+}
