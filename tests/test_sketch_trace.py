@@ -172,7 +172,7 @@ def test_every_instruction_set_agrees(trace):
         q, index, scaling = data
         for softcap in (None, 8.0):
             results = [
-                _native.sketch_attend(q, index.segments, scaling, 1, (1.0, 0.5, 8.0, 2.0, 0.3), None, softcap,
+                _native.sketch_attend(q, index.segments, scaling, 1, (3.0, 1.25, 20.0, 2.0, 0.3), None, softcap,
                                       None, True, isa)
                 for isa in _native.isas()
             ]  # fmt: skip

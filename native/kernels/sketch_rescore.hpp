@@ -32,6 +32,9 @@ struct SketchRescore {
         return cap * ((e - 1.0f) / (e + 1.0f));
     }
 
+    // 2^x where x may be beyond what 2^x holds: there it is 2^127 instead of nonsense.
+    static SAKUIN_INLINE F raise(F x) { return I::template exp2<false>(I::min(I::set1(127.0f), x)); }
+
     // See ScoreMap::rate.
     static SAKUIN_INLINE float quick(uint16_t z, uint16_t rate, int32_t offset) {
         const int32_t upper = static_cast<int32_t>((static_cast<uint32_t>(z) * rate) >> 16) + offset;
@@ -61,7 +64,7 @@ struct SketchRescore {
     static void weights_of(float* x, int64_t m, float softcap, const float* minus) {
         const Pattern<P, float> below(minus);
         for (int64_t i = 0; i < m * P; i += lanes)
-            I::store(x + i, I::template exp2<false>(capped(I::load(x + i), softcap) - I::load(below.at(i))));
+            I::store(x + i, raise(capped(I::load(x + i), softcap) - I::load(below.at(i))));
     }
     static void weights(float* x, int64_t m, int group, float softcap, const float* minus) {
         by_width(group, [&]<int P>() { weights_of<P>(x, m, softcap, minus); });
@@ -89,7 +92,7 @@ struct SketchRescore {
             const F x = score(r.rows + i, I::load(scale.at(i)), I::load(bias.at(i)));
             I::store(r.fresh + i, x);
             if (r.map.rate == nullptr)
-                I::store(r.old + i, I::template exp2<false>(capped(x, r.map.softcap) - I::load(top.at(i))) * I::load(fold.at(i)));
+                I::store(r.old + i, raise(capped(x, r.map.softcap) - I::load(top.at(i))) * I::load(fold.at(i)));
         }
         if (r.map.rate == nullptr) return;
         uint32_t wide[max_group];

@@ -178,9 +178,9 @@ def attend(
     scaling: float,
     static_lse: Tensor | None = None,
     softcap: float | None = None,
-    a: float = 1.0,
-    b: float = 0.5,
-    c: float = 8.0,
+    a: float = 3.0,
+    b: float = 1.25,
+    c: float = 20.0,
     reach: float = 2.0,
     cap: float = 0.3,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -203,7 +203,7 @@ def attend(
     z = capped(raw)
     everything = torch.logaddexp(z.logsumexp(1), static)[:, None]
 
-    may_have = (capped(raw + raised) - everything).exp().mean(0).masked_fill(length == 15, torch.inf)
+    may_have = (capped(raw + raised) - everything).exp().amax(0).masked_fill(length == 15, torch.inf)
     scored = (may_have > a / n).nonzero()[:, 0]
     most = max(int(cap * n), min(n, 256))
     if len(scored) > most:
@@ -211,7 +211,7 @@ def attend(
 
     refined = torch.cat([p_ @ s.codes.T for p_, s in zip(p, segments, strict=True)], 1)
     z[:, scored] = capped((raw + refined)[:, scored])
-    share = (z - everything).exp().mean(0)
+    share = (z - everything).exp().amax(0)
     tier = torch.zeros(n, dtype=torch.long)
     tier[scored] = 1
     tier[scored[share[scored] > b / n]] = 2
