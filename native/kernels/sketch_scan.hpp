@@ -33,6 +33,9 @@ struct SketchScan {
         return cap * ((e - 1.0f) / (e + 1.0f));
     }
 
+    // 2^x where x may be beyond what 2^x holds: there it is 2^127 instead of nonsense.
+    static SAKUIN_INLINE F raise(F x) { return I::template exp2<false>(I::min(I::set1(127.0f), x)); }
+
     // --- projection -------------------------------------------------------------------------------------------------------
     template <int G>
     static void project_tile(const float* q, const uint16_t* basis, int d, float* p) {
@@ -157,7 +160,7 @@ struct SketchScan {
         for (; i < n; i += lanes) {
             const int here = n - i < lanes ? static_cast<int>(n - i) : lanes;
             const F v = here < lanes ? I::load(x + i, here) : I::load(x + i);
-            const F w = I::template exp2<false>(capped(v, softcap) - minus);
+            const F w = raise(capped(v, softcap) - minus);
             here < lanes ? I::store(x + i, w, here) : I::store(x + i, w);
         }
     }
@@ -256,7 +259,7 @@ struct SketchScan {
         for (int g = 0; g < m.group; ++g) {
             for (int i = 0; i < n; ++i) x[i] = z_of(m, g, batch[i]);
             const F score = I::fma(I::load(x), I::set1(m.scale[g]), I::set1(m.bias[g]));
-            sum += I::template exp2<false>(capped(I::fma(quarter, I::set1(a.sigma[g]), score), m.softcap) - a.lse[g]);
+            sum += raise(capped(I::fma(quarter, I::set1(a.sigma[g]), score), m.softcap) - a.lse[g]);
         }
         float reach[lanes];
         I::store(reach, sum * (1.0f / static_cast<float>(m.group)));

@@ -190,6 +190,16 @@ TEST(scores_are_gathered_and_become_weights) {
         }
 }
 
+TEST(weights_beyond_all_bounds_are_large_and_not_nonsense) {
+    each_isa([](const SketchKernels& k, const std::string& isa) {
+        Floats x{-1e9f, -200.0f, 126.0f, 128.5f, 200.0f, 400.0f, 1e9f, std::numeric_limits<float>::infinity(), std::nanf("")};
+        k.weights(x.data(), static_cast<int64_t>(x.size()), 0.0f, 0.0f);
+        CHECK(x[0] == 0.0f && x[1] == 0.0f, isa);
+        for (size_t i = 2; i < 8; ++i) CHECK(x[i] > 8e37f, isa + " " + std::to_string(i) + " " + std::to_string(x[i]));
+        CHECK(std::isnan(x[8]), isa);
+    });
+}
+
 TEST(codes_of_8_4_and_2_bits_refine_scores) {
     Random random(6);
     const int64_t n = 30;
