@@ -5,6 +5,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <optional>
@@ -174,6 +175,9 @@ struct Call {
         if (n_threads < 1) throw std::invalid_argument("n_threads must be at least 1, got " + std::to_string(n_threads));
         a.n_threads = n_threads;
         std::tie(a.rescore, a.coded, a.exact, a.reach, a.cap) = settings;
+        for (const float x : {a.rescore, a.coded, a.exact, a.reach, a.cap})
+            if (!(x >= 0.0f)) throw std::invalid_argument("settings must be at least 0, got " + std::to_string(x));
+        a.cap = std::min(a.cap, 1.0f);
         a.kernels = &kernels(isa);
         n_tokens = n;
     }

@@ -212,6 +212,18 @@ TEST(weights_are_powers_of_two) {
             }
 }
 
+TEST(weights_beyond_all_bounds_are_large_and_not_nonsense) {
+    each_isa([](const SketchKernels& k, const std::string& isa) {
+        Floats x{-1e9f, -200.0f, 126.0f, 128.5f, 200.0f, 400.0f, 1e9f, std::numeric_limits<float>::infinity(), std::nanf(""), 0.0f, 0.0f, 0.0f};
+        x.resize(x.size() + 16);
+        const Floats minus(4, 0.0f);
+        k.weights(x.data(), 3, 4, 0.0f, minus.data());
+        CHECK(x[0] == 0.0f && x[1] == 0.0f, isa);
+        for (size_t i = 2; i < 8; ++i) CHECK(x[i] > 8e37f, isa + " " + std::to_string(i) + " " + std::to_string(x[i]));
+        CHECK(std::isnan(x[8]), isa);
+    });
+}
+
 // Keys scored again from codes of 8, 4 and 2 bits, their lists corrected, and sorted by the largest share for any query head.
 TEST(found_keys_are_scored_again_and_sorted) {
     Random random(6);

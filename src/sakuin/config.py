@@ -39,7 +39,8 @@ class RetrievalConfig:
     exact_above
         A forward pass of more query positions than this attends exactly (prefill); fewer go through the index.
     rescore_share, codes_share, exact_share
-        Thresholds on a token's share of the attention, in units of 1 / offloaded tokens: above the first it may be large and
+        Thresholds on a token's largest share of the attention for a query head of its group, in units of
+        1 / offloaded tokens: above the first it may be large and
         is scored again from its code, above the second its value is read from its code, above the third key and value
         are read exactly.
     reach
