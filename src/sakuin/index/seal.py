@@ -100,7 +100,8 @@ def _value_features(values: Tensor, weight: float | Tensor) -> Tensor:
     _, vectors = torch.linalg.eigh((centred.transpose(1, 2) @ centred).double())
     top = (centred @ vectors[:, :, -_VALUE_FEATURES:].float()).transpose(1, 2)
     spread = top[:, -1].std(1, unbiased=False).clamp(min=1e-30)
-    return (top * (weight / spread)[:, None, None]).contiguous()
+    scaled: Tensor = top * (weight / spread)[:, None, None]
+    return scaled.contiguous()
 
 
 def _check_squares(name: str, x: Tensor) -> None:
