@@ -25,13 +25,17 @@ from sakuin.doctor import examine
 
 RESULTS = Path(__file__).parent / "results"
 PASSKEY = "\n\nThe secret passkey of the archive is 71493. Remember it.\n\n"
-QUESTION = "\n\nQuestion: What is the secret passkey of the archive?\nAnswer: The secret passkey of the archive is 71493."
+QUESTION = (
+    "\n\nQuestion: What is the secret passkey of the archive?"
+    "\nAnswer: The secret passkey of the archive is 71493."
+)
 
 console = Console(highlight=False, soft_wrap=True)
 
 
 def technical_english() -> str:
-    """The language reference that comes with Python (PSF licence): about 110,000 tokens of technical English."""
+    """The language reference that comes with Python (PSF licence): about 110,000 tokens of technical
+    English."""
     return "\n\n".join(topics[name] for name in sorted(topics))
 
 

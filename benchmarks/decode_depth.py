@@ -1,7 +1,9 @@
-"""Does decode stay flat as the context grows? Milliseconds a token of smollm2 with sakuin and with full attention, in one run.
+"""Does decode stay flat as the context grows? Milliseconds a token of smollm2 with sakuin and with full
+attention, in one run.
 
-At each depth the same text is prefilled into a RetrievalCache (attn_implementation="sakuin") and into a DynamicCache ("sdpa"), and then the two take
-turns: a few decode steps each, so that what else the machine does falls on both.
+At each depth the same text is prefilled into a RetrievalCache (attn_implementation="sakuin") and into a
+DynamicCache ("sdpa"), and then the two take turns: a few decode steps each, so that what else the machine
+does falls on both.
 
 Run: python benchmarks/decode_depth.py [--dtypes fp32 bf16]
 """

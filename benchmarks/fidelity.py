@@ -1,8 +1,10 @@
-"""Does the next token stay what full attention would have said? KL divergence over teacher-forced tokens of a long text.
+"""Does the next token stay what full attention would have said? KL divergence over teacher-forced tokens of a
+long text.
 
-A real text with a planted fact is prefilled but for its last 200 tokens, which end in a question about the fact and its answer. Each of these
-is decoded by itself through retrieval attention; the model's own full attention over the whole text in one pass is the truth.
-Everything is fp32, where rounding does not blur the difference.
+A real text with a planted fact is prefilled but for its last 200 tokens, which end in a question about the
+fact and its answer. Each of these is decoded by itself through retrieval attention; the model's own full
+attention over the whole text in one pass is the truth. Everything is fp32, where rounding does not blur the
+difference.
 
 Run: python benchmarks/fidelity.py [--models smollm2 gemma3-270m] [--preset balanced fast faithful]
 """
@@ -32,14 +34,16 @@ def tokens_of(tokenizer: Any, length: int) -> torch.Tensor:
 
 
 def prefill(model: Any, ids: torch.Tensor, cache: Any) -> None:
-    """All but the last tokens, in chunks: one pass would build a mask of the length squared for sliding layers."""
+    """All but the last tokens, in chunks: one pass would build a mask of the length squared for sliding
+    layers."""
     start = ids.shape[1] - DECODED
     for at in range(0, start, CHUNK):
         model(ids[:, at : min(at + CHUNK, start)], cache=cache, logits_to_keep=1)
 
 
 def full(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities of the token after each of the last positions, by the model's own full attention in one pass."""
+    """Log-probabilities of the token after each of the last positions, by the model's own full attention in
+    one pass."""
     cache = DynamicCache(config=model.config)
     with torch.inference_mode():
         prefill(model, ids, cache)

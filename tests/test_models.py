@@ -100,8 +100,8 @@ def test_the_comparison_would_notice_a_dropped_score_change(family, change):
 
 
 def test_the_sketch_index_approaches_exact_attention_as_tolerance_falls():
-    # Random weights have none of the structure that the sketch lives on: this holds the mechanism, not the quality,
-    # which real models and real text show.
+    # Random weights have none of the structure that the sketch lives on: this holds the mechanism, not the
+    # quality, which real models and real text show.
     model = tiny("llama")
     ids = tokens(1000)
     exact = logits_of(model, RetrievalCache(model.config, FLAT), ids, 256, 32)[0, -32:].log_softmax(-1)

@@ -16,6 +16,8 @@ from sakuin import _native
 from sakuin.index import SketchIndex
 from sakuin.partial import CODED, EXACT, RESCORED
 
+SETTINGS = (4.0, 1.5, 32.0, 2.0, 0.3)
+
 
 @pytest.fixture(scope="module")
 def trace(smollm2: tuple[Any, Any]) -> dict[int, Layer]:
@@ -172,7 +174,7 @@ def test_every_instruction_set_agrees(trace):
         q, index, scaling = data
         for softcap in (None, 8.0):
             results = [
-                _native.sketch_attend(q, index.segments, scaling, 1, (3.0, 1.25, 20.0, 2.0, 0.3), None, softcap,
+                _native.sketch_attend(q, index.segments, scaling, 1, SETTINGS, None, softcap,
                                       None, True, isa)
                 for isa in _native.isas()
             ]  # fmt: skip

@@ -87,10 +87,10 @@ struct SketchRescore {
     // By the sketch: scores into `fresh`, and into `old` the weights with which the keys stand in their lists.
     template <int P>
     static void first_scores(Rescore& r) {
-        const Pattern<P, float> scale(r.map.scale), bias(r.map.bias), top(r.top), fold(r.fold);
+        const Pattern<P, float> scale(r.map.scale), bias(r.map.bias), start(r.codes.start), top(r.top), fold(r.fold);
         for (int64_t i = 0; i < r.m * P; i += lanes) {
             const F x = score(r.rows + i, I::load(scale.at(i)), I::load(bias.at(i)));
-            I::store(r.fresh + i, x);
+            I::store(r.fresh + i, x + I::load(start.at(i)));
             if (r.map.rate == nullptr)
                 I::store(r.old + i, raise(capped(x, r.map.softcap) - I::load(top.at(i))) * I::load(fold.at(i)));
         }

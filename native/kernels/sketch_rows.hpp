@@ -46,7 +46,7 @@ struct SketchRows {
     }
 
     // --- sums across lanes ------------------------------------------------------------------------------------------------
-    // The sum of each vector: 4 numbers for up to 4 vectors, 8 for more, what is beyond them 0.
+    // to[g] += the sum of acc[g]; `to` has room for 4 numbers for up to 4 vectors, for 8 for more, to which nothing is added.
     template <int G>
     static SAKUIN_INLINE void reduce(const F (&acc)[G], float* to) {
         constexpr int N = G <= 4 ? 4 : 8;
@@ -62,7 +62,8 @@ struct SketchRows {
             }
             for (int k = 0; k < N / 4; ++k) {
                 const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(quads[k]), _mm512_extractf32x8_ps(quads[k], 1));
-                _mm_storeu_ps(to + 4 * k, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+                const __m128 sum = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+                _mm_storeu_ps(to + 4 * k, _mm_add_ps(_mm_loadu_ps(to + 4 * k), sum));
             }
         }
 #elif defined(__AVX2__)
@@ -70,15 +71,16 @@ struct SketchRows {
             for (int k = 0; k < N / 4; ++k) {
                 const __m256 a = _mm256_hadd_ps(x[4 * k], x[4 * k + 1]), b = _mm256_hadd_ps(x[4 * k + 2], x[4 * k + 3]);
                 const __m256 q = _mm256_hadd_ps(a, b);
-                _mm_storeu_ps(to + 4 * k, _mm_add_ps(_mm256_castps256_ps128(q), _mm256_extractf128_ps(q, 1)));
+                const __m128 sum = _mm_add_ps(_mm256_castps256_ps128(q), _mm256_extractf128_ps(q, 1));
+                _mm_storeu_ps(to + 4 * k, _mm_add_ps(_mm_loadu_ps(to + 4 * k), sum));
             }
 #else
-        for (int g = 0; g < N; ++g) to[g] = I::hsum(x[g]);
+        for (int g = 0; g < N; ++g) to[g] += I::hsum(x[g]);
 #endif
     }
 
     // --- scores -------------------------------------------------------------------------------------------------------------
-    // scores (m, width) += what the codes refine, for G query heads from `first`.
+    // scores (m, width) += what the codes refine beyond r.start, for G query heads from `first`.
     template <int G>
     static void add_codes(const CodeRows& r, const uint32_t* index, int64_t m, int width, int first, float* scores) {
         const int coded = r.eights + r.fours + r.twos;
@@ -97,10 +99,7 @@ struct SketchRows {
             for (int k = 0; k < r.eights; ++k, row += 16) { unpack<8>(row, x); chunk(x); }
             for (int k = 0; k < r.fours; ++k, row += 8) { unpack<4>(row, x); chunk(x); }
             for (int k = 0; k < r.twos; ++k, row += 4) { unpack<2>(row, x); chunk(x); }
-            float sums[8];
-            reduce<G>(acc, sums);
-            float* to = scores + i * width + first;
-            for (int g = 0; g < G; ++g) to[g] += sums[g] + r.start[first + g];
+            reduce<G>(acc, scores + i * width + first);
         }
     }
 
@@ -117,15 +116,12 @@ struct SketchRows {
                 for (int g = 0; g < G; ++g)
                     acc[g] = I::fma(x, here < lanes ? I::load(q + g * d + j, here) : I::load(q + g * d + j), acc[g]);
             }
-            float sums[8];
-            reduce<G>(acc, sums);
-            for (int g = 0; g < G; ++g) scores[i * width + first + g] = sums[g];
+            reduce<G>(acc, scores + i * width + first);
         }
     }
     static void score_rows(const float* q, const void* keys, DType dtype, int d, const uint32_t* index, int64_t m, int group, float* scores) {
         const int width = padded(group);
-        for (int64_t i = 0; i < m; ++i)
-            for (int g = group; g < width; ++g) scores[i * width + g] = 0.0f;
+        for (int64_t i = 0; i < m * width; ++i) scores[i] = 0.0f;
         in_tiles(group, [&]<int G>(int first) {
             by_dtype(dtype, [&]<DType T>() { score_rows_tile<G, T>(q, keys, d, index, m, width, first, scores); });
         });

@@ -1,7 +1,7 @@
 """sakuin: retrieval attention for the language models of Hugging Face transformers.
 
-Importing this package makes `attn_implementation="sakuin"` known to transformers and loads nothing heavy: torch and
-transformers are imported when a name that needs them is first used.
+Importing this package makes `attn_implementation="sakuin"` known to transformers and loads nothing heavy:
+torch and transformers are imported when a name that needs them is first used.
 """
 
 from __future__ import annotations

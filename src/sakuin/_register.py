@@ -1,8 +1,8 @@
 """Registers `attn_implementation="sakuin"` with transformers as soon as transformers' model code is loaded.
 
-Registering needs `transformers.modeling_utils`, which takes seconds to import (it brings torch). So that `import sakuin` does
-not cost that, a finder on `sys.meta_path` waits for that one module and registers right after it ran. Nothing of transformers
-is replaced.
+Registering needs `transformers.modeling_utils`, which takes seconds to import (it brings torch). So that
+`import sakuin` does not cost that, a finder on `sys.meta_path` waits for that one module and registers right
+after it ran. Nothing of transformers is replaced.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Every setting of retrieval attention, validated where it enters and documented once.
 
-`RetrievalConfig` is what a user passes to `RetrievalCache`, `Context` and `build_index`. Nothing here touches tensors.
+`RetrievalConfig` is what a user passes to `RetrievalCache`, `Context` and `build_index`. Nothing here touches
+tensors.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class RetrievalConfig:
     Parameters
     ----------
     index
-        How offloaded tokens are found: `"sketch"` (attention-aware, the default) or `"flat"` (exact, reads everything).
+        How offloaded tokens are found: `"sketch"` (attention-aware, the default) or `"flat"` (exact, reads
+        everything).
     sink
         Tokens at the start that are always attended exactly, on the model's device.
     recent
@@ -33,18 +35,21 @@ class RetrievalConfig:
     segment
         Tokens in a sealed segment, a multiple of 64; `"auto"` is 32 x head_dim.
     tolerance
-        Scales the three thresholds below: 4 is coarser and faster, 0.25 finer and slower, 0 attends exactly to everything.
+        Scales the three thresholds below: 4 is coarser and faster, 0.25 finer and slower, 0 attends exactly
+        to everything.
     kv_dtype
         How offloaded keys and values are stored; `"auto"` is the model's dtype.
     exact_above
-        A forward pass of more query positions than this attends exactly (prefill); fewer go through the index.
+        A forward pass of more query positions than this attends exactly (prefill); fewer go through the
+        index.
     rescore_share, codes_share, exact_share
         Thresholds on a token's largest share of the attention for a query head of its group, in units of
         1 / offloaded tokens: above the first it may be large and
-        is scored again from its code, above the second its value is read from its code, above the third key and value
-        are read exactly.
+        is scored again from its code, above the second its value is read from its code, above the third key
+        and value are read exactly.
     reach
-        Standard deviations of its own sketch error by which a token's score is raised when judging whether it may be large.
+        Standard deviations of its own sketch error by which a token's score is raised when judging whether it
+        may be large.
     cap
         Largest share of the offloaded tokens that one step scores again; bounds the time of a step.
     sketch_bits, code_bits
@@ -58,13 +63,13 @@ class RetrievalConfig:
     tolerance: float = 1.0
     kv_dtype: KVDtype = "auto"
     exact_above: int = 16
-    rescore_share: float = 3.0
-    codes_share: float = 1.25
-    exact_share: float = 20.0
+    rescore_share: float = 4.0
+    codes_share: float = 1.5
+    exact_share: float = 32.0
     reach: float = 2.0
     cap: float = 0.3
     sketch_bits: float = 1.0
-    code_bits: float = 4.0
+    code_bits: float = 3.0
 
     def __post_init__(self) -> None:
         _one_of("index", self.index, INDEX_KINDS)
@@ -84,7 +89,8 @@ class RetrievalConfig:
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> RetrievalConfig:
-        """The settings behind a word: `"fast"`, `"balanced"` (the default), `"faithful"` or `"exact"`; `changes` override."""
+        """The settings behind a word: `"fast"`, `"balanced"` (the default), `"faithful"` or `"exact"`;
+        `changes` override."""
         if name not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
         return cls(**{**PRESETS[name], **changes})

@@ -1,7 +1,8 @@
 """Partial attention: the output over some of the tokens, with what is needed to merge it with the rest.
 
-For a set S of tokens with scaled logits z: ``lse = log sum exp z`` and ``out = sum exp(z - lse) v``. Merging disjoint sets by
-their lse is exact, in any order (docs/method.md). Indexes return these; the attention function merges them.
+For a set S of tokens with scaled logits z: ``lse = log sum exp z`` and ``out = sum exp(z - lse) v``. Merging
+disjoint sets by their lse is exact, in any order (docs/method.md). Indexes return these; the attention
+function merges them.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ class Stats:
     """What one call of `attend` or `decode` spent.
 
     exact, codes : share of the offloaded tokens attended exactly / from value codes, fp32 `(n_kv_heads, t)`.
-    coverage : share of the softmax mass (static part included) attended exactly or from codes, by estimate, fp32
-        `(n_query_heads, t)`.
-    touched_bytes : bytes read from the index and the offloaded keys and values, over all KV heads and positions.
-    offloaded_bytes : bytes of the offloaded keys and values at 2 bytes a number, over all KV heads and positions: what
-        `touched_bytes` is compared with.
+    coverage : share of the softmax mass (static part included) attended exactly or from codes, by estimate,
+        fp32 `(n_query_heads, t)`.
+    touched_bytes : bytes read from the index and the offloaded keys and values, over all KV heads and
+        positions.
+    offloaded_bytes : bytes of the offloaded keys and values at 2 bytes a number, over all KV heads and
+        positions: what `touched_bytes` is compared with.
     """
 
     exact: Tensor
@@ -38,8 +40,8 @@ class Stats:
 
 
 ESTIMATED, RESCORED, CODED, EXACT = range(4)
-"""How a token entered the attention: with its list's mean value by its sketch; the same, scored again from its code; from its
-value code; from its true key and value."""
+"""How a token entered the attention: with its list's mean value by its sketch; the same, scored again from
+its code; from its value code; from its true key and value."""
 
 
 @dataclass
@@ -47,8 +49,8 @@ class Trace:
     """What one call of `attend(..., trace=True)` did with each token; tokens by their position in the index.
 
     tier : uint8 `(n_kv_heads, t, n_tokens)`, one of `ESTIMATED`, `RESCORED`, `CODED`, `EXACT`.
-    weight : the token's share of the whole softmax (static part included) by its best score, mean over the query group,
-        fp32 `(n_kv_heads, t, n_tokens)`.
+    weight : the token's share of the whole softmax (static part included) by its best score, mean over the
+        query group, fp32 `(n_kv_heads, t, n_tokens)`.
     """
 
     tier: Tensor
@@ -62,9 +64,11 @@ class Trace:
 
 @dataclass
 class PartialAttention:
-    """Attention over some of the tokens: `out` fp32 `(n_query_heads, t, head_dim)`, `lse` fp32 `(n_query_heads, t)`.
+    """Attention over some of the tokens: `out` fp32 `(n_query_heads, t, head_dim)`, `lse` fp32
+    `(n_query_heads, t)`.
 
-    Where a query sees none of the tokens, `out` is 0 and `lse` is -inf. `trace` is there where it was asked for.
+    Where a query sees none of the tokens, `out` is 0 and `lse` is -inf. `trace` is there where it was asked
+    for.
     """
 
     out: Tensor
@@ -84,8 +88,8 @@ def merge(parts: Sequence[PartialAttention]) -> PartialAttention:
     for part in parts:
         if part.out.shape != shape or part.lse.shape != shape[:-1]:
             raise ValueError(
-                f"merge needs parts of one shape; got out {tuple(part.out.shape)} and lse {tuple(part.lse.shape)} "
-                f"beside out {tuple(shape)}"
+                f"merge needs parts of one shape; got out {tuple(part.out.shape)} and lse "
+                f"{tuple(part.lse.shape)} beside out {tuple(shape)}"
             )
     if len(parts) == 1:
         return PartialAttention(parts[0].out, parts[0].lse)

@@ -19,6 +19,7 @@ from time import perf_counter
 from torch import Tensor
 
 from sakuin.index.base import Index
+from sakuin.threads import work_alone
 
 
 @dataclass
@@ -128,6 +129,7 @@ class Sealer:
 
 def _work(queue: SimpleQueue[Job | None]) -> None:
     # Holds the queue alone, so that the thread keeps no cache alive.
+    work_alone()
     while (job := queue.get()) is not None:
         job.run()
         del job

@@ -1,8 +1,9 @@
-"""What every index is: one protocol for finding and attending the offloaded tokens of one sequence in one layer.
+"""What every index is: one protocol for finding and attending the offloaded tokens of one sequence in one
+layer.
 
-An index holds a chain of sealed segments (`sakuin.segments`). `append` seals new tokens into it, `attend` and `decode` run one
-step over it, `blocks` hands its keys and values to exact attention, `fork` shares its segments. A new kind of index is one
-subclass in one file beside this one, registered by `register`.
+An index holds a chain of sealed segments (`sakuin.segments`). `append` seals new tokens into it, `attend` and
+`decode` run one step over it, `blocks` hands its keys and values to exact attention, `fork` shares its
+segments. A new kind of index is one subclass in one file beside this one, registered by `register`.
 
 Called by `sakuin.cache` and by users through `sakuin.build_index`. Nothing here knows of models or caches.
 """
@@ -23,10 +24,11 @@ from sakuin.partial import PartialAttention
 
 @dataclass
 class Static:
-    """What a decode step attends exactly beside the index: sink tokens, recent window and the step's own positions.
+    """What a decode step attends exactly beside the index: sink tokens, recent window and the step's own
+    positions.
 
-    keys, values : CPU tensors `(n_kv_heads, n_static, head_dim)`, the step's own t positions last. Two spans, so that the sink
-        and the recent window can stay in buffers of their own; either may be empty.
+    keys, values : CPU tensors `(n_kv_heads, n_static, head_dim)`, the step's own t positions last. Two spans,
+        so that the sink and the recent window can stay in buffers of their own; either may be empty.
     s_aux : the model's attention sink logit per query head, fp32 `(n_query_heads,)`, or None.
 
     Position i of t sees all but the last t - 1 - i tokens of the recent span.
@@ -42,8 +44,9 @@ class Static:
 class Index(ABC):
     """Offloaded tokens of one sequence in one layer, searchable.
 
-    All tensors are on the CPU; keys and values `(n_kv_heads, n_tokens, head_dim)` in bf16, fp16 or fp32, any strides.
-    Queries are `(n_query_heads, t, head_dim)`; query heads of one group are neighbours, as in transformers.
+    All tensors are on the CPU; keys and values `(n_kv_heads, n_tokens, head_dim)` in bf16, fp16 or fp32, any
+    strides. Queries are `(n_query_heads, t, head_dim)`; query heads of one group are neighbours, as in
+    transformers.
     """
 
     kind: str
@@ -66,8 +69,9 @@ class Index(ABC):
     def append(self, keys: Tensor, values: Tensor, queries: Tensor | None = None) -> None:
         """Seal `keys` and `values` `(n_kv_heads, n, head_dim)` as the newest tokens.
 
-        `queries` `(n_query_heads, m, head_dim)` are queries of about the same positions, in order and evenly spread; they
-        sharpen what later segments (these included) know of the queries. Without them, that stays as it is.
+        `queries` `(n_query_heads, m, head_dim)` are queries of about the same positions, in order and evenly
+        spread; they sharpen what later segments (these included) know of the queries. Without them, that
+        stays as it is.
         """
 
     @abstractmethod
@@ -83,11 +87,11 @@ class Index(ABC):
     ) -> PartialAttention:
         """Attention of `q` over the offloaded tokens alone.
 
-        static_lse : fp32 `(n_query_heads, t)`, the lse of all that lies outside the index; it only sets shares, the result
-            leaves it out.
+        static_lse : fp32 `(n_query_heads, t)`, the lse of all that lies outside the index; it only sets
+            shares, the result leaves it out.
         tolerance : overrides the configuration's.
-        mass : fp32 `(n_kv_heads, n_tokens)` or None; the share of the whole softmax that each token received by its own score
-            is added to it, summed over the group's query heads and the t positions.
+        mass : fp32 `(n_kv_heads, n_tokens)` or None; the share of the whole softmax that each token received
+            by its own score is added to it, summed over the group's query heads and the t positions.
         """
 
     @abstractmethod
@@ -102,22 +106,24 @@ class Index(ABC):
     ) -> PartialAttention:
         """One whole attention step on the CPU: `static` and the index, merged.
 
-        mass : as in `attend`, but `(n_kv_heads, n_sink + n_tokens + n_recent)`: all tokens of the sequence in order.
+        mass : as in `attend`, but `(n_kv_heads, n_sink + n_tokens + n_recent)`: all tokens of the sequence in
+            order.
         """
 
     @abstractmethod
     def search(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The k keys with the largest inner product for each query: scores fp32 and ids int64, `(n_query_heads, t, k)` each."""
+        """The k keys with the largest inner product for each query: scores fp32 and ids int64,
+        `(n_query_heads, t, k)` each."""
 
     @abstractmethod
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Keys and values of every segment, `(n_kv_heads, n, head_dim)` each. The order of tokens inside a block is the index's
-        own; attention without a causal mask does not depend on it."""
+        """Keys and values of every segment, `(n_kv_heads, n, head_dim)` each. The order of tokens inside a
+        block is the index's own; attention without a causal mask does not depend on it."""
 
     @abstractmethod
     def crop(self, n_tokens: int) -> tuple[Tensor, Tensor]:
-        """Keep whole segments within the first `n_tokens` tokens, drop the others, and return the keys and values between the
-        kept segments' end and `n_tokens`, in order of position (maybe none)."""
+        """Keep whole segments within the first `n_tokens` tokens, drop the others, and return the keys and
+        values between the kept segments' end and `n_tokens`, in order of position (maybe none)."""
 
     @abstractmethod
     def fork(self) -> Index:
@@ -148,7 +154,8 @@ def new_index(n_kv_heads: int, head_dim: int, group_size: int, config: Retrieval
 
 
 def check_array(name: str, x: Tensor, heads: int | None, head_dim: int | None) -> Tensor:
-    """`x` if it is a CPU tensor `(heads, n, head_dim)` of a float dtype that the native core reads; else an error that names it."""
+    """`x` if it is a CPU tensor `(heads, n, head_dim)` of a float dtype that the native core reads; else an
+    error that names it."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a torch tensor, got {type(x).__name__}")
     if x.device.type != "cpu":
@@ -156,7 +163,9 @@ def check_array(name: str, x: Tensor, heads: int | None, head_dim: int | None) -
     if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(f"{name} must be float32, bfloat16 or float16, got {x.dtype}")
     if x.dim() != 3:
-        raise ValueError(f"{name} must have three dimensions (heads, tokens, head_dim), got shape {tuple(x.shape)}")
+        raise ValueError(
+            f"{name} must have three dimensions (heads, tokens, head_dim), got shape {tuple(x.shape)}"
+        )
     if heads is not None and x.shape[0] != heads:
         raise ValueError(f"{name} must have {heads} heads, got {x.shape[0]} in shape {tuple(x.shape)}")
     if head_dim is not None and x.shape[2] != head_dim:

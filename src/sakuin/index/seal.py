@@ -1,8 +1,10 @@
-"""Sealing for the `sketch` index: the linear algebra that finds a segment's basis, and the tensors that a sealed segment is made of.
+"""Sealing for the `sketch` index: the linear algebra that finds a segment's basis, and the tensors that a
+sealed segment is made of.
 
-The basis makes the index attention-aware: its coordinates are those in which an error of a key costs the same logit error in every
-direction, for the queries this context has seen, sorted by how much logit variance they carry (docs/method.md). What follows from the
-coordinates (bits, quantizers, lists, packing) is native (native/index/sketch_seal.cpp).
+The basis makes the index attention-aware: its coordinates are those in which an error of a key costs the same
+logit error in every direction, for the queries this context has seen, sorted by how much logit variance they
+carry (docs/method.md). What follows from the coordinates (bits, quantizers, lists, packing) is native
+(native/index/sketch_seal.cpp).
 
 Called by `sakuin.index.sketch` alone.
 """
@@ -33,19 +35,22 @@ class QueryMoment:
         self.count = 0
 
     def add(self, queries: Tensor) -> None:
-        """Count in `queries` `(n_query_heads, m, head_dim)`; a `ValueError` if their squares are not finite."""
+        """Count in `queries` `(n_query_heads, m, head_dim)`; a `ValueError` if their squares are not
+        finite."""
         heads, _, d = self.total.shape
         grouped = queries.float().reshape(heads, -1, d)
         total = self.total + (grouped.transpose(1, 2) @ grouped).double()
         if not torch.isfinite(total.sum()):
             raise ValueError(
-                "queries hold NaN, infinite numbers or numbers beyond about 1e18; look for an overflow in the model"
+                "queries hold NaN, infinite numbers or numbers beyond about 1e18; look for an overflow in "
+                "the model"
             )
         self.total = total
         self.count += grouped.shape[1]
 
     def matrix(self) -> Tensor:
-        """The mean of q q^T, made positive definite; the identity for a head whose queries are unknown or all zero."""
+        """The mean of q q^T, made positive definite; the identity for a head whose queries are unknown or all
+        zero."""
         heads, d, _ = self.total.shape
         identity = torch.eye(d, dtype=torch.float64).expand(heads, d, d)
         if self.count == 0:
@@ -66,11 +71,13 @@ class QueryMoment:
 
 @dataclass(frozen=True)
 class Basis:
-    """Coordinates of the keys of a segment: `q.k = (q @ project).y + q.mean`, all `(n_kv_heads, head_dim, ...)`.
+    """Coordinates of the keys of a segment: `q.k = (q @ project).y + q.mean`, all `(n_kv_heads, head_dim,
+    ...)`.
 
     project : fp16, columns of length 1.
     inverse : fp64, of `project` as rounded, so that rounding costs nothing: y = inverse @ (k - mean).
-    weight : fp32 `(n_kv_heads, head_dim)`, the logit variance that a unit of squared error in a coordinate costs.
+    weight : fp32 `(n_kv_heads, head_dim)`, the logit variance that a unit of squared error in a coordinate
+        costs.
     """
 
     project: Tensor
@@ -79,7 +86,8 @@ class Basis:
 
 
 def find_basis(centred: Tensor, moment: Tensor) -> Basis:
-    """The basis for keys `centred` fp32 `(n_kv_heads, n, head_dim)` under the queries' second `moment` fp64."""
+    """The basis for keys `centred` fp32 `(n_kv_heads, n, head_dim)` under the queries' second `moment`
+    fp64."""
     lower = torch.linalg.cholesky(moment)
     x = centred @ lower.float()
     _, vectors = torch.linalg.eigh((x.transpose(1, 2) @ x).double())
@@ -95,7 +103,8 @@ def find_basis(centred: Tensor, moment: Tensor) -> Basis:
 
 
 def _value_features(values: Tensor, weight: float | Tensor) -> Tensor:
-    """The values' leading principal coordinates `(n_kv_heads, _, n)`, scaled so that lists keep close values together as well."""
+    """The values' leading principal coordinates `(n_kv_heads, _, n)`, scaled so that lists keep close values
+    together as well."""
     centred = values - values.mean(1, keepdim=True)
     _, vectors = torch.linalg.eigh((centred.transpose(1, 2) @ centred).double())
     top = (centred @ vectors[:, :, -_VALUE_FEATURES:].float()).transpose(1, 2)
@@ -106,13 +115,21 @@ def _value_features(values: Tensor, weight: float | Tensor) -> Tensor:
 
 def _check_squares(name: str, x: Tensor) -> None:
     if not torch.isfinite(torch.linalg.vector_norm(x)):
-        raise ValueError(f"the {name} are too large for the sketch index (beyond about 1e18); use index='flat' for them")
+        raise ValueError(
+            f"the {name} are too large for the sketch index (beyond about 1e18); use index='flat' for them"
+        )
 
 
 def seal(
-    keys: Tensor, values: Tensor, config: RetrievalConfig, moment: QueryMoment, basis: Basis | None, n_threads: int
+    keys: Tensor,
+    values: Tensor,
+    config: RetrievalConfig,
+    moment: QueryMoment,
+    basis: Basis | None,
+    n_threads: int,
 ) -> tuple[_native.SketchSegment, Basis]:
-    """A sealed segment of `keys` and `values` `(n_kv_heads, n, head_dim)`, and its basis (`basis` where one is given)."""
+    """A sealed segment of `keys` and `values` `(n_kv_heads, n, head_dim)`, and its basis (`basis` where one
+    is given)."""
     heads, n, d = keys.shape
     keys, values = keys.contiguous(), values.contiguous()
     keys_f32, values_f32 = keys.float(), values.float().contiguous()

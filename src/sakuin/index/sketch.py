@@ -1,6 +1,8 @@
-"""`sketch`, the default index: a few bits of every key are read at each step, and precision follows weight (docs/method.md).
+"""`sketch`, the default index: a few bits of every key are read at each step, and precision follows weight
+(docs/method.md).
 
-This file is the chain of sealed segments and the calls into the native core; sealing one segment is `sakuin.index.seal`.
+This file is the chain of sealed segments and the calls into the native core; sealing one segment is
+`sakuin.index.seal`.
 """
 
 from __future__ import annotations
@@ -23,11 +25,17 @@ _OWN_BASIS = 16
 
 @register("sketch")
 class SketchIndex(Index):
-    """Offloaded tokens in a chain of segments, each with a basis, sketches, codes and value summaries of its own."""
+    """Offloaded tokens in a chain of segments, each with a basis, sketches, codes and value summaries of its
+    own."""
 
     def __init__(self, n_kv_heads: int, head_dim: int, group_size: int, config: RetrievalConfig) -> None:
         check_geometry(n_kv_heads, head_dim, group_size)
-        self.n_kv_heads, self.head_dim, self.group_size, self.config = n_kv_heads, head_dim, group_size, config
+        self.n_kv_heads, self.head_dim, self.group_size, self.config = (
+            n_kv_heads,
+            head_dim,
+            group_size,
+            config,
+        )
         # Replaced as a whole, never changed: a fork or a step in another thread keeps what it took.
         self._segments: list[_native.SketchSegment] = []
         self._bases: list[Basis] = []
@@ -46,11 +54,13 @@ class SketchIndex(Index):
         """The sealed segments, the oldest first."""
         return list(self._segments)
 
-    # --- growing ------------------------------------------------------------------------------------------------------
+    # --- growing --------------------------------------------------------------------------------------------
 
     def append(self, keys: Tensor, values: Tensor, queries: Tensor | None = None) -> None:
         if keys.shape != values.shape:
-            raise ValueError(f"keys and values must have one shape, got {tuple(keys.shape)} and {tuple(values.shape)}")
+            raise ValueError(
+                f"keys and values must have one shape, got {tuple(keys.shape)} and {tuple(values.shape)}"
+            )
         if queries is not None:
             self._check_query(queries)
         keys = stored("keys", keys, self.n_kv_heads, self.head_dim, self.config)
@@ -65,11 +75,19 @@ class SketchIndex(Index):
             if queries is not None and m > 0:
                 moment.add(queries[:, start * m // n : end * m // n])
             new_keys, new_values = keys[:, start:end], values[:, start:end]
-            # Small neighbours become one segment, the way digits carry: each token is sealed again log2 times at most.
-            while segments and len(segments[-1]) <= new_keys.shape[1] and len(segments[-1]) + new_keys.shape[1] <= size:
+            # Small neighbours become one segment, the way digits carry: each token is sealed again log2 times
+            # at most.
+            while (
+                segments
+                and len(segments[-1]) <= new_keys.shape[1]
+                and len(segments[-1]) + new_keys.shape[1] <= size
+            ):
                 old_keys, old_values = _in_order(segments.pop())
                 bases.pop()
-                new_keys, new_values = torch.cat([old_keys, new_keys], 1), torch.cat([old_values, new_values], 1)
+                new_keys, new_values = (
+                    torch.cat([old_keys, new_keys], 1),
+                    torch.cat([old_values, new_values], 1),
+                )
             small = new_keys.shape[1] < _OWN_BASIS * self.head_dim
             basis = bases[-1] if small and bases else None
             segment, basis = seal(new_keys, new_values, self.config, moment, basis, torch.get_num_threads())
@@ -100,7 +118,7 @@ class SketchIndex(Index):
         for segment in self._segments:
             yield segment.fields["keys"], segment.fields["values"]
 
-    # --- attending ----------------------------------------------------------------------------------------------------
+    # --- attending ------------------------------------------------------------------------------------------
 
     def attend(
         self,
@@ -129,13 +147,27 @@ class SketchIndex(Index):
                 part.trace = self._exact_trace(q, scaling, softcap, static_lse)
             return part
         out, lse, coverage, exact, codes, touched, *traced = _native.sketch_attend(
-            q, self._segments, scaling, torch.get_num_threads(), self._settings(tolerance), static_lse, softcap, mass, trace
+            q,
+            self._segments,
+            scaling,
+            torch.get_num_threads(),
+            self._settings(tolerance),
+            static_lse,
+            softcap,
+            mass,
+            trace,
         )
         stats = Stats(exact, codes, coverage, touched, self._offloaded_bytes(q.shape[1]))
         return PartialAttention(out, lse, stats, Trace(traced[0].byte(), traced[1]) if trace else None)
 
     def decode(
-        self, q: Tensor, static: Static, *, scaling: float, softcap: float | None = None, mass: Tensor | None = None
+        self,
+        q: Tensor,
+        static: Static,
+        *,
+        scaling: float,
+        softcap: float | None = None,
+        mass: Tensor | None = None,
     ) -> PartialAttention:
         self._check_query(q)
         if not self._segments or self.config.tolerance == 0:
@@ -155,7 +187,9 @@ class SketchIndex(Index):
             softcap,
             mass,
         )
-        return PartialAttention(out, lse, Stats(exact, codes, coverage, touched, self._offloaded_bytes(q.shape[1])))
+        return PartialAttention(
+            out, lse, Stats(exact, codes, coverage, touched, self._offloaded_bytes(q.shape[1]))
+        )
 
     def search(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
         self._check_query(q)
@@ -234,7 +268,9 @@ class SketchIndex(Index):
 
     def _stats(self, t: int) -> Stats:
         """Of a step that read every key and value."""
-        read = sum(segment.fields[name].nbytes for segment in self._segments for name in ("keys", "values")) * t
+        read = (
+            sum(segment.fields[name].nbytes for segment in self._segments for name in ("keys", "values")) * t
+        )
         heads = self.n_kv_heads
         coverage = torch.ones(heads * self.group_size, t)
         return Stats(torch.ones(heads, t), torch.zeros(heads, t), coverage, read, self._offloaded_bytes(t))
