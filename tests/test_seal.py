@@ -76,7 +76,7 @@ def true_y(f: dict[str, Tensor], head: int) -> Tensor:
 @pytest.mark.parametrize("n", [1000, 65])
 def test_codes_refine_the_sketch_and_lengths_measure_what_it_leaves(d, n):
     data = made(n, d=d)
-    f = sealed(data)
+    f = sealed(data, code_bits=4.0)
     for head in range(2):
         y = true_y(f, head)
         sketch, length = unpacked_sketch(f, head)
