@@ -55,7 +55,7 @@ def measure(model: Any, ids: torch.Tensor, depth: int) -> dict[str, Any]:
                 cache.seal()
         for _ in range(TURNS):
             for name, cache in caches.items():
-                # The first steps of a turn meet caches full of the other's keys, which no user of one of them does.
+                # The first steps of a turn meet caches full of the other's keys, as no user of one does.
                 times[name] += steps(model, cache, ids[:, -1:], name, WARM + STEPS)[WARM:]
     return {
         "depth": depth,
