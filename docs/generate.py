@@ -1,4 +1,5 @@
-"""Writes the parts of the docs that say what the code says: docs/cli.md and docs/settings.md.
+"""Writes the parts of the docs that say what the code says (docs/cli.md, docs/settings.md), and the README's
+figures from the benchmarks' committed results.
 
 `python docs/generate.py` writes them; with `--check` it fails where a file differs from the code.
 """
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from figures import inserted
 
 from sakuin.cli import app
 from sakuin.config import PRESETS, RetrievalConfig
@@ -96,14 +98,20 @@ def _described(docstring: str) -> dict[str, str]:
 
 def main(check: bool) -> int:
     wrong = []
-    for name, text in (("cli.md", cli()), ("settings.md", settings())):
-        path = HERE / name
+    readme = HERE.parent / "README.md"
+    written = (
+        (HERE / "cli.md", cli()),
+        (HERE / "settings.md", settings()),
+        (readme, inserted(readme.read_text(encoding="utf-8"))),
+    )
+    for path, text in written:
         if not check:
             path.write_text(text, encoding="utf-8")
         elif not path.is_file() or path.read_text(encoding="utf-8") != text:
-            wrong.append(f"docs/{name}")
+            wrong.append(path.name)
     if wrong:
-        print(f"{' and '.join(wrong)} differ from the code; `make format` writes them anew.")
+        names = " and ".join(wrong)
+        print(f"{names} differ from the code or the measured figures; `make format` writes them anew.")
     return 1 if wrong else 0
 
 
