@@ -44,11 +44,13 @@ def figures() -> str:
             f"| {row['model']} | {row['context']} | {row['kl_mean']:.5f} | {row['kl_worst']:.4f} | "
             f"{row['touched_share']:.1%} |\n"
         )
-    parts.append(
-        "\nOne attention step over 128K keys (head_dim 64, a group of 7, real keys with jitter), against our "
-        "own exact `flat`, on the same threads:\n\n"
-    )
-    for path in sorted(RESULTS.glob("sketch_step-*.json")):
+    steps = sorted(RESULTS.glob("sketch_step-*.json"))
+    if steps:
+        parts.append(
+            "\nOne attention step over 128K keys (head_dim 64, a group of 7, real keys with jitter), against "
+            "our own exact `flat`, on the same threads:\n\n"
+        )
+    for path in steps:
         result = _read(path.stem)
         isa = path.stem.removeprefix("sketch_step-")
         parts.append(

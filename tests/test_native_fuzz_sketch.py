@@ -22,7 +22,7 @@ from torch import Tensor
 from sakuin import _native
 
 FUZZ = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-USUAL = (4.0, 1.5, 32.0, 2.0, 0.3)
+USUAL = (3.0, 1.25, 20.0, 2.0, 0.3)
 N, D, HEADS, GROUP = 150, 24, 2, 3
 
 DATA = made(N, d=D, heads=HEADS, group=GROUP)

@@ -16,7 +16,7 @@ from sakuin import _native
 from sakuin.index import SketchIndex
 from sakuin.partial import CODED, EXACT, RESCORED
 
-SETTINGS = (4.0, 1.5, 32.0, 2.0, 0.3)
+SETTINGS = (3.0, 1.25, 20.0, 2.0, 0.3)
 
 
 @pytest.fixture(scope="module")

@@ -63,13 +63,13 @@ class RetrievalConfig:
     tolerance: float = 1.0
     kv_dtype: KVDtype = "auto"
     exact_above: int = 16
-    rescore_share: float = 4.0
-    codes_share: float = 1.5
-    exact_share: float = 32.0
+    rescore_share: float = 3.0
+    codes_share: float = 1.25
+    exact_share: float = 20.0
     reach: float = 2.0
     cap: float = 0.3
     sketch_bits: float = 1.0
-    code_bits: float = 3.0
+    code_bits: float = 4.0
 
     def __post_init__(self) -> None:
         _one_of("index", self.index, INDEX_KINDS)

@@ -138,7 +138,7 @@ def seal(
     moment: Tensor,
     basis: Basis | None = None,
     sketch_bits: float = 1.0,
-    code_bits: float = 3.0,
+    code_bits: float = 4.0,
 ) -> Segment:
     """A segment under the queries' second `moment` (d, d), or in the `basis` of its predecessor."""
     keys, values = keys.double(), values.double()
@@ -178,9 +178,9 @@ def attend(
     scaling: float,
     static_lse: Tensor | None = None,
     softcap: float | None = None,
-    a: float = 4.0,
-    b: float = 1.5,
-    c: float = 32.0,
+    a: float = 3.0,
+    b: float = 1.25,
+    c: float = 20.0,
     reach: float = 2.0,
     cap: float = 0.3,
 ) -> tuple[Tensor, Tensor, Tensor]:
