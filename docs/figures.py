@@ -1,4 +1,7 @@
-"""The README's figures, from the JSON files that the benchmarks wrote. Called by docs/generate.py."""
+"""The README's figures, from the JSON files that the benchmarks wrote. Called by docs/generate.py.
+
+What was not measured is not there: each benchmark writes its file, and each file has its paragraph.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,23 @@ RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 BEGIN, END = "<!-- figures: begin -->\n", "<!-- figures: end -->\n"
 
 
-def _read(name: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    return content
+def inserted(readme: str) -> str:
+    """`readme` with the figures between its marks."""
+    before, rest = readme.split(BEGIN)
+    return before + BEGIN + "\n".join(figures()) + END + rest.split(END)[1]
+
+
+def figures() -> list[str]:
+    """Markdown of every result that there is."""
+    parts = []
+    for pattern, paragraph in (
+        ("decode_depth", _decode),
+        ("fidelity", _fidelity),
+        ("sketch_step-*", _step),
+    ):
+        for path in sorted(RESULTS.glob(f"{pattern}.json")):
+            parts.append(paragraph(json.loads(path.read_text(encoding="utf-8"))))
+    return parts
 
 
 def _machine(result: dict[str, Any]) -> str:
@@ -20,46 +37,40 @@ def _machine(result: dict[str, Any]) -> str:
     return f"{m['cpu']}, {m['threads']} threads, kernels {m['isa']}, torch {m['torch']}, {m['date']}"
 
 
-def figures() -> str:
-    """Markdown of all figures."""
-    decode, fidelity = _read("decode_depth"), _read("fidelity")
-    parts = [
+def _decode(result: dict[str, Any]) -> str:
+    dtypes = result["results"]
+    lines = [
         "Decode of SmolLM2-135M, milliseconds a token (median), with sakuin beside transformers' own `sdpa`, "
-        f"in one run (`{decode['command']}`; {_machine(decode)}):\n\n",
-        "| tokens | " + " | ".join(f"{d} sakuin | {d} sdpa" for d in decode["results"]) + " |\n",
-        "|---:|" + "---:|---:|" * len(decode["results"]) + "\n",
+        f"in one run (`{result['command']}`; {_machine(result)}):\n",
+        "| tokens | " + " | ".join(f"{d} sakuin | {d} sdpa" for d in dtypes) + " |",
+        "|---:|" + "---:|---:|" * len(dtypes),
     ]
-    for rows in zip(*(result["depths"] for result in decode["results"].values()), strict=True):
+    for rows in zip(*(each["depths"] for each in dtypes.values()), strict=True):
         cells = " | ".join(f"{row['sakuin_ms']:.0f} | {row['sdpa_ms']:.0f}" for row in rows)
-        parts.append(f"| {rows[0]['depth']} | {cells} |\n")
-    parts.append(
-        "\nThe next token against full attention, KL divergence in nats over 200 teacher-forced tokens of "
-        f"real text that end in a question about a planted fact, fp32 ("
-        f"`{fidelity['command']}`; touched: bytes "
-        "read from index and offloaded keys and values, as a share of these at 2 bytes a number):\n\n"
-        "| model | context | mean | worst token | touched |\n|---|---:|---:|---:|---:|\n"
+        lines.append(f"| {rows[0]['depth']} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def _fidelity(result: dict[str, Any]) -> str:
+    lines = [
+        "The next token against full attention, KL divergence in nats over 200 teacher-forced tokens of real "
+        "text that end in a question about a planted fact, fp32; *touched* is what is read of index and "
+        "offloaded keys and values, as a share of these at 2 bytes a number "
+        f"(`{result['command']}`; {_machine(result)}):\n",
+        "| model | context | mean | worst token | touched |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {row['model']} | {row['context']} | {row['kl_mean']:.5f} | {row['kl_worst']:.4f} | "
+        f"{row['touched_share']:.1%} |"
+        for row in result["results"]
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _step(result: dict[str, Any]) -> str:
+    return (
+        "One attention step over 128K keys (head_dim 64, a group of 7, real keys with jitter) is "
+        f"{result['flat_over_sketch']:.1f} times as fast as our own exact `flat` "
+        f"(`{result['command']}`; {_machine(result)}).\n"
     )
-    for row in fidelity["results"]:
-        parts.append(
-            f"| {row['model']} | {row['context']} | {row['kl_mean']:.5f} | {row['kl_worst']:.4f} | "
-            f"{row['touched_share']:.1%} |\n"
-        )
-    steps = sorted(RESULTS.glob("sketch_step-*.json"))
-    if steps:
-        parts.append(
-            "\nOne attention step over 128K keys (head_dim 64, a group of 7, real keys with jitter), against "
-            "our own exact `flat`, on the same threads:\n\n"
-        )
-    for path in steps:
-        result = _read(path.stem)
-        isa = path.stem.removeprefix("sketch_step-")
-        parts.append(
-            f"- kernels {isa}: {result['flat_over_sketch']:.1f} times faster (`{result['command']}`)\n"
-        )
-    return "".join(parts)
-
-
-def inserted(readme: str) -> str:
-    """`readme` with the figures between its marks."""
-    before, rest = readme.split(BEGIN)
-    return before + BEGIN + figures() + END + rest.split(END)[1]
