@@ -63,7 +63,8 @@ public:
         segment.code_step = pointer<float>("code_step", {h, width});
         segment.value_codes = pointer<uint8_t>("value_codes", {h, n, segment.shape.value_bytes()});
         segment.value_params = pointer<uint16_t>("value_params", {h, n, 2});
-        segment.list_mean = pointer<uint16_t>("list_mean", {h, lists, d});
+        segment.list_codes = pointer<uint8_t>("list_codes", {h, lists, segment.shape.value_bytes()});
+        segment.list_params = pointer<uint16_t>("list_params", {h, lists, 2});
         if (!trusted) check_contents();
     }
 

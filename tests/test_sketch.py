@@ -216,3 +216,13 @@ def test_strided_and_negative_scaling_and_other_dtypes_of_the_query():
     for query, most in ((q, 5e-4), (q.bfloat16(), 5e-4), (q.half(), 5e-4)):
         truth, _ = attention(query, data.keys, data.values, -0.1)
         assert float(relative(index.attend(query, scaling=-0.1).out, truth).max()) < most
+
+
+def test_the_exact_tier_takes_the_same_shares_in_a_long_context_as_at_8192_tokens():
+    data = made(20_000, d=16, heads=1, group=2)
+    index = of(data, segment=4096)
+    trace = index.attend(data.q, scaling=data.scaling, trace=True).trace
+    assert trace is not None
+    shares = trace.weight[trace.tier == 3]
+    assert len(shares) > 10
+    assert float(shares.min()) > 0.8 * 20 / 8192

@@ -118,7 +118,7 @@ def test_touched_bytes_are_what_the_trace_says_was_read(trace):
     t, heads = ASKED, len(layer.keys)
     part = index.attend(layer.asked, scaling=layer.scaling, static_lse=layer.static_lse, trace=True)
     always = (
-        "sketch", "basis", "mean", "residue", "sub_coordinate", "sub_step", "list_mean"
+        "sketch", "basis", "mean", "residue", "sub_coordinate", "sub_step", "list_codes", "list_params"
     )  # fmt: skip
     read, first = 0, 0
     for segment in index.segments:

@@ -39,7 +39,8 @@ struct SketchSegment {
     const float* code_step;                // (heads, 16 * chunks)
     const uint8_t* value_codes;            // (heads, n, value_bytes)
     const uint16_t* value_params;          // (heads, n, 2) bf16: lowest number, step
-    const uint16_t* list_mean;             // (heads, lists, head_dim) bf16: mean value
+    const uint8_t* list_codes;             // (heads, lists, value_bytes): the mean value of each list
+    const uint16_t* list_params;           // (heads, lists, 2) bf16
 };
 
 // What sealing needs beside the segment's keys and values, which linear algebra outside of here prepares.

@@ -98,7 +98,7 @@ void Step::scan(View& v) {
     k_.list_sums(map(v), v.top.data(), s.n, v.in_list.data());
     for (size_t i = 0; i < v.in_list.size(); i += width_)
         for (size_t g = 0; g < width_; ++g) v.sum[g] += v.in_list[i + g];
-    v.touched = v.lists() * (s.shape.list_bytes() + d_ * 2) + d_ * d_ * 2 + d_ * 8 + subs * 12;
+    v.touched = v.lists() * (s.shape.list_bytes() + s.shape.value_bytes() + 4) + d_ * d_ * 2 + d_ * 8 + subs * 12;
 }
 
 // The upper half of a float is its exponent and seven bits: adding 128 to it doubles the number, and what lies between is off by at
@@ -258,7 +258,8 @@ void Step::add_up(View& v) {
     k_.add_rows(row_of(s.values, v), s.dtype, static_cast<int>(d_), v.exact.index.data(), v.exact.n, v.exact.weights.data(), group(), v.out.data());
     k_.add_value_codes(of_head(s.value_codes, v.head, s.n * s.shape.value_bytes()), s.shape.value_bytes(), of_head(s.value_params, v.head, s.n * 2),
                        static_cast<int>(d_), v.coded.index.data(), v.coded.n, v.coded.weights.data(), group(), v.out.data());
-    k_.add_rows(of_head(s.list_mean, v.head, v.lists() * d_), DType::bf16, static_cast<int>(d_), nullptr, v.lists(), v.in_list.data(), group(), v.out.data());
+    k_.add_value_codes(of_head(s.list_codes, v.head, v.lists() * s.shape.value_bytes()), s.shape.value_bytes(),
+                       of_head(s.list_params, v.head, v.lists() * 2), static_cast<int>(d_), nullptr, v.lists(), v.in_list.data(), group(), v.out.data());
 }
 
 int64_t Step::finish(int64_t h) {

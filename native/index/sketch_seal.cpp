@@ -245,35 +245,34 @@ private:
         }
     }
 
+    // Four bits a number between the row's lowest and highest; the two are rounded first, so that the codes make up for it.
+    void pack_row(const float* v, uint8_t* codes, uint16_t* params) const {
+        const auto [low, high] = std::minmax_element(v, v + d_);
+        params[0] = to_bf16(*low);
+        const float base = from_bf16(params[0]);
+        params[1] = to_bf16(std::max(*high - base, 0.0f) / 15.0f);
+        const float step = from_bf16(params[1]), inverse = step > 1e-30f ? 1.0f / step : 0.0f;
+        for (int64_t j = 0; j < d_; j += 16) {
+            uint32_t words[2] = {};  // as Place has it: number l stands in word l mod 2, at bit 4 (l / 2)
+            for (int l = 0; l < 16 && j + l < d_; ++l) words[l % 2] |= static_cast<uint32_t>(nearest((v[j + l] - base) * inverse, 15.0f)) << (l / 2 * 4);
+            std::memcpy(codes + j / 2, words, 8);
+        }
+    }
+
     void pack_values() {
         const int64_t bytes = s_.shape.value_bytes(), lists = lists_of(n_);
-        uint8_t* to = out(s_.value_codes) + h_ * n_ * bytes;
-        std::memset(to, 0, static_cast<size_t>(n_ * bytes));
-        uint16_t* params = out(s_.value_params) + h_ * n_ * 2;
-        uint16_t* means = out(s_.list_mean) + h_ * lists * d_;
-        std::vector<float> sum(static_cast<size_t>(d_), 0.0f);
-        std::vector<Place> places;
-        for (int l = 0; l < 16; ++l) places.emplace_back(4, l);
+        uint8_t *to = out(s_.value_codes) + h_ * n_ * bytes, *means = out(s_.list_codes) + h_ * lists * bytes;
+        uint16_t *params = out(s_.value_params) + h_ * n_ * 2, *mean_params = out(s_.list_params) + h_ * lists * 2;
+        std::vector<float> mean(static_cast<size_t>(d_), 0.0f);
         for (int64_t i = 0; i < n_; ++i) {
             const float* v = a_.values_f32 + (h_ * n_ + static_cast<int64_t>(key_at(i))) * d_;
-            float low = v[0], high = v[0];
-            for (int64_t j = 1; j < d_; ++j) {
-                low = std::min(low, v[j]);
-                high = std::max(high, v[j]);
-            }
-            // Rounded first, so that the codes make up for it.
-            params[2 * i] = to_bf16(low);
-            const float base = from_bf16(params[2 * i]);
-            params[2 * i + 1] = to_bf16(std::max(high - base, 0.0f) / 15.0f);
-            const float step = from_bf16(params[2 * i + 1]), inverse = step > 1e-30f ? 1.0f / step : 0.0f;
-            for (int64_t j = 0; j < d_; ++j) {
-                places[static_cast<size_t>(j % 16)].put(to + i * bytes + j / 16 * 8, nearest((v[j] - base) * inverse, 15.0f));
-                sum[static_cast<size_t>(j)] += v[j];
-            }
+            pack_row(v, to + i * bytes, params + 2 * i);
+            for (int64_t j = 0; j < d_; ++j) mean[static_cast<size_t>(j)] += v[j];
             if ((i + 1) % list_size == 0 || i + 1 == n_) {
-                const float count = static_cast<float>(i % list_size + 1);
-                for (int64_t j = 0; j < d_; ++j) means[i / list_size * d_ + j] = to_bf16(sum[static_cast<size_t>(j)] / count);
-                std::fill(sum.begin(), sum.end(), 0.0f);
+                const int64_t list = i / list_size;
+                for (float& x : mean) x /= static_cast<float>(i % list_size + 1);
+                pack_row(mean.data(), means + list * bytes, mean_params + 2 * list);
+                std::fill(mean.begin(), mean.end(), 0.0f);
             }
         }
     }

@@ -104,7 +104,7 @@ struct SketchKernels {
     // out (group, head_dim) += sum over i of weights[i][head] * rows[index[i]]; weights (m, padded); index null: rows 0 .. m - 1
     void (*add_rows)(const void* rows, DType dtype, int head_dim, const uint32_t* index, int64_t m, const float* weights, int group,
                      float* out);
-    // The same for value codes: 4 bits, `params` (n, 2) in bf16: lowest number and step of each row
+    // The same for value codes: 4 bits, `params` (n, 2) in bf16: lowest number and step of each row; index null as there
     void (*add_value_codes)(const uint8_t* codes, int64_t row_bytes, const uint16_t* params, int head_dim, const uint32_t* index,
                             int64_t m, const float* weights, int group, float* out);
 };

@@ -161,11 +161,12 @@ struct SketchRows {
                                      int64_t m, const float* weights, int width, float* out) {
         constexpr int64_t batch = 64;          // rows whose scaled weights fit beside what they are multiplied with
         constexpr int N = G <= 4 ? 4 : 8;      // whole vectors of weights: what fills a tile up is read and not used
+        const auto row = [&](int64_t i) { return index != nullptr ? static_cast<int64_t>(index[i]) : i; };
         float scaled[batch * N], base[N] = {};
         for (int64_t from = 0; from < m; from += batch) {
             const int64_t rows = m - from < batch ? m - from : batch;
             for (int64_t i = 0; i < rows; ++i) {
-                const int64_t k = index[from + i];
+                const int64_t k = row(from + i);
                 const float low = bf16(params[2 * k]), step = bf16(params[2 * k + 1]);
                 const float* w = weights + (from + i) * width;
                 for (int g = 0; g < N; ++g) base[g] += w[g] * low;
@@ -176,7 +177,7 @@ struct SketchRows {
                 F x[G][parts] = {};
                 for (int64_t i = 0; i < rows; ++i) {
                     F c[parts];
-                    unpack<4>(codes + static_cast<int64_t>(index[from + i]) * row_bytes + j / 2, c);
+                    unpack<4>(codes + row(from + i) * row_bytes + j / 2, c);
                     for (int g = 0; g < G; ++g)
                         for (int h = 0; h < parts; ++h) x[g][h] = I::fma(I::set1(scaled[i * N + g]), c[h], x[g][h]);
                 }

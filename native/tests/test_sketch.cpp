@@ -364,6 +364,11 @@ TEST(value_codes_are_added_for_every_head_dim) {
                 Floats out(want.size(), 0.5f);
                 k.add_value_codes(codes.data(), bytes, params.data(), d, index.data(), m, weights.data(), group, out.data());
                 CHECK(distance(out, want) < 2e-3, isa + " d " + std::to_string(d));
+                const std::vector<uint32_t> first{0, 1, 2, 3, 4, 5, 6};
+                Floats listed(want.size(), 0.5f), counted(want.size(), 0.5f);
+                k.add_value_codes(codes.data(), bytes, params.data(), d, first.data(), m, weights.data(), group, listed.data());
+                k.add_value_codes(codes.data(), bytes, params.data(), d, nullptr, m, weights.data(), group, counted.data());
+                CHECK(listed == counted, isa + " d " + std::to_string(d));
             });
         }
 }

@@ -17,8 +17,8 @@ struct Sealed {
     SketchSegment s{};
     Floats keys, values, key_rows, value_rows, mean, sub_step, residue, code_step;
     std::vector<int32_t> order, plan;
-    std::vector<uint16_t> basis, value_params, list_mean;
-    std::vector<uint8_t> sketch, codes, value_codes;
+    std::vector<uint16_t> basis, value_params, list_params;
+    std::vector<uint8_t> sketch, codes, value_codes, list_codes;
     std::vector<int16_t> sub_coordinate, code_coordinate;
 
     Sealed(Random& random, int64_t heads, int64_t n, int64_t d, int64_t subs, int64_t code_bytes, int threads) {
@@ -60,7 +60,8 @@ struct Sealed {
         room(code_step, s.code_step, heads * width);
         room(value_codes, s.value_codes, heads * n * s.shape.value_bytes());
         room(value_params, s.value_params, heads * n * 2);
-        room(list_mean, s.list_mean, heads * lists * d);
+        room(list_codes, s.list_codes, heads * lists * s.shape.value_bytes());
+        room(list_params, s.list_params, heads * lists * 2);
         SealArgs a{};
         a.y = y.data();
         a.weight = weight.data();
@@ -173,7 +174,7 @@ TEST(damaged_codes_and_numbers_lead_nowhere_outside_the_arrays) {
         };
         // Everything that Python need not check: whatever these hold, scores may be wrong or not a number, no more.
         damage(s.key_rows), damage(s.value_rows), damage(s.mean), damage(s.sub_step), damage(s.residue), damage(s.code_step);
-        damage(s.basis), damage(s.value_params), damage(s.list_mean), damage(s.sketch), damage(s.codes), damage(s.value_codes);
+        damage(s.basis), damage(s.value_params), damage(s.list_codes), damage(s.list_params), damage(s.sketch), damage(s.codes), damage(s.value_codes);
         Floats q = normals(random, 2 * 4 * 24);
         if (round % 4 == 1) q[5] = std::nanf("");
         if (round % 4 == 2) q[5] = std::numeric_limits<float>::infinity();

@@ -44,9 +44,9 @@ class RetrievalConfig:
         index.
     rescore_share, codes_share, exact_share
         Thresholds on a token's largest share of the attention for a query head of its group, in units of
-        1 / offloaded tokens: above the first it may be large and
-        is scored again from its code, above the second its value is read from its code, above the third key
-        and value are read exactly.
+        1 / offloaded tokens: above the first it may be large and is scored again from its code, above the
+        second its value is read from its code, above the third key and value are read exactly. Beyond 8192
+        tokens the first two units shrink as 1 / sqrt(tokens) only, and the third stays.
     reach
         Standard deviations of its own sketch error by which a token's score is raised when judging whether it
         may be large.

@@ -166,9 +166,19 @@ def seal(
     scale = basis.weight[0].sqrt() * y[:, 0].std(unbiased=False) * 0.7 / spread
     list_of = make_lists(torch.cat([(basis.weight.sqrt() * y)[:, :16], centred @ axes * scale], 1))
     sums = torch.zeros(int(list_of.max()) + 1, d, dtype=torch.float64).index_add_(0, list_of, values)
-    list_mean = (sums / torch.bincount(list_of)[:, None]).bfloat16().double()
+    list_mean = (sums / torch.bincount(list_of)[:, None])
     return Segment(
-        keys, values, basis, mean, sketch, residue, length, codes, decoded_values(values), list_of, list_mean
+        keys,
+        values,
+        basis,
+        mean,
+        sketch,
+        residue,
+        length,
+        codes,
+        decoded_values(values),
+        list_of,
+        decoded_values(list_mean),
     )
 
 
@@ -188,6 +198,8 @@ def attend(
     after it was scored again, 2 from its value code, 3 exactly."""
     query = query.double() * scaling
     group, n = len(query), sum(len(s.keys) for s in segments)
+    longer = max(1.0, n / 8192)
+    a, b, c = a * longer**0.5, b * longer**0.5, c * longer
     static = torch.full((group,), -torch.inf) if static_lse is None else static_lse.double()
 
     def capped(z: Tensor) -> Tensor:

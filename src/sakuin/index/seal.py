@@ -163,7 +163,8 @@ def seal(
         "code_step": torch.empty(heads, chunks * 16),
         "value_codes": torch.empty(heads, n, chunks * 8, dtype=torch.uint8),
         "value_params": torch.empty(heads, n, 2, dtype=torch.uint16),
-        "list_mean": torch.empty(heads, lists, d, dtype=torch.uint16),
+        "list_codes": torch.empty(heads, lists, chunks * 8, dtype=torch.uint8),
+        "list_params": torch.empty(heads, lists, 2, dtype=torch.uint16),
     }
     segment = _native.sketch_seal(fields, y, basis.weight, features, keys, values, values_f32, n_threads)
     return segment, basis
