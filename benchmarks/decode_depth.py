@@ -1,9 +1,9 @@
 """Does decode stay flat as the context grows? Milliseconds a token of smollm2 with sakuin and with full
 attention, in one run.
 
-At each depth the same text is prefilled into a RetrievalCache (attn_implementation="sakuin") and into a
-DynamicCache ("sdpa"), and then the two take turns: a few decode steps each, so that what else the machine
-does falls on both.
+To each depth the same text is prefilled into a RetrievalCache (attn_implementation="sakuin") and into a
+DynamicCache ("sdpa"), and then all of them take turns: a few decode steps each, so that what else the machine
+does falls on all.
 
 Run: python benchmarks/decode_depth.py [--dtypes fp32 bf16]
 """
@@ -23,6 +23,7 @@ from sakuin import RetrievalCache, RetrievalConfig
 from sakuin.models import resolve_dtype
 
 DEPTHS = (512, 2048, 4096, 8000)
+NAMES = ("sakuin", "sdpa")
 CHUNK, STEPS, TURNS, WARM = 2048, 8, 10, 4
 
 
@@ -37,32 +38,39 @@ def steps(model: Any, cache: Any, token: torch.Tensor, name: str, n: int) -> lis
     return times
 
 
-def measure(model: Any, ids: torch.Tensor, depth: int) -> dict[str, Any]:
-    """Median decode times behind `depth` tokens."""
-    # The timed steps end at about `depth`: smollm2's window is 8192 tokens.
-    ids = ids[:, :depth]
-    caches = {
-        "sakuin": RetrievalCache(model.config, RetrievalConfig()),
-        "sdpa": DynamicCache(config=model.config),
-    }
-    times: dict[str, list[float]] = {name: [] for name in caches}
+def prefilled(model: Any, ids: torch.Tensor, name: str) -> Any:
+    """A cache of the implementation's own kind that holds `ids`."""
+    retrieval = name == "sakuin"
+    cache = (
+        RetrievalCache(model.config, RetrievalConfig()) if retrieval else DynamicCache(config=model.config)
+    )
+    model.set_attn_implementation(name)
+    for at in range(0, ids.shape[1], CHUNK):
+        model(ids[:, at : at + CHUNK], cache=cache, logits_to_keep=1)
+    if isinstance(cache, RetrievalCache):
+        cache.seal()
+    return cache
+
+
+def measure(model: Any, ids: torch.Tensor) -> list[dict[str, Any]]:
+    """Median decode times behind each depth."""
     with torch.inference_mode():
-        for name, cache in caches.items():
-            model.set_attn_implementation(name)
-            for at in range(0, depth, CHUNK):
-                model(ids[:, at : at + CHUNK], cache=cache, logits_to_keep=1)
-            if isinstance(cache, RetrievalCache):
-                cache.seal()
+        # The timed steps begin at about the depth: smollm2's window is 8192 tokens.
+        caches = {(d, name): prefilled(model, ids[:, :d], name) for d in DEPTHS for name in NAMES}
+        times: dict[tuple[int, str], list[float]] = {key: [] for key in caches}
         for _ in range(TURNS):
-            for name, cache in caches.items():
+            for key, cache in caches.items():
                 # The first steps of a turn meet caches full of the other's keys, as no user of one does.
-                times[name] += steps(model, cache, ids[:, -1:], name, WARM + STEPS)[WARM:]
-    return {
-        "depth": depth,
-        **{f"{name}_ms": statistics.median(t) for name, t in times.items()},
-        **{f"{name}_quartiles_ms": statistics.quantiles(t, n=4)[::2] for name, t in times.items()},
-        "touched_share": caches["sakuin"].stats()["touched_share"],
-    }
+                times[key] += steps(model, cache, ids[:, -1:], key[1], WARM + STEPS)[WARM:]
+    return [
+        {
+            "depth": d,
+            **{f"{name}_ms": statistics.median(times[d, name]) for name in NAMES},
+            **{f"{name}_quartiles_ms": statistics.quantiles(times[d, name], n=4)[::2] for name in NAMES},
+            "touched_share": caches[d, "sakuin"].stats()["touched_share"],
+        }
+        for d in DEPTHS
+    ]
 
 
 def main() -> None:
@@ -76,10 +84,7 @@ def main() -> None:
     for dtype in chosen:
         model, tokenizer = load("smollm2", dtype)
         ids = torch.tensor([tokenizer(technical_english(), verbose=False)["input_ids"][: max(DEPTHS)]])
-        rows = []
-        for depth in DEPTHS:
-            rows.append(measure(model, ids, depth))
-            console.print(rows[-1])
+        rows = measure(model, ids)
         results[dtype] = {
             "depths": rows,
             "sakuin_8000_over_512": rows[-1]["sakuin_ms"] / rows[0]["sakuin_ms"],

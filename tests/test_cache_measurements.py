@@ -41,6 +41,16 @@ class TestMeasurements:
             assert stats[name] == pytest.approx(sum(layer[name] for layer in stats["layers"]))
             assert stats[name] > 0
 
+    def test_stats_may_be_asked_within_inference_mode_and_outside(self, llama):
+        with torch.inference_mode():
+            cache = prefilled(llama, 500)
+            feed(llama, cache, tokens(70), 1)
+            inside = cache.stats()
+            feed(llama, cache, tokens(3), 1)
+        assert cache.stats()["steps"] == inside["steps"] + 3
+        feed(llama, cache, tokens(70), 1)
+        assert cache.stats()["steps"] == inside["steps"] + 73
+
     def test_bytes_are_counted_where_they_lie(self, gemma3):
         cache = prefilled(gemma3, 600)
         cache.flush()

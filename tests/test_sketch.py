@@ -219,7 +219,7 @@ def test_strided_and_negative_scaling_and_other_dtypes_of_the_query():
 
 
 def test_the_exact_tier_takes_the_same_shares_in_a_long_context_as_at_8192_tokens():
-    data = made(20_000, d=16, heads=1, group=2)
+    data = made(20_000, heads=1, group=1)
     index = of(data, segment=4096)
     trace = index.attend(data.q, scaling=data.scaling, trace=True).trace
     assert trace is not None

@@ -50,7 +50,8 @@ class StepLog:
             for name in ("exact", "codes", "coverage")
         ]
         self.positions += columns[0].shape[1]
-        self._shares += torch.stack([column.double().mean(0).sum() for column in columns])
+        # Never in place: the batch may have been a step in inference mode, and what reads it need not be.
+        self._shares = self._shares + torch.stack([column.double().mean(0).sum() for column in columns])
 
     def shares(self) -> torch.Tensor:
         """Exact, codes and coverage, each summed over positions, fp64 `(3,)`."""
@@ -61,7 +62,7 @@ class StepLog:
         self._reduce()
         other = StepLog()
         other.__dict__.update(self.__dict__)
-        other._shares, other._waiting = self._shares.clone(), []
+        other._shares, other._waiting = self._shares, []
         return other
 
 

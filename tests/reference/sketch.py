@@ -166,7 +166,7 @@ def seal(
     scale = basis.weight[0].sqrt() * y[:, 0].std(unbiased=False) * 0.7 / spread
     list_of = make_lists(torch.cat([(basis.weight.sqrt() * y)[:, :16], centred @ axes * scale], 1))
     sums = torch.zeros(int(list_of.max()) + 1, d, dtype=torch.float64).index_add_(0, list_of, values)
-    list_mean = (sums / torch.bincount(list_of)[:, None])
+    list_mean = sums / torch.bincount(list_of)[:, None]
     return Segment(
         keys,
         values,
