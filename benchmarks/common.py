@@ -9,7 +9,6 @@ import statistics
 from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
-from pydoc_data.topics import topics
 from time import perf_counter
 from typing import Any
 
@@ -24,19 +23,8 @@ from sakuin import _native, zoo
 from sakuin.doctor import examine
 
 RESULTS = Path(__file__).parent / "results"
-PASSKEY = "\n\nThe secret passkey of the archive is 71493. Remember it.\n\n"
-QUESTION = (
-    "\n\nQuestion: What is the secret passkey of the archive?"
-    "\nAnswer: The secret passkey of the archive is 71493."
-)
 
 console = Console(highlight=False, soft_wrap=True)
-
-
-def technical_english() -> str:
-    """The language reference that comes with Python (PSF licence): about 110,000 tokens of technical
-    English."""
-    return "\n\n".join(topics[name] for name in sorted(topics))
 
 
 def load(name: str, dtype: str) -> tuple[Any, Any]:

@@ -16,10 +16,11 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from common import console, load, show, technical_english, write
+from common import console, load, show, write
 from transformers import DynamicCache
 
 from sakuin import RetrievalCache, RetrievalConfig
+from sakuin.evaluate import technical_english
 from sakuin.models import resolve_dtype
 
 DEPTHS = (512, 2048, 4096, 8000)

@@ -15,22 +15,15 @@ import argparse
 from typing import Any
 
 import torch
-from common import PASSKEY, QUESTION, console, load, show, technical_english, write
+from common import console, load, show, write
 from transformers import DynamicCache
 
 from sakuin import RetrievalCache, RetrievalConfig
+from sakuin.evaluate import PlantedText
 
 LENGTHS = {"smollm2": 7200, "gemma3-270m": 16200}
 DECODED = 200
 CHUNK = 2048
-
-
-def tokens_of(tokenizer: Any, length: int) -> torch.Tensor:
-    """`length` tokens: text with the fact planted at a third, the question and its answer at the end."""
-    fact, question = (tokenizer(t, add_special_tokens=False)["input_ids"] for t in (PASSKEY, QUESTION))
-    text = tokenizer(technical_english(), verbose=False)["input_ids"][: length - len(fact) - len(question)]
-    at = len(text) // 3
-    return torch.tensor([text[:at] + fact + text[at:] + question])
 
 
 def prefill(model: Any, ids: torch.Tensor, cache: Any) -> None:
@@ -69,7 +62,7 @@ def main() -> None:
     results = []
     for name in chosen.models:
         model, tokenizer = load(name, "fp32")
-        ids = tokens_of(tokenizer, LENGTHS[name])
+        ids = torch.tensor([PlantedText.make(tokenizer, LENGTHS[name]).ids])
         truth = full(model, ids)
         for preset in chosen.presets:
             config = RetrievalConfig.preset(preset)

@@ -27,8 +27,9 @@ def figures() -> list[str]:
         ("fidelity", _fidelity),
         ("sketch_step-*", _step),
     ):
-        for path in sorted(RESULTS.glob(f"{pattern}.json")):
-            parts.append(paragraph(json.loads(path.read_text(encoding="utf-8"))))
+        found = [json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob(f"{pattern}.json"))]
+        if found:
+            parts.append(paragraph(found))
     return parts
 
 
@@ -37,7 +38,8 @@ def _machine(result: dict[str, Any]) -> str:
     return f"{m['cpu']}, {m['threads']} threads, kernels {m['isa']}, torch {m['torch']}, {m['date']}"
 
 
-def _decode(result: dict[str, Any]) -> str:
+def _decode(results: list[dict[str, Any]]) -> str:
+    (result,) = results
     dtypes = result["results"]
     lines = [
         "Decode of SmolLM2-135M, milliseconds a token (median), with sakuin beside transformers' own `sdpa`, "
@@ -51,7 +53,8 @@ def _decode(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _fidelity(result: dict[str, Any]) -> str:
+def _fidelity(results: list[dict[str, Any]]) -> str:
+    (result,) = results
     lines = [
         "The next token against full attention, KL divergence in nats over 200 teacher-forced tokens of real "
         "text that end in a question about a planted fact, fp32; *touched* is what is read of index and "
@@ -68,9 +71,17 @@ def _fidelity(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _step(result: dict[str, Any]) -> str:
-    return (
-        "One attention step over 128K keys (head_dim 64, a group of 7, real keys with jitter) is "
-        f"{result['flat_over_sketch']:.1f} times as fast as our own exact `flat` "
-        f"(`{result['command']}`; {_machine(result)}).\n"
-    )
+def _step(results: list[dict[str, Any]]) -> str:
+    lines = [
+        "One attention step over 128K keys (head_dim 64, a group of 7, real keys with jitter), milliseconds, "
+        "mean over layers and queries (`python benchmarks/sketch_step.py --isa ISA`; "
+        f"{_machine(results[-1])}):\n",
+        "| kernels | our exact `flat` | `sketch` | |",
+        "|---|---:|---:|---:|",
+    ]
+    for result in results:
+        rows = result["results"]
+        flat, sketch = (sum(row[f"{name}_ms"] for row in rows) / len(rows) for name in ("flat", "sketch"))
+        isa = result["command"].split()[-1]
+        lines.append(f"| {isa} | {flat:.2f} | {sketch:.2f} | {result['flat_over_sketch']:.1f} x |")
+    return "\n".join(lines) + "\n"

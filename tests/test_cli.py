@@ -117,6 +117,49 @@ def test_ask_with_full_attention_has_no_index_to_speak_of(paper: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["ask", "a.txt", "Why?", "--tolerance", "abc"], "'--tolerance': Input should be a valid number"),
+        (
+            ["ask", "a.txt", "Why?", "--tolerance", "abc"],
+            "got 'abc'; `sakuin ask --help` shows what there is.",
+        ),
+        (["ask", "a.txt", "Why?", "--max-new-tokens=3.5"], "got '3.5'"),
+        (["ask"], "missing argument 'FILE… QUESTION'"),
+        (["--frob"], "no such option: --frob"),
+        (["frob"], "no such command 'frob'"),
+        (["doctor", "--model", "no-such-model-at-all"], "there is no model 'no-such-model-at-all'"),
+    ],
+)
+def test_what_the_parser_refuses_is_one_sentence_too(words: list[str], said: str) -> None:
+    assert said in refused(*words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--index", "sketch", "--preset", "exact"], "--preset exact means --index flat"),
+        (["--preset", "exact", "--tolerance", "2"], "--tolerance and other presets do not change"),
+        (["--index", "flat", "--preset", "fast"], "--preset fast means --index sketch"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(paper: Path, words: list[str], said: str) -> None:
+    assert said in refused("ask", str(paper), QUESTION, *words)
+
+
+def test_a_reader_that_goes_away_ends_ask_quietly(paper: Path) -> None:
+    script = (
+        f'"{sys.executable}" -m sakuin ask "$0" "$1" --index flat --max-new-tokens 24 | head -1; '
+        'exit "${PIPESTATUS[0]}"'
+    )
+    done = subprocess.run(
+        ["bash", "-c", script, str(paper), QUESTION], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (done.returncode, done.stderr) == (141, "")
+    assert "14 March 2031" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
         (["nothing.txt", "Why?"], "there is no file nothing.txt"),
         (["PAPER"], "at least one file and then the question"),
         (["PAPER", "PAPER"], "the last word must be the question"),

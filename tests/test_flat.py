@@ -286,6 +286,13 @@ def test_numbers_that_float16_does_not_hold_are_refused():
         ((2, 10, 64), (2, 10, 64), {"query_positions": torch.tensor([3])}, "without queries"),
         ((2, 10, 64), (2, 10, 64), {"tolerance": -1.0}, "tolerance must be a finite number"),
         ((2, 10, 64), (2, 10, 64), {"segment": 100}, "multiple of 64"),
+        (
+            (2, 10, 64),
+            (2, 10, 64),
+            {"group_size": 0},
+            "group_size must be a whole number of at least 1, got 0",
+        ),
+        ((2, 10, 64), (2, 10, 64), {"group_size": 1.5}, "group_size must be a whole number"),
     ],
 )
 def test_build_index_refuses_with_the_value_and_the_remedy(keys, values, more, message):
@@ -293,9 +300,16 @@ def test_build_index_refuses_with_the_value_and_the_remedy(keys, values, more, m
         build_index("flat", torch.ones(keys), torch.ones(values), **more)
 
 
+def test_two_dtypes_are_refused_unless_one_is_chosen():
+    keys, values = torch.ones(2, 10, 64), torch.ones(2, 10, 64).half()
+    with pytest.raises(ValueError, match=r"one dtype, got torch\.float32 and torch\.float16"):
+        build_index("flat", keys, values)
+    assert build_index("flat", keys, values, kv_dtype="bf16").n_tokens == 10
+
+
 def test_an_unknown_kind_or_setting_is_refused():
     k = torch.ones(1, 10, 64)
-    with pytest.raises(ValueError, match="index must be one of"):
+    with pytest.raises(ValueError, match="kind must be one of"):
         build_index("hnsw", k, k)
     with pytest.raises(TypeError, match="colour"):
         build_index("flat", k, k, colour=1)

@@ -218,11 +218,11 @@ def test_strided_and_negative_scaling_and_other_dtypes_of_the_query():
         assert float(relative(index.attend(query, scaling=-0.1).out, truth).max()) < most
 
 
-def test_the_exact_tier_takes_the_same_shares_in_a_long_context_as_at_8192_tokens():
+def test_the_exact_share_falls_as_the_root_of_the_tokens_in_a_long_context():
     data = made(20_000, heads=1, group=1)
     index = of(data, segment=4096)
     trace = index.attend(data.q, scaling=data.scaling, trace=True).trace
     assert trace is not None
     shares = trace.weight[trace.tier == 3]
     assert len(shares) > 10
-    assert float(shares.min()) > 0.8 * 20 / 8192
+    assert float(shares.min()) > 0.8 * 20 / (20_000 * 8192) ** 0.5

@@ -42,18 +42,24 @@ class RetrievalConfig:
     exact_above
         A forward pass of more query positions than this attends exactly (prefill); fewer go through the
         index.
-    rescore_share, codes_share, exact_share
-        Thresholds on a token's largest share of the attention for a query head of its group, in units of
-        1 / offloaded tokens: above the first it may be large and is scored again from its code, above the
-        second its value is read from its code, above the third key and value are read exactly. Beyond 8192
-        tokens the first two units shrink as 1 / sqrt(tokens) only, and the third stays.
+    rescore_share
+        In units of 1 / offloaded tokens: a token that may have a larger share of the attention than this, for
+        any query head of its group, is scored again from its code.
+    codes_share
+        The same units: above this share by its new score, a token's value is read from its code.
+    exact_share
+        The same units: above this share, key and value are read exactly. Beyond 8192 offloaded tokens it
+        falls as 1 / sqrt(tokens) only.
     reach
         Standard deviations of its own sketch error by which a token's score is raised when judging whether it
         may be large.
     cap
         Largest share of the offloaded tokens that one step scores again; bounds the time of a step.
-    sketch_bits, code_bits
-        Bits per dimension of a key's sketch (read at every step) and of the code that refines it.
+    sketch_bits
+        Bits per dimension of a key's sketch, which every step reads; `"auto"` is 1 up to head_dim 64 and
+        sqrt(64 / head_dim) beyond.
+    code_bits
+        Bits per dimension of the code that refines a key's sketch.
     """
 
     index: IndexKind = "sketch"
@@ -68,7 +74,7 @@ class RetrievalConfig:
     exact_share: float = 20.0
     reach: float = 2.0
     cap: float = 0.3
-    sketch_bits: float = 1.0
+    sketch_bits: float | Literal["auto"] = "auto"
     code_bits: float = 4.0
 
     def __post_init__(self) -> None:
@@ -84,7 +90,8 @@ class RetrievalConfig:
         for name in ("tolerance", "rescore_share", "codes_share", "exact_share", "reach"):
             check_tolerance(getattr(self, name), name)
         _between("cap", self.cap, 0.0, 1.0)
-        _between("sketch_bits", self.sketch_bits, 0.5, 4.0)
+        if self.sketch_bits != "auto":
+            _between("sketch_bits", self.sketch_bits, 0.5, 4.0)
         _between("code_bits", self.code_bits, 1.0, 8.0)
 
     @classmethod
@@ -98,6 +105,13 @@ class RetrievalConfig:
     def segment_tokens(self, head_dim: int) -> int:
         """Tokens in a sealed segment for keys of `head_dim` dimensions."""
         return SEGMENT_PER_DIM * head_dim if self.segment == "auto" else int(self.segment)
+
+    def sketch_bits_for(self, head_dim: int) -> float:
+        """Bits per dimension of a sketch for keys of `head_dim` dimensions."""
+        if self.sketch_bits != "auto":
+            return self.sketch_bits
+        # What carries the logits is a number of coordinates that grows much more slowly than head_dim.
+        return min(1.0, math.sqrt(64 / head_dim))
 
     def with_changes(self, **changes: Any) -> RetrievalConfig:
         """A copy with some settings changed; unknown names are refused."""

@@ -10,9 +10,12 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -106,8 +109,9 @@ def describe(name_or_path: str | os.PathLike[str]) -> Description:
         config, tokenizer = _describe_gguf(source)
     else:
         try:
-            config = AutoConfig.from_pretrained(source.place)
-            tokenizer = AutoTokenizer.from_pretrained(source.place)
+            with _without_remarks():
+                config = AutoConfig.from_pretrained(source.place)
+                tokenizer = AutoTokenizer.from_pretrained(source.place)
         except (OSError, ValueError) as error:
             raise _not_there(source, error) from error
     if not getattr(tokenizer, "is_fast", False):
@@ -229,6 +233,18 @@ def _keep(folder: Path, config: PreTrainedConfig, tokenizer: Any) -> None:
         pass
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+@contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Within, the hub's client keeps its remarks about every try to itself; the error says it once."""
+    log = logging.getLogger("huggingface_hub")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _not_there(source: Source, error: Exception) -> SakuinError:

@@ -198,8 +198,7 @@ def attend(
     after it was scored again, 2 from its value code, 3 exactly."""
     query = query.double() * scaling
     group, n = len(query), sum(len(s.keys) for s in segments)
-    longer = max(1.0, n / 8192)
-    a, b, c = a * longer**0.5, b * longer**0.5, c * longer
+    c *= max(1.0, n / 8192) ** 0.5
     static = torch.full((group,), -torch.inf) if static_lse is None else static_lse.double()
 
     def capped(z: Tensor) -> Tensor:

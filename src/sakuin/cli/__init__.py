@@ -8,12 +8,14 @@ prints. Heavy modules are imported inside the commands, so that `--help` and `--
 from __future__ import annotations
 
 import os
+import sys
 from typing import Annotated
 
 import typer
 
 import sakuin
 from sakuin.cli import ask, doctor, models
+from sakuin.cli.errors import usage_in_a_sentence
 
 app = typer.Typer(
     name="sakuin",
@@ -48,4 +50,5 @@ def main() -> None:
     """Entry point of `sakuin`."""
     # Bars that libraries draw would run through ours; tqdm reads this when it is imported.
     os.environ.setdefault("TQDM_DISABLE", "1")
-    app()
+    with usage_in_a_sentence():
+        sys.exit(app(prog_name="sakuin", standalone_mode=False))

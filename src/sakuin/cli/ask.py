@@ -126,6 +126,16 @@ def _settings(
                 "out."
             )
         return "full"
+    if preset is not None and index is not None and config.index != RetrievalConfig.preset(preset).index:
+        raise SakuinError(
+            f"--preset {preset} means --index {RetrievalConfig.preset(preset).index}, got --index {index} "
+            "beside it; leave one out."
+        )
+    if config.index == "flat" and (tolerance is not None or preset not in (None, "exact")):
+        raise SakuinError(
+            "--index flat and --preset exact attend to everything exactly, which --tolerance and other "
+            "presets do not change; leave them out."
+        )
     return config
 
 
@@ -246,8 +256,12 @@ def _figures(context: Context, answer: Answer) -> Iterator[tuple[str, str]]:
     yield "prefill", f"{context.prefill_s + answer.prefill_s:.1f} s"
     yield "decode", f"{answer.decode_ms_per_token:.1f} ms a token"
     if context.config is not None:
-        yield "index", f"{context.index_s:.1f} s, most of it beside the prefill"
         stats = answer.stats
+        if not stats["steps"]:
+            yield "index", "none: the text is short enough to be attended exactly"
+            yield "keys and values", f"{gb(sum(context.kv_bytes().values()))}, buffers to grow in included"
+            return
+        yield "index", f"{context.config.index}, {context.index_s:.1f} s, most of it beside the prefill"
         yield "coverage", f"{stats['coverage']:.1%} of the attention"
         yield (
             "touched",

@@ -47,6 +47,42 @@ def told_in_a_sentence() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
+@contextmanager
+def usage_in_a_sentence() -> Iterator[None]:
+    """Run the parser: a wrong option or argument becomes a sentence that names it, and exit code 2."""
+    try:
+        yield
+    except (KeyboardInterrupt, typer.Abort):
+        _say("Interrupted.")
+        raise SystemExit(130) from None
+    except Exception as error:
+        # Typer brings a parser of its own, whose module is not public; its errors carry these.
+        show, code = getattr(error, "format_message", None), getattr(error, "exit_code", None)
+        if show is None or code is None:
+            raise
+        text = " ".join(str(show()).split()).rstrip(".")
+        if not text:  # help was printed instead
+            raise SystemExit(code) from None
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "sakuin"
+        given = _given(error)
+        _say(f"{text[0].lower()}{text[1:]}{given}; `{command} --help` shows what there is.")
+        raise SystemExit(code) from None
+
+
+def _given(error: Exception) -> str:
+    """The words of the command line that belong to the option at fault, where the parser does not name
+    them."""
+    options = getattr(getattr(error, "param", None), "opts", [])
+    words = sys.argv[1:]
+    for at, word in enumerate(words):
+        name, _, value = word.partition("=")
+        if name in options:
+            value = value or (words[at + 1] if at + 1 < len(words) else "")
+            return "" if value in str(error) else f", got {value!r}"
+    return ""
+
+
 def sentence(error: Exception) -> str:
     """What an error says, in one line that names its kind where its author did not write for users."""
     text = " ".join(str(error).split())

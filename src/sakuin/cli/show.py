@@ -18,7 +18,14 @@ from rich.table import Table
 
 JSON_HELP = "Print one JSON object instead of text."
 
-console = Console(highlight=False, soft_wrap=True)
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Left to `sakuin.cli.errors`, which knows the exit code."""
+        raise BrokenPipeError
+
+
+console = _Console(highlight=False, soft_wrap=True)
 """Results: standard output."""
 
 notes = Console(stderr=True, highlight=False, soft_wrap=True)

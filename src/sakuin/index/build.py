@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sakuin.config import RetrievalConfig
+from sakuin.config import INDEX_KINDS, RetrievalConfig
 from sakuin.index.base import Index, check_array, new_index
 from sakuin.index.checks import check_geometry
 
@@ -48,12 +48,23 @@ def build_index(
     TypeError, ValueError
         One sentence for a wrong type, shape, dtype or value, NaN and infinity among them.
     """
-    config = RetrievalConfig(index=kind, **knobs)  # type: ignore[arg-type]  # checked there, at run time
+    if kind not in INDEX_KINDS:
+        raise ValueError(f"kind must be one of {', '.join(INDEX_KINDS)}, got {kind!r}")
+    config = RetrievalConfig().with_changes(index=kind, **knobs)
     check_array("keys", keys, None, None)
     check_array("values", values, keys.shape[0], keys.shape[2])
     heads, n, head_dim = keys.shape
     if values.shape[1] != n:
         raise ValueError(f"values must have as many tokens as keys, got {values.shape[1]} and {n}")
+    if values.dtype != keys.dtype and config.kv_dtype == "auto":
+        raise ValueError(
+            f"keys and values must have one dtype, got {keys.dtype} and {values.dtype}; convert one, or say "
+            "how to store them with kv_dtype"
+        )
+    if group_size is not None and (
+        isinstance(group_size, bool) or not isinstance(group_size, int) or group_size < 1
+    ):
+        raise ValueError(f"group_size must be a whole number of at least 1, got {group_size!r}")
     if n == 0:
         raise ValueError("keys hold no tokens; an index needs at least one")
     positions = None
@@ -69,8 +80,9 @@ def build_index(
         positions = _positions(query_positions, queries.shape[1], n)
     elif query_positions is not None:
         raise ValueError("query_positions were given without queries")
-    check_geometry(heads, head_dim, group_size or 1)
-    index = new_index(heads, head_dim, group_size or 1, config)
+    group_size = 1 if group_size is None else group_size
+    check_geometry(heads, head_dim, group_size)
+    index = new_index(heads, head_dim, group_size, config)
     step = config.segment_tokens(head_dim)
     for first in range(0, n, step):
         last = min(first + step, n)

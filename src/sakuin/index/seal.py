@@ -145,7 +145,7 @@ def seal(
     features = _value_features(values_f32, leading * _VALUE_WEIGHT)
 
     lists, chunks = -(-n // LIST), -(-d // 16)
-    subs = max(2, round(config.sketch_bits * d / 8) * 2)
+    subs = max(2, round(config.sketch_bits_for(d) * d / 8) * 2)
     code_bytes = int(config.code_bits * chunks * 2)
     fields = {
         "keys": torch.empty_like(keys),

@@ -24,7 +24,7 @@ _OWN_BASIS = 16
 """A segment of fewer than this many tokens per dimension uses its predecessor's basis."""
 
 _REFERENCE = 8192
-"""Offloaded tokens up to which thresholds are in units of 1 / tokens; beyond, they fall more slowly."""
+"""Offloaded tokens up to which `exact_share` is in units of 1 / tokens; beyond, in 1 / sqrt(8192 tokens)."""
 
 
 @register("sketch")
@@ -262,13 +262,11 @@ class SketchIndex(Index):
 
     def _settings(self, tolerance: float) -> tuple[float, float, float, float, float]:
         c = self.config
-        # The error is a sum over tokens of weight times what their precision leaves: at thresholds of a fixed
-        # multiple of 1/n it falls with n while bytes are wasted on it.
         longer = max(1.0, self.n_tokens / _REFERENCE)
         return (
-            tolerance * c.rescore_share * math.sqrt(longer),
-            tolerance * c.codes_share * math.sqrt(longer),
-            tolerance * c.exact_share * longer,
+            tolerance * c.rescore_share,
+            tolerance * c.codes_share,
+            tolerance * c.exact_share * math.sqrt(longer),
             c.reach,
             c.cap,
         )

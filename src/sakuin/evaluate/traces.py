@@ -1,0 +1,314 @@
+"""Traces: the queries, keys and values that chosen layers of a real model see over a long real text.
+
+Indexes are measured on these and not on noise, because what makes them hard is real: queries that differ from
+keys, heads that differ from each other, and steps of retrieval among steps of running text, which are kept
+apart here (docs/indexes.md). A trace is one safetensors file.
+
+Used by the tests and benchmarks, and by anyone with `sakuin.evaluate.capture`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sakuin.evaluate.texts import PlantedText
+from sakuin.models import cache_keyword
+from sakuin.partial import PartialAttention
+
+FORMAT = "sakuin-trace-1"
+RUNNING = 512
+"""Asked positions in running text: the last ones before the question."""
+STRIDE = 4
+"""Every so many positions of the offloaded tokens a query is kept, for building an index."""
+CHUNK = 2048
+
+_TENSORS = ("keys", "values", "queries", "query_positions", "sink", "recent", "asked")
+
+
+@dataclass
+class Layer:
+    """What one layer saw, after RoPE. H_kv KV heads, H_q query heads, n offloaded tokens.
+
+    keys, values : bf16 `(H_kv, n, head_dim)`, the offloaded tokens, which an index holds.
+    queries, query_positions : fp32 `(H_q, m, head_dim)` and int64 `(m,)`, queries of these tokens' positions
+        and which they are, counted from the first offloaded token.
+    sink : bf16 `(2, H_kv, n_sink, head_dim)`, keys and values before the offloaded tokens.
+    recent : bf16 `(2, H_kv, n_recent, head_dim)`, those after them, the last of which are the asked
+        positions' own.
+    asked : fp32 `(H_q, t, head_dim)`, queries of the last t positions.
+    retrieval : how many of them, at the end, are retrieval steps.
+    scaling, softcap : as the layer attends.
+    raised : what is added to the static part's lse; above 0 where the offloaded tokens were multiplied and
+        the static part is to keep its share of the softmax (`sakuin.evaluate.longer`).
+    """
+
+    keys: Tensor
+    values: Tensor
+    queries: Tensor
+    query_positions: Tensor
+    sink: Tensor
+    recent: Tensor
+    asked: Tensor
+    retrieval: int
+    scaling: float
+    softcap: float | None = None
+    raised: float = 0.0
+
+    @property
+    def group_size(self) -> int:
+        """Query heads per KV head."""
+        return self.asked.shape[0] // self.keys.shape[0]
+
+    def head(self, head: int) -> Layer:
+        """The same with one KV head and its query group."""
+        query_heads = slice(head * self.group_size, (head + 1) * self.group_size)
+        return Layer(
+            self.keys[head : head + 1],
+            self.values[head : head + 1],
+            self.queries[query_heads],
+            self.query_positions,
+            self.sink[:, head : head + 1],
+            self.recent[:, head : head + 1],
+            self.asked[query_heads],
+            self.retrieval,
+            self.scaling,
+            self.softcap,
+            self.raised,
+        )
+
+    def static(self) -> PartialAttention:
+        """Exact attention of the asked positions over the sink tokens and what came after the offloaded ones,
+        up to their own: `out` fp32 `(H_q, t, head_dim)`, `lse` fp32 `(H_q, t)`."""
+        keys, values = torch.cat([self.sink, self.recent], 2).float().repeat_interleave(self.group_size, 1)
+        z = self._capped(self.asked @ keys.transpose(1, 2) * self.scaling)
+        t, n = z.shape[1:]
+        z = z.masked_fill(~torch.ones(t, n, dtype=torch.bool).tril(n - t), -torch.inf)
+        lse = z.logsumexp(-1)
+        return PartialAttention((z - lse[..., None]).exp() @ values, lse + self.raised)
+
+    def exact(self) -> PartialAttention:
+        """Exact attention of the asked positions over the offloaded tokens, by a query head at a time."""
+        outs, lses = [], []
+        for head, q in enumerate(self.asked):
+            kv = head // self.group_size
+            z = self._capped(q @ self.keys[kv].float().T * self.scaling)
+            lses.append(z.logsumexp(-1))
+            outs.append((z - lses[-1][:, None]).exp() @ self.values[kv].float())
+        return PartialAttention(torch.stack(outs), torch.stack(lses))
+
+    def _capped(self, z: Tensor) -> Tensor:
+        return z if self.softcap is None else self.softcap * (z / self.softcap).tanh()
+
+
+@dataclass
+class Trace:
+    """Layers of one model over one text. `about` says where they come from: model, length, sink, recent."""
+
+    layers: dict[int, Layer]
+    about: dict[str, Any]
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file."""
+        from safetensors.torch import save_file
+
+        tensors = {
+            f"{number}.{name}": getattr(layer, name).contiguous()
+            for number, layer in self.layers.items()
+            for name in _TENSORS
+        }
+        settings = {
+            str(number): {
+                "retrieval": layer.retrieval,
+                "scaling": layer.scaling,
+                "softcap": layer.softcap,
+                "raised": layer.raised,
+            }
+            for number, layer in self.layers.items()
+        }
+        about = {"format": FORMAT, "about": json.dumps(self.about), "layers": json.dumps(settings)}
+        save_file(tensors, str(path), metadata=about)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Trace:
+        """A trace from its file; a `ValueError` that names the file if it is none or damaged."""
+        from safetensors import SafetensorError, safe_open
+
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no trace {path}; make one with sakuin.evaluate.capture")
+        try:
+            with safe_open(str(path), "pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != FORMAT:
+                    raise ValueError(f"{path} is not a trace of the format {FORMAT}")
+                settings: dict[str, dict[str, Any]] = json.loads(metadata["layers"])
+                layers = {
+                    int(number): Layer(
+                        **{name: file.get_tensor(f"{number}.{name}") for name in _TENSORS}, **rest
+                    )
+                    for number, rest in settings.items()
+                }
+                about = json.loads(metadata["about"])
+        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is damaged ({error}); capture the trace again") from None
+        for number, layer in layers.items():
+            _check(path, number, layer)
+        return cls(layers, about)
+
+
+def _check(path: Path, number: int, layer: Layer) -> None:
+    heads, n, d = layer.keys.shape if layer.keys.dim() == 3 else (0, 0, 0)
+    query_heads, t = layer.asked.shape[:2] if layer.asked.dim() == 3 else (0, 0)
+    fits = (
+        heads > 0
+        and n > 0
+        and query_heads > 0
+        and query_heads % heads == 0
+        and layer.values.shape == layer.keys.shape
+        and layer.asked.shape == (query_heads, t, d)
+        and layer.queries.shape == (query_heads, len(layer.query_positions), d)
+        and all(
+            x.dim() == 4 and x.shape[:2] == (2, heads) and x.shape[3] == d for x in (layer.sink, layer.recent)
+        )
+        and 0 < t <= layer.recent.shape[2]
+        and 0 <= layer.retrieval <= t
+    )
+    if not fits:
+        raise ValueError(f"{path} is damaged (the tensors of layer {number} do not fit each other)")
+
+
+def capture(
+    model: Any,
+    tokenizer: Any,
+    length: int,
+    layers: Sequence[int] | None = None,
+    *,
+    text: str | None = None,
+    sink: int = 128,
+    recent: int = 512,
+) -> Trace:
+    """Run `model` over `length` tokens of `text` with a planted fact and keep what `layers` see.
+
+    The asked positions are the last 512 of running text, the question, and the answer, whose tokens are
+    retrieval steps. Offloaded are the tokens from `sink` on up to `recent` tokens before the first of them.
+
+    Parameters
+    ----------
+    model, tokenizer
+        As `sakuin.load` gives them, on the CPU; any attention implementation, which the model keeps.
+    layers
+        Numbers of full-attention layers; six of them, evenly spread, if None.
+    text
+        Technical English of about 110,000 tokens if None.
+
+    Raises
+    ------
+    ValueError
+        If the text or the model's window is too short, or a layer is not one of full attention.
+    """
+    config = model.config.get_text_config(decoder=True)
+    window = getattr(config, "max_position_embeddings", length)
+    if length > window:
+        raise ValueError(f"a trace of {length} tokens is longer than the model's window of {window}")
+    # The last position is the one that predicts the answer's last token.
+    planted = PlantedText.make(tokenizer, length + 1, text)
+    first = planted.question_at - RUNNING
+    end = first - recent
+    if end - sink < 64:
+        raise ValueError(
+            f"a trace of {length} tokens leaves too few to offload; take at least "
+            f"{length - (end - sink) + 64} tokens"
+        )
+    chosen = _chosen(config, layers)
+    seen = _run(model, torch.tensor([planted.ids[:-1]]), chosen)
+    found = {}
+    for number, (q, k, v, scaling, softcap) in seen.items():
+        positions = torch.arange(0, end - sink, STRIDE)
+        kv = torch.stack([k, v]).bfloat16()
+        found[number] = Layer(
+            keys=kv[0, :, sink:end].contiguous(),
+            values=kv[1, :, sink:end].contiguous(),
+            queries=q[:, sink + positions].contiguous(),
+            query_positions=positions,
+            sink=kv[:, :, :sink].contiguous(),
+            recent=kv[:, :, end:].contiguous(),
+            asked=q[:, first:].contiguous(),
+            retrieval=length - planted.answer_at + 1,
+            scaling=scaling,
+            softcap=softcap,
+        )
+    about = {
+        "model": f"{config.model_type}, {config.num_hidden_layers} layers, hidden size {config.hidden_size}",
+        "length": length,
+        "sink": sink,
+        "recent": recent,
+    }
+    return Trace(found, about)
+
+
+def _chosen(config: Any, layers: Sequence[int] | None) -> tuple[int, ...]:
+    kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+    full = [number for number, kind in enumerate(kinds) if kind == "full_attention"]
+    if layers is None:
+        count = min(6, len(full))
+        return tuple(full[(2 * i + 1) * len(full) // (2 * count)] for i in range(count))
+    for number in layers:
+        if number not in full:
+            raise ValueError(
+                f"layer {number} is not one of full attention; these are: {', '.join(map(str, full))}"
+            )
+    return tuple(layers)
+
+
+_Seen = tuple[Tensor, Tensor, Tensor, float, float | None]
+
+
+def _run(model: Any, ids: Tensor, layers: tuple[int, ...]) -> dict[int, _Seen]:
+    """Queries fp32, keys and values `(heads, n, head_dim)`, scaling and softcap of each layer."""
+    from transformers import DynamicCache
+
+    queries: dict[int, list[Tensor]] = {number: [] for number in layers}
+    last: dict[int, tuple[Tensor, Tensor, float, float | None]] = {}
+
+    def see(number: int, q: Tensor, k: Tensor, v: Tensor, scaling: float, softcap: float | None) -> None:
+        if number in queries:
+            queries[number].append(q[0].float())
+            last[number] = (k[0], v[0], scaling, softcap)
+
+    # In chunks: one pass would build masks of the length squared for sliding layers.
+    cache, keyword = DynamicCache(config=model.config), cache_keyword(model)
+    with _seeing(model, see), torch.no_grad():
+        for at in range(0, ids.shape[1], CHUNK):
+            model(ids[:, at : at + CHUNK], logits_to_keep=1, **{keyword: cache})
+    return {number: (torch.cat(queries[number], 1), *last[number]) for number in layers}
+
+
+@contextmanager
+def _seeing(model: Any, see: Any) -> Iterator[None]:
+    """Within, `see` is called with what reaches each layer's attention."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    from sakuin.attention import sakuin_attention, sakuin_mask
+
+    def forward(
+        module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **rest: Any
+    ) -> Any:
+        see(module.layer_idx, query, key, value, float(rest["scaling"]), rest.get("softcap"))
+        return sakuin_attention(module, query, key, value, attention_mask, **rest)
+
+    AttentionInterface.register("sakuin_trace", forward)
+    AttentionMaskInterface.register("sakuin_trace", sakuin_mask)
+    before = model.config._attn_implementation
+    model.set_attn_implementation("sakuin_trace")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
