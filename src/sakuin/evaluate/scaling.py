@@ -82,6 +82,7 @@ def _jitter(keys: Tensor, values: Tensor, random: torch.Generator) -> tuple[Tens
     def root(x: Tensor) -> Tensor:
         differences = x[sample] - x[nearest]
         strength, axes = torch.linalg.eigh((differences.T @ differences).double() / len(sample) / 2)
-        return ((axes * strength.clamp(min=0).sqrt()) @ axes.T).float()
+        matrix: Tensor = ((axes * strength.clamp(min=0).sqrt()) @ axes.T).float()
+        return matrix
 
     return root(keys), root(values)

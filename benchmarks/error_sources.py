@@ -1,0 +1,137 @@
+"""Where the error of `sketch` comes from: the same steps with one part of the method after another replaced by
+the truth.
+
+Runs the plain statement of the method (tests/reference) on a real trace of smollm2, a position in 64 of the
+running text and every retrieval step. `tail` are the tokens that enter by their list, scored again or not.
+The last rows change the method instead: `correction` adds what the residue's variance says an exponential of
+an uncertain score lacks, half the variance but at most X, to scores that only the sketch knows.
+
+Run: python benchmarks/error_sources.py [--length 4000] [--tokens 16384]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import load, show, write
+
+from sakuin import merge
+from sakuin.evaluate import Layer, capture, longer
+from sakuin.partial import PartialAttention
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from reference import sketch as plain
+
+SEGMENT = 2048
+REPLACED = {
+    "as it is": (),
+    "true scores in the tail": ("tail score",),
+    "true values in the tail": ("tail value",),
+    "true scores and values in the tail": ("tail score", "tail value"),
+    "true scores of coded tokens": ("code score",),
+    "true values of coded tokens": ("code value",),
+}
+CORRECTIONS = (0.2, 0.3, 0.5)
+
+
+def sealed(layer: Layer) -> list[plain.Segment]:
+    """Segments of a layer with one KV head, as the index would make them."""
+    segments: list[plain.Segment] = []
+    queries, n = layer.queries.double(), layer.keys.shape[1]
+    for start in range(0, n, SEGMENT):
+        end = min(start + SEGMENT, n)
+        seen = queries[:, layer.query_positions < end].reshape(-1, queries.shape[2])
+        inherited = segments[-1].basis if segments and end - start < 16 * queries.shape[2] else None
+        moment = seen.T @ seen / len(seen)
+        segments.append(plain.seal(layer.keys[0, start:end], layer.values[0, start:end], moment, inherited))
+    return segments
+
+
+class Step:
+    """One step of a query group: what every variant of it starts from."""
+
+    def __init__(self, segments: list[plain.Segment], query: torch.Tensor, scaling: float, static: torch.Tensor):
+        query = query.double() * scaling
+        p = [query @ s.basis.project for s in segments]
+        pairs = list(zip(p, segments, strict=True))
+        self.segments, self.static = segments, static.double()
+        self.sketch = torch.cat([x @ s.sketch.T + (query @ s.mean)[:, None] for x, s in pairs], 1)
+        self.coded = self.sketch + torch.cat([x @ s.codes.T for x, s in pairs], 1)
+        self.true = query @ torch.cat([s.keys for s in segments]).T
+        self.variance = torch.cat([(x.square() @ s.residue)[:, None].expand(-1, len(s.keys)) for x, s in pairs], 1)
+        length = torch.cat([s.length for s in segments])
+        self.raised = self.sketch + 2 * self.variance.sqrt() * length / 4
+        self.always = length == 15
+
+    def attend(self, replaced: tuple[str, ...], correction: float) -> PartialAttention:
+        """Attention over the segments with parts `replaced` by the truth."""
+        n = self.sketch.shape[1]
+        z = self.sketch + (self.variance / 2).clamp(max=correction)
+        everything = torch.logaddexp(z.logsumexp(1), self.static)[:, None]
+        may_have = (self.raised - everything).exp().amax(0).masked_fill(self.always, torch.inf)
+        scored = (may_have > 3 / n).nonzero()[:, 0]
+        z[:, scored] = self.coded[:, scored]
+        share = (z - everything).exp().amax(0)
+        tier = torch.zeros(n, dtype=torch.long)
+        tier[scored] = 1
+        tier[scored[share[scored] > 1.25 / n]] = 2
+        tier[scored[share[scored] > 20 * max(1.0, n / 8192) ** 0.5 / n]] = 3
+        values = torch.cat([s.list_mean[s.list_of] for s in self.segments])
+        true_values = torch.cat([s.values for s in self.segments])
+        values[tier == 2] = torch.cat([s.value_codes for s in self.segments])[tier == 2]
+        for part, tokens in (("tail", tier <= 1), ("code", tier == 2)):
+            if f"{part} score" in replaced:
+                z[:, tokens] = self.true[:, tokens]
+            if f"{part} value" in replaced:
+                values[tokens] = true_values[tokens]
+        z[:, tier == 3], values[tier == 3] = self.true[:, tier == 3], true_values[tier == 3]
+        lse = z.logsumexp(1)
+        return PartialAttention(((z - lse[:, None]).exp() @ values).float()[:, None], lse.float()[:, None])
+
+
+def errors(layer: Layer) -> dict[str, list[float]]:
+    """Relative error of the whole output for every variant, over positions and query heads."""
+    static, exact = layer.static(), layer.exact()
+    truth, segments = merge([static, exact]).out, sealed(layer)
+    t = layer.asked.shape[1]
+    found: dict[str, list[float]] = {}
+    for at in (*range(0, 512, 64), *range(t - layer.retrieval, t)):
+        step = Step(segments, layer.asked[:, at], layer.scaling, static.lse[:, at])
+        beside = PartialAttention(static.out[:, at : at + 1], static.lse[:, at : at + 1])
+        variants: dict[str, Any] = {name: (parts, 0.0) for name, parts in REPLACED.items()}
+        variants |= {f"correction, at most {x}": ((), x) for x in CORRECTIONS}
+        for name, (parts, correction) in variants.items():
+            out = merge([beside, step.attend(parts, correction)]).out[:, 0]
+            error = (out - truth[:, at]).norm(dim=-1) / truth[:, at].norm(dim=-1)
+            found.setdefault(name, []).extend(error.tolist())
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--length", type=int, default=4000)
+    parser.add_argument("--tokens", type=int, default=16384, help="resampled offloaded tokens, beside the trace's")
+    chosen = parser.parse_args()
+    trace = capture(*load("smollm2", "fp32"), chosen.length)
+    rows = []
+    for one in (trace, longer(trace, chosen.tokens)):
+        found: dict[str, list[float]] = {}
+        for whole in one.layers.values():
+            for head in range(whole.keys.shape[0]):
+                for name, each in errors(whole.head(head)).items():
+                    found.setdefault(name, []).extend(each)
+        tokens = next(iter(one.layers.values())).keys.shape[1]
+        rows += [
+            {"tokens": tokens, "variant": name, "error_mean": sum(e) / len(e), "error_worst": max(e)}
+            for name, e in found.items()
+        ]
+    show(f"Error of the attention output, smollm2, layers {list(trace.layers)}", rows[0], [r.values() for r in rows])
+    write("error_sources", {"command": "python benchmarks/error_sources.py", "results": rows})
+
+
+if __name__ == "__main__":
+    main()
