@@ -1,5 +1,5 @@
-"""Where the error of `sketch` comes from: the same steps with one part of the method after another replaced by
-the truth.
+"""Where the error of `sketch` comes from: the same steps with one part of the method after another replaced
+by the truth.
 
 Runs the plain statement of the method (tests/reference) on a real trace of smollm2, a position in 64 of the
 running text and every retrieval step. `tail` are the tokens that enter by their list, scored again or not.
@@ -54,7 +54,9 @@ def sealed(layer: Layer) -> list[plain.Segment]:
 class Step:
     """One step of a query group: what every variant of it starts from."""
 
-    def __init__(self, segments: list[plain.Segment], query: torch.Tensor, scaling: float, static: torch.Tensor):
+    def __init__(
+        self, segments: list[plain.Segment], query: torch.Tensor, scaling: float, static: torch.Tensor
+    ) -> None:
         query = query.double() * scaling
         p = [query @ s.basis.project for s in segments]
         pairs = list(zip(p, segments, strict=True))
@@ -62,7 +64,10 @@ class Step:
         self.sketch = torch.cat([x @ s.sketch.T + (query @ s.mean)[:, None] for x, s in pairs], 1)
         self.coded = self.sketch + torch.cat([x @ s.codes.T for x, s in pairs], 1)
         self.true = query @ torch.cat([s.keys for s in segments]).T
-        self.variance = torch.cat([(x.square() @ s.residue)[:, None].expand(-1, len(s.keys)) for x, s in pairs], 1)
+        variances = [x.square() @ s.residue for x, s in pairs]
+        self.variance = torch.cat(
+            [v[:, None].expand(-1, len(s.keys)) for v, s in zip(variances, segments, strict=True)], 1
+        )
         length = torch.cat([s.length for s in segments])
         self.raised = self.sketch + 2 * self.variance.sqrt() * length / 4
         self.always = length == 15
@@ -114,7 +119,7 @@ def errors(layer: Layer) -> dict[str, list[float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--length", type=int, default=4000)
-    parser.add_argument("--tokens", type=int, default=16384, help="resampled offloaded tokens, beside the trace's")
+    parser.add_argument("--tokens", type=int, default=16384, help="offloaded tokens of the resampled trace")
     chosen = parser.parse_args()
     trace = capture(*load("smollm2", "fp32"), chosen.length)
     rows = []
@@ -129,7 +134,8 @@ def main() -> None:
             {"tokens": tokens, "variant": name, "error_mean": sum(e) / len(e), "error_worst": max(e)}
             for name, e in found.items()
         ]
-    show(f"Error of the attention output, smollm2, layers {list(trace.layers)}", rows[0], [r.values() for r in rows])
+    title = f"Error of the attention output, smollm2, layers {list(trace.layers)}"
+    show(title, rows[0], [r.values() for r in rows])
     write("error_sources", {"command": "python benchmarks/error_sources.py", "results": rows})
 
 
