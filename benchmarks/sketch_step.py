@@ -4,7 +4,8 @@ of 7.
 Keys, values and queries are smollm2's own over real text with a planted fact, of four layers, resampled to
 128K offloaded tokens (`sakuin.evaluate.longer`). A group of 7 is made of the query heads of one KV head at
 three neighbouring positions, once where the model answers the question about the fact and once in running
-text. The error is that of the whole attention output, sink and recent window included.
+text. Beside medians stand the shortest times: the rows that `sketch` gathers wait for memory, which a neighbour of
+a virtual machine can slow by half for minutes, while `flat` waits for its arithmetic. The error is that of the whole attention output, sink and recent window included.
 
 Run: python benchmarks/sketch_step.py [--isa avx2]
 """
@@ -65,8 +66,11 @@ def main() -> None:
                 return _native.flat_attend(q, [(layer.keys, layer.values)], layer.scaling, threads, isa=isa)
 
             # In turns, so that what else the machine does falls on both.
-            found = [(median_ms(sketch, 10)[0], median_ms(flat, 10)[0]) for _ in range(5)]
-            sketch_ms, flat_ms = (median(column) for column in zip(*found, strict=True))
+            found = [(median_ms(sketch, 10)[:2], median_ms(flat, 10)[:2]) for _ in range(5)]
+            (sketch_ms, sketch_best), (flat_ms, flat_best) = (
+                (median(m for m, _ in column), min(best for _, best in column))
+                for column in zip(*found, strict=True)
+            )
             part = index.attend(q, scaling=layer.scaling, static_lse=beside)
             out = merge([PartialAttention(one_group(static.out, positions), beside), part]).out
             want = one_group(truth, positions)
@@ -76,7 +80,8 @@ def main() -> None:
                     "queries": name,
                     "sketch_ms": sketch_ms,
                     "flat_ms": flat_ms,
-                    "ratio": flat_ms / sketch_ms,
+                    "sketch_best_ms": sketch_best,
+                    "flat_best_ms": flat_best,
                     "touched_share": part.stats.touched_share,
                     "error": ((out - want).norm(dim=-1) / want.norm(dim=-1)).mean().item(),
                 }
@@ -86,13 +91,17 @@ def main() -> None:
         rows[0],
         [r.values() for r in rows],
     )
-    ratio = sum(r["flat_ms"] for r in rows) / sum(r["sketch_ms"] for r in rows)
-    print(f"flat / sketch over all: {ratio:.2f}")
+    ratio, best = (
+        sum(r[f"flat_{what}"] for r in rows) / sum(r[f"sketch_{what}"] for r in rows)
+        for what in ("ms", "best_ms")
+    )
+    print(f"flat / sketch over all: {ratio:.2f}, by the shortest times {best:.2f}")
     write(
         f"sketch_step-{isa}",
         {
             "command": f"python benchmarks/sketch_step.py --isa {isa}",
             "flat_over_sketch": ratio,
+            "flat_over_sketch_best": best,
             "results": rows,
         },
     )
