@@ -74,7 +74,8 @@ def _fidelity(results: list[dict[str, Any]]) -> str:
 def _step(results: list[dict[str, Any]]) -> str:
     lines = [
         "One attention step over 128K keys (head_dim 64, a group of 7, real keys with jitter), median "
-        "milliseconds, mean over layers and queries, and the ratio of the shortest times (`python benchmarks/sketch_step.py --isa ISA`; "
+        "milliseconds, mean over layers and queries, and the ratio of the shortest times "
+        "(`python benchmarks/sketch_step.py --isa ISA`; "
         f"{_machine(results[-1])}):\n",
         "| kernels | our exact `flat` | `sketch` | ratio | of the shortest |",
         "|---|---:|---:|---:|---:|",
