@@ -19,14 +19,15 @@ from typing import Any
 import torch
 from common import load, show, write
 
-from sakuin import merge
+from sakuin import RetrievalConfig, merge
 from sakuin.evaluate import Layer, capture, longer
 from sakuin.partial import PartialAttention
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from reference import sketch as plain
 
-SEGMENT = 2048
+CONFIG = RetrievalConfig()
+SEGMENT = CONFIG.segment_tokens(64)
 REPLACED = {
     "as it is": (),
     "true scores in the tail": ("tail score",),
@@ -69,7 +70,7 @@ class Step:
             [v[:, None].expand(-1, len(s.keys)) for v, s in zip(variances, segments, strict=True)], 1
         )
         length = torch.cat([s.length for s in segments])
-        self.raised = self.sketch + 2 * self.variance.sqrt() * length / 4
+        self.raised = self.sketch + CONFIG.reach * self.variance.sqrt() * length / 4
         self.always = length == 15
 
     def attend(self, replaced: tuple[str, ...], correction: float) -> PartialAttention:
@@ -78,13 +79,13 @@ class Step:
         z = self.sketch + (self.variance / 2).clamp(max=correction)
         everything = torch.logaddexp(z.logsumexp(1), self.static)[:, None]
         may_have = (self.raised - everything).exp().amax(0).masked_fill(self.always, torch.inf)
-        scored = (may_have > 3 / n).nonzero()[:, 0]
+        scored = (may_have > CONFIG.rescore_share / n).nonzero()[:, 0]
         z[:, scored] = self.coded[:, scored]
         share = (z - everything).exp().amax(0)
         tier = torch.zeros(n, dtype=torch.long)
         tier[scored] = 1
-        tier[scored[share[scored] > 1.25 / n]] = 2
-        tier[scored[share[scored] > 20 * max(1.0, n / 8192) ** 0.5 / n]] = 3
+        tier[scored[share[scored] > CONFIG.codes_share / n]] = 2
+        tier[scored[share[scored] > CONFIG.exact_share * max(1.0, n / 8192) ** 0.5 / n]] = 3
         values = torch.cat([s.list_mean[s.list_of] for s in self.segments])
         true_values = torch.cat([s.values for s in self.segments])
         values[tier == 2] = torch.cat([s.value_codes for s in self.segments])[tier == 2]

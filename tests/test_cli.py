@@ -145,6 +145,15 @@ def test_options_that_contradict_each_other_are_refused(paper: Path, words: list
     assert said in refused("ask", str(paper), QUESTION, *words)
 
 
+def test_only_a_short_text_is_said_to_have_no_index(paper: Path, tmp_path: Path) -> None:
+    short = tmp_path / "short.txt"
+    short.write_text(FACT, encoding="utf-8")
+    said = "none: the text is short enough"
+    # One token of answer: no decode step, whatever the length.
+    assert said in run("ask", str(short), QUESTION, "--max-new-tokens", "1").stdout
+    assert said not in run("ask", str(paper), QUESTION, "--max-new-tokens", "1").stdout
+
+
 def test_a_reader_that_goes_away_ends_ask_quietly(paper: Path) -> None:
     script = (
         f'"{sys.executable}" -m sakuin ask "$0" "$1" --index flat --max-new-tokens 24 | head -1; '

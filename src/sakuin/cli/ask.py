@@ -252,14 +252,15 @@ def _print(context: Context, answer: Answer) -> None:
 def _figures(context: Context, answer: Answer) -> Iterator[tuple[str, str]]:
     from sakuin.memory import gb
 
+    held = context.kv_bytes()
     yield "tokens", f"{answer.tokens:,}"
     yield "prefill", f"{context.prefill_s + answer.prefill_s:.1f} s"
     yield "decode", f"{answer.decode_ms_per_token:.1f} ms a token"
     if context.config is not None:
         stats = answer.stats
-        if not stats["steps"]:
+        if not held["host"]:
             yield "index", "none: the text is short enough to be attended exactly"
-            yield "keys and values", f"{gb(sum(context.kv_bytes().values()))}, buffers to grow in included"
+            yield "keys and values", f"{gb(held['device'])}, buffers to grow in included"
             return
         yield "index", f"{context.config.index}, {context.index_s:.1f} s, most of it beside the prefill"
         yield "coverage", f"{stats['coverage']:.1%} of the attention"
@@ -268,7 +269,6 @@ def _figures(context: Context, answer: Answer) -> Iterator[tuple[str, str]]:
             f"{gb(stats['touched_bytes'])} a token ({stats['touched_share']:.1%} of the offloaded keys and "
             "values)",
         )
-    held = context.kv_bytes()
     yield "keys and values", f"{gb(held['device'])} on the device, {gb(held['host'])} on the host"
 
 

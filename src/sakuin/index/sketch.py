@@ -24,7 +24,8 @@ _OWN_BASIS = 16
 """A segment of fewer than this many tokens per dimension uses its predecessor's basis."""
 
 _REFERENCE = 8192
-"""Offloaded tokens up to which `exact_share` is in units of 1 / tokens; beyond, in 1 / sqrt(8192 tokens)."""
+"""Offloaded tokens up to which `exact_share` is in units of 1 / tokens; beyond, in
+1 / sqrt(8192 * tokens)."""
 
 
 @register("sketch")
