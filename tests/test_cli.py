@@ -149,7 +149,6 @@ def test_only_a_short_text_is_said_to_have_no_index(paper: Path, tmp_path: Path)
     short = tmp_path / "short.txt"
     short.write_text(FACT, encoding="utf-8")
     said = "none: the text is short enough"
-    # One token of answer: no decode step, whatever the length.
     assert said in run("ask", str(short), QUESTION, "--max-new-tokens", "1").stdout
     assert said not in run("ask", str(paper), QUESTION, "--max-new-tokens", "1").stdout
 
