@@ -113,6 +113,30 @@ def sealing_threads():
     return {thread for thread in threading.enumerate() if thread.name == "sakuin-sealing"}
 
 
+LEAKS = """
+from tiny import FLAT, tiny, tokens
+from sakuin import RetrievalCache, _native
+
+_native.set_leak_warnings(True)
+model = tiny("llama")
+cache = RetrievalCache(model.config, FLAT)
+model(tokens(4000), cache=cache)
+model(tokens(1), cache=cache)
+"""
+
+
+def run_script(tmp_path, text):
+    script = tmp_path / "script.py"
+    script.write_text(text)
+    return subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )
+
+
 class TestSealingThread:
     def test_it_ends_with_the_cache(self, llama):
         before = sealing_threads()
@@ -124,15 +148,7 @@ class TestSealingThread:
         assert not thread.is_alive()
 
     def test_ctrl_c_in_prefill_ends_the_process_without_a_word_from_the_thread(self, tmp_path):
-        script = tmp_path / "prefill.py"
-        script.write_text(PREFILL)
-        process = subprocess.Popen(
-            [sys.executable, str(script)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
-        )
+        process = run_script(tmp_path, PREFILL)
         assert process.stdout is not None
         assert process.stdout.readline().strip() == "going"
         process.send_signal(signal.SIGINT)
@@ -141,3 +157,9 @@ class TestSealingThread:
         assert errors.rstrip().endswith("KeyboardInterrupt")
         assert "terminate" not in errors
         assert "Exception in thread" not in errors
+
+    def test_python_ends_with_no_native_object_alive(self, tmp_path):
+        process = run_script(tmp_path, LEAKS)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert errors == ""
