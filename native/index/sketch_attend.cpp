@@ -68,20 +68,11 @@ void Step::scan(View& v) {
     const SketchSegment& s = *v.segment;
     const std::vector<float>& q = head(v).q;
     v.p.resize(groups() * static_cast<size_t>(d_));
-    for (std::vector<float>* x : {&v.scale, &v.bias, &v.sigma, &v.top, &v.sum}) x->assign(width_, 0.0f);
+    for (Aligned<float>* x : {&v.scale, &v.bias, &v.sigma, &v.top, &v.sum}) x->assign(width_, 0.0f);
     k_.project(q.data(), of_head(s.basis, v.head, d_ * d_), group(), static_cast<int>(d_), v.p.data());
-    const float* mean = of_head(s.mean, v.head, d_);
-    const float* residue = of_head(s.residue, v.head, d_);
-    for (size_t g = 0; g < groups(); ++g) {
-        float dot = 0.0f, variance = 0.0f;
-        for (size_t j = 0; j < static_cast<size_t>(d_); ++j) {
-            const float p = v.p[g * static_cast<size_t>(d_) + j];
-            dot += q[g * static_cast<size_t>(d_) + j] * mean[j];
-            variance += p * p * residue[j];
-        }
-        v.bias[g] = dot;
-        v.sigma[g] = a_.reach * std::sqrt(variance);
-    }
+    k_.moments(q.data(), v.p.data(), of_head(s.mean, v.head, d_), of_head(s.residue, v.head, d_), group(), static_cast<int>(d_), v.bias.data(),
+               v.sigma.data());
+    for (size_t g = 0; g < groups(); ++g) v.sigma[g] = a_.reach * std::sqrt(v.sigma[g]);
     const int subs = static_cast<int>(s.shape.subs);
     // Tables are vectors of the kernel's instruction set and want its alignment.
     v.tables.resize(k_.table_bytes * static_cast<size_t>(subs) * groups() + 64);
@@ -96,8 +87,10 @@ void Step::scan(View& v) {
     choose_quick(v, largest);
     v.in_list.resize(static_cast<size_t>(v.lists()) * width_);
     k_.list_sums(map(v), v.top.data(), s.n, v.in_list.data());
+    float sum[max_group] = {};
     for (size_t i = 0; i < v.in_list.size(); i += width_)
-        for (size_t g = 0; g < width_; ++g) v.sum[g] += v.in_list[i + g];
+        for (size_t g = 0; g < width_; ++g) sum[g] += v.in_list[i + g];
+    std::copy_n(sum, width_, v.sum.data());
     v.touched = v.lists() * (s.shape.list_bytes() + s.shape.value_bytes() + 4) + d_ * d_ * 2 + d_ * 8 + subs * 12;
 }
 
@@ -122,11 +115,13 @@ void Step::estimate_lse(int64_t h) {
     Head& head = heads_[static_cast<size_t>(h)];
     head.index_lse.assign(width_, -nothing);
     head.lse.assign(width_, -nothing);
+    head.share.assign(width_, 0.0f);
     for (size_t g = 0; g < groups(); ++g) {
         head.index_lse[g] = nothing;
         for (size_t s = 0; s < a_.segments.size(); ++s)
             head.index_lse[g] = log2_add(head.index_lse[g], view(h, s).top[g] + std::log2(view(h, s).sum[g]));
         head.lse[g] = log2_add(head.index_lse[g], static_lse(h, g));
+        head.share[g] = std::exp2(head.index_lse[g] - head.lse[g]);
     }
 }
 
@@ -199,25 +194,10 @@ void Step::attend(View& v) {
     const Head& head = this->head(v);
     const size_t m = static_cast<size_t>(v.found);
 
-    // The codes' part of the projected queries, in the order in which a row holds the coordinates.
     const int32_t* plan = of_head(s.code_plan, v.head, 3);
-    const size_t coded = static_cast<size_t>(plan[0] + plan[1] + plan[2]) * 16;
-    const int16_t* coordinate = of_head(s.code_coordinate, v.head, s.shape.chunks() * 16);
-    const float* step = of_head(s.code_step, v.head, s.shape.chunks() * 16);
-    std::vector<float> p(coded * groups()), start(width_, 0.0f), fold(width_, 0.0f), share(width_, 0.0f);
-    for (size_t k = 0; k < coded; ++k) {
-        if (coordinate[k] < 0) continue;
-        const int chunk = static_cast<int>(k / 16);
-        const float middle = chunk < plan[0] ? 127.5f : chunk < plan[0] + plan[1] ? 7.5f : 1.5f;
-        for (size_t g = 0; g < groups(); ++g) {
-            p[g * coded + k] = v.p[g * static_cast<size_t>(d_) + static_cast<size_t>(coordinate[k])] * step[k];
-            start[g] -= p[g * coded + k] * middle;
-        }
-    }
-    for (size_t g = 0; g < groups(); ++g) {
-        fold[g] = std::exp2(v.top[g] - head.index_lse[g]);
-        share[g] = std::exp2(head.index_lse[g] - head.lse[g]);
-    }
+    float fold[max_group] = {};
+    std::copy_n(v.top.data(), groups(), fold);
+    k_.weights(fold, 1, group(), 0.0f, head.index_lse.data());
     for (size_t i = 0; i < v.in_list.size(); i += width_)
         for (size_t g = 0; g < width_; ++g) v.in_list[i + g] *= fold[g];
 
@@ -228,8 +208,9 @@ void Step::attend(View& v) {
     v.coded.index.resize(m);
     v.coded.weights.resize(room);
     Rescore r{map(v), v.top.data(), v.index.data(), v.rows.data(), v.found,
-              {of_head(s.codes, v.head, s.n * s.shape.code_bytes), s.shape.code_bytes, plan[0], plan[1], plan[2], p.data(), start.data()},
-              head.index_lse.data(), fold.data(), share.data(), a_.coded / static_cast<float>(n_), a_.exact / static_cast<float>(n_),
+              {of_head(s.codes, v.head, s.n * s.shape.code_bytes), s.shape.code_bytes, plan[0], plan[1], plan[2], v.p.data(), static_cast<int>(d_),
+               of_head(s.code_coordinate, v.head, s.shape.chunks() * 16), of_head(s.code_step, v.head, s.shape.chunks() * 16)},
+              head.index_lse.data(), fold, head.share.data(), a_.coded / static_cast<float>(n_), a_.exact / static_cast<float>(n_),
               v.fresh.data(), v.old.data(), v.in_list.data(), v.exact.index.data(), v.coded.index.data(), v.coded.weights.data(), 0, 0};
     k_.rescore(r);
     v.exact.n = r.n_exact;
@@ -244,16 +225,19 @@ void Step::attend(View& v) {
 
 void Step::add_up(View& v) {
     const SketchSegment& s = *v.segment;
-    v.covered.assign(width_, 0.0f);
+    // In variables of its own: sums in memory would wait for their own last store, row by row.
+    float covered[max_group] = {}, total[max_group] = {};
     for (const Tier* tier : {&v.exact, &v.coded})
         for (size_t i = 0; i < static_cast<size_t>(tier->n) * width_; i += width_)
-            for (size_t g = 0; g < width_; ++g) v.covered[g] += tier->weights[i + g];
-    v.total = v.covered;
+            for (size_t g = 0; g < width_; ++g) covered[g] += tier->weights[i + g];
     for (size_t i = 0; i < v.in_list.size(); i += width_)
         for (size_t g = 0; g < width_; ++g) {
             v.in_list[i + g] = std::max(v.in_list[i + g], 0.0f);  // rounding may leave a list that lost its keys below nothing
-            v.total[g] += v.in_list[i + g];
+            total[g] += v.in_list[i + g];
         }
+    v.covered.assign(covered, covered + width_);
+    v.total.resize(width_);
+    for (size_t g = 0; g < width_; ++g) v.total[g] = covered[g] + total[g];
     v.out.assign(groups() * static_cast<size_t>(d_), 0.0f);
     k_.add_rows(row_of(s.values, v), s.dtype, static_cast<int>(d_), v.exact.index.data(), v.exact.n, v.exact.weights.data(), group(), v.out.data());
     k_.add_value_codes(of_head(s.value_codes, v.head, s.n * s.shape.value_bytes()), s.shape.value_bytes(), of_head(s.value_params, v.head, s.n * 2),

@@ -174,6 +174,13 @@ struct Generic {
             acc.v[i] = static_cast<uint16_t>(acc.v[i] + first.v[codes[i] & 15] + second.v[codes[i] >> 4]);
         return acc;
     }
+    // Each key's entry in one table, by the four bits from `Shift` of its byte.
+    template <int Shift>
+    static SAKUIN_INLINE Keys32 entries(const uint8_t* codes, const Table16& table) {
+        Keys32 k;
+        for (int i = 0; i < 32; ++i) k.v[i] = table.v[codes[i] >> Shift & 15];
+        return k;
+    }
     static SAKUIN_INLINE Keys32 add(Keys32 a, Keys32 b) {
         for (int i = 0; i < 32; ++i) a.v[i] = static_cast<uint16_t>(a.v[i] + b.v[i]);
         return a;

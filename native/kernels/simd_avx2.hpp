@@ -13,6 +13,7 @@ struct Avx2 : Generic<Avx2, 8> {
     static constexpr const char* name = "avx2";
     static constexpr int row_tile = 6;
 
+    static SAKUIN_INLINE F set1(float x) { return _mm256_set1_ps(x); }  // x + 0 is not folded: -0 + 0 is 0
     static SAKUIN_INLINE F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
     static SAKUIN_INLINE F max(F a, F b) { return _mm256_max_ps(a, b); }
     static SAKUIN_INLINE F min(F a, F b) { return _mm256_min_ps(a, b); }
@@ -86,6 +87,11 @@ struct Avx2 : Generic<Avx2, 8> {
         const __m256i nibble = _mm256_set1_epi8(15);
         acc = add_entries(acc, _mm256_and_si256(c, nibble), first);
         return add_entries(acc, _mm256_and_si256(_mm256_srli_epi16(c, 4), nibble), second);
+    }
+    template <int Shift>
+    static SAKUIN_INLINE Keys32 entries(const uint8_t* codes, const Table16& table) {
+        const __m256i c = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes)), nibble = _mm256_set1_epi8(15);
+        return add_entries(keys32(0), _mm256_and_si256(Shift == 0 ? c : _mm256_srli_epi16(c, 4), nibble), table);
     }
     static SAKUIN_INLINE Keys32 add_entries(Keys32 acc, __m256i index, const Table16& t) {
         const __m256i l = _mm256_shuffle_epi8(t.low, index), h = _mm256_shuffle_epi8(t.high, index);

@@ -16,6 +16,7 @@ struct Avx512Base : Generic<Tag, 16> {
     static constexpr int row_tile = 8;
 
     static SAKUIN_INLINE __mmask16 first_lanes(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
+    static SAKUIN_INLINE F set1(float x) { return _mm512_set1_ps(x); }  // x + 0 is not folded: -0 + 0 is 0
     static SAKUIN_INLINE F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
     static SAKUIN_INLINE F max(F a, F b) { return _mm512_max_ps(a, b); }
     static SAKUIN_INLINE F min(F a, F b) { return _mm512_min_ps(a, b); }
@@ -72,6 +73,11 @@ struct Avx512Base : Generic<Tag, 16> {
         const __m512i low = _mm512_permutexvar_epi16(c, first.v);
         const __m512i high = _mm512_permutexvar_epi16(_mm512_srli_epi16(c, 4), second.v);
         return {_mm512_add_epi16(acc.v, _mm512_add_epi16(low, high))};
+    }
+    template <int Shift>
+    static SAKUIN_INLINE Keys32 entries(const uint8_t* codes, const Table16& table) {
+        const __m512i c = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes)));
+        return {_mm512_permutexvar_epi16(Shift == 0 ? c : _mm512_srli_epi16(c, 4), table.v)};
     }
     static SAKUIN_INLINE Keys32 add(Keys32 a, Keys32 b) { return {_mm512_add_epi16(a.v, b.v)}; }
     static SAKUIN_INLINE Keys32 max(Keys32 a, Keys32 b) { return {_mm512_max_epu16(a.v, b.v)}; }

@@ -59,8 +59,10 @@ struct CodeRows {
     const uint8_t* codes;
     int64_t row_bytes;
     int eights, fours, twos;
-    const float* p;      // (group, 16 * coded chunks): projected queries in the row's order, times the quantizer's step
-    const float* start;  // (padded,) the score of a row whose numbers are all 0, without the sketch
+    const float* p;             // (group, head_dim) projected queries
+    int head_dim;
+    const int16_t* coordinate;  // (16 * chunks): which coordinate each number of a row is; -1 for padding
+    const float* step;          // (16 * chunks): the quantizer's
 };
 
 // Keys that were found: scored again from codes, and sorted by what that says. All arrays per query head are (padded,).
@@ -87,6 +89,9 @@ struct SketchKernels {
 
     // p (group, head_dim) = q (group, head_dim) x basis (head_dim, head_dim) in fp16
     void (*project)(const float* q, const uint16_t* basis, int group, int head_dim, float* p);
+    // dot[g] = the sum of q[g] * mean, variance[g] = the sum of p[g] * p[g] * residue; mean and residue (head_dim,)
+    void (*moments)(const float* q, const float* p, const float* mean, const float* residue, int group, int head_dim, float* dot,
+                    float* variance);
     void (*make_tables)(const SketchTables&);
     // Scores of all keys of `lists` lists; z has room for 64 * lists * group; largest (group,) over all of them
     void (*scan)(const uint8_t* sketch, int64_t lists, int64_t list_bytes, int subs, const void* tables, int group, uint16_t* z,

@@ -5,7 +5,7 @@
 
 #include "kernels/simd.hpp"
 #include "kernels/sketch_args.hpp"
-#include "kernels/sketch_rows.hpp"
+#include "kernels/sketch_codes.hpp"
 
 namespace sakuin {
 
@@ -76,25 +76,24 @@ struct SketchRescore {
 
     template <int P>
     static void rescore_of(Rescore& r) {
-        first_scores<P>(r);
-        SketchRows<I>::in_tiles(r.map.group, [&]<int G>(int first) {
-            SketchRows<I>::template add_codes<G>(r.codes, r.index, r.m, P, first, r.fresh);
-        });
+        SketchCodes<I>::template score<P>(r, r.fresh);
+        old_weights<P>(r);
         weights_of<P>(r.fresh, r.m, r.map.softcap, r.lse);
         sort<P>(r);
     }
 
-    // By the sketch: scores into `fresh`, and into `old` the weights with which the keys stand in their lists.
+    // The weights with which the keys stand in their lists.
     template <int P>
-    static void first_scores(Rescore& r) {
-        const Pattern<P, float> scale(r.map.scale), bias(r.map.bias), start(r.codes.start), top(r.top), fold(r.fold);
-        for (int64_t i = 0; i < r.m * P; i += lanes) {
-            const F x = score(r.rows + i, I::load(scale.at(i)), I::load(bias.at(i)));
-            I::store(r.fresh + i, x + I::load(start.at(i)));
-            if (r.map.rate == nullptr)
-                I::store(r.old + i, raise(capped(x, r.map.softcap) - I::load(top.at(i))) * I::load(fold.at(i)));
+    static void old_weights(Rescore& r) {
+        const Pattern<P, float> fold(r.fold);
+        if (r.map.rate == nullptr) {
+            const Pattern<P, float> scale(r.map.scale), bias(r.map.bias), top(r.top);
+            for (int64_t i = 0; i < r.m * P; i += lanes) {
+                const F x = capped(score(r.rows + i, I::load(scale.at(i)), I::load(bias.at(i))), r.map.softcap);
+                I::store(r.old + i, raise(x - I::load(top.at(i))) * I::load(fold.at(i)));
+            }
+            return;
         }
-        if (r.map.rate == nullptr) return;
         uint32_t wide[max_group];
         for (int g = 0; g < P; ++g) wide[g] = r.map.rate[g];
         const Pattern<P, uint32_t> rate(wide);
@@ -117,15 +116,18 @@ struct SketchRescore {
 #endif
     }
 
+    // No branches: nothing could predict them. What a key is not is written where the next one will overwrite it.
     template <int P>
     static void sort(Rescore& r) {
         constexpr int group = P > lanes ? P : lanes;  // numbers looked at together: whole keys in whole vectors
         const Pattern<P, float> share(r.share);
-        r.n_exact = r.n_coded = 0;
+        const float *fresh = r.fresh, *old = r.old;
+        const uint32_t* index = r.index;
+        int64_t n_exact = 0, n_coded = 0;
         for (int64_t i = 0; i < r.m * P; i += group) {
             uint32_t exact = 0, coded = 0;
             for (int k = 0; k < group; k += lanes) {
-                const F s = I::load(r.fresh + i + k) * I::load(share.at(i + k));
+                const F s = I::load(fresh + i + k) * I::load(share.at(i + k));
                 exact |= above(s, r.exact_above) << k;
                 coded |= above(s, r.coded_above) << k;
             }
@@ -133,26 +135,31 @@ struct SketchRescore {
                 const int64_t key = i / P + k;
                 if (key >= r.m) break;
                 const uint32_t mask = ((1u << P) - 1u) << (k * P);
-                place<P>(r, key, (exact & mask) != 0, (coded & mask) != 0);
+                const bool is_exact = (exact & mask) != 0, is_coded = (coded & mask) != 0;
+                const uint32_t at = index[key];
+                place<P>(fresh + key * P, old + key * P, !is_coded, r.in_list + static_cast<int64_t>(at / list_size) * P, r.coded_weights + n_coded * P);
+                r.exact[n_exact] = r.coded[n_coded] = at;
+                n_exact += is_exact;
+                n_coded += is_coded && !is_exact;
             }
         }
+        r.n_exact = n_exact;
+        r.n_coded = n_coded;
     }
 
     template <int P>
-    static SAKUIN_INLINE void place(Rescore& r, int64_t key, bool exact, bool coded) {
-        const float *fresh = r.fresh + key * P, *old = r.old + key * P;
-        float* list = r.in_list + static_cast<int64_t>(r.index[key] / list_size) * P;
-        if (!coded) {
-            for (int g = 0; g < P; ++g) list[g] += fresh[g] - old[g];
-            return;
-        }
-        for (int g = 0; g < P; ++g) list[g] -= old[g];
-        if (exact) {
-            r.exact[r.n_exact++] = r.index[key];
-        } else {
-            float* to = r.coded_weights + r.n_coded * P;
-            for (int g = 0; g < P; ++g) to[g] = fresh[g];
-            r.coded[r.n_coded++] = r.index[key];
+    static SAKUIN_INLINE void place(const float* fresh, const float* old, bool stays, float* list, float* coded) {
+        const uint32_t kept = stays ? ~0u : 0u;
+        for (int g = 0; g < P; g += 4) {  // whole vectors: plain loops over heads would be guarded against aliasing, key by key
+            typedef float Four __attribute__((vector_size(16)));
+            typedef uint32_t Bits __attribute__((vector_size(16)));
+            Four f, o, l;
+            __builtin_memcpy(&f, fresh + g, 16);
+            __builtin_memcpy(&o, old + g, 16);
+            __builtin_memcpy(&l, list + g, 16);
+            l += reinterpret_cast<Four>(reinterpret_cast<Bits>(f) & kept) - o;
+            __builtin_memcpy(list + g, &l, 16);
+            __builtin_memcpy(coded + g, &f, 16);
         }
     }
 

@@ -17,32 +17,16 @@ struct SketchRows {
     static constexpr int tile = lanes == 16 ? 8 : 4;  // query heads whose sums stay in registers together
     static constexpr int ahead = 12;  // rows that are fetched before they are needed
 
-    // --- packed numbers ---------------------------------------------------------------------------------------------------
-    // A chunk of 16 numbers of `Bits` bits is Bits / 2 words of 32 bits; number l stands in word l % words at bit Bits * (l / words).
-    // Unpacking is then one repeated load, one shift by a constant vector and one mask, at any width of vector.
-    template <int Bits>
-    static SAKUIN_INLINE void unpack(const uint8_t* p, F (&x)[parts]) {
-        constexpr int words = Bits / 2;
-        U w, shift;
-        if constexpr (words == 1) {
-            uint32_t one;
-            __builtin_memcpy(&one, p, 4);
-            w = U{} + one;
-        } else if constexpr (words == 2) {
-            uint64_t two;
-            __builtin_memcpy(&two, p, 8);
-            typedef uint64_t L __attribute__((vector_size(lanes * 4)));
-            w = reinterpret_cast<U>(L{} + two);
-        } else {
-            uint32_t four[4];
-            __builtin_memcpy(four, p, 16);
-            for (int i = 0; i < lanes; ++i) w[i] = four[i % 4];
-        }
-        for (int i = 0; i < lanes; ++i) shift[i] = static_cast<uint32_t>(Bits * (i / words));
-        for (int h = 0; h < parts; ++h) {
-            const U v = (w >> (shift + static_cast<uint32_t>(h * lanes * Bits / words))) & ((1u << Bits) - 1u);
-            x[h] = __builtin_convertvector(reinterpret_cast<S>(v), F);
-        }
+    // 16 numbers of 4 bits: number l stands in word l % 2 of 32 bits at bit 4 * (l / 2) (see SketchCodes::unpack).
+    static SAKUIN_INLINE void unpack4(const uint8_t* p, F (&x)[parts]) {
+        typedef uint64_t L __attribute__((vector_size(lanes * 4)));
+        uint64_t two;
+        __builtin_memcpy(&two, p, 8);
+        const U w = reinterpret_cast<U>(L{} + two);
+        U shift;
+        for (int i = 0; i < lanes; ++i) shift[i] = static_cast<uint32_t>(4 * (i / 2));
+        for (int h = 0; h < parts; ++h)
+            x[h] = __builtin_convertvector(reinterpret_cast<S>((w >> (shift + static_cast<uint32_t>(h * lanes * 2))) & 15u), F);
     }
 
     // --- sums across lanes ------------------------------------------------------------------------------------------------
@@ -80,29 +64,6 @@ struct SketchRows {
     }
 
     // --- scores -------------------------------------------------------------------------------------------------------------
-    // scores (m, width) += what the codes refine beyond r.start, for G query heads from `first`.
-    template <int G>
-    static void add_codes(const CodeRows& r, const uint32_t* index, int64_t m, int width, int first, float* scores) {
-        const int coded = r.eights + r.fours + r.twos;
-        const float* p = r.p + static_cast<size_t>(first) * static_cast<size_t>(coded) * 16;
-        for (int64_t i = 0; i < m; ++i) {
-            if (i + ahead < m) I::prefetch(r.codes + static_cast<int64_t>(index[i + ahead]) * r.row_bytes);
-            const uint8_t* row = r.codes + static_cast<int64_t>(index[i]) * r.row_bytes;
-            F acc[G] = {};
-            const float* at = p;
-            const auto chunk = [&](const F(&x)[parts]) {
-                for (int g = 0; g < G; ++g)
-                    for (int h = 0; h < parts; ++h) acc[g] = I::fma(x[h], I::load(at + g * coded * 16 + h * lanes), acc[g]);
-                at += 16;
-            };
-            F x[parts];
-            for (int k = 0; k < r.eights; ++k, row += 16) { unpack<8>(row, x); chunk(x); }
-            for (int k = 0; k < r.fours; ++k, row += 8) { unpack<4>(row, x); chunk(x); }
-            for (int k = 0; k < r.twos; ++k, row += 4) { unpack<2>(row, x); chunk(x); }
-            reduce<G>(acc, scores + i * width + first);
-        }
-    }
-
     template <int G, DType T>
     static void score_rows_tile(const float* q, const void* keys, int d, const uint32_t* index, int64_t m, int width, int first, float* scores) {
         q += first * d;
@@ -174,18 +135,18 @@ struct SketchRows {
                 I::prefetch(codes + k * row_bytes);
             }
             for (int j = 0; j < d; j += 16) {
-                F x[G][parts] = {};
+                F x[G * parts] = {};
                 for (int64_t i = 0; i < rows; ++i) {
                     F c[parts];
-                    unpack<4>(codes + row(from + i) * row_bytes + j / 2, c);
+                    unpack4(codes + row(from + i) * row_bytes + j / 2, c);
                     for (int g = 0; g < G; ++g)
-                        for (int h = 0; h < parts; ++h) x[g][h] = I::fma(I::set1(scaled[i * N + g]), c[h], x[g][h]);
+                        for (int h = 0; h < parts; ++h) x[g * parts + h] = I::fma(I::set1(scaled[i * N + g]), c[h], x[g * parts + h]);
                 }
+                // By way of memory: with anything less plain after the loop, GCC keeps the sums in memory inside it.
+                float sums[G * 16];
+                for (int k = 0; k < G * parts; ++k) I::store(sums + k * lanes, x[k]);
                 for (int g = 0; g < G; ++g)
-                    for (int h = 0; h < parts; ++h) {
-                        const int left = d - j - h * lanes;
-                        if (left > 0) add_to(out + g * d + j + h * lanes, x[g][h], left < lanes ? left : lanes);
-                    }
+                    for (int k = 0; k < 16 && j + k < d; ++k) out[g * d + j + k] += sums[g * 16 + k];
             }
         }
         for (int g = 0; g < G; ++g)

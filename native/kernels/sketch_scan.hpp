@@ -13,6 +13,8 @@ template <class I>
 struct SketchScan {
     using F = typename I::F;
     using U = typename I::U;
+    using S = typename I::S;
+    using H = typename I::H;
     using Keys32 = typename I::Keys32;
     using Table16 = typename I::Table16;
     static constexpr int lanes = I::lanes;
@@ -35,6 +37,21 @@ struct SketchScan {
         SketchRows<I>::in_tiles(group, [&]<int G>(int g) { project_tile<G>(q + g * d, basis, d, p + g * d); });
     }
 
+    static void moments(const float* q, const float* p, const float* mean, const float* residue, int group, int d, float* dot, float* variance) {
+        for (int g = 0; g < group; ++g, q += d, p += d) {
+            F first = {}, second = {};
+            for (int j = 0; j < d; j += lanes) {
+                const int here = d - j < lanes ? d - j : lanes;
+                const bool part = here < lanes;
+                const F x = part ? I::load(q + j, here) : I::load(q + j), y = part ? I::load(p + j, here) : I::load(p + j);
+                first = I::fma(x, part ? I::load(mean + j, here) : I::load(mean + j), first);
+                second = I::fma(y * y, part ? I::load(residue + j, here) : I::load(residue + j), second);
+            }
+            dot[g] = I::hsum(first);
+            variance[g] = I::hsum(second);
+        }
+    }
+
     // What entry e of a sub-quantizer stands for, in steps: one coordinate in four bits, or two in the lower and upper two bits.
     static constexpr float four_bits[16] = {-7.5f, -6.5f, -5.5f, -4.5f, -3.5f, -2.5f, -1.5f, -0.5f, 0.5f, 1.5f, 2.5f, 3.5f, 4.5f, 5.5f, 6.5f, 7.5f};
     static constexpr float two_bits[16] = {-1.5f, -0.5f, 0.5f, 1.5f, -1.5f, -0.5f, 0.5f, 1.5f, -1.5f, -0.5f, 0.5f, 1.5f, -1.5f, -0.5f, 0.5f, 1.5f};
@@ -51,17 +68,19 @@ struct SketchScan {
             const float scale = total > 0.0f ? total / 65000.0f : 1.0f, inverse = 1.0f / scale;
             for (int s = 0; s < a.subs; ++s) {
                 const int second = a.coordinate[2 * s + 1];
-                const float x = p[a.coordinate[2 * s]] * a.step[2 * s] * inverse;
-                const float y = second < 0 ? 0.0f : p[second] * a.step[2 * s + 1] * inverse;
-                const float lift = bound(a, p, s) * inverse + 0.5f;
+                const F x = I::set1(p[a.coordinate[2 * s]] * a.step[2 * s] * inverse);
+                const F y = I::set1(second < 0 ? 0.0f : p[second] * a.step[2 * s + 1] * inverse);
+                const float lowest = bound(a, p, s);
+                const F lift = I::set1(lowest * inverse + 0.5f);
                 const float* level = second < 0 ? four_bits : two_bits;
                 uint16_t entries[16];
-                for (int e = 0; e < 16; ++e) {
-                    const float raised = x * level[e] + y * two_bits_above[e] + lift;
-                    entries[e] = static_cast<uint16_t>(static_cast<int32_t>(raised > 0.0f ? raised : 0.0f));
+                for (int e = 0; e < 16; e += lanes) {
+                    const F raised = I::fma(x, I::load(level + e), I::fma(y, I::load(two_bits_above + e), lift));
+                    const H whole = __builtin_convertvector(__builtin_convertvector(I::max(raised, F{}), S), H);
+                    __builtin_memcpy(entries + e, &whole, sizeof whole);
                 }
                 tables[s * a.group + g] = I::table16(entries);
-                a.bias[g] -= bound(a, p, s);
+                a.bias[g] -= lowest;
             }
             a.scale[g] = scale;
         }
@@ -214,13 +233,8 @@ struct SketchScan {
         const ScoreMap& m = a.map;
         const int width = padded(m.group);
         Table16 limits[max_group];
-        const uint16_t none[16] = {};
-        const Table16 zero = I::table16(none);
-        for (int g = 0; g < m.group; ++g) {
-            uint16_t limit[16];
-            for (int s = 0; s < 16; ++s) limit[s] = limit_of(a, g, s);
-            limits[g] = I::table16(limit);
-        }
+        const float least = __builtin_log2f(a.least);
+        for (int g = 0; g < m.group; ++g) limits[g] = limits_of(a, g, least);
         const int64_t lists = (a.n + list_size - 1) / list_size;
         int64_t found = 0;
         for (int64_t l = 0; l < lists; ++l) {
@@ -231,8 +245,7 @@ struct SketchScan {
                 const uint16_t* z = m.z + (2 * l + half) * m.group * 32;
                 uint32_t mask = 0;
                 for (int g = 0; g < m.group; ++g) {
-                    const Keys32 limit = half == 0 ? I::look_up(I::keys32(0), sizes, limits[g], zero)
-                                                   : I::look_up(I::keys32(0), sizes, zero, limits[g]);
+                    const Keys32 limit = half == 0 ? I::template entries<0>(sizes, limits[g]) : I::template entries<4>(sizes, limits[g]);
                     mask |= at_least(z + g * 32, limit);
                 }
                 if (a.n - at < 32) mask &= (1u << (a.n - at)) - 1u;
@@ -249,18 +262,28 @@ struct SketchScan {
         return found;
     }
 
-    // The least 16-bit score with which a key of residue length s may have a share above a.least.
-    static SAKUIN_INLINE uint16_t limit_of(const Reach& a, int g, int s) {
-        if (s == 15) return 0;
-        float bar = a.lse[g] + __builtin_log2f(a.least);
-        if (a.map.softcap > 0.0f) {
-            const float r = bar / a.map.softcap;
-            if (r >= 1.0f) return 65535;
-            if (r <= -1.0f) return 0;
-            bar = a.map.softcap * __builtin_atanhf(r);
+    // The least 16-bit score with which a key may have a share above 2^least, by its residue length.
+    static SAKUIN_INLINE Table16 limits_of(const Reach& a, int g, float least) {
+        const float cap = a.map.softcap;
+        float bar = a.lse[g] + least;
+        if (cap > 0.0f) {
+            const float r = bar / cap;
+            // What is out of the cap's reach is so at any length: 65535 or 0 below.
+            bar = r >= 1.0f ? __builtin_inff() : r <= -1.0f ? -__builtin_inff() : cap * __builtin_atanhf(r);
         }
-        const float z = __builtin_ceilf((bar - a.sigma[g] * static_cast<float>(s) * 0.25f - a.map.bias[g]) / a.map.scale[g]);
-        return static_cast<uint16_t>(z >= 65535.0f ? 65535.0f : z >= 0.0f ? z : 0.0f);  // 0 for NaN as well
+        const float inverse = 1.0f / a.map.scale[g];
+        const F start = I::set1((bar - a.map.bias[g]) * inverse), slope = I::set1(-0.25f * a.sigma[g] * inverse);
+        uint16_t limit[16];
+        for (int s = 0; s < 16; s += lanes) {
+            F z = I::fma(__builtin_convertvector(I::iota() + s, F), slope, start);
+            z = I::min(I::max(z, F{}), I::set1(65535.0f));  // NaN becomes 0
+            S whole = __builtin_convertvector(z, S);
+            whole -= __builtin_convertvector(whole, F) < z;  // rounded up
+            const H half = __builtin_convertvector(whole, H);
+            __builtin_memcpy(limit + s, &half, sizeof half);
+        }
+        limit[15] = 0;
+        return I::table16(limit);
     }
 };
 

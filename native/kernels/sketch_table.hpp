@@ -14,6 +14,7 @@ constexpr SketchKernels make_sketch_table() {
     return SketchKernels{
         .table_bytes = sizeof(typename I::Table16),
         .project = &Scan::project,
+        .moments = &Scan::moments,
         .make_tables = &Scan::make_tables,
         .scan = &Scan::scan,
         .list_sums = &Scan::list_sums,

@@ -72,6 +72,18 @@ TEST(queries_are_projected_for_every_head_dim_and_group) {
             each_isa([&](const SketchKernels& k, const std::string& isa) {
                 Floats p(q.size(), 9.0f);
                 k.project(q.data(), half.data(), group, d, p.data());
+                Floats dots(at(group)), variances(at(group));
+                k.moments(q.data(), p.data(), q.data(), p.data(), group, d, dots.data(), variances.data());
+                for (int g = 0; g < group; ++g) {
+                    double dot = 0.0, variance = 0.0, size = 1e-3;
+                    for (int j = 0; j < d; ++j) {
+                        const double x = q[at(g * d + j)] * q[at(j)], y = p[at(g * d + j)] * p[at(g * d + j)] * p[at(j)];
+                        dot += x;
+                        variance += y;
+                        size += std::abs(x) + std::abs(y);
+                    }
+                    CHECK(std::abs(dots[at(g)] - dot) + std::abs(variances[at(g)] - variance) < 1e-5 * size, isa);
+                }
                 CHECK(distance(p, want) < 1e-3, isa + " d " + std::to_string(d) + " group " + std::to_string(group));
             });
         }
@@ -238,10 +250,17 @@ TEST(found_keys_are_scored_again_and_sorted) {
                     const int eights = plan % 2, fours = plan, twos = plan / 2, coded = eights + fours + twos, width = padded(group);
                     const int64_t bytes = std::max(eights * 16 + fours * 8 + twos * 4, 1);
                     const std::vector<uint8_t> codes = random_bytes(random, n * bytes);
-                    const Floats p = normals(random, group * coded * 16, 0.002f);
-                    Floats start(at(width), 0.0f), top(at(width), 0.0f), lse(at(width), std::numeric_limits<float>::infinity()), fold(at(width), 0.0f), share(at(width), 0.0f);
+                    // Numbers of a row stand for coordinates in any order; some for none.
+                    const int d = std::max(coded * 16, 16);
+                    const Floats projected = normals(random, group * d, 0.2f);
+                    Floats step;
+                    std::vector<int16_t> coordinate;
+                    for (int c = 0; c < coded * 16; ++c) {
+                        coordinate.push_back(static_cast<int16_t>(c % 13 == 5 ? -1 : (c * 7 + 3) % d));
+                        step.push_back(0.01f + 0.0001f * static_cast<float>(c));
+                    }
+                    Floats top(at(width), 0.0f), lse(at(width), std::numeric_limits<float>::infinity()), fold(at(width), 0.0f), share(at(width), 0.0f);
                     for (int g = 0; g < group; ++g) {
-                        start[at(g)] = random.normal();
                         top[at(g)] = capped(s.top(g), cap);
                         lse[at(g)] = top[at(g)] - 2.0f;
                         fold[at(g)] = 4.0f;
@@ -260,11 +279,14 @@ TEST(found_keys_are_scored_again_and_sorted) {
                     for (int64_t i = 0; i < m; ++i) {
                         float most = 0.0f;
                         for (int g = 0; g < group; ++g) {
-                            float x = s.plain(g, index[at(i)]) + start[at(g)];
+                            float x = s.plain(g, index[at(i)]);
                             const uint8_t* row = codes.data() + index[at(i)] * bytes;
                             for (int c = 0; c < coded; ++c) {
                                 const int bits = c < eights ? 8 : c < eights + fours ? 4 : 2;
-                                for (int l = 0; l < 16; ++l) x += p[at((g * coded + c) * 16 + l)] * static_cast<float>(packed(row, bits, l));
+                                const float middle = 0.5f * static_cast<float>((1 << bits) - 1);
+                                for (int l = 0; l < 16; ++l)
+                                    if (const int16_t j = coordinate[at(c * 16 + l)]; j >= 0)
+                                        x += projected[at(g * d + j)] * step[at(c * 16 + l)] * (static_cast<float>(packed(row, bits, l)) - middle);
                                 row += 2 * bits;
                             }
                             fresh[at(i * width + g)] = std::exp2(capped(x, cap) - lse[at(g)]);
@@ -280,7 +302,8 @@ TEST(found_keys_are_scored_again_and_sorted) {
                         const std::string what = isa + " group " + std::to_string(group) + " plan " + std::to_string(plan);
                         Floats got(at((m + 4) * width)), old(got.size()), in_list = lists_before, weights(got.size());
                         std::vector<uint32_t> exact(at(m)), by_code(at(m));
-                        Rescore r{s.map(), top.data(), index.data(), rows.data(), m, {codes.data(), bytes, eights, fours, twos, p.data(), start.data()},
+                        Rescore r{s.map(), top.data(), index.data(), rows.data(), m,
+                                  {codes.data(), bytes, eights, fours, twos, projected.data(), d, coordinate.data(), step.data()},
                                   lse.data(), fold.data(), share.data(), coded_above, exact_above, got.data(), old.data(), in_list.data(),
                                   exact.data(), by_code.data(), weights.data(), 0, 0};
                         k.rescore(r);
