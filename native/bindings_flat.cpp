@@ -88,14 +88,14 @@ nb::tuple flat_attend(nb::handle q, nb::list spans, double scaling, int n_thread
     }
     if (!other_lse.is_none()) a.other_lse = read_f32(other_lse, "other_lse", {heads, t}).f32();
 
-    const nb::object out = new_f32({heads, t, a.head_dim}), lse = new_f32({heads, t});
-    a.out = read_f32(out, "out", {heads, t, a.head_dim}).f32();
-    a.lse = read_f32(lse, "lse", {heads, t}).f32();
+    const Fresh out = new_f32({heads, t, a.head_dim}), lse = new_f32({heads, t});
+    a.out = out.data;
+    a.lse = lse.data;
     {
         const nb::gil_scoped_release release;
         flat_attend(a);
     }
-    return nb::make_tuple(out, lse);
+    return nb::make_tuple(out.object, lse.object);
 }
 
 }  // namespace

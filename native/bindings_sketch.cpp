@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <optional>
 #include <memory>
@@ -144,7 +145,8 @@ Sealed* seal(const nb::dict& fields, nb::handle y, nb::handle weight, nb::handle
 // Arguments that `attend`, `decode` and `scores` share.
 struct Call {
     SketchAttend a{};
-    nb::object q32;  // the query in float32, contiguous
+    Tensor original;         // the query as it came; the caller holds it
+    std::vector<float> q32;  // the same in float32, contiguous
 
     Call(nb::handle q, const std::vector<const Sealed*>& segments, double scaling, int n_threads, std::optional<double> softcap,
          const std::tuple<float, float, float, float, float>& settings, const std::string& isa) {
@@ -159,9 +161,9 @@ struct Call {
             a.segments.push_back(&s->segment);
             n += s->segment.n;
         }
-        const Tensor t = read_tensor(q, "q", 3);
-        q32 = t.dtype == DType::f32 && t.contiguous() ? nb::borrow(q) : nb::borrow(q).attr("float")().attr("contiguous")();
-        a.q = read_f32(q32, "q", {t.shape[0], t.shape[1], first.shape.head_dim}).f32();
+        const Tensor t = original = read_tensor(q, "q", 3);
+        if (t.shape[2] != first.shape.head_dim)
+            throw std::invalid_argument("q must have a head_dim of " + std::to_string(first.shape.head_dim) + ", as the index has, got " + std::to_string(t.shape[2]));
         a.heads = first.heads;
         if (t.shape[0] % a.heads != 0 || t.shape[0] / a.heads < 1 || t.shape[0] / a.heads > max_group)
             throw std::invalid_argument("q must have 1 to 16 query heads for each of the " + std::to_string(a.heads) + " KV heads, got " + std::to_string(t.shape[0]));
@@ -181,6 +183,22 @@ struct Call {
         a.cap = std::min(a.cap, 1.0f);
         a.kernels = &kernels(isa);
         n_tokens = n;
+        widen();
+    }
+    void widen() {
+        const Tensor& t = original;
+        const auto d = static_cast<size_t>(t.shape[2]);
+        q32.resize(static_cast<size_t>(t.shape[0] * t.shape[1]) * d);
+        float* to = q32.data();
+        for (int64_t h = 0; h < t.shape[0]; ++h)
+            for (int64_t i = 0; i < t.shape[1]; ++i, to += d) {
+                const char* row = static_cast<const char*>(t.data) + (h * t.stride[0] + i * t.stride[1]) * dtype_size(t.dtype);
+                if (t.dtype == DType::f32)
+                    std::memcpy(to, row, d * sizeof(float));
+                else
+                    (t.dtype == DType::bf16 ? a.kernels->bf16_to_f32 : a.kernels->fp16_to_f32)(reinterpret_cast<const uint16_t*>(row), to, d);
+            }
+        a.q = q32.data();
     }
     int64_t rows() const { return a.heads * a.group; }
     int64_t d() const { return a.segments.front()->shape.head_dim; }
@@ -189,17 +207,17 @@ struct Call {
 
 // The arrays that a step fills, as Python gets them: out, lse, coverage, exact, coded.
 struct Results {
-    nb::object out, lse, coverage, exact, coded;
+    Fresh out, lse, coverage, exact, coded;
     explicit Results(Call& c)
         : out(new_f32({c.rows(), c.a.t, c.d()})), lse(new_f32({c.rows(), c.a.t})), coverage(new_f32({c.rows(), c.a.t})),
           exact(new_f32({c.a.heads, c.a.t})), coded(new_f32({c.a.heads, c.a.t})) {
-        c.a.out = read_f32(out, "out", {c.rows(), c.a.t, c.d()}).f32();
-        c.a.lse = read_f32(lse, "lse", {c.rows(), c.a.t}).f32();
-        c.a.coverage = read_f32(coverage, "coverage", {c.rows(), c.a.t}).f32();
-        c.a.exact_share = read_f32(exact, "exact", {c.a.heads, c.a.t}).f32();
-        c.a.coded_share = read_f32(coded, "coded", {c.a.heads, c.a.t}).f32();
+        c.a.out = out.data;
+        c.a.lse = lse.data;
+        c.a.coverage = coverage.data;
+        c.a.exact_share = exact.data;
+        c.a.coded_share = coded.data;
     }
-    nb::tuple tuple(const Call& c) const { return nb::make_tuple(out, lse, coverage, exact, coded, c.a.touched_bytes); }
+    nb::tuple tuple(const Call& c) const { return nb::make_tuple(out.object, lse.object, coverage.object, exact.object, coded.object, c.a.touched_bytes); }
 };
 
 // mass (n_kv_heads, n_tokens) in float32, rows maybe apart.
@@ -222,23 +240,38 @@ nb::tuple attend(nb::handle q, const std::vector<const Sealed*>& segments, doubl
         c.a.mass_stride = m.stride[0];
     }
     const Results r(c);
-    nb::object tier, weight;
+    Fresh tier, weight;
     if (trace) {
         tier = new_f32({c.a.heads, c.a.t, c.n_tokens});
         weight = new_f32({c.a.heads, c.a.t, c.n_tokens});
-        c.a.trace_tier = read_f32(tier, "tier", {c.a.heads, c.a.t, c.n_tokens}).f32();
-        c.a.trace_weight = read_f32(weight, "weight", {c.a.heads, c.a.t, c.n_tokens}).f32();
+        c.a.trace_tier = tier.data;
+        c.a.trace_weight = weight.data;
     }
     {
         const nb::gil_scoped_release release;
         attend_sketch(c.a);
     }
     const nb::tuple results = r.tuple(c);
-    return trace ? nb::tuple(results + nb::make_tuple(tier, weight)) : results;
+    return trace ? nb::tuple(results + nb::make_tuple(tier.object, weight.object)) : results;
 }
 
 FlatSpan span_of(const Tensor& k, const Tensor& v) {
     return {k.data, v.data, k.dtype, k.shape[1], k.stride[0], k.stride[1], v.stride[0], v.stride[1]};
+}
+
+// One KV head's part of a call for one position, on one thread.
+FlatArgs one_head(FlatArgs f, int64_t head) {
+    const int64_t first = head * f.group;
+    f.q = static_cast<const char*>(f.q) + first * f.q_head_stride * dtype_size(f.q_dtype);
+    for (FlatSpan& s : f.spans) {
+        s.keys = static_cast<const char*>(s.keys) + head * s.key_head_stride * dtype_size(s.dtype);
+        s.values = static_cast<const char*>(s.values) + head * s.value_head_stride * dtype_size(s.dtype);
+    }
+    if (f.s_aux != nullptr) f.s_aux += first;
+    f.out += first * f.head_dim;
+    f.lse += first;
+    f.n_kv_heads = f.n_threads = 1;
+    return f;
 }
 
 nb::tuple decode(nb::handle q, const std::vector<const Sealed*>& segments, nb::handle sink_keys, nb::handle sink_values, nb::handle recent_keys,
@@ -251,10 +284,10 @@ nb::tuple decode(nb::handle q, const std::vector<const Sealed*>& segments, nb::h
         if (k->shape[0] != c.a.heads || v->shape[0] != c.a.heads || k->shape[1] != v->shape[1] || k->shape[2] != c.d() || v->shape[2] != c.d() || k->dtype != v->dtype)
             throw std::invalid_argument("static keys and values must be of one shape (n_kv_heads, n, head_dim) and dtype, got " + shape_text(*k) + " and " + shape_text(*v));
     FlatArgs f{};
-    f.q = c.a.q;
-    f.q_dtype = DType::f32;
-    f.q_head_stride = c.a.t * c.d();
-    f.q_stride = c.d();
+    f.q = c.original.data;  // not widened: bf16 queries are multiplied twice as fast
+    f.q_dtype = c.original.dtype;
+    f.q_head_stride = c.original.stride[0];
+    f.q_stride = c.original.stride[1];
     f.n_kv_heads = c.a.heads;
     f.group = c.a.group;
     f.t = c.a.t;
@@ -280,8 +313,11 @@ nb::tuple decode(nb::handle q, const std::vector<const Sealed*>& segments, nb::h
         std::vector<float> out(rows * d), lse(rows);
         f.out = out.data();
         f.lse = lse.data();
-        flat_attend(f);
         c.a.static_lse = lse.data();
+        if (c.a.t == 1)
+            c.a.beside = [&](int64_t head) { flat_attend(one_head(f, head)); };
+        else
+            flat_attend(f);
         attend_sketch(c.a);
         if (c.a.mass != nullptr) {
             // The static tokens' shares, once it is known what the index takes.
@@ -311,11 +347,12 @@ nb::tuple decode(nb::handle q, const std::vector<const Sealed*>& segments, nb::h
 nb::object scores(nb::handle q, const std::vector<const Sealed*>& segments, int n_threads, const std::string& isa) {
     // log2(e) is what the scores would be multiplied by on top of the scaling: inner products come out as they are.
     Call c(q, segments, 0.693147181, n_threads, std::nullopt, {1.0f, 1.0f, 1.0f, 0.0f, 1.0f}, isa);
-    const nb::object out = new_f32({c.rows(), c.a.t, c.n_tokens});
-    float* to = read_f32(out, "out", {c.rows(), c.a.t, c.n_tokens}).f32();
-    const nb::gil_scoped_release release;
-    score_sketch(c.a, to);
-    return out;
+    const Fresh out = new_f32({c.rows(), c.a.t, c.n_tokens});
+    {
+        const nb::gil_scoped_release release;
+        score_sketch(c.a, out.data);
+    }
+    return out.object;
 }
 
 }  // namespace

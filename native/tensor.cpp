@@ -1,5 +1,6 @@
 #include "tensor.hpp"
 
+#include <algorithm>
 #include <stdexcept>
 
 namespace sakuin {
@@ -105,20 +106,24 @@ Tensor read_f32(nb::handle object, const char* name, std::initializer_list<int64
     Tensor want;
     for (const int64_t n : shape) want.shape[want.ndim++] = n;
     if (t.dtype != DType::f32) throw std::invalid_argument(std::string(name) + " must be float32");
-    if (shape_text(t) != shape_text(want))
+    if (!std::equal(t.shape, t.shape + t.ndim, want.shape))
         throw std::invalid_argument(std::string(name) + " must have shape " + shape_text(want) + ", got " + shape_text(t));
     if (!t.contiguous()) throw std::invalid_argument(std::string(name) + " must be contiguous");
     return t;
 }
 
-nb::object new_f32(std::initializer_list<int64_t> shape) {
+Fresh new_f32(std::initializer_list<int64_t> shape) {
     const Torch& t = torch();
     nb::object sizes = nb::steal(PyTuple_New(static_cast<Py_ssize_t>(shape.size())));
     Py_ssize_t i = 0;
     for (const int64_t n : shape) PyTuple_SET_ITEM(sizes.ptr(), i++, PyLong_FromLongLong(n));
     nb::dict options;
     options["dtype"] = t.float32;
-    return t.empty(sizes, **options);
+    Fresh fresh{t.empty(sizes, **options), nullptr};
+    const nb::object address = call(fresh.object, t.data_ptr);
+    fresh.data = static_cast<float*>(PyLong_AsVoidPtr(address.ptr()));
+    if (PyErr_Occurred() != nullptr) throw nb::python_error();
+    return fresh;
 }
 
 }  // namespace sakuin

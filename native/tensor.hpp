@@ -32,8 +32,12 @@ Tensor read_tensor(nb::handle object, const char* name, int ndim);
 // The same, where it must be float32, contiguous and of this shape: what native code writes to or reads as a plain array.
 Tensor read_f32(nb::handle object, const char* name, std::initializer_list<int64_t> shape);
 
-// A new float32 tensor of this shape, not initialised.
-nb::object new_f32(std::initializer_list<int64_t> shape);
+// A new float32 tensor, not initialised, and its memory.
+struct Fresh {
+    nb::object object;
+    float* data;
+};
+Fresh new_f32(std::initializer_list<int64_t> shape);
 
 std::string shape_text(const Tensor& t);
 

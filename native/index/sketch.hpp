@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "kernels/kernels.hpp"
@@ -63,6 +64,8 @@ struct SketchAttend {
     int64_t heads, group, t;
     float scaling, softcap;      // softcap 0: none
     const float* static_lse;     // (heads * group, t) or null
+    // If given, called for each KV head beside the scan, and only then is its static_lse read (t is 1): so that both go in parallel.
+    std::function<void(int64_t head)> beside;
     float rescore, coded, exact;  // thresholds in units of 1 / n
     float reach, cap;
     int n_threads;

@@ -34,7 +34,10 @@ Step::Step(const SketchAttend& args, std::vector<View>& views, int64_t t)
 }
 
 int64_t Step::run() {
-    each([this](View& v) { scan(v); });
+    each([this](View& v) {
+        if (v.first == 0 && a_.beside) a_.beside(v.head);
+        scan(v);
+    });
     for (int64_t h = 0; h < a_.heads; ++h) estimate_lse(h);
     each([this](View& v) { find(v); });
     for (int64_t h = 0; h < a_.heads; ++h) limit(h);
@@ -133,7 +136,8 @@ void Step::find(View& v) {
     v.length.resize(n);
     v.rows.resize((n + 16) * width_);
     v.found = k_.find_reach({map(v), of_head(s.sketch, v.head, v.lists() * s.shape.list_bytes()), s.shape.list_bytes(), v.sigma.data(),
-                             head(v).lse.data(), a_.rescore / static_cast<float>(n_), s.n, v.index.data(), v.rows.data(), v.length.data()});
+                             head(v).lse.data(), a_.rescore / static_cast<float>(n_), s.n, v.index.data(), v.rows.data(), v.length.data(),
+                             of_head(s.codes, v.head, s.n * s.shape.code_bytes), s.shape.code_bytes});
 }
 
 // In steps of 1/16 bit above the bar of `find`, the largest share that each found key may have for a query head; the last step is
@@ -211,6 +215,7 @@ void Step::attend(View& v) {
               {of_head(s.codes, v.head, s.n * s.shape.code_bytes), s.shape.code_bytes, plan[0], plan[1], plan[2], v.p.data(), static_cast<int>(d_),
                of_head(s.code_coordinate, v.head, s.shape.chunks() * 16), of_head(s.code_step, v.head, s.shape.chunks() * 16)},
               head.index_lse.data(), fold, head.share.data(), a_.coded / static_cast<float>(n_), a_.exact / static_cast<float>(n_),
+              of_head(s.value_codes, v.head, s.n * s.shape.value_bytes()), s.shape.value_bytes(),
               v.fresh.data(), v.old.data(), v.in_list.data(), v.exact.index.data(), v.coded.index.data(), v.coded.weights.data(), 0, 0};
     k_.rescore(r);
     v.exact.n = r.n_exact;

@@ -52,6 +52,8 @@ struct Reach {
     uint32_t* index;          // out: which keys, in order; room for n
     uint16_t* rows;           // out: (found, padded) their 16-bit scores
     uint8_t* length;          // out: their residue lengths in quarters
+    const uint8_t* codes;     // rows of `code_bytes` that the found keys will be scored from: fetched ahead
+    int64_t code_bytes;
 };
 
 // Rows of codes: `chunks` chunks of 16 coordinates, the first `eights` of them in 8 bits, then `fours`, then `twos`, the rest none.
@@ -77,6 +79,8 @@ struct Rescore {
     const float* fold;     // 2^(top - lse): brings list sums to it
     const float* share;    // times a weight: the share of the whole softmax
     float coded_above, exact_above;  // of the share, for any query head
+    const uint8_t* value_codes;      // rows of `value_bytes` that will be added for keys above `coded_above`: fetched ahead
+    int64_t value_bytes;
     float *fresh, *old;    // scratch (m, padded) each, with room for a vector more; fresh: out, the new weights
     float* in_list;        // (lists, padded): found keys are taken out, those that stay are put back by their new weight
     uint32_t *exact, *coded;   // out: keys, room for m each

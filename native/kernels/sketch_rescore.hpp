@@ -137,6 +137,7 @@ struct SketchRescore {
                 const uint32_t mask = ((1u << P) - 1u) << (k * P);
                 const bool is_exact = (exact & mask) != 0, is_coded = (coded & mask) != 0;
                 const uint32_t at = index[key];
+                I::prefetch_far(r.value_codes + (is_coded ? static_cast<int64_t>(at) * r.value_bytes : 0));
                 place<P>(fresh + key * P, old + key * P, !is_coded, r.in_list + static_cast<int64_t>(at / list_size) * P, r.coded_weights + n_coded * P);
                 r.exact[n_exact] = r.coded[n_coded] = at;
                 n_exact += is_exact;

@@ -253,6 +253,9 @@ struct SketchScan {
                     const int k = __builtin_ctz(mask);
                     a.index[found] = static_cast<uint32_t>(at) + static_cast<uint32_t>(k);
                     a.length[found] = static_cast<uint8_t>(half == 0 ? sizes[k] & 15 : sizes[k] >> 4);
+                    const uint8_t* code = a.codes + (at + k) * a.code_bytes;
+                    I::prefetch_far(code);
+                    I::prefetch_far(code + a.code_bytes - 1);
                     uint16_t* row = a.rows + found * width;
                     for (int g = 0; g < m.group; ++g) row[g] = z[g * 32 + k];
                     for (int g = m.group; g < width; ++g) row[g] = 0;
