@@ -189,7 +189,7 @@ TEST(keys_that_may_be_large_are_found_in_order) {
                     std::vector<uint32_t> index(at(n));
                     std::vector<uint16_t> rows(at(n * width));
                     std::vector<uint8_t> lengths(at(n));
-                    const int64_t found = k.find_reach({s.map(), sketch.data(), bytes, sigma.data(), lse.data(), least, n, index.data(), rows.data(), lengths.data()});
+                    const int64_t found = k.find_reach({s.map(), sketch.data(), bytes, sigma.data(), lse.data(), least, n, index.data(), rows.data(), lengths.data(), sketch.data(), 0});
                     index.resize(at(found));
                     CHECK(std::is_sorted(index.begin(), index.end()), isa);
                     for (size_t i = 0; i < index.size(); ++i) {
@@ -304,7 +304,7 @@ TEST(found_keys_are_scored_again_and_sorted) {
                         std::vector<uint32_t> exact(at(m)), by_code(at(m));
                         Rescore r{s.map(), top.data(), index.data(), rows.data(), m,
                                   {codes.data(), bytes, eights, fours, twos, projected.data(), d, coordinate.data(), step.data()},
-                                  lse.data(), fold.data(), share.data(), coded_above, exact_above, got.data(), old.data(), in_list.data(),
+                                  lse.data(), fold.data(), share.data(), coded_above, exact_above, codes.data(), 0, got.data(), old.data(), in_list.data(),
                                   exact.data(), by_code.data(), weights.data(), 0, 0};
                         k.rescore(r);
                         std::vector<int> seen(at(m), 1);
