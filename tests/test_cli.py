@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import sakuin
+import sakuin.evaluate as sakuin_evaluate
 from sakuin import zoo
 
 FACT = "The support contract with Halden ends on: 14 March 2031."
@@ -263,3 +264,23 @@ def test_ctrl_c_ends_it_within_a_second_and_leaves_nothing(
     assert took < 2.0  # a second, and one more for a machine that is busy with other tests
     # torch makes an empty folder for its compiler when it is imported
     assert [p.name for p in tmp_path.iterdir() if not p.name.startswith("torchinductor")] == ["paper.txt"]
+
+
+class TestBench:
+    def test_a_trace_is_measured_as_a_table_and_as_json(
+        self, tmp_path: Path, smollm2: tuple[Any, Any]
+    ) -> None:
+        trace = sakuin_evaluate.capture(*smollm2, 1500, (26,), sink=64, recent=128)
+        trace.save(tmp_path / "trace.safetensors")
+        done = run("bench", "index", "--trace", str(tmp_path / "trace.safetensors"), "--json")
+        assert done.returncode == 0, done.stderr
+        methods = {row["method"]: row for row in json.loads(done.stdout)["methods"]}
+        assert methods["flat"]["running"] < 1e-4 < methods["sketch"]["running"]
+        done = run("bench", "index", "--trace", str(tmp_path / "trace.safetensors"), "--tokens", "4096")
+        assert "4,096 offloaded tokens" in done.stdout
+        assert "sink and recent" in done.stdout
+
+    def test_what_is_wrong_is_said_in_a_sentence(self, tmp_path: Path) -> None:
+        assert "there is no trace" in refused("bench", "index", "--trace", str(tmp_path / "none"))
+        (tmp_path / "cut").write_bytes(b"no trace")
+        assert "is damaged" in refused("bench", "index", "--trace", str(tmp_path / "cut"))

@@ -23,7 +23,9 @@ def test_the_references_are_what_the_code_says() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs/guide.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", ROOT / "docs/guide.md", ROOT / "docs/indexes.md"], ids=lambda page: page.name
+)
 def test_the_examples_of_a_page_run(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     zoo.get("smollm2")
     names: dict[str, Any] = {}
@@ -31,7 +33,8 @@ def test_the_examples_of_a_page_run(page: Path, capsys: pytest.CaptureFixture[st
     assert blocks
     for block in blocks:
         exec(compile(block, str(page), "exec"), names)
-    assert names["answer"].text in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert names["answer"].text in printed if "answer" in names else "torch.Size([6, 1, 64])" in printed
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -10,7 +10,7 @@ import torch
 from reference.exact import attention, relative
 
 import sakuin
-from sakuin.evaluate import PlantedText, Trace, capture, longer
+from sakuin.evaluate import Method, PlantedText, Trace, capture, compare, longer
 from sakuin.evaluate.traces import RUNNING
 
 LENGTH, LAYERS = 1500, (3, 26)
@@ -157,3 +157,30 @@ def test_what_cannot_be_captured_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         capture(*smollm2, length, layers)
+
+
+def test_methods_are_compared_by_their_error_against_exact_attention(trace: Trace) -> None:
+    rows = {row.method: row for row in compare(trace)}
+    assert rows["flat"].worst_step < 1e-4
+    assert rows["flat"].touched_share == pytest.approx(1.0)
+    assert (
+        rows["flat"].worst_step
+        < rows["sketch"].running
+        < rows["sketch (4)"].running
+        < rows["sink and recent"].running
+    )
+    for row in rows.values():
+        assert row.worst_head >= row.running
+        assert row.worst_step >= row.retrieval
+        assert row.step_ms > 0
+        assert row.floor_ms > 0
+
+
+def test_one_layer_of_the_table_is_what_attending_by_hand_gives(trace: Trace) -> None:
+    number, layer = 26, trace.layers[26]
+    (row,) = compare(Trace({number: layer}, {}), [Method("none", "streaming")])
+    truth, static = sakuin.merge([layer.static(), layer.exact()]).out, layer.static().out
+    steps = slice(-layer.retrieval, None)
+    each = ((static - truth).norm(dim=-1) / truth.norm(dim=-1))[:, steps]
+    assert row.retrieval == pytest.approx(each.mean().item(), rel=1e-4)
+    assert row.worst_step == pytest.approx(each.mean(0).max().item(), rel=1e-4)

@@ -10,10 +10,10 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-IndexKind = Literal["sketch", "flat"]
 KVDtype = Literal["auto", "bf16", "fp16", "fp32"]
 
-INDEX_KINDS: tuple[str, ...] = ("sketch", "flat")
+INDEX_KINDS: list[str] = ["sketch", "flat", "topk", "pages", "streaming"]
+"""Names that `index` may have; `sakuin.index.register` adds to them."""
 KV_DTYPES: tuple[str, ...] = ("auto", "bf16", "fp16", "fp32")
 SEGMENT_PER_DIM = 32
 """`segment="auto"` is this many tokens for each of head_dim's dimensions."""
@@ -26,8 +26,9 @@ class RetrievalConfig:
     Parameters
     ----------
     index
-        How offloaded tokens are found: `"sketch"` (attention-aware, the default) or `"flat"` (exact, reads
-        everything).
+        How offloaded tokens are found: `"sketch"` (attention-aware, the default), `"flat"` (exact, reads
+        everything), or, for comparison only, `"topk"`, `"pages"` or `"streaming"` (`sakuin.index.peers`);
+        or a kind that was registered (docs/indexes.md).
     sink
         Tokens at the start that are always attended exactly, on the model's device.
     recent
@@ -60,9 +61,11 @@ class RetrievalConfig:
         sqrt(64 / head_dim) beyond.
     code_bits
         Bits per dimension of the code that refines a key's sketch.
+    top_k
+        Tokens that each query head attends in `"topk"` and `"pages"`.
     """
 
-    index: IndexKind = "sketch"
+    index: str = "sketch"
     sink: int = 128
     recent: int = 512
     segment: int | Literal["auto"] = "auto"
@@ -76,13 +79,15 @@ class RetrievalConfig:
     cap: float = 0.3
     sketch_bits: float | Literal["auto"] = "auto"
     code_bits: float = 4.0
+    top_k: int = 100
 
     def __post_init__(self) -> None:
-        _one_of("index", self.index, INDEX_KINDS)
+        _one_of("index", self.index, tuple(INDEX_KINDS))
         _one_of("kv_dtype", self.kv_dtype, KV_DTYPES)
         _whole("sink", self.sink, 0)
         _whole("recent", self.recent, 1)
         _whole("exact_above", self.exact_above, 1)
+        _whole("top_k", self.top_k, 1)
         if self.segment != "auto":
             _whole("segment", self.segment, 64)
             if self.segment % 64:

@@ -1,11 +1,24 @@
 """Does the answer survive? Real traces and what is measured on them.
 
 `texts` are real texts with a planted fact, `traces` what a model's layers really see over them, `scaling`
-longer traces than a machine can prefill. Nothing that serves users imports this package.
+longer traces than a machine can prefill, `compare` puts indexes side by side
+on one. Only `sakuin bench` imports this package; nothing that serves users does.
 """
 
+from sakuin.evaluate.compare import METHODS, Method, Row, compare
 from sakuin.evaluate.scaling import longer
 from sakuin.evaluate.texts import PlantedText, technical_english
 from sakuin.evaluate.traces import Layer, Trace, capture
 
-__all__ = ["Layer", "PlantedText", "Trace", "capture", "longer", "technical_english"]
+__all__ = [
+    "METHODS",
+    "Layer",
+    "Method",
+    "PlantedText",
+    "Row",
+    "Trace",
+    "capture",
+    "compare",
+    "longer",
+    "technical_english",
+]

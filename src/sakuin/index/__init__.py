@@ -3,6 +3,18 @@
 from sakuin.index.base import Index, Static, new_index, register
 from sakuin.index.build import build_index
 from sakuin.index.flat import FlatIndex
+from sakuin.index.peers import PagesIndex, StreamingIndex, TopKIndex
 from sakuin.index.sketch import SketchIndex
 
-__all__ = ["FlatIndex", "Index", "SketchIndex", "Static", "build_index", "new_index", "register"]
+__all__ = [
+    "FlatIndex",
+    "Index",
+    "PagesIndex",
+    "SketchIndex",
+    "Static",
+    "StreamingIndex",
+    "TopKIndex",
+    "build_index",
+    "new_index",
+    "register",
+]

@@ -18,7 +18,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from sakuin.config import RetrievalConfig
+from sakuin.config import INDEX_KINDS, RetrievalConfig
 from sakuin.partial import PartialAttention
 
 
@@ -141,6 +141,10 @@ def register(kind: str) -> Callable[[T], T]:
     """
 
     def add(cls: T) -> T:
+        if kind in _KINDS:
+            raise ValueError(f"there is an index of kind {kind!r} already; give yours another name")
+        if kind not in INDEX_KINDS:
+            INDEX_KINDS.append(kind)
         cls.kind = kind
         _KINDS[kind] = cls
         return cls

@@ -148,7 +148,7 @@ class FlatIndex(Index):
         return empty, empty
 
     def fork(self) -> FlatIndex:
-        other = FlatIndex(self.n_kv_heads, self.head_dim, self.group_size, self.config)
+        other = type(self)(self.n_kv_heads, self.head_dim, self.group_size, self.config)
         other._segments, other._n_tokens, other._stats = list(self._segments), self._n_tokens, self._stats
         return other
 

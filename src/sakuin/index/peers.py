@@ -1,0 +1,153 @@
+"""Plain ways to attend a part of the tokens, to be compared with `sketch` in one frame: `topk`, the exact
+best tokens of each query head (what the search of RetrievalAttention, arXiv 2409.10516, can reach at best);
+`pages`, runs of 16 tokens by their keys' bounds (Quest, arXiv 2406.10774); `streaming`, none, so that sink
+and recent window are all (StreamingLLM, arXiv 2309.17453).
+
+They are written for measuring, in torch; their time says nothing of what such methods could take. None
+estimates what it leaves out. `search` is exact for all. Called through the protocol of `sakuin.index.base`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from sakuin import _native
+from sakuin.config import check_tolerance
+from sakuin.index.base import Static, register
+from sakuin.index.flat import FlatIndex
+from sakuin.partial import PartialAttention, Stats, merge
+
+PAGE = 16
+"""Tokens in a page of `pages`, as in Quest."""
+
+
+class ChosenIndex(FlatIndex):
+    """Keeps keys and values as `flat` does, and attends exactly the tokens that `choose` picks."""
+
+    @abstractmethod
+    def choose(self, q: Tensor, scores: Tensor, keys: Tensor) -> tuple[Tensor, int]:
+        """Which tokens each query head attends, and how many numbers were read to find out.
+
+        q : fp32 `(n_query_heads, head_dim)`, one position. scores : fp32 `(n_query_heads, n_tokens)`, the
+        inner products. keys : fp32 `(n_kv_heads, n_tokens, head_dim)`. Returns bool
+        `(n_query_heads, n_tokens)` and the count over all KV heads.
+        """
+
+    def attend(
+        self,
+        q: Tensor,
+        *,
+        scaling: float,
+        static_lse: Tensor | None = None,
+        softcap: float | None = None,
+        tolerance: float | None = None,
+        mass: Tensor | None = None,
+    ) -> PartialAttention:
+        if tolerance is not None:
+            check_tolerance(tolerance)
+        if not self.n_tokens:
+            return super().attend(q, scaling=scaling, static_lse=static_lse, softcap=softcap)
+        self._check_query(q)
+        heads, t, d = q.shape
+        n, groups = self.n_tokens, heads // self.n_kv_heads
+        keys, values = (torch.cat(parts, 1).float() for parts in zip(*self.blocks(), strict=True))
+        size = next(self.blocks())[0].element_size()
+        out, lse = torch.zeros(heads, t, d), torch.full((heads, t), -torch.inf)
+        coverage, exact, numbers = torch.zeros(heads, t), torch.zeros(self.n_kv_heads, t), 0
+        for i in range(t):
+            rows = q[:, i].float().view(self.n_kv_heads, groups, d)
+            scores = rows @ keys.transpose(1, 2)
+            chosen, read = self.choose(q[:, i].float(), scores.view(heads, n), keys)
+            z = scores * scaling
+            z = z if softcap is None else softcap * (z / softcap).tanh()
+            masked = z.masked_fill(~chosen.view_as(z), -torch.inf)
+            own, whole = masked.logsumexp(-1).view(heads), z.logsumexp(-1).view(heads)
+            lse[:, i] = own
+            weights = (masked - own.view(self.n_kv_heads, groups, 1).clamp(min=-1e30)).exp()
+            out[:, i] = (weights @ values).view(heads, d)
+            beside = None if static_lse is None else static_lse[:, i].float()
+            seen = own if beside is None else torch.logaddexp(own, beside)
+            all_of_it = whole if beside is None else torch.logaddexp(whole, beside)
+            coverage[:, i] = (seen - all_of_it).exp()
+            if mass is not None:
+                mass += (weights * (own - seen).exp().nan_to_num().view(self.n_kv_heads, groups, 1)).sum(1)
+            union = chosen.view(self.n_kv_heads, groups, n).any(1)
+            exact[:, i] = union.float().mean(1)
+            numbers += read + int(union.sum()) * d
+        offloaded = 4 * t * self.n_kv_heads * n * d
+        return PartialAttention(
+            out, lse, Stats(exact, torch.zeros_like(exact), coverage, numbers * size, offloaded)
+        )
+
+    def decode(
+        self,
+        q: Tensor,
+        static: Static,
+        *,
+        scaling: float,
+        softcap: float | None = None,
+        mass: Tensor | None = None,
+    ) -> PartialAttention:
+        if not self.n_tokens:
+            return super().decode(q, static, scaling=scaling, softcap=softcap, mass=mass)
+        self._check_query(q)
+        spans = [(static.sink_keys, static.sink_values), (static.recent_keys, static.recent_values)]
+        s_aux = None if static.s_aux is None else static.s_aux.float().contiguous()
+        n_sink, threads = static.sink_keys.shape[1], torch.get_num_threads()
+        out, lse = _native.flat_attend(q, spans, scaling, threads, True, s_aux, softcap, None, None)
+        part = self.attend(
+            q,
+            scaling=scaling,
+            static_lse=lse,
+            softcap=softcap,
+            mass=None if mass is None else mass[:, n_sink : n_sink + self.n_tokens],
+        )
+        if mass is not None:
+            beside = torch.zeros(self.n_kv_heads, n_sink + static.recent_keys.shape[1])
+            _native.flat_attend(q, spans, scaling, threads, True, s_aux, softcap, beside, part.lse)
+            mass[:, :n_sink] += beside[:, :n_sink]
+            mass[:, n_sink + self.n_tokens :] += beside[:, n_sink:]
+        whole = merge([PartialAttention(out, lse), part])
+        return PartialAttention(whole.out, whole.lse, part.stats)
+
+
+@register("topk")
+class TopKIndex(ChosenIndex):
+    """The `config.top_k` tokens with the largest inner product, for each query head by itself."""
+
+    def choose(self, q: Tensor, scores: Tensor, keys: Tensor) -> tuple[Tensor, int]:
+        best = scores.topk(min(self.config.top_k, scores.shape[1]), -1).indices
+        return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, best, True), keys.numel()
+
+
+@register("pages")
+class PagesIndex(ChosenIndex):
+    """Pages of 16 tokens whose keys' bounds allow the largest inner product, until `config.top_k` tokens are
+    reached, for each query head by itself."""
+
+    def choose(self, q: Tensor, scores: Tensor, keys: Tensor) -> tuple[Tensor, int]:
+        n = keys.shape[1]
+        missing = -n % PAGE
+        full = torch.cat([keys, keys[:, -1:].expand(-1, missing, -1)], 1) if missing else keys
+        pages = full.view(keys.shape[0], -1, PAGE, keys.shape[2])
+        low, high = pages.amin(2), pages.amax(2)
+        rows = q.view(keys.shape[0], -1, keys.shape[2])
+        bound = rows.clamp(min=0) @ high.transpose(1, 2) + rows.clamp(max=0) @ low.transpose(1, 2)
+        bound = bound.view(len(q), -1)
+        best = bound.topk(min(-(-self.config.top_k // PAGE), bound.shape[1]), -1).indices
+        chosen = torch.zeros_like(bound, dtype=torch.bool).scatter_(1, best, True)
+        # What is chosen is read whole, key and value; the choice itself reads two bounds a page.
+        chosen = chosen.repeat_interleave(PAGE, 1)[:, :n]
+        union = chosen.view(keys.shape[0], -1, n).any(1)
+        return chosen, low.numel() + high.numel() + int(union.sum()) * keys.shape[2]
+
+
+@register("streaming")
+class StreamingIndex(ChosenIndex):
+    """No offloaded token at all."""
+
+    def choose(self, q: Tensor, scores: Tensor, keys: Tensor) -> tuple[Tensor, int]:
+        return torch.zeros_like(scores, dtype=torch.bool), 0
