@@ -5,6 +5,7 @@ Run: python benchmarks/indexes.py
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from common import load, show, write
@@ -18,7 +19,7 @@ def main() -> None:
     trace = capture(*load("smollm2", "fp32"), LENGTH)
     results: dict[str, Any] = {}
     for name, measured in (("captured", trace), ("resampled", longer(trace, LONG))):
-        rows = [row.as_dict() for row in compare(measured)]
+        rows = [asdict(row) for row in compare(measured)]
         show(name, rows[0], [row.values() for row in rows])
         tokens = next(iter(measured.layers.values())).keys.shape[1]
         results[name] = {"tokens": tokens, "methods": rows}

@@ -4,9 +4,8 @@ of 7.
 Keys, values and queries are smollm2's own over real text with a planted fact, of four layers, resampled to
 128K offloaded tokens (`sakuin.evaluate.longer`). A group of 7 is made of the query heads of one KV head at
 three neighbouring positions, once where the model answers the question about the fact and once in running
-text. Beside medians stand the shortest times: `sketch` waits for memory, `flat` for arithmetic, and
-a busy neighbour slows only that. The error is that of the whole attention output, sink and recent window
-included.
+text. Beside medians stand the shortest times, which a busy neighbour touches least. The error is that of
+the whole attention output, sink and recent window included.
 
 Run: python benchmarks/sketch_step.py [--isa avx2]
 """

@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <optional>
 #include <memory>
@@ -183,21 +182,16 @@ struct Call {
         a.cap = std::min(a.cap, 1.0f);
         a.kernels = &kernels(isa);
         n_tokens = n;
-        widen();
+        widen_queries();
     }
-    void widen() {
+    void widen_queries() {
         const Tensor& t = original;
         const auto d = static_cast<size_t>(t.shape[2]);
         q32.resize(static_cast<size_t>(t.shape[0] * t.shape[1]) * d);
         float* to = q32.data();
         for (int64_t h = 0; h < t.shape[0]; ++h)
-            for (int64_t i = 0; i < t.shape[1]; ++i, to += d) {
-                const char* row = static_cast<const char*>(t.data) + (h * t.stride[0] + i * t.stride[1]) * dtype_size(t.dtype);
-                if (t.dtype == DType::f32)
-                    std::memcpy(to, row, d * sizeof(float));
-                else
-                    (t.dtype == DType::bf16 ? a.kernels->bf16_to_f32 : a.kernels->fp16_to_f32)(reinterpret_cast<const uint16_t*>(row), to, d);
-            }
+            for (int64_t i = 0; i < t.shape[1]; ++i, to += d)
+                widen(*a.kernels, static_cast<const char*>(t.data) + (h * t.stride[0] + i * t.stride[1]) * dtype_size(t.dtype), t.dtype, to, d);
         a.q = q32.data();
     }
     int64_t rows() const { return a.heads * a.group; }

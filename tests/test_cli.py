@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import sakuin
-import sakuin.evaluate as sakuin_evaluate
 from sakuin import zoo
+from sakuin.evaluate import capture
 
 FACT = "The support contract with Halden ends on: 14 March 2031."
 QUESTION = "When does the support contract with Halden end?"
@@ -270,7 +270,7 @@ class TestBench:
     def test_a_trace_is_measured_as_a_table_and_as_json(
         self, tmp_path: Path, smollm2: tuple[Any, Any]
     ) -> None:
-        trace = sakuin_evaluate.capture(*smollm2, 1500, (26,), sink=64, recent=128)
+        trace = capture(*smollm2, 1500, (26,), sink=64, recent=128)
         trace.save(tmp_path / "trace.safetensors")
         done = run("bench", "index", "--trace", str(tmp_path / "trace.safetensors"), "--json")
         assert done.returncode == 0, done.stderr
@@ -282,5 +282,7 @@ class TestBench:
 
     def test_what_is_wrong_is_said_in_a_sentence(self, tmp_path: Path) -> None:
         assert "there is no trace" in refused("bench", "index", "--trace", str(tmp_path / "none"))
+        assert "a trace of -5 tokens leaves too few" in refused("bench", "index", "--length", "-5")
+        assert "there is no folder" in refused("bench", "index", "--save", str(tmp_path / "none" / "trace"))
         (tmp_path / "cut").write_bytes(b"no trace")
         assert "is damaged" in refused("bench", "index", "--trace", str(tmp_path / "cut"))

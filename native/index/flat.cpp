@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <memory>
 #include <new>
@@ -30,24 +29,6 @@ public:
 private:
     float* p_;
 };
-
-// Number i at p, which need not be aligned.
-template <class T>
-T read(const void* p, int64_t i) {
-    T x;
-    std::memcpy(&x, static_cast<const char*>(p) + i * static_cast<int64_t>(sizeof(T)), sizeof x);
-    return x;
-}
-
-float to_f32(const void* p, DType dtype, int64_t i) {
-    if (dtype == DType::f32) return read<float>(p, i);
-    const uint32_t h = read<uint16_t>(p, i);
-    if (dtype == DType::bf16) return __builtin_bit_cast(float, h << 16);
-    const uint32_t sign = (h & 0x8000u) << 16, magnitude = h & 0x7fffu;
-    const float v = magnitude >= 0x7c00u ? __builtin_bit_cast(float, 0x7f800000u | (magnitude << 13))
-                                         : __builtin_bit_cast(float, magnitude << 13) * 0x1p112f;
-    return __builtin_bit_cast(float, __builtin_bit_cast(uint32_t, v) | sign);
-}
 
 // A range of one span that one task attends to, for one KV head.
 struct Piece {
@@ -145,8 +126,8 @@ private:
         for (int64_t h = 0; h < a_.n_kv_heads; ++h)
             for (int64_t r = 0; r < rows_; ++r) {
                 const int64_t offset = query_head(h, r) * a_.q_head_stride + position(r) * a_.q_stride;
-                const char* row = static_cast<const char*>(a_.q) + offset * bytes;
-                for (int64_t j = 0; j < a_.head_dim; ++j) *to++ = to_f32(row, a_.q_dtype, j);
+                widen(kernels_, static_cast<const char*>(a_.q) + offset * bytes, a_.q_dtype, to, size(a_.head_dim));
+                to += a_.head_dim;
             }
     }
 

@@ -71,7 +71,7 @@ void Step::scan(View& v) {
     const SketchSegment& s = *v.segment;
     const std::vector<float>& q = head(v).q;
     v.p.resize(groups() * static_cast<size_t>(d_));
-    for (Aligned<float>* x : {&v.scale, &v.bias, &v.sigma, &v.top, &v.sum}) x->assign(width_, 0.0f);
+    for (std::vector<float>* x : {&v.scale, &v.bias, &v.sigma, &v.top, &v.sum}) x->assign(width_, 0.0f);
     k_.project(q.data(), of_head(s.basis, v.head, d_ * d_), group(), static_cast<int>(d_), v.p.data());
     k_.moments(q.data(), v.p.data(), of_head(s.mean, v.head, d_), of_head(s.residue, v.head, d_), group(), static_cast<int>(d_), v.bias.data(),
                v.sigma.data());

@@ -7,7 +7,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <new>
 #include <vector>
 
 #include "index/sketch.hpp"
@@ -30,50 +29,35 @@ const T* of_head(const T* p, int64_t head, int64_t per_head) {
     return p + head * per_head;
 }
 
-// On cache lines of their own: threads work on neighbouring segments, and a line that both write to, which depends on where malloc
-// puts things, halves the speed of the whole step.
-template <class T>
-struct CacheLine {
-    using value_type = T;
-    CacheLine() = default;
-    template <class U>
-    CacheLine(const CacheLine<U>&) {}
-    T* allocate(size_t n) { return static_cast<T*>(::operator new((n * sizeof(T) + 63) / 64 * 64, std::align_val_t{64})); }
-    void deallocate(T* p, size_t) { ::operator delete(p, std::align_val_t{64}); }
-    bool operator==(const CacheLine&) const { return true; }
-};
-template <class T>
-using Aligned = std::vector<T, CacheLine<T>>;
-
 // Keys of one precision with their weights (keys, padded) relative to the index's estimated lse.
 struct Tier {
-    Aligned<uint32_t> index;  // room for more than `n`
-    Aligned<float> weights;
+    std::vector<uint32_t> index;  // room for more than `n`
+    std::vector<float> weights;
     int64_t n = 0;
 };
 
 // What a segment means to one KV head's query group; lives from the scan to the end of the step. Arrays per query head are padded.
-struct alignas(64) View {
+struct View {
     const SketchSegment* segment;
     int64_t head, first;                              // first: tokens in the segments before
-    Aligned<float> p;                             // (group, head_dim) projected queries
-    Aligned<float> scale, bias, sigma, top, sum;
-    Aligned<uint16_t> rate;
-    Aligned<int32_t> offset;
+    std::vector<float> p;                             // (group, head_dim) projected queries
+    std::vector<float> scale, bias, sigma, top, sum;
+    std::vector<uint16_t> rate;
+    std::vector<int32_t> offset;
     bool quick = false;                               // whether rate and offset may be used
-    Aligned<float> in_list;                       // (lists, padded) sums of weights
-    Aligned<uint16_t> z;
-    Aligned<std::byte> tables;
+    std::vector<float> in_list;                       // (lists, padded) sums of weights
+    std::vector<uint16_t> z;
+    std::vector<std::byte> tables;
 
-    Aligned<uint32_t> index;                      // keys to be scored again, their 16-bit scores, their residue lengths
-    Aligned<uint16_t> rows;
-    Aligned<uint8_t> length;
+    std::vector<uint32_t> index;                      // keys to be scored again, their 16-bit scores, their residue lengths
+    std::vector<uint16_t> rows;
+    std::vector<uint8_t> length;
     int64_t found = 0;
-    Aligned<float> fresh, old;                    // (found, padded) weights
+    std::vector<float> fresh, old;                    // (found, padded) weights
 
     // Results, relative to the lse of the head's index.
     Tier exact, coded;
-    Aligned<float> out, total, covered;           // (group, head_dim), padded, padded
+    std::vector<float> out, total, covered;           // (group, head_dim), padded, padded
     int64_t touched = 0;
 
     int64_t lists() const { return lists_of(segment->n); }

@@ -1,6 +1,7 @@
 #include "kernels/dispatch.hpp"
 
 #include <cstdlib>
+#include <cstring>
 #include <stdexcept>
 
 namespace sakuin {
@@ -68,5 +69,12 @@ const std::vector<std::string>& available_isas() {
 }
 
 const Kernels& kernels(std::string_view isa) { return isa.empty() ? chosen() : by_name(isa, "isa"); }
+
+void widen(const Kernels& k, const void* from, DType dtype, float* to, size_t n) {
+    if (dtype == DType::f32)
+        std::memcpy(to, from, n * sizeof(float));
+    else
+        (dtype == DType::bf16 ? k.bf16_to_f32 : k.fp16_to_f32)(static_cast<const uint16_t*>(from), to, n);
+}
 
 }  // namespace sakuin

@@ -16,4 +16,7 @@ const std::vector<std::string>& available_isas();
 // sentence that names the value and what the machine has.
 const Kernels& kernels(std::string_view isa = {});
 
+// to[n] = the first n numbers at `from`, in float32.
+void widen(const Kernels&, const void* from, DType dtype, float* to, size_t n);
+
 }  // namespace sakuin

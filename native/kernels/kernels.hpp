@@ -28,10 +28,12 @@ struct Kernels {
     uint64_t (*read_all)(const void* p, size_t bytes);
     float (*multiply_add)(int64_t rounds);
 
-    // single operations on whole arrays, for tests; n is any length unless stated
-    void (*exp2)(const float* x, float* y, size_t n, bool exact);
+    // of any length; see `widen` in dispatch.hpp
     void (*bf16_to_f32)(const uint16_t* x, float* y, size_t n);
     void (*fp16_to_f32)(const uint16_t* x, float* y, size_t n);
+
+    // single operations on whole arrays, for tests; n is any length unless stated
+    void (*exp2)(const float* x, float* y, size_t n, bool exact);
     void (*transpose)(const uint32_t* x, uint32_t* y);                // lanes x lanes
     void (*reduce)(const float* x, size_t n, float* sum, float* max);  // n a multiple of lanes
     // codes: `pairs` x 32 bytes, tables: 2 x pairs x 16 entries; scores of 32 keys and the mask of those above `limit`

@@ -1,5 +1,5 @@
-// Single operations of the vector type over whole arrays, which the tests hold against scalar code, and the two roofs that
-// benchmarks measure against.
+// Single operations of the vector type over whole arrays, which the tests hold against scalar code, two of which (to float32) are
+// used for queries, and the two roofs that benchmarks measure against.
 #pragma once
 
 #include "kernels/simd.hpp"

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from sakuin.exact import attend_blocks, static_attention, static_mass
-from sakuin.partial import PartialAttention, merge
+from sakuin.exact import attend_blocks
+from sakuin.index import decode_by_parts
 from sakuin.passes import NOT_PLAIN, PassState, Ticket
 from sakuin.segments import Sequence
 from sakuin.steplog import StepLog
@@ -235,7 +235,9 @@ class RetrievalLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
                 q, row.static(q.shape[1], aux), scaling=scaling, softcap=softcap, mass=mass
             )
         else:
-            part = decode_across_devices(row, q, aux, scaling=scaling, softcap=softcap, mass=mass)
+            part = decode_by_parts(
+                row.index, q, row.static(q.shape[1], aux), scaling=scaling, softcap=softcap, mass=mass
+            )
         if tracked is not None and mass is not None and sharp:
             tracked += mass.sub_(self.shared.mass_above * (q.shape[0] // row.n_kv_heads)).clamp_(min=0)
         self.log.add(part.stats, perf_counter() - started)
@@ -259,31 +261,3 @@ class RetrievalLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             for b in range(batch)
         ]
         self.padded = [[] for _ in range(batch)]
-
-
-def decode_across_devices(
-    row: Sequence,
-    q: Tensor,
-    s_aux: Tensor | None,
-    *,
-    scaling: float,
-    softcap: float | None = None,
-    mass: Tensor | None = None,
-) -> PartialAttention:
-    """A decode step when the model is not on the CPU: sink and tail on its device, the index on the CPU,
-    merged on the device."""
-    static = row.static(q.shape[1], s_aux)
-    spans = [(static.sink_keys, static.sink_values), (static.recent_keys, static.recent_values)]
-    part = static_attention(q, spans, scaling=scaling, softcap=softcap, s_aux=s_aux)
-    n_sink = static.sink_keys.shape[1]
-    inner = None if mass is None else mass[:, n_sink : n_sink + row.index.n_tokens].contiguous()
-    found = row.index.attend(q.cpu(), scaling=scaling, static_lse=part.lse.cpu(), softcap=softcap, mass=inner)
-    out = merge([part, PartialAttention(found.out.to(q.device), found.lse.to(q.device))])
-    out.stats = found.stats
-    if mass is not None and inner is not None:
-        mass[:, n_sink : n_sink + row.index.n_tokens] = inner
-        keys = torch.cat([static.sink_keys, static.recent_keys], 1)
-        shares = static_mass(q, keys, out.lse, scaling=scaling, softcap=softcap).cpu()
-        mass[:, :n_sink] += shares[:, :n_sink]
-        mass[:, n_sink + row.index.n_tokens :] += shares[:, n_sink:]
-    return out

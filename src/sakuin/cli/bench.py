@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,7 +66,7 @@ def index(
                 )
             found = longer(found, tokens)
         with notes.status("exact attention", spinner="line") as status:
-            rows = [row.as_dict() for row in compare(found, say=status.update)]
+            rows = [asdict(row) for row in compare(found, say=status.update)]
         if json:
             print(json_.dumps({"trace": found.about, "methods": rows}))
         else:
@@ -80,13 +81,13 @@ def _trace(file: Path | None, model: str, length: int, save: Path | None) -> Any
             raise ValueError(
                 "--save keeps a trace that is captured, and --trace reads one; leave one of them out"
             )
-        if not file.is_file():
-            raise ValueError(f"there is no trace {file}; leave --trace out to capture one, --save to keep it")
         return Trace.load(file)
+    if save is not None and not save.parent.is_dir():
+        raise ValueError(f"there is no folder {save.parent} to save the trace in; make it first")
     import sakuin
 
-    notes.print(f"Capturing a trace of {length:,} tokens from {model}.")
-    captured = capture(*sakuin.load(model), length)
+    with notes.status(f"capturing a trace of {length:,} tokens from {model}", spinner="line"):
+        captured = capture(*sakuin.load(model), length)
     if save is not None:
         captured.save(save)
     return captured

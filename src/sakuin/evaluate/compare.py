@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
@@ -72,10 +72,6 @@ class Row:
     build_s: float
     memory_share: float
 
-    def as_dict(self) -> dict[str, Any]:
-        """The row as plain values."""
-        return asdict(self)
-
 
 def compare(
     trace: Trace, methods: Sequence[Method] = METHODS, *, say: Callable[[str], None] = lambda _: None
@@ -84,6 +80,14 @@ def compare(
 
     Exact attention is computed once for all, so the first row takes longest.
     """
+    first = next(iter(trace.layers.values()))
+    retrieval = first.retrieval
+    if not 0 < retrieval < first.asked.shape[1]:
+        raise ValueError(
+            "a comparison needs running text and retrieval steps, and of this trace's "
+            f"{first.asked.shape[1]} asked positions {retrieval} are retrieval steps; capture one with "
+            "sakuin.evaluate.capture"
+        )
     say("exact attention")
     cases = {number: _Case.of(layer) for number, layer in trace.layers.items()}
     bandwidth = _bandwidth()
@@ -105,15 +109,14 @@ def compare(
             kept = sum(k.nbytes + v.nbytes for k, v in index.blocks())
             extra.append((index.nbytes - kept) / kept)
             times.append(_step_ms(case, method))
-        retrieval = next(iter(trace.layers.values())).retrieval
         running = [e[:, : e.shape[1] - retrieval] for e in errors]
         steps = [e[:, e.shape[1] - retrieval :] for e in errors]
         yield Row(
             method.name,
             running=statistics.fmean(e.mean().item() for e in running),
-            retrieval=statistics.fmean(e.mean().item() for e in steps) if retrieval else float("nan"),
+            retrieval=statistics.fmean(e.mean().item() for e in steps),
             worst_head=max(e.mean(1).max().item() for e in errors),
-            worst_step=max(e.mean(0).max().item() for e in steps) if retrieval else float("nan"),
+            worst_step=max(e.mean(0).max().item() for e in steps),
             touched_share=statistics.fmean(touched),
             step_ms=statistics.fmean(times),
             floor_ms=statistics.fmean(

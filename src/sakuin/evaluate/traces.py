@@ -138,12 +138,12 @@ class Trace:
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
-        """A trace from its file; a `ValueError` that names the file if it is none or damaged."""
+        """A trace from its file; a `ValueError` that names the file if it is missing, none or damaged."""
         from safetensors import SafetensorError, safe_open
 
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"there is no trace {path}; make one with sakuin.evaluate.capture")
+            raise ValueError(f"there is no trace {path}; make one with sakuin.evaluate.capture")
         try:
             with safe_open(str(path), "pt") as file:
                 metadata = file.metadata() or {}
@@ -218,6 +218,11 @@ def capture(
     window = getattr(config, "max_position_embeddings", length)
     if length > window:
         raise ValueError(f"a trace of {length} tokens is longer than the model's window of {window}")
+    least = sink + 64 + recent + RUNNING + 1
+    if length < least:
+        raise ValueError(
+            f"a trace of {length} tokens leaves too few to offload; take at least {least} tokens"
+        )
     # The last position is the one that predicts the answer's last token.
     planted = PlantedText.make(tokenizer, length + 1, text)
     first = planted.question_at - RUNNING

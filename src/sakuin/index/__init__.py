@@ -1,6 +1,6 @@
 """The indexes: one protocol (`base`), one file each; `build` makes one from keys and values."""
 
-from sakuin.index.base import Index, Static, new_index, register
+from sakuin.index.base import Index, Static, decode_by_parts, new_index, register
 from sakuin.index.build import build_index
 from sakuin.index.flat import FlatIndex
 from sakuin.index.peers import PagesIndex, StreamingIndex, TopKIndex
@@ -15,6 +15,7 @@ __all__ = [
     "StreamingIndex",
     "TopKIndex",
     "build_index",
+    "decode_by_parts",
     "new_index",
     "register",
 ]

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from sakuin.config import INDEX_KINDS, RetrievalConfig
-from sakuin.partial import PartialAttention
+from sakuin.exact import static_attention, static_mass
+from sakuin.partial import PartialAttention, merge
 
 
 @dataclass
@@ -94,7 +95,6 @@ class Index(ABC):
             by its own score is added to it, summed over the group's query heads and the t positions.
         """
 
-    @abstractmethod
     def decode(
         self,
         q: Tensor,
@@ -108,7 +108,10 @@ class Index(ABC):
 
         mass : as in `attend`, but `(n_kv_heads, n_sink + n_tokens + n_recent)`: all tokens of the sequence in
             order.
+
+        An index that can do both at once does so; this puts the step together from `attend`.
         """
+        return decode_by_parts(self, q, static, scaling=scaling, softcap=softcap, mass=mass)
 
     @abstractmethod
     def search(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -128,6 +131,35 @@ class Index(ABC):
     @abstractmethod
     def fork(self) -> Index:
         """A second index that shares the sealed segments; appending to one leaves the other as it is."""
+
+
+def decode_by_parts(
+    index: Index,
+    q: Tensor,
+    static: Static,
+    *,
+    scaling: float,
+    softcap: float | None = None,
+    mass: Tensor | None = None,
+) -> PartialAttention:
+    """A decode step as `Index.decode`, put together from its parts, which are merged on the model's device.
+
+    `q` and `static` lie on that device, the index and `mass` on the CPU.
+    """
+    spans = [(static.sink_keys, static.sink_values), (static.recent_keys, static.recent_values)]
+    part = static_attention(q, spans, scaling=scaling, softcap=softcap, s_aux=static.s_aux)
+    n_sink, n = static.sink_keys.shape[1], index.n_tokens
+    inner = None if mass is None else mass[:, n_sink : n_sink + n].contiguous()
+    found = index.attend(q.cpu(), scaling=scaling, static_lse=part.lse.cpu(), softcap=softcap, mass=inner)
+    out = merge([part, PartialAttention(found.out.to(q.device), found.lse.to(q.device))])
+    out.stats = found.stats
+    if mass is not None and inner is not None:
+        mass[:, n_sink : n_sink + n] = inner
+        keys = torch.cat([static.sink_keys, static.recent_keys], 1)
+        shares = static_mass(q, keys, out.lse, scaling=scaling, softcap=softcap).cpu()
+        mass[:, :n_sink] += shares[:, :n_sink]
+        mass[:, n_sink + n :] += shares[:, n_sink:]
+    return out
 
 
 _KINDS: dict[str, Callable[[int, int, int, RetrievalConfig], Index]] = {}

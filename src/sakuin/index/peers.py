@@ -14,11 +14,10 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from sakuin import _native
 from sakuin.config import check_tolerance
-from sakuin.index.base import Static, register
+from sakuin.index.base import Index, register
 from sakuin.index.flat import FlatIndex
-from sakuin.partial import PartialAttention, Stats, merge
+from sakuin.partial import PartialAttention, Stats
 
 PAGE = 16
 """Tokens in a page of `pages`, as in Quest."""
@@ -82,36 +81,7 @@ class ChosenIndex(FlatIndex):
             out, lse, Stats(exact, torch.zeros_like(exact), coverage, numbers * size, offloaded)
         )
 
-    def decode(
-        self,
-        q: Tensor,
-        static: Static,
-        *,
-        scaling: float,
-        softcap: float | None = None,
-        mass: Tensor | None = None,
-    ) -> PartialAttention:
-        if not self.n_tokens:
-            return super().decode(q, static, scaling=scaling, softcap=softcap, mass=mass)
-        self._check_query(q)
-        spans = [(static.sink_keys, static.sink_values), (static.recent_keys, static.recent_values)]
-        s_aux = None if static.s_aux is None else static.s_aux.float().contiguous()
-        n_sink, threads = static.sink_keys.shape[1], torch.get_num_threads()
-        out, lse = _native.flat_attend(q, spans, scaling, threads, True, s_aux, softcap, None, None)
-        part = self.attend(
-            q,
-            scaling=scaling,
-            static_lse=lse,
-            softcap=softcap,
-            mass=None if mass is None else mass[:, n_sink : n_sink + self.n_tokens],
-        )
-        if mass is not None:
-            beside = torch.zeros(self.n_kv_heads, n_sink + static.recent_keys.shape[1])
-            _native.flat_attend(q, spans, scaling, threads, True, s_aux, softcap, beside, part.lse)
-            mass[:, :n_sink] += beside[:, :n_sink]
-            mass[:, n_sink + self.n_tokens :] += beside[:, n_sink:]
-        whole = merge([PartialAttention(out, lse), part])
-        return PartialAttention(whole.out, whole.lse, part.stats)
+    decode = Index.decode  # not flat's, which attends to all
 
 
 @register("topk")
