@@ -35,7 +35,7 @@ public:
         segment.n = keys.shape[1];
         const int64_t d = keys.shape[2], h = segment.heads, n = segment.n;
         if (h < 1 || n < 1) throw std::invalid_argument("a segment needs at least one head and one token, got shape " + shape_text(keys));
-        if (n > (int64_t{1} << 30)) throw std::invalid_argument("a segment holds at most 2^30 tokens, got " + std::to_string(n));
+        if (n > most_tokens) throw std::invalid_argument("a segment holds at most " + std::to_string(most_tokens) + " tokens, got " + std::to_string(n));
         if (d < 8 || d > 256 || d % 8 != 0) throw std::invalid_argument("head_dim must be a multiple of 8 from 8 to 256, got " + std::to_string(d));
         if (values.shape[0] != h || values.shape[1] != n || values.shape[2] != d || values.dtype != keys.dtype || !keys.contiguous() || !values.contiguous())
             throw std::invalid_argument("keys and values of a segment must be contiguous and of one shape and dtype");
@@ -50,7 +50,7 @@ public:
         segment.shape.code_bytes = static_cast<int64_t>(codes.shape(2));
         const int64_t subs = segment.shape.subs, width = segment.shape.chunks() * 16;
         if (subs < 2 || subs > 4 * d || subs % 2 != 0) throw std::invalid_argument("a sketch has an even number of sub-quantizers, got " + std::to_string(subs));
-        segment.order = pointer<int32_t>("order", {h, n});
+        segment.order = pointer<uint16_t>("order", {h, n});
         segment.mean = pointer<float>("mean", {h, d});
         segment.basis = pointer<uint16_t>("basis", {h, d, d});
         segment.sketch = pointer<uint8_t>("sketch", {h, lists, segment.shape.list_bytes()});
@@ -65,6 +65,10 @@ public:
         segment.value_params = pointer<uint16_t>("value_params", {h, n, 2});
         segment.list_codes = pointer<uint8_t>("list_codes", {h, lists, segment.shape.value_bytes()});
         segment.list_params = pointer<uint16_t>("list_params", {h, lists, 2});
+        segment.within = pointer<float>("within", {h, d});
+        segment.tilt = pointer<uint16_t>("tilt", {h, segment.shape.leading(), d});
+        segment.code_residue = pointer<float>("code_residue", {h, d});
+        segment.spread = reinterpret_cast<const SketchSpread*>(pointer<float>("spread", {h, 3}));
         if (!trusted) check_contents();
     }
 
@@ -102,7 +106,7 @@ private:
         const auto need = [](bool ok, const char* what) {
             if (!ok) throw std::invalid_argument(std::string("the segment's tensor '") + what + "' holds a number out of range: the data is damaged");
         };
-        for (int64_t i = 0; i < s.heads * s.n; ++i) need(s.order[i] >= 0 && s.order[i] < s.n, "order");
+        for (int64_t i = 0; i < s.heads * s.n; ++i) need(s.order[i] < s.n, "order");
         for (int64_t i = 0; i < s.heads * s.shape.subs * 2; ++i)
             need(s.sub_coordinate[i] < s.shape.head_dim && s.sub_coordinate[i] >= (i % 2 == 0 ? 0 : -1), "sub_coordinate");
         for (int64_t i = 0; i < s.heads * s.shape.chunks() * 16; ++i)
@@ -141,6 +145,9 @@ Sealed* seal(const nb::dict& fields, nb::handle y, nb::handle weight, nb::handle
     return sealed.release();
 }
 
+// rescore, coded, exact, reach, cap, target_error
+using Settings = std::tuple<float, float, float, float, float, float>;
+
 // Arguments that `attend`, `decode` and `scores` share.
 struct Call {
     SketchAttend a{};
@@ -148,7 +155,7 @@ struct Call {
     std::vector<float> q32;  // the same in float32, contiguous
 
     Call(nb::handle q, const std::vector<const Sealed*>& segments, double scaling, int n_threads, std::optional<double> softcap,
-         const std::tuple<float, float, float, float, float>& settings, const std::string& isa) {
+         const Settings& settings, const std::string& isa) {
         for (const Sealed* s : segments)
             if (s == nullptr) throw std::invalid_argument("segments must be SketchSegment objects, got None");
         if (segments.empty()) throw std::invalid_argument("segments must hold at least one segment, got none");
@@ -176,8 +183,8 @@ struct Call {
         }
         if (n_threads < 1) throw std::invalid_argument("n_threads must be at least 1, got " + std::to_string(n_threads));
         a.n_threads = n_threads;
-        std::tie(a.rescore, a.coded, a.exact, a.reach, a.cap) = settings;
-        for (const float x : {a.rescore, a.coded, a.exact, a.reach, a.cap})
+        std::tie(a.rescore, a.coded, a.exact, a.reach, a.cap, a.target_error) = settings;
+        for (const float x : {a.rescore, a.coded, a.exact, a.reach, a.cap, a.target_error})
             if (!(x >= 0.0f)) throw std::invalid_argument("settings must be at least 0, got " + std::to_string(x));
         a.cap = std::min(a.cap, 1.0f);
         a.kernels = &kernels(isa);
@@ -199,19 +206,20 @@ struct Call {
     int64_t n_tokens = 0;
 };
 
-// The arrays that a step fills, as Python gets them: out, lse, coverage, exact, coded.
+// The arrays that a step fills, as Python gets them: out, lse, coverage, exact, coded, error.
 struct Results {
-    Fresh out, lse, coverage, exact, coded;
+    Fresh out, lse, coverage, exact, coded, error;
     explicit Results(Call& c)
         : out(new_f32({c.rows(), c.a.t, c.d()})), lse(new_f32({c.rows(), c.a.t})), coverage(new_f32({c.rows(), c.a.t})),
-          exact(new_f32({c.a.heads, c.a.t})), coded(new_f32({c.a.heads, c.a.t})) {
+          exact(new_f32({c.a.heads, c.a.t})), coded(new_f32({c.a.heads, c.a.t})), error(new_f32({c.rows(), c.a.t})) {
         c.a.out = out.data;
         c.a.lse = lse.data;
         c.a.coverage = coverage.data;
         c.a.exact_share = exact.data;
         c.a.coded_share = coded.data;
+        c.a.error = error.data;
     }
-    nb::tuple tuple(const Call& c) const { return nb::make_tuple(out.object, lse.object, coverage.object, exact.object, coded.object, c.a.touched_bytes); }
+    nb::tuple tuple(const Call& c) const { return nb::make_tuple(out.object, lse.object, coverage.object, exact.object, coded.object, error.object, c.a.touched_bytes); }
 };
 
 // mass (n_kv_heads, n_tokens) in float32, rows maybe apart.
@@ -222,9 +230,7 @@ Tensor read_mass(nb::handle mass, int64_t heads, int64_t n) {
     return m;
 }
 
-using Tuple5 = std::tuple<float, float, float, float, float>;
-
-nb::tuple attend(nb::handle q, const std::vector<const Sealed*>& segments, double scaling, int n_threads, const Tuple5& settings, nb::object static_lse,
+nb::tuple attend(nb::handle q, const std::vector<const Sealed*>& segments, double scaling, int n_threads, const Settings& settings, nb::object static_lse,
                  std::optional<double> softcap, nb::object mass, bool trace, const std::string& isa) {
     Call c(q, segments, scaling, n_threads, softcap, settings, isa);
     if (!static_lse.is_none()) c.a.static_lse = read_f32(static_lse, "static_lse", {c.rows(), c.a.t}).f32();
@@ -269,7 +275,7 @@ FlatArgs one_head(FlatArgs f, int64_t head) {
 }
 
 nb::tuple decode(nb::handle q, const std::vector<const Sealed*>& segments, nb::handle sink_keys, nb::handle sink_values, nb::handle recent_keys,
-                 nb::handle recent_values, double scaling, int n_threads, const Tuple5& settings, nb::object s_aux, std::optional<double> softcap,
+                 nb::handle recent_values, double scaling, int n_threads, const Settings& settings, nb::object s_aux, std::optional<double> softcap,
                  nb::object mass, const std::string& isa) {
     Call c(q, segments, scaling, n_threads, softcap, settings, isa);
     const Tensor sk = read_tensor(sink_keys, "sink_keys", 3), sv = read_tensor(sink_values, "sink_values", 3);
@@ -308,6 +314,7 @@ nb::tuple decode(nb::handle q, const std::vector<const Sealed*>& segments, nb::h
         f.out = out.data();
         f.lse = lse.data();
         c.a.static_lse = lse.data();
+        c.a.static_out = out.data();
         if (c.a.t == 1)
             c.a.beside = [&](int64_t head) { flat_attend(one_head(f, head)); };
         else
@@ -340,7 +347,7 @@ nb::tuple decode(nb::handle q, const std::vector<const Sealed*>& segments, nb::h
 
 nb::object scores(nb::handle q, const std::vector<const Sealed*>& segments, int n_threads, const std::string& isa) {
     // log2(e) is what the scores would be multiplied by on top of the scaling: inner products come out as they are.
-    Call c(q, segments, 0.693147181, n_threads, std::nullopt, {1.0f, 1.0f, 1.0f, 0.0f, 1.0f}, isa);
+    Call c(q, segments, 0.693147181, n_threads, std::nullopt, {1.0f, 1.0f, 1.0f, 0.0f, 1.0f, 0.0f}, isa);
     const Fresh out = new_f32({c.rows(), c.a.t, c.n_tokens});
     {
         const nb::gil_scoped_release release;
@@ -361,8 +368,8 @@ void bind_sketch(nb::module_& m) {
           "Seal keys and values: fills the tensors of `fields` (all but mean and basis) and returns the segment.");
     m.def("sketch_attend", &attend, nb::arg("q"), nb::arg("segments"), nb::arg("scaling"), nb::arg("n_threads"), nb::arg("settings"),
           nb::arg("static_lse") = nb::none(), nb::arg("softcap") = nb::none(), nb::arg("mass") = nb::none(), nb::arg("trace") = false, nb::arg("isa") = "",
-          "Attention over a chain of segments: (out, lse, coverage, exact, coded, touched_bytes), with trace also tier and weight. settings: rescore, coded, exact in units of\n"
-          "1 / n; reach in standard deviations; cap as a share.");
+          "Attention over a chain of segments: (out, lse, coverage, exact, coded, error, touched_bytes), with trace also tier and weight. settings: rescore, coded, exact\n"
+          "in units of 1 / n; reach in standard deviations; cap as a share; target_error (0: none).");
     m.def("sketch_decode", &decode, nb::arg("q"), nb::arg("segments"), nb::arg("sink_keys"), nb::arg("sink_values"), nb::arg("recent_keys"),
           nb::arg("recent_values"), nb::arg("scaling"), nb::arg("n_threads"), nb::arg("settings"), nb::arg("s_aux") = nb::none(),
           nb::arg("softcap") = nb::none(), nb::arg("mass") = nb::none(), nb::arg("isa") = "",

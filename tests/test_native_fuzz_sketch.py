@@ -22,7 +22,7 @@ from torch import Tensor
 from sakuin import _native
 
 FUZZ = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-USUAL = (3.0, 1.25, 20.0, 2.0, 0.3)
+USUAL = (4.0, 1.25, 30.0, 2.0, 0.3, 0.0)
 N, D, HEADS, GROUP = 150, 24, 2, 3
 
 DATA = made(N, d=D, heads=HEADS, group=GROUP)
@@ -58,11 +58,11 @@ def attended(segment: Any, **changes: Any) -> None:
     arguments = {"q": Q, "static_lse": None, "softcap": None, "isa": "", **changes}
     q, isa = arguments["q"], arguments["isa"]
     mass = torch.zeros(HEADS, len(segment))
-    out, lse, coverage, exact, coded, touched, tier, weight = _native.sketch_attend(
+    out, lse, coverage, exact, coded, error, touched, tier, weight = _native.sketch_attend(
         q, [segment], 0.2, 1, USUAL, arguments["static_lse"], arguments["softcap"], mass, True, isa
     )
     assert out.shape == q.shape
-    assert lse.shape == coverage.shape == q.shape[:2]
+    assert lse.shape == coverage.shape == error.shape == q.shape[:2]
     assert exact.shape == coded.shape == (HEADS, q.shape[1])
     assert tier.shape == weight.shape == (HEADS, q.shape[1], len(segment))
     assert touched > 0
@@ -93,7 +93,8 @@ def test_numbers_that_lead_out_of_the_arrays_are_refused(data):
     damaged = fields()
     flat = damaged[name].view(-1)
     info = torch.iinfo(flat.dtype)
-    bad = data.draw(st.one_of(st.integers(INDEXES[name], info.max), st.integers(info.min, -2)))
+    below = [st.integers(info.min, -2)] if info.min < 0 else []
+    bad = data.draw(st.one_of(st.integers(INDEXES[name], info.max), *below))
     flat[data.draw(st.integers(0, len(flat) - 1))] = bad
     with pytest.raises(ValueError, match=f"{name}.*damaged"):
         _native.SketchSegment(damaged)

@@ -145,7 +145,7 @@ def test_value_codes_are_within_half_a_step():
 def test_a_coordinate_without_variance_gets_no_bits():
     data = made(600, d=32)
     data.keys[:] = data.keys[:, :, :1] * torch.linspace(1, 2, 32)  # one direction only
-    f = sealed(data)
+    f = sealed(data, code_bits=4.0)
     for head in range(2):
         y = true_y(f, head)
         sketch, _ = unpacked_sketch(f, head)

@@ -86,7 +86,13 @@ def test_tiers_outputs_and_errors_agree_on_a_real_trace(trace, layer_id, softcap
             for kind in range(4):
                 differing[kind] += int(((seen == kind) != (tier == kind)).sum())
                 members[kind] += int((tier == kind).sum())
-            assert torch.allclose(part.lse[rows, step].double(), lse, atol=0.02)
+            if bool((seen == tier).all()):
+                assert torch.allclose(part.lse[rows, step].double(), lse, atol=0.01)
+            else:  # one token on the threshold may be a few percent of what the index has, not of everything
+                beside = torch.full_like(lse, -torch.inf) if lse_beside is None else lse_beside.double()
+                ours_lse = part.lse[rows, step].double()
+                whole = (torch.logaddexp(x, beside) for x in (ours_lse, lse))
+                assert torch.allclose(*whole, atol=0.02)
             if softcap is None:
                 truth = exact(layer, head, query[rows, step])
                 ours.append(relative(part.out[rows, step], truth))

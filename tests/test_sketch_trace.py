@@ -16,7 +16,7 @@ from sakuin import _native
 from sakuin.index import SketchIndex
 from sakuin.partial import CODED, EXACT, RESCORED
 
-SETTINGS = (3.0, 1.25, 20.0, 2.0, 0.3)
+SETTINGS = (4.0, 1.25, 30.0, 2.0, 0.3, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,8 @@ def test_touched_bytes_are_what_the_trace_says_was_read(trace):
     t, heads = ASKED, len(layer.keys)
     part = index.attend(layer.asked, scaling=layer.scaling, static_lse=layer.static_lse, trace=True)
     always = (
-        "sketch", "basis", "mean", "residue", "sub_coordinate", "sub_step", "list_codes", "list_params"
+        "sketch", "basis", "mean", "residue", "sub_coordinate", "sub_step", "list_codes", "list_params",
+        "within", "tilt", "code_residue", "spread"
     )  # fmt: skip
     read, first = 0, 0
     for segment in index.segments:

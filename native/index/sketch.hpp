@@ -17,9 +17,19 @@ struct SketchShape {
     int64_t chunks() const { return (head_dim + 15) / 16; }
     int64_t value_bytes() const { return chunks() * 8; }
     int64_t list_bytes() const { return subs * 32 + 32; }
+    int64_t leading() const { return head_dim < 16 ? head_dim : 16; }  // coordinates that most of a logit's variance lies in
 };
 
 inline int64_t lists_of(int64_t n) { return (n + list_size - 1) / list_size; }
+
+constexpr int64_t most_tokens = 1 << 16;  // of a segment: `order` holds 16 bits
+
+// Mean squares of a segment, from which a step's error is estimated.
+struct SketchSpread {
+    float value;       // of a value's distance from its list's mean
+    float value_code;  // of what value codes leave
+    float variance;    // of a value's distance from the mean of all
+};
 
 // One sealed segment: pointers to memory that somebody else keeps alive. Keys of a head stand in the order of their lists.
 struct SketchSegment {
@@ -27,7 +37,7 @@ struct SketchSegment {
     int64_t heads, n;
     DType dtype;
     const void *keys, *values;             // (heads, n, head_dim)
-    const int32_t* order;                  // (heads, n): position in the segment of the row
+    const uint16_t* order;                 // (heads, n): position in the segment of the row
     const float* mean;                     // (heads, head_dim) of the keys
     const uint16_t* basis;                 // (heads, head_dim, head_dim) fp16: q.k = (q basis).y + q.mean
     const uint8_t* sketch;                 // (heads, lists, list_bytes): blocks of 32 keys, twice, then residue lengths
@@ -42,6 +52,10 @@ struct SketchSegment {
     const uint16_t* value_params;          // (heads, n, 2) bf16: lowest number, step
     const uint8_t* list_codes;             // (heads, lists, value_bytes): the mean value of each list
     const uint16_t* list_params;           // (heads, lists, 2) bf16
+    const float* within;                   // (heads, head_dim): mean square of a key's distance from its list's mean, per coordinate
+    const uint16_t* tilt;                  // (heads, leading, head_dim) bf16: how values go with keys inside lists, per unit of `within`
+    const float* code_residue;             // (heads, head_dim): mean squared residue of the codes per coordinate
+    const SketchSpread* spread;            // (heads)
 };
 
 // What sealing needs beside the segment's keys and values, which linear algebra outside of here prepares.
@@ -66,11 +80,13 @@ struct SketchAttend {
     const float* static_lse;     // (heads * group, t) or null
     // If given, called for each KV head beside the scan, and only then is its static_lse read (t is 1): so that both go in parallel.
     std::function<void(int64_t head)> beside;
+    const float* static_out;     // (heads * group, t, head_dim), to judge errors by the whole output; or null
     float rescore, coded, exact;  // thresholds in units of 1 / n
     float reach, cap;
+    float target_error;  // thresholds are lowered for the heads whose estimated error is above it; 0: none
     int n_threads;
 
-    float *out, *lse, *coverage;       // (heads * group, t, head_dim), (heads * group, t) each
+    float *out, *lse, *coverage, *error;  // (heads * group, t, head_dim), (heads * group, t) each
     float *exact_share, *coded_share;  // (heads, t)
     float* mass;                       // (heads, mass_stride), or null
     int64_t mass_stride;

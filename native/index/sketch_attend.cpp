@@ -9,6 +9,9 @@ namespace {
 
 constexpr size_t reach_steps = 2048;
 
+// Nats by which keys of one list that stay in it may weigh more than their mean at most, about: larger ones have left it.
+constexpr float tilt_limit = 10.0f;
+
 }  // namespace
 
 Step::Step(const SketchAttend& args, std::vector<View>& views, int64_t t)
@@ -42,13 +45,21 @@ int64_t Step::run() {
     each([this](View& v) { find(v); });
     for (int64_t h = 0; h < a_.heads; ++h) limit(h);
     each([this](View& v) { attend(v); });
-    for (int64_t h = 0; h < a_.heads; ++h) heads_[static_cast<size_t>(h)].strayed = strayed(h);
+    for (int64_t h = 0; h < a_.heads; ++h) {
+        heads_[static_cast<size_t>(h)].strayed = strayed(h);
+        sum_up(h);
+    }
+    while (a_.target_error > 0.0f && refine()) {
+    }
     if (std::any_of(heads_.begin(), heads_.end(), [](const Head& head) { return head.strayed; })) {
         each([this](View& v) {
             if (head(v).strayed) attend_exactly(v);
         });
         for (int64_t h = 0; h < a_.heads; ++h)
-            if (heads_[static_cast<size_t>(h)].strayed) join_exact(h);
+            if (heads_[static_cast<size_t>(h)].strayed) {
+                join_exact(h);
+                sum_up(h);
+            }
     }
     int64_t touched = 0;
     for (int64_t h = 0; h < a_.heads; ++h) touched += finish(h);
@@ -71,11 +82,11 @@ void Step::scan(View& v) {
     const SketchSegment& s = *v.segment;
     const std::vector<float>& q = head(v).q;
     v.p.resize(groups() * static_cast<size_t>(d_));
-    for (std::vector<float>* x : {&v.scale, &v.bias, &v.sigma, &v.top, &v.sum}) x->assign(width_, 0.0f);
+    for (std::vector<float>* x : {&v.scale, &v.bias, &v.sigma, &v.top, &v.sum, &v.variance, &v.slope, &v.squares}) x->assign(width_, 0.0f);
     k_.project(q.data(), of_head(s.basis, v.head, d_ * d_), group(), static_cast<int>(d_), v.p.data());
     k_.moments(q.data(), v.p.data(), of_head(s.mean, v.head, d_), of_head(s.residue, v.head, d_), group(), static_cast<int>(d_), v.bias.data(),
-               v.sigma.data());
-    for (size_t g = 0; g < groups(); ++g) v.sigma[g] = a_.reach * std::sqrt(v.sigma[g]);
+               v.variance.data());
+    for (size_t g = 0; g < groups(); ++g) v.sigma[g] = a_.reach * std::sqrt(v.variance[g]);
     const int subs = static_cast<int>(s.shape.subs);
     // Tables are vectors of the kernel's instruction set and want its alignment.
     v.tables.resize(k_.table_bytes * static_cast<size_t>(subs) * groups() + 64);
@@ -87,14 +98,22 @@ void Step::scan(View& v) {
     k_.scan(of_head(s.sketch, v.head, v.lists() * s.shape.list_bytes()), v.lists(), s.shape.list_bytes(), subs, tables, group(),
             v.z.data(), largest);
     for (size_t g = 0; g < groups(); ++g) v.top[g] = cap_of(static_cast<float>(largest[g]) * v.scale[g] + v.bias[g], softcap());
+    for (size_t g = 0; g < groups(); ++g) {
+        const float part = softcap() > 0.0f ? v.top[g] / softcap() : 0.0f;
+        v.slope[g] = ln2 * (1.0f - part * part);
+    }
     choose_quick(v, largest);
-    v.in_list.resize(static_cast<size_t>(v.lists()) * width_);
-    k_.list_sums(map(v), v.top.data(), s.n, v.in_list.data());
+    sum_lists(v);
     float sum[max_group] = {};
     for (size_t i = 0; i < v.in_list.size(); i += width_)
         for (size_t g = 0; g < width_; ++g) sum[g] += v.in_list[i + g];
     std::copy_n(sum, width_, v.sum.data());
     v.touched = v.lists() * (s.shape.list_bytes() + s.shape.value_bytes() + 4) + d_ * d_ * 2 + d_ * 8 + subs * 12;
+}
+
+void Step::sum_lists(View& v) {
+    v.in_list.resize(static_cast<size_t>(v.lists()) * width_);
+    k_.list_sums(map(v), v.top.data(), v.segment->n, v.in_list.data(), v.squares.data());
 }
 
 // The upper half of a float is its exponent and seven bits: adding 128 to it doubles the number, and what lies between is off by at
@@ -136,7 +155,7 @@ void Step::find(View& v) {
     v.length.resize(n);
     v.rows.resize((n + 16) * width_);
     v.found = k_.find_reach({map(v), of_head(s.sketch, v.head, v.lists() * s.shape.list_bytes()), s.shape.list_bytes(), v.sigma.data(),
-                             head(v).lse.data(), a_.rescore / static_cast<float>(n_), s.n, v.index.data(), v.rows.data(), v.length.data(),
+                             head(v).lse.data(), a_.rescore * head(v).tolerance / static_cast<float>(n_), s.n, v.index.data(), v.rows.data(), v.length.data(),
                              of_head(s.codes, v.head, s.n * s.shape.code_bytes), s.shape.code_bytes});
 }
 
@@ -144,7 +163,7 @@ void Step::find(View& v) {
 // for a residue length past the scale.
 std::vector<uint16_t> Step::reach_of(const View& v) {
     std::vector<uint16_t> reach(static_cast<size_t>(v.found));
-    const float least = std::log2(a_.rescore / static_cast<float>(n_)), cap = softcap();
+    const float least = std::log2(a_.rescore * heads_[static_cast<size_t>(v.head)].tolerance / static_cast<float>(n_)), cap = softcap();
     std::vector<float> below(width_);
     for (size_t g = 0; g < width_; ++g) below[g] = g < groups() ? head(v).lse[g] + least : 0.0f;
     for (size_t i = 0; i < reach.size(); ++i) {
@@ -202,6 +221,8 @@ void Step::attend(View& v) {
     float fold[max_group] = {};
     std::copy_n(v.top.data(), groups(), fold);
     k_.weights(fold, 1, group(), 0.0f, head.index_lse.data());
+    // The exponential of an uncertain score is larger on average than that of its estimate.
+    for (size_t g = 0; g < groups(); ++g) fold[g] *= std::exp(0.5f * std::min(v.variance[g] * v.slope[g] * v.slope[g], most_variance));
     for (size_t i = 0; i < v.in_list.size(); i += width_)
         for (size_t g = 0; g < width_; ++g) v.in_list[i + g] *= fold[g];
 
@@ -211,12 +232,15 @@ void Step::attend(View& v) {
     v.exact.index.resize(m);
     v.coded.index.resize(m);
     v.coded.weights.resize(room);
+    v.taken.resize(width_);
+    v.put.resize(width_);
+    const float unit = head.tolerance / static_cast<float>(n_);
     Rescore r{map(v), v.top.data(), v.index.data(), v.rows.data(), v.found,
               {of_head(s.codes, v.head, s.n * s.shape.code_bytes), s.shape.code_bytes, plan[0], plan[1], plan[2], v.p.data(), static_cast<int>(d_),
                of_head(s.code_coordinate, v.head, s.shape.chunks() * 16), of_head(s.code_step, v.head, s.shape.chunks() * 16)},
-              head.index_lse.data(), fold, head.share.data(), a_.coded / static_cast<float>(n_), a_.exact / static_cast<float>(n_),
+              head.index_lse.data(), fold, head.share.data(), a_.coded * unit, a_.exact * unit,
               of_head(s.value_codes, v.head, s.n * s.shape.value_bytes()), s.shape.value_bytes(),
-              v.fresh.data(), v.old.data(), v.in_list.data(), v.exact.index.data(), v.coded.index.data(), v.coded.weights.data(), 0, 0};
+              v.fresh.data(), v.old.data(), v.in_list.data(), v.exact.index.data(), v.coded.index.data(), v.coded.weights.data(), 0, 0, v.taken.data(), v.put.data()};
     k_.rescore(r);
     v.exact.n = r.n_exact;
     v.coded.n = r.n_coded;
@@ -224,8 +248,11 @@ void Step::attend(View& v) {
     k_.score_rows(head.q.data(), row_of(s.keys, v), s.dtype, static_cast<int>(d_), v.exact.index.data(), v.exact.n, group(), v.exact.weights.data());
     k_.weights(v.exact.weights.data(), v.exact.n, group(), softcap(), head.index_lse.data());
     add_up(v);
+    add_tilt(v);
+    for (size_t g = 0; g < width_; ++g) v.squares[g] = std::max(v.squares[g] * fold[g] * fold[g] - v.taken[g], 0.0f);
+    expect_noise(v);
     v.touched += v.found * s.shape.code_bytes + (v.found > 0 ? d_ * 6 : 0) + v.coded.n * (s.shape.value_bytes() + 4) +
-                 v.exact.n * 2 * d_ * dtype_size(s.dtype);
+                 v.exact.n * 2 * d_ * dtype_size(s.dtype) + s.shape.leading() * d_ * 2 + d_ * 8 + static_cast<int64_t>(sizeof(SketchSpread));
 }
 
 void Step::add_up(View& v) {
@@ -251,6 +278,25 @@ void Step::add_up(View& v) {
                        of_head(s.list_params, v.head, v.lists() * 2), static_cast<int>(d_), nullptr, v.lists(), v.in_list.data(), group(), v.out.data());
 }
 
+// Inside a list, keys of larger weight have other values than the rest: to first order, the weighted mean of the values lies off the
+// plain one by their covariance with the scores. Large scores have left the list, which bounds how far.
+void Step::add_tilt(View& v) {
+    const SketchSegment& s = *v.segment;
+    const size_t leading = static_cast<size_t>(s.shape.leading()), d = static_cast<size_t>(d_);
+    const float* within = of_head(s.within, v.head, d_);
+    std::vector<float> spread(width_, 0.0f), unused(width_, 0.0f), weights((leading + 4) * width_, 0.0f);
+    k_.moments(head(v).q.data(), v.p.data(), of_head(s.mean, v.head, d_), within, group(), static_cast<int>(d_), unused.data(), spread.data());
+    for (size_t g = 0; g < groups(); ++g) {
+        const float slope = v.slope[g];
+        const float in_lists = v.total[g] - v.covered[g], factor = in_lists * slope / (1.0f + spread[g] * slope * slope / tilt_limit);
+        for (size_t j = 0; j < leading; ++j) weights[j * width_ + g] = factor * v.p[g * d + j] * std::sqrt(within[j]);
+    }
+    v.tilt.assign(groups() * d, 0.0f);
+    k_.add_rows(of_head(s.tilt, v.head, static_cast<int64_t>(leading) * d_), DType::bf16, static_cast<int>(d_), nullptr, static_cast<int64_t>(leading), weights.data(), group(),
+                v.tilt.data());
+    for (size_t j = 0; j < groups() * d; ++j) v.out[j] += v.tilt[j];
+}
+
 int64_t Step::finish(int64_t h) {
     const Head& head = heads_[static_cast<size_t>(h)];
     int64_t exact = 0, coded = 0, touched = 0;
@@ -264,19 +310,12 @@ int64_t Step::finish(int64_t h) {
     std::vector<float> share(width_, 0.0f);
     for (size_t g = 0; g < groups(); ++g) {
         const int64_t row = (h * a_.group + static_cast<int64_t>(g)) * a_.t + t_;
-        float* out = a_.out + row * d_;
-        float total = 0.0f, covered = 0.0f;
-        std::fill(out, out + d_, 0.0f);
-        for (size_t s = 0; s < a_.segments.size(); ++s) {
-            const View& v = view(h, s);
-            total += v.total[g];
-            covered += v.covered[g];
-            for (int64_t j = 0; j < d_; ++j) out[j] += v.out[g * static_cast<size_t>(d_) + static_cast<size_t>(j)];
-        }
-        for (int64_t j = 0; j < d_; ++j) out[j] /= total;
+        const float total = head.total[g];
+        for (int64_t j = 0; j < d_; ++j) a_.out[row * d_ + j] = head.out[g * static_cast<size_t>(d_) + static_cast<size_t>(j)] / total;
+        a_.error[row] = head.error[g];
         const float lse = head.index_lse[g] + std::log2(total), beside = static_lse(h, g), all = log2_add(lse, beside);
         a_.lse[row] = lse * ln2;
-        a_.coverage[row] = std::isinf(all) ? 1.0f : covered / total * std::exp2(lse - all) + std::exp2(beside - all);
+        a_.coverage[row] = std::isinf(all) ? 1.0f : head.covered[g] / total * std::exp2(lse - all) + std::exp2(beside - all);
         share[g] = std::exp2(head.index_lse[g] - all);
     }
     for (size_t s = 0; s < a_.segments.size(); ++s) {

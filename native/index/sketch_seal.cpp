@@ -79,6 +79,8 @@ float from_bf16(uint16_t x) {
     return f;
 }
 
+double square(float x) { return static_cast<double>(x) * static_cast<double>(x); }
+
 class HeadSealer {
 public:
     HeadSealer(const SealArgs& args, const SketchSegment& segment, int64_t head)
@@ -93,6 +95,8 @@ public:
         pack_sketch();
         pack_codes();
         pack_values();
+        measure_codes();
+        measure_tilt();
         copy_rows();
     }
 
@@ -197,7 +201,39 @@ private:
         for (int64_t e = 0; e < a_.n_features; ++e)
             features.emplace_back(a_.features + (h_ * a_.n_features + e) * n_, static_cast<size_t>(n_));
         order_ = Bisection(std::move(features), n_).order();
-        std::copy(order_.begin(), order_.end(), out(s_.order) + h_ * n_);
+        std::transform(order_.begin(), order_.end(), out(s_.order) + h_ * n_, [](int32_t i) { return static_cast<uint16_t>(i); });
+    }
+
+    // How keys spread inside lists, and how values go with that.
+    void measure_tilt() {
+        const int64_t leading = s_.shape.leading();
+        float* within = out(s_.within) + h_ * d_;
+        uint16_t* tilt = out(s_.tilt) + h_ * leading * d_;
+        std::vector<float> away(static_cast<size_t>(n_)), sum(static_cast<size_t>(d_));
+        for (int64_t j = 0; j < d_; ++j) {
+            const std::span<const float> x = y(j);
+            for (int64_t first = 0; first < n_; first += list_size) {
+                const int64_t last = std::min(first + list_size, n_);
+                float mean = 0.0f;
+                for (int64_t i = first; i < last; ++i) mean += x[key_at(i)];
+                mean /= static_cast<float>(last - first);
+                for (int64_t i = first; i < last; ++i) away[static_cast<size_t>(i)] = x[key_at(i)] - mean;
+            }
+            within[j] = mean_square(away);
+            if (j >= leading) continue;
+            std::fill(sum.begin(), sum.end(), 0.0f);
+            const float unit = within[j] > 0.0f ? 1.0f / (std::sqrt(within[j]) * static_cast<float>(n_)) : 0.0f;
+            for (int64_t i = 0; i < n_; ++i) {
+                const float* v = a_.values_f32 + (h_ * n_ + static_cast<int64_t>(key_at(i))) * d_;
+                const float w = away[static_cast<size_t>(i)] * unit;
+                for (int64_t k = 0; k < d_; ++k) sum[static_cast<size_t>(k)] += w * v[k];
+            }
+            // What chance alone would give is taken off (as James and Stein have it, but three times): few keys tell little of how
+            // values go with them, and those that tell most are the ones that leave their list.
+            const float strength = std::inner_product(sum.begin(), sum.end(), sum.begin(), 0.0f), chance = 3.0f * s_.spread[h_].value / static_cast<float>(n_);
+            const float kept = strength > chance ? 1.0f - chance / strength : 0.0f;
+            for (int64_t k = 0; k < d_; ++k) tilt[j * d_ + k] = to_bf16(kept * sum[static_cast<size_t>(k)]);
+        }
     }
 
     // The key at place i of the lists; places past the end repeat the last key, so that their scores are those of a real one.
@@ -263,18 +299,35 @@ private:
         const int64_t bytes = s_.shape.value_bytes(), lists = lists_of(n_);
         uint8_t *to = out(s_.value_codes) + h_ * n_ * bytes, *means = out(s_.list_codes) + h_ * lists * bytes;
         uint16_t *params = out(s_.value_params) + h_ * n_ * 2, *mean_params = out(s_.list_params) + h_ * lists * 2;
-        std::vector<float> mean(static_cast<size_t>(d_), 0.0f);
+        std::vector<float> mean(static_cast<size_t>(d_), 0.0f), all(mean);
+        double squares = 0.0, in_means = 0.0, steps = 0.0;
         for (int64_t i = 0; i < n_; ++i) {
             const float* v = a_.values_f32 + (h_ * n_ + static_cast<int64_t>(key_at(i))) * d_;
             pack_row(v, to + i * bytes, params + 2 * i);
+            steps += square(from_bf16(params[2 * i + 1]));
             for (int64_t j = 0; j < d_; ++j) mean[static_cast<size_t>(j)] += v[j];
+            squares += std::inner_product(v, v + d_, v, 0.0);
             if ((i + 1) % list_size == 0 || i + 1 == n_) {
                 const int64_t list = i / list_size;
+                for (size_t j = 0; j < mean.size(); ++j) all[j] += mean[j];
                 for (float& x : mean) x /= static_cast<float>(i % list_size + 1);
+                in_means += static_cast<double>(i % list_size + 1) * std::inner_product(mean.begin(), mean.end(), mean.begin(), 0.0);
                 pack_row(mean.data(), means + list * bytes, mean_params + 2 * list);
                 std::fill(mean.begin(), mean.end(), 0.0f);
             }
         }
+        const double n = static_cast<double>(n_), width = static_cast<double>(d_);
+        double of_mean = 0.0;
+        for (const float x : all) of_mean += square(x / static_cast<float>(n_));
+        SketchSpread& spread = out(s_.spread)[h_];
+        spread.value = static_cast<float>(std::max(squares - in_means, 0.0) / n);
+        spread.value_code = static_cast<float>(steps / n * width / 12.0);  // rounding to whole steps
+        spread.variance = static_cast<float>(std::max(squares / n - of_mean, 0.0));
+    }
+
+    // After the codes are packed, `residue` is what they leave.
+    void measure_codes() {
+        for (int64_t j = 0; j < d_; ++j) out(s_.code_residue)[h_ * d_ + j] = mean_square(residue(j));
     }
 
     void copy_rows() {

@@ -1,5 +1,6 @@
-// One attention step over a chain of `sketch` segments, for all KV heads at one query position. Internal to the two files that
-// implement it: sketch_attend.cpp (the ordinary way) and sketch_stray.cpp (heads whose estimate fails, and what is reported).
+// One attention step over a chain of `sketch` segments, for all KV heads at one query position. Internal to the files that
+// implement it: sketch_attend.cpp (the ordinary way), sketch_error.cpp (how far off it may be) and sketch_stray.cpp (heads whose
+// estimate fails, and what is reported).
 #pragma once
 
 #include <algorithm>
@@ -16,6 +17,10 @@ namespace sakuin {
 
 constexpr float log2e = 1.44269504f, ln2 = 0.693147181f;
 constexpr float nothing = -std::numeric_limits<float>::infinity();
+
+// Natural units squared: what a score's variance by sketch counts as at most where an exponential of it is taken. Residues of larger
+// variance are not Gaussian.
+constexpr float most_variance = 1.0f;
 
 inline float log2_add(float a, float b) {
     const float most = std::max(a, b);
@@ -42,6 +47,8 @@ struct View {
     int64_t head, first;                              // first: tokens in the segments before
     std::vector<float> p;                             // (group, head_dim) projected queries
     std::vector<float> scale, bias, sigma, top, sum;
+    std::vector<float> variance, squares;             // of a score by sketch; sums of the squares of weights, relative to 2^(2 top)
+    std::vector<float> slope;                         // of the natural score, softcap included, at `top`
     std::vector<uint16_t> rate;
     std::vector<int32_t> offset;
     bool quick = false;                               // whether rate and offset may be used
@@ -58,6 +65,8 @@ struct View {
     // Results, relative to the lse of the head's index.
     Tier exact, coded;
     std::vector<float> out, total, covered;           // (group, head_dim), padded, padded
+    std::vector<float> taken, put;                    // padded: squares of weights that leave lists, that come back
+    std::vector<float> tilt, noise;                   // (group, head_dim): what the tilt adds to out; padded: squared error to be expected beside
     int64_t touched = 0;
 
     int64_t lists() const { return lists_of(segment->n); }
@@ -68,6 +77,8 @@ struct Head {
     std::vector<float> index_lse, lse;  // base 2, by estimate: of the index / of everything; what fills up is +inf
     std::vector<float> share;           // of the index in everything, by that; what fills up is 0
     bool strayed = false;               // the estimate was far off: the query is none that the index was built for
+    float tolerance = 1.0f;             // multiplies the thresholds
+    std::vector<float> out, total, covered, error;  // over all segments, relative to index_lse: (group, head_dim), padded each
 };
 
 class Step {
@@ -98,12 +109,17 @@ private:
 
     void scan(View& v);
     void choose_quick(View& v, const uint16_t* largest);
+    void sum_lists(View& v);
     void estimate_lse(int64_t h);
     void find(View& v);
     void limit(int64_t h);
     std::vector<uint16_t> reach_of(const View& v);
     void attend(View& v);
     void add_up(View& v);
+    void add_tilt(View& v);
+    void expect_noise(View& v);
+    void sum_up(int64_t h);
+    bool refine();
     int64_t finish(int64_t h);
 
     bool strayed(int64_t h);

@@ -44,6 +44,8 @@ void Step::attend_exactly(View& v) {
     }
     k_.weights(w, s.n, group(), softcap(), v.top.data());
     v.in_list.assign(v.in_list.size(), 0.0f);
+    v.noise.assign(width_, 0.0f);
+    v.tilt.assign(groups() * static_cast<size_t>(d_), 0.0f);
     add_up(v);
     v.touched += s.n * 2 * d_ * dtype_size(s.dtype);
 }
@@ -68,7 +70,7 @@ void Step::join_exact(int64_t h) {
 
 // `share` (padded): what a weight is multiplied by to be a share of the whole softmax.
 void Step::write_mass(const View& v, const Tier& tier, const std::vector<float>& share) {
-    const int32_t* order = of_head(v.segment->order, v.head, v.segment->n);
+    const uint16_t* order = of_head(v.segment->order, v.head, v.segment->n);
     float* mass = a_.mass + v.head * a_.mass_stride + v.first;
     for (size_t i = 0; i < static_cast<size_t>(tier.n); ++i)
         for (size_t g = 0; g < groups(); ++g) mass[order[tier.index[i]]] += tier.weights[i * width_ + g] * share[g];
@@ -76,7 +78,7 @@ void Step::write_mass(const View& v, const Tier& tier, const std::vector<float>&
 
 // Every key's share by its best score, and how it entered.
 void Step::write_trace(View& v, const std::vector<float>& share) {
-    const int32_t* order = of_head(v.segment->order, v.head, v.segment->n);
+    const uint16_t* order = of_head(v.segment->order, v.head, v.segment->n);
     float* tier = a_.trace_tier + (v.head * a_.t + t_) * n_ + v.first;
     float* weight = a_.trace_weight + (v.head * a_.t + t_) * n_ + v.first;
     const std::vector<float>& lse = head(v).index_lse;

@@ -86,6 +86,7 @@ struct Rescore {
     uint32_t *exact, *coded;   // out: keys, room for m each
     float* coded_weights;      // out: (coded, padded)
     int64_t n_exact, n_coded;  // out
+    float *taken, *put;        // out (padded): the sums of the squares of the weights that leave lists / that come back
 };
 
 struct SketchKernels {
@@ -100,8 +101,8 @@ struct SketchKernels {
     // Scores of all keys of `lists` lists; z has room for 64 * lists * group; largest (group,) over all of them
     void (*scan)(const uint8_t* sketch, int64_t lists, int64_t list_bytes, int subs, const void* tables, int group, uint16_t* z,
                  uint16_t* largest);
-    // sums (lists, padded): per list the sum of 2^(score - top[head]) over the first n keys
-    void (*list_sums)(const ScoreMap&, const float* top, int64_t n, float* sums);
+    // sums (lists, padded): per list the sum of 2^(score - top[head]) over the first n keys; squares (padded): that of its square, over all
+    void (*list_sums)(const ScoreMap&, const float* top, int64_t n, float* sums, float* squares);
     // Keys whose reach is above `least`; returns how many
     int64_t (*find_reach)(const Reach&);
     void (*rescore)(Rescore&);

@@ -124,6 +124,7 @@ struct SketchRescore {
         const float *fresh = r.fresh, *old = r.old;
         const uint32_t* index = r.index;
         int64_t n_exact = 0, n_coded = 0;
+        Squares<P> squares;
         for (int64_t i = 0; i < r.m * P; i += group) {
             uint32_t exact = 0, coded = 0;
             for (int k = 0; k < group; k += lanes) {
@@ -138,7 +139,7 @@ struct SketchRescore {
                 const bool is_exact = (exact & mask) != 0, is_coded = (coded & mask) != 0;
                 const uint32_t at = index[key];
                 I::prefetch_far(r.value_codes + (is_coded ? static_cast<int64_t>(at) * r.value_bytes : 0));
-                place<P>(fresh + key * P, old + key * P, !is_coded, r.in_list + static_cast<int64_t>(at / list_size) * P, r.coded_weights + n_coded * P);
+                place<P>(fresh + key * P, old + key * P, !is_coded, r.in_list + static_cast<int64_t>(at / list_size) * P, r.coded_weights + n_coded * P, squares);
                 r.exact[n_exact] = r.coded[n_coded] = at;
                 n_exact += is_exact;
                 n_coded += is_coded && !is_exact;
@@ -146,19 +147,31 @@ struct SketchRescore {
         }
         r.n_exact = n_exact;
         r.n_coded = n_coded;
+        __builtin_memcpy(r.taken, squares.taken, P * sizeof(float));
+        __builtin_memcpy(r.put, squares.put, P * sizeof(float));
     }
 
+    // Sums of squares of the weights that leave lists and that come back.
+    typedef float Four __attribute__((vector_size(16)));
     template <int P>
-    static SAKUIN_INLINE void place(const float* fresh, const float* old, bool stays, float* list, float* coded) {
+    struct Squares {
+        Four taken[P / 4] = {}, put[P / 4] = {};
+    };
+
+    template <int P>
+    static SAKUIN_INLINE void place(const float* fresh, const float* old, bool stays, float* list, float* coded, Squares<P>& squares) {
         const uint32_t kept = stays ? ~0u : 0u;
+#pragma GCC unroll 4
         for (int g = 0; g < P; g += 4) {  // whole vectors: plain loops over heads would be guarded against aliasing, key by key
-            typedef float Four __attribute__((vector_size(16)));
             typedef uint32_t Bits __attribute__((vector_size(16)));
             Four f, o, l;
             __builtin_memcpy(&f, fresh + g, 16);
             __builtin_memcpy(&o, old + g, 16);
             __builtin_memcpy(&l, list + g, 16);
-            l += reinterpret_cast<Four>(reinterpret_cast<Bits>(f) & kept) - o;
+            const Four back = reinterpret_cast<Four>(reinterpret_cast<Bits>(f) & kept);
+            l += back - o;
+            squares.taken[g / 4] += o * o;
+            squares.put[g / 4] += back * back;
             __builtin_memcpy(list + g, &l, 16);
             __builtin_memcpy(coded + g, &f, 16);
         }

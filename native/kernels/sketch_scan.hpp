@@ -129,14 +129,17 @@ struct SketchScan {
     }
 
     // --- exponentials ---------------------------------------------------------------------------------------------------------
-    // The sum of the float whose upper half is z * rate / 2^16 + plus - minus, over a block of 32 keys, lane by lane.
-    static SAKUIN_INLINE F quick_sum(const uint16_t* z, uint16_t rate, uint16_t plus, uint16_t minus) {
+    // The sum of the float whose upper half is z * rate / 2^16 + plus - minus, over a block of 32 keys, lane by lane; squares are added to
+    // `squares`.
+    static SAKUIN_INLINE F quick_sum(const uint16_t* z, uint16_t rate, uint16_t plus, uint16_t minus, F& squares) {
 #if defined(__AVX512BW__)
         if constexpr (lanes == 16 && sizeof(Keys32) == sizeof(__m512i) && sizeof(Table16) == 64) {
             __m512i v = _mm512_mulhi_epu16(_mm512_loadu_si512(z), _mm512_set1_epi16(static_cast<short>(rate)));
             v = _mm512_adds_epu16(v, _mm512_set1_epi16(static_cast<short>(plus)));
             v = _mm512_subs_epu16(v, _mm512_set1_epi16(static_cast<short>(minus)));
-            return I::bf16_first(reinterpret_cast<U>(v)) + I::bf16_second(reinterpret_cast<U>(v));
+            const F a = I::bf16_first(reinterpret_cast<U>(v)), b = I::bf16_second(reinterpret_cast<U>(v));
+            squares = I::fma(a, a, I::fma(b, b, squares));
+            return a + b;
         }
 #elif defined(__AVX2__)
         if constexpr (lanes == 8 && sizeof(Keys32) == 64) {
@@ -146,37 +149,49 @@ struct SketchScan {
                 v = _mm256_mulhi_epu16(v, _mm256_set1_epi16(static_cast<short>(rate)));
                 v = _mm256_adds_epu16(v, _mm256_set1_epi16(static_cast<short>(plus)));
                 v = _mm256_subs_epu16(v, _mm256_set1_epi16(static_cast<short>(minus)));
-                sum += I::bf16_first(reinterpret_cast<U>(v)) + I::bf16_second(reinterpret_cast<U>(v));
+                const F a = I::bf16_first(reinterpret_cast<U>(v)), b = I::bf16_second(reinterpret_cast<U>(v));
+                squares = I::fma(a, a, I::fma(b, b, squares));
+                sum += a + b;
             }
             return sum;
         }
 #else
         F sum = {};
-        for (int i = 0; i < 32; ++i) sum[i % lanes] += SketchRescore<I>::quick(z[i], rate, static_cast<int32_t>(plus) - static_cast<int32_t>(minus));
+        for (int i = 0; i < 32; ++i) {
+            const float w = SketchRescore<I>::quick(z[i], rate, static_cast<int32_t>(plus) - static_cast<int32_t>(minus));
+            sum[i % lanes] += w;
+            squares[i % lanes] += w * w;
+        }
         return sum;
 #endif
     }
 
     // Over the keys [from, to) of a block, one by one: the end of a segment, and scores that the quick form does not cover.
-    static float slow_sum(const ScoreMap& m, const uint16_t* z, int g, float top, int64_t n) {
+    static float slow_sum(const ScoreMap& m, const uint16_t* z, int g, float top, int64_t n, F& squares) {
         float sum = 0.0f;
         for (int64_t i = 0; i < n; i += lanes) {
             const int here = n - i < lanes ? static_cast<int>(n - i) : lanes;
             if (m.rate != nullptr) {
-                for (int k = 0; k < here; ++k) sum += SketchRescore<I>::quick(z[i + k], m.rate[g], m.offset[g]);
+                for (int k = 0; k < here; ++k) {
+                    const float w = SketchRescore<I>::quick(z[i + k], m.rate[g], m.offset[g]);
+                    sum += w;
+                    squares[k] += w * w;
+                }
                 continue;
             }
             const F x = SketchRescore<I>::score(z + i, I::set1(m.scale[g]), I::set1(m.bias[g]));
-            const F w = I::template exp2<false>(SketchRescore<I>::capped(x, m.softcap) - top);
-            sum += I::hsum(I::select_first(here, w, F{}));
+            const F w = I::select_first(here, I::template exp2<false>(SketchRescore<I>::capped(x, m.softcap) - top), F{});
+            squares = I::fma(w, w, squares);
+            sum += I::hsum(w);
         }
         return sum;
     }
 
     template <int G>
-    static void sums_tile(const ScoreMap& m, const float* top, int64_t n, int first, float* sums) {
+    static void sums_tile(const ScoreMap& m, const float* top, int64_t n, int first, float* sums, float* squares) {
         const int width = padded(m.group);
         const int64_t lists = (n + list_size - 1) / list_size;
+        F square[G] = {};
         for (int64_t l = 0; l < lists; ++l) {
             const uint16_t* z = m.z + (2 * l * m.group + first) * 32;
             float* to = sums + l * width + first;
@@ -186,23 +201,25 @@ struct SketchScan {
                 for (int g = 0; g < G; ++g) {
                     const int32_t offset = m.offset[first + g];
                     const uint16_t plus = static_cast<uint16_t>(offset > 0 ? offset : 0), minus = static_cast<uint16_t>(offset < 0 ? -offset : 0);
-                    acc[g] = quick_sum(z + g * 32, m.rate[first + g], plus, minus) +
-                             quick_sum(z + (m.group + g) * 32, m.rate[first + g], plus, minus);
+                    acc[g] = quick_sum(z + g * 32, m.rate[first + g], plus, minus, square[g]) +
+                             quick_sum(z + (m.group + g) * 32, m.rate[first + g], plus, minus, square[g]);
                 }
                 SketchRows<I>::template reduce<G>(acc, to);
                 continue;
             }
             for (int g = 0; g < G; ++g) {
                 const int64_t second = left - 32 < 0 ? 0 : left - 32 > 32 ? 32 : left - 32;
-                to[g] = slow_sum(m, z + g * 32, first + g, top[first + g], left < 32 ? left : 32) +
-                        slow_sum(m, z + (m.group + g) * 32, first + g, top[first + g], second);
+                to[g] = slow_sum(m, z + g * 32, first + g, top[first + g], left < 32 ? left : 32, square[g]) +
+                        slow_sum(m, z + (m.group + g) * 32, first + g, top[first + g], second, square[g]);
             }
         }
+        SketchRows<I>::template reduce<G>(square, squares + first);
     }
-    static void list_sums(const ScoreMap& m, const float* top, int64_t n, float* sums) {
+    static void list_sums(const ScoreMap& m, const float* top, int64_t n, float* sums, float* squares) {
         const int64_t all = (n + list_size - 1) / list_size * padded(m.group);
         for (int64_t i = 0; i < all; ++i) sums[i] = 0.0f;
-        SketchRows<I>::in_tiles(m.group, [&]<int G>(int first) { sums_tile<G>(m, top, n, first, sums); });
+        for (int g = 0; g < padded(m.group); ++g) squares[g] = 0.0f;
+        SketchRows<I>::in_tiles(m.group, [&]<int G>(int first) { sums_tile<G>(m, top, n, first, sums, squares); });
     }
 
     // Bit k is set where z[k] >= key k's number in `limit`.

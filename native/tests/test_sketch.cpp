@@ -148,14 +148,20 @@ TEST(list_sums_take_in_the_first_n_keys_only) {
                     Scores s(random, group, n, cap);
                     if (quick) s.be_quick();
                     const int width = padded(group);
-                    Floats top(at(width), 0.0f), want(at(lists_of(n) * width), 0.0f);
+                    Floats top(at(width), 0.0f), want(at(lists_of(n) * width), 0.0f), squares(at(width), 0.0f);
                     for (int g = 0; g < group; ++g) {
                         top[at(g)] = capped(s.top(g), cap);
-                        for (int64_t i = 0; i < n; ++i) want[at(i / 64 * width + g)] += std::exp2(capped(s.plain(g, i), cap) - top[at(g)]);
+                        for (int64_t i = 0; i < n; ++i) {
+                            const float w = std::exp2(capped(s.plain(g, i), cap) - top[at(g)]);
+                            want[at(i / 64 * width + g)] += w;
+                            squares[at(g)] += w * w;
+                        }
                     }
                     each_isa([&](const SketchKernels& k, const std::string& isa) {
-                        Floats sums(want.size(), -1.0f);
-                        k.list_sums(s.map(), top.data(), n, sums.data());
+                        Floats sums(want.size(), -1.0f), squared(at(width), -1.0f);
+                        k.list_sums(s.map(), top.data(), n, sums.data(), squared.data());
+                        for (int g = 0; g < width; ++g)
+                            CHECK(std::abs(squared[at(g)] - squares[at(g)]) <= (quick ? 0.1f : 4e-3f) * squares[at(g)], isa + " squares");
                         double worst = 0.0;
                         for (size_t i = 0; i < sums.size(); ++i)
                             worst = std::max(worst, want[i] == 0.0f ? static_cast<double>(std::abs(sums[i])) : std::abs(static_cast<double>(sums[i] / want[i] - 1.0f)));
@@ -276,6 +282,7 @@ TEST(found_keys_are_scored_again_and_sorted) {
                     const Floats lists_before(at(lists_of(n) * width), 1000.0f);
                     Floats lists = lists_before, fresh(at(m * width), 0.0f);
                     std::vector<int> tier;
+                    Floats taken(at(width), 0.0f), put(at(width), 0.0f);
                     for (int64_t i = 0; i < m; ++i) {
                         float most = 0.0f;
                         for (int g = 0; g < group; ++g) {
@@ -295,17 +302,21 @@ TEST(found_keys_are_scored_again_and_sorted) {
                         tier.push_back(most > exact_above ? 3 : most > coded_above ? 2 : 1);
                         for (int g = 0; g < group; ++g) {
                             const float old = std::exp2(capped(s.plain(g, index[at(i)]), cap) - top[at(g)]) * fold[at(g)];
-                            lists[at(index[at(i)] / 64 * width + g)] += (tier.back() == 1 ? fresh[at(i * width + g)] : 0.0f) - old;
+                            const float back = tier.back() == 1 ? fresh[at(i * width + g)] : 0.0f;
+                            lists[at(index[at(i)] / 64 * width + g)] += back - old;
+                            taken[at(g)] += old * old;
+                            put[at(g)] += back * back;
                         }
                     }
                     each_isa([&](const SketchKernels& k, const std::string& isa) {
                         const std::string what = isa + " group " + std::to_string(group) + " plan " + std::to_string(plan);
                         Floats got(at((m + 4) * width)), old(got.size()), in_list = lists_before, weights(got.size());
+                        Floats left(at(width)), came(at(width));
                         std::vector<uint32_t> exact(at(m)), by_code(at(m));
                         Rescore r{s.map(), top.data(), index.data(), rows.data(), m,
                                   {codes.data(), bytes, eights, fours, twos, projected.data(), d, coordinate.data(), step.data()},
                                   lse.data(), fold.data(), share.data(), coded_above, exact_above, codes.data(), 0, got.data(), old.data(), in_list.data(),
-                                  exact.data(), by_code.data(), weights.data(), 0, 0};
+                                  exact.data(), by_code.data(), weights.data(), 0, 0, left.data(), came.data()};
                         k.rescore(r);
                         std::vector<int> seen(at(m), 1);
                         for (int64_t i = 0; i < r.n_exact; ++i) seen[exact[at(i)] / 5] = 3;
@@ -315,6 +326,10 @@ TEST(found_keys_are_scored_again_and_sorted) {
                         }
                         for (size_t i = 0; i < at(m * width); ++i) CHECK(std::abs(got[i] - fresh[i]) <= 5e-3f * fresh[i] + 1e-30f, what);
                         CHECK(seen == tier, what);
+                        for (int g = 0; g < group; ++g) {
+                            CHECK(std::abs(left[at(g)] - taken[at(g)]) <= (quick ? 0.1f : 0.01f) * taken[at(g)] + 1e-20f, what + " taken");
+                            CHECK(std::abs(came[at(g)] - put[at(g)]) <= 0.02f * put[at(g)] + 1e-20f, what + " put");
+                        }
                         CHECK(distance(in_list, lists) < (quick ? 1.0 : 0.05), what + " " + std::to_string(distance(in_list, lists)));
                     });
                 }

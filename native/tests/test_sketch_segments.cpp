@@ -16,8 +16,10 @@ namespace {
 struct Sealed {
     SketchSegment s{};
     Floats keys, values, key_rows, value_rows, mean, sub_step, residue, code_step;
-    std::vector<int32_t> order, plan;
-    std::vector<uint16_t> basis, value_params, list_params;
+    Floats within, code_residue;
+    std::vector<int32_t> plan;
+    std::vector<uint16_t> order, basis, value_params, list_params, tilt;
+    std::vector<SketchSpread> spread;
     std::vector<uint8_t> sketch, codes, value_codes, list_codes;
     std::vector<int16_t> sub_coordinate, code_coordinate;
 
@@ -62,6 +64,10 @@ struct Sealed {
         room(value_params, s.value_params, heads * n * 2);
         room(list_codes, s.list_codes, heads * lists * s.shape.value_bytes());
         room(list_params, s.list_params, heads * lists * 2);
+        room(within, s.within, heads * d);
+        room(code_residue, s.code_residue, heads * d);
+        room(tilt, s.tilt, heads * s.shape.leading() * d);
+        room(spread, s.spread, heads);
         SealArgs a{};
         a.y = y.data();
         a.weight = weight.data();
@@ -75,11 +81,11 @@ struct Sealed {
 };
 
 struct Step {
-    Floats q, out, lse, coverage, exact, coded, mass, tier, weight;
+    Floats q, out, lse, coverage, error, exact, coded, mass, tier, weight;
     int64_t touched = 0;
 
     Step(const std::vector<const SketchSegment*>& segments, const Floats& query, int64_t group, int64_t t, float tolerance, float cap,
-         float softcap, const std::string& isa, int threads)
+         float softcap, const std::string& isa, int threads, float target = 0.0f)
         : q(query) {
         const SketchSegment& s = *segments.front();
         int64_t n = 0;
@@ -88,6 +94,7 @@ struct Step {
         out.resize(at(rows * d));
         lse.resize(at(rows));
         coverage.resize(at(rows));
+        error.resize(at(rows));
         exact.resize(at(s.heads * t));
         coded.resize(at(s.heads * t));
         mass.assign(at(s.heads * n), 0.0f);
@@ -107,10 +114,12 @@ struct Step {
         a.exact = tolerance * 8.0f;
         a.reach = 2.0f;
         a.cap = cap;
+        a.target_error = target;
         a.n_threads = threads;
         a.out = out.data();
         a.lse = lse.data();
         a.coverage = coverage.data();
+        a.error = error.data();
         a.exact_share = exact.data();
         a.coded_share = coded.data();
         a.mass = mass.data();
@@ -157,6 +166,10 @@ TEST(a_sealed_segment_attends_like_its_keys_and_values) {
                         const Step usual({&a.s, &b.s}, q, group, t, 1.0f, 0.3f, softcap, isa, threads);
                         CHECK(distance(usual.lse, lse) < 1.0, what + " lse at the defaults");
                         CHECK(usual.touched > 0 && usual.touched <= fine.touched, what + " touched");
+                        // However far from the target a step begins, it ends below it, in the worst case exactly.
+                        const Step held({&a.s, &b.s}, q, group, t, 4.0f, 0.3f, softcap, isa, threads, 1e-5f);
+                        for (const float e : held.error) CHECK(e >= 0.0f && e <= 1e-5f, what + " target");
+                        CHECK(distance(held.out, want) < 2e-3, what + " held " + std::to_string(distance(held.out, want)));
                     }
             }
         }
@@ -174,6 +187,7 @@ TEST(damaged_codes_and_numbers_lead_nowhere_outside_the_arrays) {
         };
         // Everything that Python need not check: whatever these hold, scores may be wrong or not a number, no more.
         damage(s.key_rows), damage(s.value_rows), damage(s.mean), damage(s.sub_step), damage(s.residue), damage(s.code_step);
+        damage(s.within), damage(s.code_residue), damage(s.tilt), damage(s.spread);
         damage(s.basis), damage(s.value_params), damage(s.list_codes), damage(s.list_params), damage(s.sketch), damage(s.codes), damage(s.value_codes);
         Floats q = normals(random, 2 * 4 * 24);
         if (round % 4 == 1) q[5] = std::nanf("");

@@ -52,13 +52,15 @@ def sketch_attend(
     segments: Sequence[SketchSegment],
     scaling: float,
     n_threads: int,
-    settings: tuple[float, float, float, float, float],
+    settings: tuple[float, float, float, float, float, float],
     static_lse: Tensor | None = None,
     softcap: float | None = None,
     mass: Tensor | None = None,
     trace: bool = False,
     isa: str = "",
-) -> tuple[Any, ...]: ...  # out, lse, coverage, exact, coded, touched_bytes; with trace also tier, weight
+) -> tuple[
+    Any, ...
+]: ...  # out, lse, coverage, exact, coded, error, touched_bytes; with trace also tier, weight
 def sketch_decode(
     q: Tensor,
     segments: Sequence[SketchSegment],
@@ -68,10 +70,10 @@ def sketch_decode(
     recent_values: Tensor,
     scaling: float,
     n_threads: int,
-    settings: tuple[float, float, float, float, float],
+    settings: tuple[float, float, float, float, float, float],
     s_aux: Tensor | None = None,
     softcap: float | None = None,
     mass: Tensor | None = None,
     isa: str = "",
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, int]: ...
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int]: ...
 def sketch_scores(q: Tensor, segments: Sequence[SketchSegment], n_threads: int, isa: str = "") -> Tensor: ...

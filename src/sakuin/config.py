@@ -15,6 +15,7 @@ KVDtype = Literal["auto", "bf16", "fp16", "fp32"]
 INDEX_KINDS: list[str] = ["sketch", "flat", "topk", "pages", "streaming"]
 """Names that `index` may have; `sakuin.index.register` adds to them."""
 KV_DTYPES: tuple[str, ...] = ("auto", "bf16", "fp16", "fp32")
+MOST_SEGMENT = 65536
 SEGMENT_PER_DIM = 32
 """`segment="auto"` is this many tokens for each of head_dim's dimensions."""
 
@@ -38,6 +39,10 @@ class RetrievalConfig:
     tolerance
         Scales the three thresholds below: 4 is coarser and faster, 0.25 finer and slower, 0 attends exactly
         to everything.
+    target_error
+        Largest relative error of a step's attention output that an index may estimate of itself, for any
+        query head, or None. A step begins with `tolerance`; where its estimate is above the target, the
+        thresholds of that KV head are lowered and it attends again, in the end exactly. `"sketch"` only.
     kv_dtype
         How offloaded keys and values are stored; `"auto"` is the model's dtype.
     exact_above
@@ -60,7 +65,8 @@ class RetrievalConfig:
         Bits per dimension of a key's sketch, which every step reads; `"auto"` is 1 up to head_dim 64 and
         sqrt(64 / head_dim) beyond.
     code_bits
-        Bits per dimension of the code that refines a key's sketch.
+        Bits per dimension of the code that refines a key's sketch; `"auto"` is 3 up to head_dim 64, a half
+        more for each doubling beyond.
     top_k
         Tokens that each query head attends in `"topk"` and `"pages"`.
     """
@@ -70,15 +76,16 @@ class RetrievalConfig:
     recent: int = 512
     segment: int | Literal["auto"] = "auto"
     tolerance: float = 1.0
+    target_error: float | None = None
     kv_dtype: KVDtype = "auto"
     exact_above: int = 16
-    rescore_share: float = 3.0
+    rescore_share: float = 4.0
     codes_share: float = 1.25
-    exact_share: float = 20.0
+    exact_share: float = 30.0
     reach: float = 2.0
     cap: float = 0.3
     sketch_bits: float | Literal["auto"] = "auto"
-    code_bits: float = 4.0
+    code_bits: float | Literal["auto"] = "auto"
     top_k: int = 100
 
     def __post_init__(self) -> None:
@@ -90,14 +97,24 @@ class RetrievalConfig:
         _whole("top_k", self.top_k, 1)
         if self.segment != "auto":
             _whole("segment", self.segment, 64)
-            if self.segment % 64:
-                raise ValueError(f"segment must be a multiple of 64 tokens or 'auto', got {self.segment}")
+            if self.segment % 64 or self.segment > MOST_SEGMENT:
+                raise ValueError(
+                    f"segment must be a multiple of 64 tokens, at most {MOST_SEGMENT}, or 'auto', got "
+                    f"{self.segment}"
+                )
         for name in ("tolerance", "rescore_share", "codes_share", "exact_share", "reach"):
             check_tolerance(getattr(self, name), name)
         _between("cap", self.cap, 0.0, 1.0)
+        if self.target_error is not None:
+            _between("target_error", self.target_error, 1e-6, 1.0)
+            if self.index != "sketch":
+                raise ValueError(
+                    f"target_error needs index='sketch', which estimates its error; got index={self.index!r}"
+                )
         if self.sketch_bits != "auto":
             _between("sketch_bits", self.sketch_bits, 0.5, 4.0)
-        _between("code_bits", self.code_bits, 1.0, 8.0)
+        if self.code_bits != "auto":
+            _between("code_bits", self.code_bits, 1.0, 8.0)
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> RetrievalConfig:
@@ -117,6 +134,13 @@ class RetrievalConfig:
             return self.sketch_bits
         # What carries the logits is a number of coordinates that grows much more slowly than head_dim.
         return min(1.0, math.sqrt(64 / head_dim))
+
+    def code_bits_for(self, head_dim: int) -> float:
+        """Bits per dimension of a code for keys of `head_dim` dimensions."""
+        if self.code_bits != "auto":
+            return self.code_bits
+        # The fewer bits the sketch has, the more is left to the code.
+        return 3 + max(0.0, math.log2(head_dim / 64) / 2)
 
     def with_changes(self, **changes: Any) -> RetrievalConfig:
         """A copy with some settings changed; unknown names are refused."""

@@ -108,7 +108,12 @@ def estimate(
             2 * per_layer * n_tokens * size
         )  # the ordinary cache copies a layer's keys and values to append to them
     elif retrieval.index == "sketch":
-        bits = retrieval.sketch_bits_for(shape.head_dim) + retrieval.code_bits + _VALUE_BITS + _SUMMARY_BITS
+        bits = (
+            retrieval.sketch_bits_for(shape.head_dim)
+            + retrieval.code_bits_for(shape.head_dim)
+            + _VALUE_BITS
+            + _SUMMARY_BITS
+        )
         index = int(shape.full_layers * n_tokens * per_layer * bits / 8)
     rows = min(chunk, n_tokens)
     wide = 6 * shape.hidden + 3 * shape.intermediate + 4 * shape.heads * shape.head_dim

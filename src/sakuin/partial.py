@@ -25,6 +25,9 @@ class Stats:
         positions.
     offloaded_bytes : bytes of the offloaded keys and values at 2 bytes a number, over all KV heads and
         positions: what `touched_bytes` is compared with.
+    error : the index's own estimate of the relative L2 error of its output, fp32 `(n_query_heads, t)`, or
+        None if it makes none. From `decode` it is that of the whole step's output; from `attend` that of
+        `out`, times the share of the softmax that lies in the index.
     """
 
     exact: Tensor
@@ -32,6 +35,7 @@ class Stats:
     coverage: Tensor
     touched_bytes: int
     offloaded_bytes: int
+    error: Tensor | None = None
 
     @property
     def touched_share(self) -> float:

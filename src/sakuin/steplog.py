@@ -6,6 +6,7 @@ Called by `sakuin.layers`; `RetrievalCache.stats` makes its answer of these.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ class StepLog:
         self.touched_bytes = 0
         self.offloaded_bytes = 0
         self.positions = 0
-        self._shares = torch.zeros(3, dtype=torch.float64)  # exact, codes, coverage, summed over positions
+        self._shares = torch.zeros(4, dtype=torch.float64)  # exact, codes, coverage, error, over positions
         self._waiting: list[Stats] = []
 
     def add(self, stats: Stats | None, seconds: float) -> None:
@@ -49,12 +50,18 @@ class StepLog:
             torch.cat([getattr(stats, name) for stats in waiting], 1)
             for name in ("exact", "codes", "coverage")
         ]
+        known = [
+            torch.full_like(stats.coverage, torch.nan) if stats.error is None else stats.error
+            for stats in waiting
+        ]
+        columns.append(torch.cat(known, 1))
         self.positions += columns[0].shape[1]
         # Never in place: the batch may have been a step in inference mode, and what reads it need not be.
         self._shares = self._shares + torch.stack([column.double().mean(0).sum() for column in columns])
 
     def shares(self) -> torch.Tensor:
-        """Exact, codes and coverage, each summed over positions, fp64 `(3,)`."""
+        """Exact, codes, coverage and error (NaN if an index does not know it), each summed over positions,
+        fp64 `(4,)`."""
         self._reduce()
         return self._shares
 
@@ -69,17 +76,18 @@ class StepLog:
 def summarize(logs: Sequence[StepLog]) -> dict[str, Any]:
     """Means over the decode steps of one or more layers; bytes and seconds of a step are summed over the
     layers."""
-    shares = sum((log.shares() for log in logs), torch.zeros(3, dtype=torch.float64))
+    shares = sum((log.shares() for log in logs), torch.zeros(4, dtype=torch.float64))
     positions = sum(log.positions for log in logs)
     steps = max((log.steps for log in logs), default=0)
     touched = sum(log.touched_bytes for log in logs)
     offloaded = sum(log.offloaded_bytes for log in logs)
-    exact, codes, coverage = (shares / positions).tolist() if positions else (0.0, 0.0, 1.0)
+    exact, codes, coverage, error = (shares / positions).tolist() if positions else (0.0, 0.0, 1.0, 0.0)
     return {
         "steps": steps,
         "exact": exact,
         "codes": codes,
         "coverage": coverage,
+        "error": None if math.isnan(error) else error,
         "touched_bytes": touched / steps if steps else 0.0,
         "touched_share": touched / offloaded if offloaded else 0.0,
         "seconds": sum(log.seconds for log in logs) / steps if steps else 0.0,

@@ -16,9 +16,9 @@ from torch import Tensor
 LIST = 64
 DISTORTION = {0: 1.0, 2: 0.119, 4: 0.0115, 8: 0.00009}  # mean squared error on a unit Gaussian: where bits go
 RANGES = {  # half-widths of a quantizer in standard deviations, of which the best is taken
-    2: (1.5, 1.8, 2.2, 2.7),
-    4: (1.8, 2.2, 2.6, 3.2, 4.0, 5.0),
-    8: (2.0, 3.0, 4.6, 6.5, 9.0, 13.0),
+    2: (1.5, 1.8, 2.2, 2.7, 3.3, 4.0, 5.0, 7.0, 10.0),
+    4: (1.8, 2.2, 2.6, 3.2, 4.0, 5.0, 7.0, 10.0, 14.0),
+    8: (2.0, 3.0, 4.6, 6.5, 9.0, 13.0, 18.0, 25.0, 35.0),
 }
 
 
@@ -45,6 +45,8 @@ class Segment:
     value_codes: Tensor  # (n, d) as decoded
     list_of: Tensor  # (n,)
     list_mean: Tensor  # (lists, d)
+    within: Tensor  # (d,) mean square of a key's distance from its list's mean, per coordinate
+    tilt: Tensor  # (16, d) how values go with the leading coordinates inside lists, per unit of within
 
 
 def find_basis(centred: Tensor, moment: Tensor) -> Basis:
@@ -92,18 +94,18 @@ def plan_codes(energy: Tensor, row_bytes: int) -> list[int]:
 
 
 def decoded(x: Tensor, bits: int) -> Tensor:
-    """`x` (n,) as its codes tell it, with the range that serves some 512 of the numbers best."""
+    """`x` (n,) as its codes tell it, with the range that leaves the least mean fourth power of the error."""
     deviation = float(x.square().mean().sqrt())
     if bits == 0 or deviation == 0:
         return torch.zeros_like(x)
     middle = (2**bits - 1) / 2
 
-    def at(y: Tensor, step: float) -> Tensor:
-        return ((y / step + middle + 0.5).floor().clamp(0, 2**bits - 1) - middle) * step
+    def error(step: float) -> float:
+        beyond = (x.abs() - middle * step)[x.abs() > (middle + 0.5) * step]
+        return step**4 / 80 + float(beyond.pow(4).sum()) / len(x)
 
-    sample = x[:: max(1, len(x) // 512)]
-    steps = [2 * width * deviation / 2**bits for width in RANGES[bits]]
-    return at(x, min(steps, key=lambda step: float((sample - at(sample, step)).square().sum())))
+    step = min((2 * width * deviation / 2**bits for width in RANGES[bits]), key=error)
+    return ((x / step + middle + 0.5).floor().clamp(0, 2**bits - 1) - middle) * step
 
 
 def decoded_values(values: Tensor) -> Tensor:
@@ -138,7 +140,7 @@ def seal(
     moment: Tensor,
     basis: Basis | None = None,
     sketch_bits: float = 1.0,
-    code_bits: float = 4.0,
+    code_bits: float = 3.0,
 ) -> Segment:
     """A segment under the queries' second `moment` (d, d), or in the `basis` of its predecessor."""
     keys, values = keys.double(), values.double()
@@ -155,7 +157,7 @@ def seal(
     length = (length / usual * 4 + 0.5).floor().clamp(max=15) if usual > 0 else length * 0
 
     ranked = (basis.weight * residue).argsort(descending=True, stable=True)
-    plan = plan_codes((basis.weight * residue)[ranked], int(code_bits * -(-d // 16) * 2))
+    plan = plan_codes((basis.weight * residue)[ranked], int(code_bits * -(-d // 16) / 2) * 4)
     codes = torch.zeros_like(y)
     for rank, j in enumerate(ranked.tolist()):
         codes[:, j] = decoded(left[:, j], plan[rank // 16])
@@ -167,6 +169,13 @@ def seal(
     list_of = make_lists(torch.cat([(basis.weight.sqrt() * y)[:, :16], centred @ axes * scale], 1))
     sums = torch.zeros(int(list_of.max()) + 1, d, dtype=torch.float64).index_add_(0, list_of, values)
     list_mean = sums / torch.bincount(list_of)[:, None]
+    of_list = torch.zeros(len(list_mean), d, dtype=torch.float64).index_add_(0, list_of, y)
+    away = y - (of_list / torch.bincount(list_of)[:, None])[list_of]
+    within = away.square().mean(0)
+    tilt = (away / within.sqrt().clamp(min=1e-300))[:, :16].T @ values / len(values)
+    strength = tilt.square().sum(1, keepdim=True).clamp(min=1e-300)
+    chance = 3 * (values - list_mean[list_of]).square().sum(1).mean() / len(values)
+    tilt *= (1 - chance / strength).clamp(min=0)
     return Segment(
         keys,
         values,
@@ -179,6 +188,8 @@ def seal(
         decoded_values(values),
         list_of,
         decoded_values(list_mean),
+        within,
+        tilt,
     )
 
 
@@ -188,9 +199,9 @@ def attend(
     scaling: float,
     static_lse: Tensor | None = None,
     softcap: float | None = None,
-    a: float = 3.0,
+    a: float = 4.0,
     b: float = 1.25,
-    c: float = 20.0,
+    c: float = 30.0,
     reach: float = 2.0,
     cap: float = 0.3,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -208,8 +219,10 @@ def attend(
     raw = torch.cat(
         [p_ @ s.sketch.T + (query @ s.mean)[:, None] for p_, s in zip(p, segments, strict=True)], 1
     )
-    sigma = [reach * (p_.square() @ s.residue).sqrt() for p_, s in zip(p, segments, strict=True)]
-    raised = torch.cat([g[:, None] * s.length / 4 for g, s in zip(sigma, segments, strict=True)], 1)
+    variance = [p_.square() @ s.residue for p_, s in zip(p, segments, strict=True)]
+    raised = torch.cat(
+        [reach * v.sqrt()[:, None] * s.length / 4 for v, s in zip(variance, segments, strict=True)], 1
+    )
     length = torch.cat([s.length for s in segments])
     z = capped(raw)
     everything = torch.logaddexp(z.logsumexp(1), static)[:, None]
@@ -230,9 +243,26 @@ def attend(
     keys = torch.cat([s.keys for s in segments])
     z[:, tier == 3] = capped(query @ keys[tier == 3].T)
 
+    # An exponential of an uncertain score is larger on average than that of its estimate.
+    sizes = [len(s.keys) for s in segments]
+    top = torch.stack([capped(part).amax(1) for part in raw.split(sizes, 1)])
+    slope = torch.ones_like(top) if softcap is None else 1 - (top / softcap).square()
+    more = [
+        0.5 * (v * c.square()).clamp(max=1.0)[:, None].expand(-1, m)
+        for v, c, m in zip(variance, slope, sizes, strict=True)
+    ]
+    z = torch.where(tier == 0, z + torch.cat(more, 1), z)
     lse = z.logsumexp(1)
     weight = (z - lse[:, None]).exp()
     values = torch.cat([s.list_mean[s.list_of] for s in segments])
     values[tier == 2] = torch.cat([s.value_codes for s in segments])[tier == 2]
     values[tier == 3] = torch.cat([s.values for s in segments])[tier == 3]
-    return weight @ values, lse, tier
+    out = weight @ values
+    # Keys of a list that weigh more than the rest have other values: the list's mean, tilted.
+    for i, (p_, s, w) in enumerate(zip(p, segments, (weight * (tier <= 1)).split(sizes, 1), strict=True)):
+        p_ = p_ * slope[i][:, None]
+        spread = (p_.square() @ s.within)[:, None]
+        out += (
+            w.sum(1, keepdim=True) / (1 + spread / 10) * ((p_ * s.within.sqrt())[:, : len(s.tilt)] @ s.tilt)
+        )
+    return out, lse, tier

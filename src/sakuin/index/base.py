@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -153,6 +153,11 @@ def decode_by_parts(
     found = index.attend(q.cpu(), scaling=scaling, static_lse=part.lse.cpu(), softcap=softcap, mass=inner)
     out = merge([part, PartialAttention(found.out.to(q.device), found.lse.to(q.device))])
     out.stats = found.stats
+    if (
+        out.stats is not None and out.stats.error is not None
+    ):  # from its share of the index's output to the whole
+        lengths = found.out.norm(dim=-1) / out.out.cpu().norm(dim=-1).clamp(min=1e-30)
+        out.stats = replace(out.stats, error=out.stats.error * lengths)
     if mass is not None and inner is not None:
         mass[:, n_sink : n_sink + n] = inner
         keys = torch.cat([static.sink_keys, static.recent_keys], 1)

@@ -33,7 +33,7 @@ class FlatIndex(Index):
         self.config = config
         self._segments: list[_native.Span] = []
         self._n_tokens = 0
-        self._stats: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
+        self._stats: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
 
     @property
     def n_tokens(self) -> int:
@@ -163,7 +163,8 @@ class FlatIndex(Index):
         # The shares are the same at every step; made once, they cost a step nothing.
         if (heads, t) not in self._stats:
             ones, zeros = torch.ones(self.n_kv_heads, t), torch.zeros(self.n_kv_heads, t)
-            self._stats[heads, t] = (ones, zeros, torch.ones(heads, t))
+            self._stats[heads, t] = (ones, zeros, torch.ones(heads, t), torch.zeros(heads, t))
         size = self._segments[0].keys.element_size() if self._segments else 2
         numbers = 2 * t * self.n_kv_heads * self._n_tokens * self.head_dim
-        return Stats(*self._stats[heads, t], touched_bytes=numbers * size, offloaded_bytes=numbers * 2)
+        exact, codes, coverage, error = self._stats[heads, t]
+        return Stats(exact, codes, coverage, numbers * size, numbers * 2, error)

@@ -146,11 +146,11 @@ def seal(
 
     lists, chunks = -(-n // LIST), -(-d // 16)
     subs = max(2, round(config.sketch_bits_for(d) * d / 8) * 2)
-    code_bytes = int(config.code_bits * chunks * 2)
+    code_bytes = int(config.code_bits_for(d) * chunks / 2) * 4  # the least that a chunk takes is 4
     fields = {
         "keys": torch.empty_like(keys),
         "values": torch.empty_like(values),
-        "order": torch.empty(heads, n, dtype=torch.int32),
+        "order": torch.empty(heads, n, dtype=torch.uint16),
         "mean": mean.contiguous(),
         "basis": basis.project.view(torch.uint16),
         "sketch": torch.empty(heads, lists, subs * 32 + 32, dtype=torch.uint8),
@@ -165,6 +165,10 @@ def seal(
         "value_params": torch.empty(heads, n, 2, dtype=torch.uint16),
         "list_codes": torch.empty(heads, lists, chunks * 8, dtype=torch.uint8),
         "list_params": torch.empty(heads, lists, 2, dtype=torch.uint16),
+        "within": torch.empty(heads, d),
+        "tilt": torch.empty(heads, min(d, 16), d, dtype=torch.uint16),
+        "code_residue": torch.empty(heads, d),
+        "spread": torch.empty(heads, 3),
     }
     segment = _native.sketch_seal(fields, y, basis.weight, features, keys, values, values_f32, n_threads)
     return segment, basis

@@ -52,7 +52,9 @@ class SketchIndex(Index):
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor.nbytes for segment in self._segments for tensor in segment.fields.values())
+        # A small segment shares its predecessor's basis.
+        held = {tensor.data_ptr(): tensor.nbytes for s in self._segments for tensor in s.fields.values()}
+        return sum(held.values())
 
     @property
     def segments(self) -> list[_native.SketchSegment]:
@@ -151,7 +153,7 @@ class SketchIndex(Index):
             if trace:
                 part.trace = self._exact_trace(q, scaling, softcap, static_lse)
             return part
-        out, lse, coverage, exact, codes, touched, *traced = _native.sketch_attend(
+        out, lse, coverage, exact, codes, error, touched, *traced = _native.sketch_attend(
             q,
             self._segments,
             scaling,
@@ -162,7 +164,7 @@ class SketchIndex(Index):
             mass,
             trace,
         )
-        stats = Stats(exact, codes, coverage, touched, self._offloaded_bytes(q.shape[1]))
+        stats = Stats(exact, codes, coverage, touched, self._offloaded_bytes(q.shape[1]), error)
         return PartialAttention(out, lse, stats, Trace(traced[0].byte(), traced[1]) if trace else None)
 
     def decode(
@@ -178,7 +180,7 @@ class SketchIndex(Index):
         if not self._segments or self.config.tolerance == 0:
             return self._exact(q, static, scaling, softcap, None, mass)
         s_aux = None if static.s_aux is None else static.s_aux.float().contiguous()
-        out, lse, coverage, exact, codes, touched = _native.sketch_decode(
+        out, lse, coverage, exact, codes, error, touched = _native.sketch_decode(
             q,
             self._segments,
             static.sink_keys,
@@ -192,9 +194,8 @@ class SketchIndex(Index):
             softcap,
             mass,
         )
-        return PartialAttention(
-            out, lse, Stats(exact, codes, coverage, touched, self._offloaded_bytes(q.shape[1]))
-        )
+        stats = Stats(exact, codes, coverage, touched, self._offloaded_bytes(q.shape[1]), error)
+        return PartialAttention(out, lse, stats)
 
     def search(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
         self._check_query(q)
@@ -261,7 +262,7 @@ class SketchIndex(Index):
             weight[:, t] = mass / self.group_size
         return Trace(torch.full(shape, EXACT, dtype=torch.uint8), weight)
 
-    def _settings(self, tolerance: float) -> tuple[float, float, float, float, float]:
+    def _settings(self, tolerance: float) -> tuple[float, float, float, float, float, float]:
         c = self.config
         longer = max(1.0, self.n_tokens / _REFERENCE)
         return (
@@ -270,6 +271,7 @@ class SketchIndex(Index):
             tolerance * c.exact_share * math.sqrt(longer),
             c.reach,
             c.cap,
+            c.target_error or 0.0,
         )
 
     def _stats(self, t: int) -> Stats:
@@ -278,8 +280,15 @@ class SketchIndex(Index):
             sum(segment.fields[name].nbytes for segment in self._segments for name in ("keys", "values")) * t
         )
         heads = self.n_kv_heads
-        coverage = torch.ones(heads * self.group_size, t)
-        return Stats(torch.ones(heads, t), torch.zeros(heads, t), coverage, read, self._offloaded_bytes(t))
+        rows = (heads * self.group_size, t)
+        return Stats(
+            torch.ones(heads, t),
+            torch.zeros(heads, t),
+            torch.ones(rows),
+            read,
+            self._offloaded_bytes(t),
+            torch.zeros(rows),
+        )
 
     def _offloaded_bytes(self, t: int) -> int:
         return self.n_tokens * self.n_kv_heads * self.head_dim * 4 * t
