@@ -122,7 +122,7 @@ private:
 };
 
 Sealed* seal(const nb::dict& fields, nb::handle y, nb::handle weight, nb::handle features, nb::handle keys, nb::handle values, nb::handle values_f32,
-             int n_threads) {
+             int n_threads, const std::string& isa) {
     auto sealed = std::make_unique<Sealed>(fields, true);
     const SketchSegment& s = sealed->segment;
     const int64_t d = s.shape.head_dim;
@@ -131,6 +131,7 @@ Sealed* seal(const nb::dict& fields, nb::handle y, nb::handle weight, nb::handle
         if (x.shape[0] != s.heads || x.shape[1] != s.n || x.shape[2] != d || x.dtype != s.dtype || !x.contiguous())
             throw std::invalid_argument("keys and values to be sealed must be contiguous and of the segment's shape and dtype");
     SealArgs a{};
+    a.kernels = &kernels(isa);
     a.y = read_f32(y, "y", {s.heads, d, s.n}).f32();
     a.weight = read_f32(weight, "weight", {s.heads, d}).f32();
     a.n_features = f.shape[1];
@@ -364,7 +365,7 @@ void bind_sketch(nb::module_& m) {
         .def_prop_ro("fields", &Sealed::fields)
         .def("__len__", [](const Sealed& s) { return s.segment.n; });
     m.def("sketch_seal", &seal, nb::rv_policy::take_ownership, nb::arg("fields"), nb::arg("y"), nb::arg("weight"), nb::arg("features"), nb::arg("keys"),
-          nb::arg("values"), nb::arg("values_f32"), nb::arg("n_threads"),
+          nb::arg("values"), nb::arg("values_f32"), nb::arg("n_threads"), nb::arg("isa") = "",
           "Seal keys and values: fills the tensors of `fields` (all but mean and basis) and returns the segment.");
     m.def("sketch_attend", &attend, nb::arg("q"), nb::arg("segments"), nb::arg("scaling"), nb::arg("n_threads"), nb::arg("settings"),
           nb::arg("static_lse") = nb::none(), nb::arg("softcap") = nb::none(), nb::arg("mass") = nb::none(), nb::arg("trace") = false, nb::arg("isa") = "",

@@ -20,6 +20,10 @@ def sealed(data: Data, **knobs: float) -> dict[str, Tensor]:
     return index.segments[0].fields
 
 
+def square(root: Tensor) -> Tensor:
+    return root @ root.transpose(-1, -2)
+
+
 def unpacked_sketch(f: dict[str, Tensor], head: int) -> tuple[Tensor, Tensor]:
     """Decoded sketches (n, d) and residue lengths (n,), in the rows' order."""
     n, d = f["keys"].shape[1:]
@@ -159,7 +163,7 @@ def test_the_basis_is_exact_whatever_its_rounding_and_its_coordinates_carry_less
     moment = QueryMoment(2, 64)
     moment.add(data.queries)
     centred = data.keys - data.keys.mean(1, keepdim=True)
-    basis = find_basis(centred, moment.matrix())
+    basis = find_basis(centred, moment.root())
     assert basis.project.dtype == torch.float16
     assert torch.allclose(basis.project.float().norm(dim=1), torch.ones(2, 64), atol=2e-3)
     y = centred.double() @ basis.inverse.transpose(1, 2)
@@ -181,7 +185,7 @@ def test_the_basis_sees_keys_as_the_queries_do():
     blind = find_basis(data.keys - data.keys.mean(1, keepdim=True), torch.eye(64).double().expand(2, 64, 64))
     moment = QueryMoment(2, 64)
     moment.add(data.queries)
-    seeing = find_basis(data.keys - data.keys.mean(1, keepdim=True), moment.matrix())
+    seeing = find_basis(data.keys - data.keys.mean(1, keepdim=True), moment.root())
     assert float(blind.project[0, 7:17, 0].norm()) > 0.99
     centred = (data.keys[0] - data.keys[0].mean(0)).double()
     lost = []  # logit error when only 16 coordinates are kept
@@ -196,14 +200,14 @@ def test_the_basis_sees_keys_as_the_queries_do():
 def test_the_query_moment_runs_on_and_copies_are_their_own():
     data = made(300)
     moment = QueryMoment(2, 64)
-    assert torch.equal(moment.matrix(), torch.eye(64).double().expand(2, 64, 64))
+    assert torch.equal(moment.root(), torch.eye(64).double().expand(2, 64, 64))
     moment.add(data.queries[:, :100])
     copy = moment.copy()
     moment.add(data.queries[:, 100:])
     q = data.queries[:3].double().reshape(-1, 64)
-    assert torch.allclose(moment.matrix()[0], q.T @ q / len(q), rtol=1e-3, atol=1e-4)
+    assert torch.allclose(square(moment.root()[0]), q.T @ q / len(q), rtol=1e-3, atol=1e-4)
     q = data.queries[:3, :100].double().reshape(-1, 64)
-    assert torch.allclose(copy.matrix()[0], q.T @ q / len(q), rtol=1e-3, atol=1e-4)
+    assert torch.allclose(square(copy.root()[0]), q.T @ q / len(q), rtol=1e-3, atol=1e-4)
 
 
 def test_the_query_moment_is_positive_definite_even_where_queries_are_not():
@@ -211,9 +215,9 @@ def test_the_query_moment_is_positive_definite_even_where_queries_are_not():
     queries = torch.zeros(4, 50, 16)
     queries[:2, :, 3] = torch.linspace(1, 2, 50)  # one direction for the first head, nothing for the second
     moment.add(queries)
-    values = torch.linalg.eigvalsh(moment.matrix())
+    values = torch.linalg.eigvalsh(square(moment.root()))
     assert float(values[0].min()) > 0.9e-4 * float(values[0].max())
-    assert torch.equal(moment.matrix()[1], torch.eye(16).double())
+    assert torch.equal(square(moment.root())[1], torch.eye(16).double())
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, 1e25])

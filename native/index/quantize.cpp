@@ -17,55 +17,31 @@ constexpr std::array<float, 9> ranges_8{2.0f, 3.0f, 4.6f, 6.5f, 9.0f, 13.0f, 18.
 
 }  // namespace
 
-std::vector<uint8_t> encode(const Quantizer& q, std::span<float> x) {
+std::vector<uint8_t> encode(const SealKernels& k, const Quantizer& q, std::span<float> x) {
     std::vector<uint8_t> codes(x.size());
-    const float inverse = q.inverse(), most = q.most(), middle = most * 0.5f;
-    for (size_t i = 0; i < x.size(); ++i) {
-        const int c = nearest(x[i] * inverse + middle, most);
-        codes[i] = static_cast<uint8_t>(c);
-        x[i] -= (static_cast<float>(c) - middle) * q.step;
-    }
+    k.encode(x.data(), static_cast<int64_t>(x.size()), q.inverse(), q.step, q.most() * 0.5f, codes.data());
     return codes;
 }
 
-float mean_square(std::span<const float> x) {
-    std::array<float, 8> sums{};  // several, so that the compiler may use vectors
-    size_t i = 0;
-    for (; i + 8 <= x.size(); i += 8)
-        for (size_t k = 0; k < 8; ++k) sums[k] += x[i + k] * x[i + k];
-    for (; i < x.size(); ++i) sums[0] += x[i] * x[i];
-    return std::accumulate(sums.begin(), sums.end(), 0.0f) / static_cast<float>(x.size());
+float mean_square(const SealKernels& k, std::span<const float> x) {
+    return k.squares(x.data(), static_cast<int64_t>(x.size())) / static_cast<float>(x.size());
 }
 
-// The mean fourth power of the error: inside the range as if spread evenly over a step, beyond it from the outermost code.
-float fourth_power_error(std::span<const float> x, const Quantizer& q) {
-    const float range = 0.5f * (q.most() + 1.0f) * q.step, inner = range - 0.5f * q.step;
-    std::array<float, 8> sums{};  // several, so that the compiler may use vectors
-    const auto add = [&](float v, float& sum) {
-        const float size = std::abs(v), e = size > range ? (size - inner) * (size - inner) : 0.0f;
-        sum += e * e;
-    };
-    size_t i = 0;
-    for (; i + 8 <= x.size(); i += 8)
-        for (size_t k = 0; k < 8; ++k) add(x[i + k], sums[k]);
-    for (; i < x.size(); ++i) add(x[i], sums[0]);
-    const float step2 = q.step * q.step;
-    return step2 * step2 / 80.0f + std::accumulate(sums.begin(), sums.end(), 0.0f) / static_cast<float>(x.size());
-}
-
-Quantizer best_quantizer(std::span<const float> x, int bits) {
-    const float deviation = std::sqrt(mean_square(x));
+Quantizer best_quantizer(const SealKernels& k, std::span<const float> x, int bits) {
+    const float deviation = std::sqrt(mean_square(k, x));
     if (!(deviation > 0.0f)) return {bits, 0.0f};
     Quantizer best{bits, 0.0f};
     float least = HUGE_VALF;
     for (const float range : bits == 2 ? ranges_2 : bits == 4 ? ranges_4 : ranges_8) {
         const Quantizer q{bits, 2.0f * range * deviation / static_cast<float>(1 << bits)};
         if (!(q.step > 1e-30f) || !std::isfinite(q.step)) continue;  // 1 / step must be a number
-        const float error = fourth_power_error(x, q);
-        if (error < least) {
-            least = error;
-            best = q;
-        }
+        // Inside the range errors are as if spread evenly over a step, beyond it they count from the outermost code.
+        const float edge = 0.5f * (q.most() + 1.0f) * q.step, square = q.step * q.step;
+        const float beyond = k.beyond(x.data(), static_cast<int64_t>(x.size()), edge, edge - 0.5f * q.step);
+        const float error = square * square / 80.0f + beyond / static_cast<float>(x.size());
+        if (error >= least) break;  // the first term only grows from here, the second only falls
+        least = error;
+        best = q;
     }
     return best;
 }

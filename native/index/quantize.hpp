@@ -6,6 +6,8 @@
 #include <span>
 #include <vector>
 
+#include "kernels/seal_args.hpp"
+
 namespace sakuin {
 
 // Uniform, symmetric about 0: code c of `bits` bits stands for (c - (2^bits - 1) / 2) * step. A step of 0 stands for 0.
@@ -17,17 +19,14 @@ struct Quantizer {
     float inverse() const { return step > 0.0f ? 1.0f / step : 0.0f; }
 };
 
-// The nearest whole number from 0 to `most`. Clamped before it is cut, so that the compiler needs no call to round it.
-inline int nearest(float x, float most) { return static_cast<int>(std::min(std::max(x + 0.5f, 0.0f), most)); }
-
-float mean_square(std::span<const float> x);
+float mean_square(const SealKernels&, std::span<const float> x);
 
 // The quantizer of 2, 4 or 8 bits whose range leaves the least mean fourth power of the error. By squares, the best range cuts off
 // the largest numbers, and these are the keys that queries look for.
-Quantizer best_quantizer(std::span<const float> x, int bits);
+Quantizer best_quantizer(const SealKernels&, std::span<const float> x, int bits);
 
 // The codes of x, one byte each; x becomes what they leave.
-std::vector<uint8_t> encode(const Quantizer& q, std::span<float> x);
+std::vector<uint8_t> encode(const SealKernels&, const Quantizer& q, std::span<float> x);
 
 // Bits (0, 2 or 4) per coordinate, 4 * subs in all, by reverse water-filling on the coordinates' energies.
 std::vector<int> sketch_bits(std::span<const float> energy, int64_t subs);

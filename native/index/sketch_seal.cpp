@@ -1,6 +1,7 @@
 // Sealing a segment of the `sketch` index: which key belongs to which list, and packing. Which coordinate gets how many bits is in
 // quantize.cpp.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -56,17 +57,6 @@ private:
     std::vector<int32_t> order_;
 };
 
-// Where number l of a chunk of 16 stands in the kernels' packing (see SketchRows::unpack).
-struct Place {
-    int byte, shift;
-    Place(int bits, int l) {
-        const int words = bits / 2, bit = bits * (l / words);
-        byte = (l % words) * 4 + bit / 8;
-        shift = bit % 8;
-    }
-    void put(uint8_t* chunk, int code) const { chunk[byte] = static_cast<uint8_t>(chunk[byte] | (code << shift)); }
-};
-
 uint16_t to_bf16(float x) {
     uint32_t b;
     std::memcpy(&b, &x, 4);
@@ -84,19 +74,18 @@ double square(float x) { return static_cast<double>(x) * static_cast<double>(x);
 class HeadSealer {
 public:
     HeadSealer(const SealArgs& args, const SketchSegment& segment, int64_t head)
-        : a_(args), s_(segment), h_(head), d_(segment.shape.head_dim), n_(segment.n),
-          residue_(args.y + head * d_ * n_, args.y + (head + 1) * d_ * n_) {}
+        : a_(args), s_(segment), k_(*args.kernels->seal), h_(head), d_(segment.shape.head_dim), n_(segment.n) {}
 
     void run() {
+        make_lists();
+        put_in_order();
+        pack_values();
+        measure_tilt();
         choose_sketch();
         measure_residue();
         choose_codes();
-        make_lists();
         pack_sketch();
         pack_codes();
-        pack_values();
-        measure_codes();
-        measure_tilt();
         copy_rows();
     }
 
@@ -111,7 +100,7 @@ private:
 
     void choose_sketch() {
         std::vector<float> energy(static_cast<size_t>(d_));
-        for (int64_t j = 0; j < d_; ++j) energy[static_cast<size_t>(j)] = weight(j) * mean_square(y(j));
+        for (int64_t j = 0; j < d_; ++j) energy[static_cast<size_t>(j)] = weight(j) * mean_square(k_, residue(j));
         const std::vector<int> bits = sketch_bits(energy, s_.shape.subs);
         quantizers_.assign(static_cast<size_t>(d_), {});
         codes_.assign(static_cast<size_t>(d_), {});
@@ -120,9 +109,9 @@ private:
             const int b = bits[static_cast<size_t>(j)];
             if (b == 0) continue;
             (b == 4 ? fours : twos).push_back(static_cast<int>(j));
-            const Quantizer q = best_quantizer(y(j), b);
+            const Quantizer q = best_quantizer(k_, residue(j), b);
             quantizers_[static_cast<size_t>(j)] = q;
-            codes_[static_cast<size_t>(j)] = encode(q, residue(j));
+            codes_[static_cast<size_t>(j)] = encode(k_, q, residue(j));
         }
         int16_t* coordinate = out(s_.sub_coordinate) + h_ * s_.shape.subs * 2;
         float* step = out(s_.sub_step) + h_ * s_.shape.subs * 2;
@@ -151,7 +140,7 @@ private:
         float* mean = out(s_.residue) + h_ * d_;
         std::vector<float> length(static_cast<size_t>(n_), 0.0f);
         for (int64_t j = 0; j < d_; ++j) {
-            mean[j] = mean_square(residue(j));
+            mean[j] = mean_square(k_, residue(j));
             const std::span<const float> r = residue(j);
             for (size_t i = 0; i < r.size(); ++i) length[i] += weight(j) * r[i] * r[i];
         }
@@ -159,7 +148,7 @@ private:
         const float usual = static_cast<float>(std::sqrt(total / static_cast<double>(n_)));
         length_.resize(static_cast<size_t>(n_));
         for (size_t i = 0; i < length.size(); ++i) {
-            length_[i] = static_cast<uint8_t>(usual > 0.0f ? nearest(std::sqrt(length[i]) / usual * 4.0f, 15.0f) : 0);
+            length_[i] = static_cast<uint8_t>(usual > 0.0f ? std::min(std::sqrt(length[i]) / usual * 4.0f + 0.5f, 15.0f) : 0.0f);
         }
     }
 
@@ -182,7 +171,7 @@ private:
             coordinate[k] = k < d_ ? static_cast<int16_t>(order[static_cast<size_t>(k)]) : static_cast<int16_t>(-1);
             const int64_t chunk = k / 16;
             const int bits = chunk < plan_.eights ? 8 : chunk < plan_.eights + plan_.fours ? 4 : chunk < plan_.eights + plan_.fours + plan_.twos ? 2 : 0;
-            if (bits > 0) refine_[static_cast<size_t>(k)] = k < d_ ? best_quantizer(residue(coordinate[k]), bits) : Quantizer{bits, 0.0f};
+            if (bits > 0) refine_[static_cast<size_t>(k)] = k < d_ ? best_quantizer(k_, residue(coordinate[k]), bits) : Quantizer{bits, 0.0f};
             step[k] = refine_[static_cast<size_t>(k)].step;
         }
     }
@@ -204,40 +193,50 @@ private:
         std::transform(order_.begin(), order_.end(), out(s_.order) + h_ * n_, [](int32_t i) { return static_cast<uint16_t>(i); });
     }
 
+    // From here on everything is in the order of the lists.
+    void put_in_order() {
+        residue_.resize(static_cast<size_t>(d_ * n_));
+        for (int64_t j = 0; j < d_; ++j) {
+            const std::span<const float> from = y(j);
+            const std::span<float> to = residue(j);
+            for (size_t i = 0; i < to.size(); ++i) to[i] = from[static_cast<size_t>(order_[i])];
+        }
+    }
+
     // How keys spread inside lists, and how values go with that.
     void measure_tilt() {
         const int64_t leading = s_.shape.leading();
         float* within = out(s_.within) + h_ * d_;
         uint16_t* tilt = out(s_.tilt) + h_ * leading * d_;
-        std::vector<float> away(static_cast<size_t>(n_)), sum(static_cast<size_t>(d_));
+        std::vector<float> away(static_cast<size_t>(n_)), weights(static_cast<size_t>((n_ + 4) * leading));
         for (int64_t j = 0; j < d_; ++j) {
-            const std::span<const float> x = y(j);
-            for (int64_t first = 0; first < n_; first += list_size) {
-                const int64_t last = std::min(first + list_size, n_);
-                float mean = 0.0f;
-                for (int64_t i = first; i < last; ++i) mean += x[key_at(i)];
-                mean /= static_cast<float>(last - first);
-                for (int64_t i = first; i < last; ++i) away[static_cast<size_t>(i)] = x[key_at(i)] - mean;
+            const std::span<const float> x = residue(j);
+            for (size_t first = 0; first < x.size(); first += list_size) {
+                const size_t last = std::min(first + list_size, x.size());
+                const float mean = std::accumulate(x.begin() + static_cast<ptrdiff_t>(first), x.begin() + static_cast<ptrdiff_t>(last), 0.0f) / static_cast<float>(last - first);
+                for (size_t i = first; i < last; ++i) away[i] = x[i] - mean;
             }
-            within[j] = mean_square(away);
+            within[j] = mean_square(k_, away);
             if (j >= leading) continue;
-            std::fill(sum.begin(), sum.end(), 0.0f);
             const float unit = within[j] > 0.0f ? 1.0f / (std::sqrt(within[j]) * static_cast<float>(n_)) : 0.0f;
-            for (int64_t i = 0; i < n_; ++i) {
-                const float* v = a_.values_f32 + (h_ * n_ + static_cast<int64_t>(key_at(i))) * d_;
-                const float w = away[static_cast<size_t>(i)] * unit;
-                for (int64_t k = 0; k < d_; ++k) sum[static_cast<size_t>(k)] += w * v[k];
-            }
+            for (size_t i = 0; i < x.size(); ++i) weights[i * static_cast<size_t>(leading) + static_cast<size_t>(j)] = away[i] * unit;
+        }
+        std::vector<float> sums(static_cast<size_t>(leading * d_), 0.0f);
+        std::vector<uint32_t> rows(order_.begin(), order_.end());
+        a_.kernels->sketch->add_rows(a_.values_f32 + h_ * n_ * d_, DType::f32, static_cast<int>(d_), rows.data(), n_, weights.data(),
+                                     static_cast<int>(leading), sums.data());
+        for (int64_t j = 0; j < leading; ++j) {
+            const std::span<const float> sum = std::span<const float>(sums).subspan(static_cast<size_t>(j * d_), static_cast<size_t>(d_));
             // What chance alone would give is taken off (as James and Stein have it, but three times): few keys tell little of how
             // values go with them, and those that tell most are the ones that leave their list.
-            const float strength = std::inner_product(sum.begin(), sum.end(), sum.begin(), 0.0f), chance = 3.0f * s_.spread[h_].value / static_cast<float>(n_);
+            const float strength = static_cast<float>(d_) * mean_square(k_, sum), chance = 3.0f * s_.spread[h_].value / static_cast<float>(n_);
             const float kept = strength > chance ? 1.0f - chance / strength : 0.0f;
             for (int64_t k = 0; k < d_; ++k) tilt[j * d_ + k] = to_bf16(kept * sum[static_cast<size_t>(k)]);
         }
     }
 
-    // The key at place i of the lists; places past the end repeat the last key, so that their scores are those of a real one.
-    size_t key_at(int64_t i) const { return static_cast<size_t>(order_[static_cast<size_t>(std::min(i, n_ - 1))]); }
+    // Places past the end repeat the last key, so that their scores are those of a real one.
+    size_t key_at(int64_t i) const { return static_cast<size_t>(std::min(i, n_ - 1)); }
 
     std::vector<uint8_t> nibbles(size_t sub) const {
         const auto [first, second] = subs_[sub];
@@ -268,31 +267,25 @@ private:
         uint8_t* to = out(s_.codes) + h_ * n_ * s_.shape.code_bytes;
         std::memset(to, 0, static_cast<size_t>(n_ * s_.shape.code_bytes));
         int64_t at = 0;
+        std::array<std::vector<uint32_t>, 4> words;
         for (int64_t chunk = 0; chunk < plan_.eights + plan_.fours + plan_.twos; ++chunk) {
             const int bits = chunk < plan_.eights ? 8 : chunk < plan_.eights + plan_.fours ? 4 : 2;
+            for (std::vector<uint32_t>& word : words) word.assign(static_cast<size_t>(n_), 0);
             for (int l = 0; l < 16; ++l) {
                 const int64_t k = chunk * 16 + l;
                 if (k >= d_) continue;
-                const std::vector<uint8_t> codes = encode(refine_[static_cast<size_t>(k)], residue(s_.code_coordinate[h_ * s_.shape.chunks() * 16 + k]));
-                const Place place(bits, l);
-                for (int64_t i = 0; i < n_; ++i) place.put(to + i * s_.shape.code_bytes + at, codes[key_at(i)]);
+                const int64_t j = s_.code_coordinate[h_ * s_.shape.chunks() * 16 + k];
+                const std::vector<uint8_t> codes = encode(k_, refine_[static_cast<size_t>(k)], residue(j));
+                const int in_word = bits / 2, shift = bits * (l / in_word);  // as the kernels unpack them (see SketchRows::unpack)
+                uint32_t* word = words[static_cast<size_t>(l % in_word)].data();
+                for (size_t i = 0; i < codes.size(); ++i) word[i] |= static_cast<uint32_t>(codes[i]) << shift;
             }
+            for (int64_t i = 0; i < n_; ++i)
+                for (int w = 0; w < bits / 2; ++w)
+                    std::memcpy(to + i * s_.shape.code_bytes + at + 4 * w, &words[static_cast<size_t>(w)][static_cast<size_t>(i)], 4);
             at += bits * 2;
         }
-    }
-
-    // Four bits a number between the row's lowest and highest; the two are rounded first, so that the codes make up for it.
-    void pack_row(const float* v, uint8_t* codes, uint16_t* params) const {
-        const auto [low, high] = std::minmax_element(v, v + d_);
-        params[0] = to_bf16(*low);
-        const float base = from_bf16(params[0]);
-        params[1] = to_bf16(std::max(*high - base, 0.0f) / 15.0f);
-        const float step = from_bf16(params[1]), inverse = step > 1e-30f ? 1.0f / step : 0.0f;
-        for (int64_t j = 0; j < d_; j += 16) {
-            uint32_t words[2] = {};  // as Place has it: number l stands in word l mod 2, at bit 4 (l / 2)
-            for (int l = 0; l < 16 && j + l < d_; ++l) words[l % 2] |= static_cast<uint32_t>(nearest((v[j + l] - base) * inverse, 15.0f)) << (l / 2 * 4);
-            std::memcpy(codes + j / 2, words, 8);
-        }
+        for (int64_t j = 0; j < d_; ++j) out(s_.code_residue)[h_ * d_ + j] = mean_square(k_, residue(j));
     }
 
     void pack_values() {
@@ -302,17 +295,17 @@ private:
         std::vector<float> mean(static_cast<size_t>(d_), 0.0f), all(mean);
         double squares = 0.0, in_means = 0.0, steps = 0.0;
         for (int64_t i = 0; i < n_; ++i) {
-            const float* v = a_.values_f32 + (h_ * n_ + static_cast<int64_t>(key_at(i))) * d_;
-            pack_row(v, to + i * bytes, params + 2 * i);
+            const float* v = a_.values_f32 + (h_ * n_ + order_[static_cast<size_t>(i)]) * d_;
+            k_.pack_row(v, static_cast<int>(d_), to + i * bytes, params + 2 * i);
             steps += square(from_bf16(params[2 * i + 1]));
             for (int64_t j = 0; j < d_; ++j) mean[static_cast<size_t>(j)] += v[j];
-            squares += std::inner_product(v, v + d_, v, 0.0);
+            squares += static_cast<double>(k_.squares(v, d_));
             if ((i + 1) % list_size == 0 || i + 1 == n_) {
                 const int64_t list = i / list_size;
                 for (size_t j = 0; j < mean.size(); ++j) all[j] += mean[j];
                 for (float& x : mean) x /= static_cast<float>(i % list_size + 1);
-                in_means += static_cast<double>(i % list_size + 1) * std::inner_product(mean.begin(), mean.end(), mean.begin(), 0.0);
-                pack_row(mean.data(), means + list * bytes, mean_params + 2 * list);
+                in_means += static_cast<double>(i % list_size + 1) * static_cast<double>(k_.squares(mean.data(), d_));
+                k_.pack_row(mean.data(), static_cast<int>(d_), means + list * bytes, mean_params + 2 * list);
                 std::fill(mean.begin(), mean.end(), 0.0f);
             }
         }
@@ -325,17 +318,12 @@ private:
         spread.variance = static_cast<float>(std::max(squares / n - of_mean, 0.0));
     }
 
-    // After the codes are packed, `residue` is what they leave.
-    void measure_codes() {
-        for (int64_t j = 0; j < d_; ++j) out(s_.code_residue)[h_ * d_ + j] = mean_square(residue(j));
-    }
-
     void copy_rows() {
         const int64_t row = d_ * dtype_size(s_.dtype);
         const auto copy = [&](const void* from, const void* to) {
             const char* f = static_cast<const char*>(from) + h_ * n_ * row;
             char* t = const_cast<char*>(static_cast<const char*>(to)) + h_ * n_ * row;
-            for (int64_t i = 0; i < n_; ++i) std::memcpy(t + i * row, f + static_cast<int64_t>(key_at(i)) * row, static_cast<size_t>(row));
+            for (int64_t i = 0; i < n_; ++i) std::memcpy(t + i * row, f + order_[static_cast<size_t>(i)] * row, static_cast<size_t>(row));
         };
         copy(a_.keys, s_.keys);
         copy(a_.values, s_.values);
@@ -343,6 +331,7 @@ private:
 
     const SealArgs& a_;
     const SketchSegment& s_;
+    const SealKernels& k_;
     const int64_t h_, d_, n_;
     std::vector<float> residue_;  // (head_dim, n): y less what the sketch says
     std::vector<Quantizer> quantizers_, refine_;

@@ -4,6 +4,7 @@
 #include "kernels/flat.hpp"
 #include "kernels/kernels.hpp"
 #include "kernels/probe.hpp"
+#include "kernels/seal.hpp"
 #include "kernels/sketch_table.hpp"
 
 namespace sakuin {
@@ -17,6 +18,7 @@ constexpr Kernels make_table() {
         .flat_range = &Flat<I>::range,
         .flat_mass = &Flat<I>::mass,
         .sketch = &sketch_table<I>,
+        .seal = &seal_table<I>,
         .read_all = &Probe<I>::read_all,
         .multiply_add = &Probe<I>::multiply_add,
         .bf16_to_f32 = &Probe<I>::bf16_to_f32,

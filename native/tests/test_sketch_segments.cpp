@@ -69,6 +69,7 @@ struct Sealed {
         room(tilt, s.tilt, heads * s.shape.leading() * d);
         room(spread, s.spread, heads);
         SealArgs a{};
+        a.kernels = &kernels();
         a.y = y.data();
         a.weight = weight.data();
         a.features = features.data();

@@ -46,6 +46,7 @@ def sketch_seal(
     values: Tensor,
     values_f32: Tensor,
     n_threads: int,
+    isa: str = "",
 ) -> SketchSegment: ...
 def sketch_attend(
     q: Tensor,

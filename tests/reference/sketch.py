@@ -163,7 +163,8 @@ def seal(
         codes[:, j] = decoded(left[:, j], plan[rank // 16])
 
     centred = values - values.mean(0)
-    axes = torch.linalg.eigh(centred.T @ centred)[1][:, -8:]
+    sample = centred[:: max(1, len(centred) // 512)]
+    axes = torch.linalg.eigh(sample.T @ sample)[1][:, -8:]
     spread = (centred @ axes[:, -1]).std(unbiased=False).clamp(min=1e-30)
     scale = basis.weight[0].sqrt() * y[:, 0].std(unbiased=False) * 0.7 / spread
     list_of = make_lists(torch.cat([(basis.weight.sqrt() * y)[:, :16], centred @ axes * scale], 1))

@@ -23,6 +23,7 @@ LIST = 64
 """Keys in a list: they share a mean value, and two of the kernels' blocks of 32."""
 
 _VALUE_FEATURES = 8
+_SAMPLE = 512  # values from which their axes are found
 _VALUE_WEIGHT = 0.7
 _FLOOR = 1e-4  # of the largest query variance: below it a direction is treated as this strong
 
@@ -48,19 +49,19 @@ class QueryMoment:
         self.total = total
         self.count += grouped.shape[1]
 
-    def matrix(self) -> Tensor:
-        """The mean of q q^T, made positive definite; the identity for a head whose queries are unknown or all
-        zero."""
+    def root(self) -> Tensor:
+        """R with R R^T the mean of q q^T, made positive definite; the identity for a head whose queries are
+        unknown or all zero."""
         heads, d, _ = self.total.shape
         identity = torch.eye(d, dtype=torch.float64).expand(heads, d, d)
         if self.count == 0:
             return identity
-        mean = self.total / self.count
-        values, vectors = torch.linalg.eigh(mean)
-        largest = values[:, -1:]
-        floored = torch.maximum(values, largest * _FLOOR)
-        matrix = vectors @ (floored[:, :, None] * vectors.transpose(1, 2))
-        return torch.where((largest > 0)[:, :, None], matrix, identity)
+        # Scaled to fit float32, in which axes are found twice as fast and well enough: any basis would do.
+        scale = (self.total.diagonal(dim1=1, dim2=2).amax(1) / self.count).clamp(min=1e-300)
+        values, vectors = torch.linalg.eigh((self.total / self.count / scale[:, None, None]).float())
+        floored = torch.maximum(values, values[:, -1:] * _FLOOR).double() * scale[:, None]
+        root = vectors.double() * floored.clamp(min=0).sqrt()[:, None]
+        return torch.where((floored[:, -1] > 0)[:, None, None], root, identity)
 
     def copy(self) -> QueryMoment:
         """An independent copy."""
@@ -85,17 +86,19 @@ class Basis:
     weight: Tensor
 
 
-def find_basis(centred: Tensor, moment: Tensor) -> Basis:
-    """The basis for keys `centred` fp32 `(n_kv_heads, n, head_dim)` under the queries' second `moment`
-    fp64."""
-    lower = torch.linalg.cholesky(moment)
-    x = centred @ lower.float()
-    _, vectors = torch.linalg.eigh((x.transpose(1, 2) @ x).double())
-    vectors = vectors.flip(-1)
-    project = torch.linalg.solve_triangular(lower.transpose(1, 2), vectors, upper=True)
+def find_basis(centred: Tensor, root: Tensor) -> Basis:
+    """The basis for keys `centred` fp32 `(n_kv_heads, n, head_dim)` under the queries' second moment, `root`
+    root^T, fp64."""
+    covariance = (centred.transpose(1, 2) @ centred).double()
+    seen = root.transpose(1, 2) @ covariance @ root
+    size = seen.diagonal(dim1=1, dim2=2).amax(1).clamp(min=1e-300)
+    _, vectors = torch.linalg.eigh((seen / size[:, None, None]).float())
+    # The inverse of root^T, by its columns' lengths: they are the axes of the moment, at right angles.
+    axes = root / root.square().sum(1, keepdim=True)
+    project = axes @ vectors.flip(-1).double()
     project = (project / project.norm(dim=1, keepdim=True)).half().contiguous()
     exact = project.double()
-    weight = ((moment @ exact) * exact).sum(1)
+    weight = (root.transpose(1, 2) @ exact).square().sum(1)
     # By QR: MKL's LU, behind torch.linalg.inv, was seen to fail from head_dim 256 on with two threads.
     q, r = torch.linalg.qr(exact)
     inverse = torch.linalg.solve_triangular(r, q.transpose(1, 2), upper=True)
@@ -103,12 +106,19 @@ def find_basis(centred: Tensor, moment: Tensor) -> Basis:
 
 
 def _value_features(values: Tensor, weight: float | Tensor) -> Tensor:
-    """The values' leading principal coordinates `(n_kv_heads, _, n)`, scaled so that lists keep close values
-    together as well."""
+    """The values' leading principal coordinates `(n_kv_heads, _, n)`, about, scaled so that lists keep close
+    values together as well."""
     centred = values - values.mean(1, keepdim=True)
-    _, vectors = torch.linalg.eigh((centred.transpose(1, 2) @ centred).double())
-    top = (centred @ vectors[:, :, -_VALUE_FEATURES:].float()).transpose(1, 2)
-    spread = top[:, -1].std(1, unbiased=False).clamp(min=1e-30)
+    sample = centred[:, :: max(1, centred.shape[1] // _SAMPLE)]
+    covariance = sample.transpose(1, 2) @ sample
+    covariance /= covariance.diagonal(dim1=1, dim2=2).amax(1).clamp(min=1e-30)[:, None, None]
+    axes = covariance[:, :, : 2 * _VALUE_FEATURES]
+    for _ in range(8):  # towards the leading axes, twice as many as are kept
+        axes, _ = torch.linalg.qr(covariance @ axes)
+    _, turned = torch.linalg.eigh(axes.transpose(1, 2) @ covariance @ axes)
+    axes = (axes @ turned).flip(-1)
+    top = (centred @ axes[:, :, :_VALUE_FEATURES]).transpose(1, 2)
+    spread = top.std(2, unbiased=False).amax(1).clamp(min=1e-30)
     scaled: Tensor = top * (weight / spread)[:, None, None]
     return scaled.contiguous()
 
@@ -138,7 +148,7 @@ def seal(
     _check_squares("keys", centred)
     _check_squares("values", values_f32)
     if basis is None:
-        basis = find_basis(centred, moment.matrix())
+        basis = find_basis(centred, moment.root())
     y = (basis.inverse.float() @ centred.transpose(1, 2)).contiguous()
     _check_squares("keys", y)
     leading = basis.weight[:, 0].sqrt() * y[:, 0].std(1, unbiased=False)
