@@ -101,7 +101,7 @@ def test_tiers_outputs_and_errors_agree_on_a_real_trace(trace, layer_id, softcap
     # A token that changed sides counts in two tiers; still at most 5 % of each.
     for kind in range(4):
         assert differing[kind] <= 0.05 * members[kind], (kind, differing, members)
-    # Keys on the border between two lists fall on either side: the axes that lists follow are found in float32.
+    # Keys on the border between two lists fall on either side: their axes are found in float32.
     assert float(torch.cat(apart).mean()) < 0.03
     assert float(torch.cat(apart).max()) < 0.15
     if ours:
