@@ -77,9 +77,11 @@ void check(const FlatArgs& a) {
     if (!std::isfinite(a.scaling)) fail("scaling must be a finite number");
     if (!std::isfinite(a.softcap) || a.softcap < 0.0f) fail("softcap must be a finite number above 0, or none");
     if (a.q_dtype == DType::i8) fail("q must be float32, bfloat16 or float16");
-    for (const FlatSpan& s : a.spans)
-        if (s.dtype == DType::i8 && (s.scales.key_scale == nullptr || s.scales.key_zero == nullptr || s.scales.value_scale == nullptr))
+    for (const FlatSpan& s : a.spans) {
+        const Int8Scales& x = s.scales;
+        if (s.dtype == DType::i8 && s.n > 0 && (x.key_scale == nullptr || x.key_zero == nullptr || x.value_scale == nullptr))
             fail("a span of 8-bit keys and values needs their scales");
+    }
     if (a.causal && a.t > 0) {
         const int64_t last = a.spans.empty() ? 0 : a.spans.back().n;
         if (last < a.t)
