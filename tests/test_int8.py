@@ -1,5 +1,5 @@
-"""`kv_dtype="int8"`: what the numbers stand for, attention over them on every instruction set, growth, and what
-is refused. Real keys and whole models are in test_int8_models.py."""
+"""`kv_dtype="int8"`: what the numbers stand for, attention over them on every instruction set, growth, and
+what is refused. Real keys and whole models are in test_int8_models.py."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_what_was_rounded_once_is_not_rounded_again():
 
 
 def test_channels_far_from_zero_cost_nothing():
-    # As some families have them: where all keys move together a softmax does not change, nor should its error.
+    # Some families have them. Where all keys move together a softmax does not change, nor should its error.
     data = made(600)
     moved = Data(data.keys.clone(), data.values, data.queries, data.q, data.scaling)
     moved.keys[:, :, [5, 40]] += 500.0

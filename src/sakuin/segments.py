@@ -167,7 +167,9 @@ class Sequence:
 
     def past(self) -> Past:
         """Keys and values of every token so far, in blocks `(n_kv_heads, n, head_dim)`, wherever they lie."""
-        self._publish(lambda job: job.done or job.in_tail)
+        # In int8 a token is rounded when it is sealed: when that is must not depend on how fast the worker is.
+        rounded = self.config.kv_dtype == "int8"
+        self._publish(lambda job: job.done or job.in_tail or rounded)
         waiting = [(job.keys, job.values) for job in self._jobs]
         sink, tail = (self._sink.keys, self._sink.values), (self._tail.keys, self._tail.values)
         return Past(sink, self.index, [*waiting, tail])
