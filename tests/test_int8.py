@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.exact import FINE, Data, attention, made, of, relative
+from test_sketch import BEYOND_SKETCHES, ODD, odd
 from torch import Tensor
 
 import sakuin
@@ -181,6 +182,27 @@ def test_tolerance_zero_reads_the_numbers_and_keeps_the_order_of_mass():
     z = data.q.double() @ held(index)[0].double().repeat_interleave(3, 0).mT * data.scaling
     assert torch.allclose(mass.double(), z.softmax(-1).view(2, 3, 2, 500).sum((1, 2)), atol=1e-4)
     assert part.stats.touched_bytes == index.kv_bytes * 2
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_numbers_give_right_answers(kind):
+    data = odd(kind)
+    index = of(data, **INT8)
+    keys, values = held(index)
+    assert (
+        (keys - data.keys).abs() <= (data.keys.amax(1) - data.keys.amin(1))[:, None] / 508 * 1.01 + 1e-4
+    ).all()
+    truth, _ = attention(data.q, keys, values, data.scaling)
+    size = float(data.q.double().norm(dim=-1).max() * keys.double().norm(dim=-1).max()) * data.scaling
+    rounding = 1e-3 + 2e-6 * size
+    exact = index.attend(data.q, scaling=data.scaling, tolerance=0)
+    assert float(relative(exact.out, truth).max()) < 2 * rounding
+    for knobs, most in ((FINE, 2 * rounding), ({}, 0.15)):
+        part = of(data, **knobs, **INT8).attend(data.q, scaling=data.scaling)
+        assert torch.isfinite(part.out).all()
+        assert torch.isfinite(part.lse).all()
+        if kind not in BEYOND_SKETCHES:
+            assert float(relative(part.out, truth).mean()) < most
 
 
 @pytest.mark.parametrize("kind", ["flat", "sketch"])
