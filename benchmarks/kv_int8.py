@@ -6,7 +6,7 @@ the last of them with 100 added to two channels of every key, which changes no s
 with and without int8, on the trace and on a longer one resampled from it (one KV head a layer). The next
 token of smollm2 (see fidelity.py).
 
-Run: python benchmarks/kv_int8.py [--trace T] [--length 7600] [--tokens 131072] [--context 7200]
+Run: python benchmarks/kv_int8.py [--trace T] [--length 7600] [--tokens 131072] [--context 3000]
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=7600)
     parser.add_argument("--tokens", type=int, default=131072, help="offloaded tokens of the resampled trace")
     parser.add_argument(
-        "--context", type=int, default=7200, help="tokens for the next-token table; 0: leave it out"
+        "--context", type=int, default=3000, help="tokens for the next-token table; 0: leave it out"
     )
     chosen = parser.parse_args()
     trace = Trace.load(chosen.trace) if chosen.trace else capture(*load("smollm2", "fp32"), chosen.length)

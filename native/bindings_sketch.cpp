@@ -258,7 +258,7 @@ nb::tuple attend(nb::handle q, const std::vector<const Sealed*>& segments, doubl
 }
 
 FlatSpan span_of(const Tensor& k, const Tensor& v) {
-    return {k.data, v.data, k.dtype, k.shape[1], k.stride[0], k.stride[1], v.stride[0], v.stride[1], {}};
+    return {k.data, v.data, k.dtype, k.shape[1], k.stride[0], k.stride[1], v.stride[0], v.stride[1]};
 }
 
 // One KV head's part of a call for one position, on one thread.

@@ -80,8 +80,8 @@ Tensor read_tensor(nb::handle object, const char* name, int ndim, bool int8) {
     else if (int8 && dtype.is(t.int8))
         out.dtype = DType::i8;
     else
-        throw std::invalid_argument(std::string(name) + (int8 ? " must be float32, bfloat16, float16 or int8, got " : " must be float32, bfloat16 or float16, got ") +
-                                    nb::str(dtype).c_str());
+        throw std::invalid_argument(std::string(name) + " must be float32, bfloat16" + (int8 ? ", float16 or int8" : " or float16") +
+                                    ", got " + nb::str(dtype).c_str());
 
     const nb::object shape = attribute(object, t.shape), stride = call(object, t.stride);
     out.ndim = static_cast<int>(nb::len(shape));

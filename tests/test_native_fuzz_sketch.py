@@ -267,6 +267,27 @@ def test_decode_with_one_wrong_argument_answers_or_refuses(data):
         assert out.shape[0] == HEADS * GROUP
 
 
+@pytest.mark.parametrize("kv_dtype", KV_DTYPES)
+def test_what_is_sealed_has_the_dtype_of_the_segment(kv_dtype):
+    arguments: dict[str, Any] = {
+        "fields": fields(kv_dtype),
+        "y": torch.randn(HEADS, D, N),
+        "weight": torch.ones(HEADS, D),
+        "features": torch.randn(HEADS, 8, N),
+        "values_f32": torch.randn(HEADS, N, D),
+        "n_threads": 2,
+    }
+    small = torch.randint(-127, 128, (HEADS, N, D), dtype=torch.int8)
+    mine, other = (small, small.float()) if kv_dtype == "int8" else (small.float(), small)
+    segment = _native.sketch_seal(keys=mine, values=mine, **arguments)
+    order = segment.fields["order"].long()[:, :, None].expand(-1, -1, D)
+    assert torch.equal(segment.fields["keys"], mine.gather(1, order))
+    attended(segment)
+    for keys, values in ((other, mine), (mine, other), (other, other)):
+        with pytest.raises(ValueError, match="shape and dtype"):
+            _native.sketch_seal(keys=keys, values=values, **arguments)
+
+
 @FUZZ
 @given(st.data())
 def test_seal_with_one_wrong_argument_seals_or_refuses(data):

@@ -167,7 +167,7 @@ class Sequence:
 
     def past(self) -> Past:
         """Keys and values of every token so far, in blocks `(n_kv_heads, n, head_dim)`, wherever they lie."""
-        # In int8 a token is rounded when it is sealed: when that is must not depend on how fast the worker is.
+        # In int8 a token is rounded as it is sealed, which must not come sooner with a faster worker.
         rounded = self.config.kv_dtype == "int8"
         self._publish(lambda job: job.done or job.in_tail or rounded)
         waiting = [(job.keys, job.values) for job in self._jobs]
