@@ -16,19 +16,21 @@ namespace {
 
 // Keys and values of consecutive tokens, checked once. Holds the tensors.
 struct Span {
-    nb::object keys, values;
+    nb::object keys, values, key_scale, key_zero, value_scale;
     int64_t n_kv_heads, head_dim;
     FlatSpan span;
 
-    Span(nb::object k, nb::object v) : keys(std::move(k)), values(std::move(v)) {
-        const Tensor a = read_tensor(keys, "keys", 3), b = read_tensor(values, "values", 3);
+    Span(nb::object k, nb::object v, nb::object ks = nb::none(), nb::object kz = nb::none(), nb::object vs = nb::none())
+        : keys(std::move(k)), values(std::move(v)), key_scale(std::move(ks)), key_zero(std::move(kz)), value_scale(std::move(vs)) {
+        const Tensor a = read_tensor(keys, "keys", 3, true), b = read_tensor(values, "values", 3, true);
         for (int i = 0; i < 3; ++i)
             if (a.shape[i] != b.shape[i])
                 throw std::invalid_argument("keys and values must have one shape, got " + shape_text(a) + " and " + shape_text(b));
         if (a.dtype != b.dtype) throw std::invalid_argument("keys and values must have one dtype");
         n_kv_heads = a.shape[0];
         head_dim = a.shape[2];
-        span = {a.data, b.data, a.dtype, a.shape[1], a.stride[0], a.stride[1], b.stride[0], b.stride[1]};
+        span = {a.data, b.data, a.dtype, a.shape[1], a.stride[0], a.stride[1], b.stride[0], b.stride[1],
+                read_scales(a, key_scale, key_zero, value_scale)};
     }
 };
 
@@ -101,10 +103,16 @@ nb::tuple flat_attend(nb::handle q, nb::list spans, double scaling, int n_thread
 }  // namespace
 
 void bind_flat(nb::module_& m) {
-    nb::class_<Span>(m, "Span", "Keys and values of consecutive tokens, checked once; keeps the tensors alive.")
-        .def(nb::init<nb::object, nb::object>(), nb::arg("keys"), nb::arg("values"))
+    nb::class_<Span>(m, "Span", "Keys and values of consecutive tokens, checked once; keeps the tensors alive.\n\n"
+                         "In int8 a key is key_zero + key_scale * number (both (n_kv_heads, head_dim)), a value value_scale * number\n"
+                         "(value_scale (n_kv_heads, n)), all float32.")
+        .def(nb::init<nb::object, nb::object, nb::object, nb::object, nb::object>(), nb::arg("keys"), nb::arg("values"),
+             nb::arg("key_scale") = nb::none(), nb::arg("key_zero") = nb::none(), nb::arg("value_scale") = nb::none())
         .def_ro("keys", &Span::keys)
         .def_ro("values", &Span::values)
+        .def_ro("key_scale", &Span::key_scale)
+        .def_ro("key_zero", &Span::key_zero)
+        .def_ro("value_scale", &Span::value_scale)
         .def("__len__", [](const Span& s) { return s.span.n; });
     m.def("flat_attend",
           nb::overload_cast<nb::handle, nb::list, double, int, bool, nb::object, std::optional<double>, nb::object, nb::object,

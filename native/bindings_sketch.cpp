@@ -30,7 +30,7 @@ public:
     // `trusted`: the contents are about to be written by the sealer; otherwise every index in them is checked, so that a damaged
     // file cannot lead a kernel out of its arrays.
     Sealed(const nb::dict& fields, bool trusted) : fields_(copy(fields)) {
-        const Tensor keys = read_tensor(get("keys"), "keys", 3), values = read_tensor(get("values"), "values", 3);
+        const Tensor keys = read_tensor(get("keys"), "keys", 3, true), values = read_tensor(get("values"), "values", 3, true);
         segment.heads = keys.shape[0];
         segment.n = keys.shape[1];
         const int64_t d = keys.shape[2], h = segment.heads, n = segment.n;
@@ -42,6 +42,7 @@ public:
         segment.dtype = keys.dtype;
         segment.keys = keys.data;
         segment.values = values.data;
+        segment.scales = read_scales(keys, optional("key_scale"), optional("key_zero"), optional("value_scale"));
         segment.shape.head_dim = d;
         const int64_t lists = lists_of(n);
         const auto coordinates = array<int16_t>("sub_coordinate", 3);
@@ -83,6 +84,7 @@ private:
         if (!fields_.contains(name)) throw std::invalid_argument(std::string("a segment needs the tensor '") + name + "', which is missing");
         return nb::object(fields_[name]);
     }
+    nb::object optional(const char* name) const { return fields_.contains(name) ? nb::object(fields_[name]) : nb::none(); }
     template <class T>
     nb::ndarray<const T, nb::c_contig, nb::device::cpu> array(const char* name, size_t ndim) const {
         nb::ndarray<const T, nb::c_contig, nb::device::cpu> a;
@@ -126,7 +128,7 @@ Sealed* seal(const nb::dict& fields, nb::handle y, nb::handle weight, nb::handle
     auto sealed = std::make_unique<Sealed>(fields, true);
     const SketchSegment& s = sealed->segment;
     const int64_t d = s.shape.head_dim;
-    const Tensor k = read_tensor(keys, "keys", 3), v = read_tensor(values, "values", 3), f = read_tensor(features, "features", 3);
+    const Tensor k = read_tensor(keys, "keys", 3, true), v = read_tensor(values, "values", 3, true), f = read_tensor(features, "features", 3);
     for (const Tensor& x : {k, v})
         if (x.shape[0] != s.heads || x.shape[1] != s.n || x.shape[2] != d || x.dtype != s.dtype || !x.contiguous())
             throw std::invalid_argument("keys and values to be sealed must be contiguous and of the segment's shape and dtype");

@@ -8,7 +8,7 @@ namespace {
 
 // What is looked up in torch once. Kept for the life of the process: the module is never unloaded.
 struct Torch {
-    nb::object tensor, empty, float32, bfloat16, float16;
+    nb::object tensor, empty, float32, bfloat16, float16, int8;
     nb::object data_ptr = nb::str("data_ptr"), shape = nb::str("shape"), stride = nb::str("stride"), dtype = nb::str("dtype"),
                is_cpu = nb::str("is_cpu"), layout = nb::str("layout"), strided;
 
@@ -19,6 +19,7 @@ struct Torch {
         float32 = torch.attr("float32");
         bfloat16 = torch.attr("bfloat16");
         float16 = torch.attr("float16");
+        int8 = torch.attr("int8");
         strided = torch.attr("strided");
     }
 };
@@ -60,7 +61,7 @@ std::string shape_text(const Tensor& t) {
     return s + (t.ndim == 1 ? ",)" : ")");
 }
 
-Tensor read_tensor(nb::handle object, const char* name, int ndim) {
+Tensor read_tensor(nb::handle object, const char* name, int ndim, bool int8) {
     const Torch& t = torch();
     const int is_tensor = PyObject_IsInstance(object.ptr(), t.tensor.ptr());
     if (is_tensor < 0) throw nb::python_error();
@@ -76,8 +77,11 @@ Tensor read_tensor(nb::handle object, const char* name, int ndim) {
         out.dtype = DType::bf16;
     else if (dtype.is(t.float16))
         out.dtype = DType::fp16;
+    else if (int8 && dtype.is(t.int8))
+        out.dtype = DType::i8;
     else
-        throw std::invalid_argument(std::string(name) + " must be float32, bfloat16 or float16, got " + nb::str(dtype).c_str());
+        throw std::invalid_argument(std::string(name) + " must be float32, bfloat16" + (int8 ? ", float16 or int8" : " or float16") +
+                                    ", got " + nb::str(dtype).c_str());
 
     const nb::object shape = attribute(object, t.shape), stride = call(object, t.stride);
     out.ndim = static_cast<int>(nb::len(shape));
@@ -110,6 +114,19 @@ Tensor read_f32(nb::handle object, const char* name, std::initializer_list<int64
         throw std::invalid_argument(std::string(name) + " must have shape " + shape_text(want) + ", got " + shape_text(t));
     if (!t.contiguous()) throw std::invalid_argument(std::string(name) + " must be contiguous");
     return t;
+}
+
+Int8Scales read_scales(const Tensor& keys, nb::handle key_scale, nb::handle key_zero, nb::handle value_scale) {
+    if (keys.dtype != DType::i8) {
+        if (!key_scale.is_none() || !key_zero.is_none() || !value_scale.is_none())
+            throw std::invalid_argument("only int8 keys and values have scales: leave out key_scale, key_zero and value_scale");
+        return {};
+    }
+    if (key_scale.is_none() || key_zero.is_none() || value_scale.is_none())
+        throw std::invalid_argument("int8 keys and values need key_scale, key_zero and value_scale");
+    const int64_t h = keys.shape[0], n = keys.shape[1], d = keys.shape[2];
+    return {read_f32(key_scale, "key_scale", {h, d}).f32(), read_f32(key_zero, "key_zero", {h, d}).f32(),
+            read_f32(value_scale, "value_scale", {h, n}).f32()};
 }
 
 Fresh new_f32(std::initializer_list<int64_t> shape) {

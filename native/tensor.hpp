@@ -26,11 +26,14 @@ struct Tensor {
 };
 
 // The tensor behind `object`, or a TypeError / ValueError that calls it `name`. It must be a dense CPU tensor of float32, bfloat16
-// or float16 with `ndim` dimensions, the last one contiguous.
-Tensor read_tensor(nb::handle object, const char* name, int ndim);
+// or float16 (`int8`: that as well) with `ndim` dimensions, the last one contiguous.
+Tensor read_tensor(nb::handle object, const char* name, int ndim, bool int8 = false);
 
 // The same, where it must be float32, contiguous and of this shape: what native code writes to or reads as a plain array.
 Tensor read_f32(nb::handle object, const char* name, std::initializer_list<int64_t> shape);
+
+// The scales of int8 keys and values, which must be there for those (`keys` is one of the two) and for no others.
+Int8Scales read_scales(const Tensor& keys, nb::handle key_scale, nb::handle key_zero, nb::handle value_scale);
 
 // A new float32 tensor, not initialised, and its memory.
 struct Fresh {

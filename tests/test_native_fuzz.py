@@ -94,6 +94,64 @@ def test_a_span_of_anything_is_a_span_or_refused(keys, values):
         assert keys.shape == values.shape
 
 
+def int8_span(n=9):
+    """The arguments of a span in int8 that is in order."""
+    return {
+        "keys": torch.randint(-127, 128, (2, n, 16), dtype=torch.int8),
+        "values": torch.randint(-127, 128, (2, n, 16), dtype=torch.int8),
+        "key_scale": torch.rand(2, 16),
+        "key_zero": torch.randn(2, 16),
+        "value_scale": torch.rand(2, n),
+    }
+
+
+@FUZZ
+@given(st.data())
+def test_an_int8_span_with_one_wrong_argument_is_attended_or_refused(data):
+    right = int8_span()
+    name = data.draw(st.sampled_from(sorted(right)))
+    x = right[name]
+    shapes = st.lists(st.sampled_from([0, 1, 2, 8, 9, 10, 15, 16, 17]), min_size=x.dim(), max_size=x.dim())
+    shape = data.draw(st.one_of(st.just(tuple(x.shape)), shapes))
+    wrong = data.draw(st.one_of(ANYTHING, tensors(shape, [*FLOATS, torch.int8, torch.uint8])))
+    try:
+        span = _native.Span(**{**right, name: wrong})
+    except REFUSALS as refusal:
+        told(refusal)
+    else:
+        assert wrong.shape == x.shape
+        assert wrong.dtype == x.dtype
+        out, _ = _native.flat_attend(torch.randn(4, 2, 16), [span], 0.2, 2)
+        assert torch.isfinite(out).all()
+
+
+@pytest.mark.parametrize("name", ["key_scale", "key_zero", "value_scale"])
+def test_scales_are_there_for_int8_and_for_nothing_else(name):
+    right = int8_span()
+    with pytest.raises(ValueError, match="int8 keys and values need"):
+        _native.Span(**{**right, name: None})
+    floats = {"keys": torch.ones(2, 9, 16), "values": torch.ones(2, 9, 16)}
+    with pytest.raises(ValueError, match="only int8"):
+        _native.Span(**floats, **{name: right[name]})
+    with pytest.raises(ValueError, match="one dtype"):
+        _native.Span(**{**right, "values": floats["values"]})
+
+
+def test_an_empty_int8_span_is_attended():
+    both = [_native.Span(**int8_span(0)), _native.Span(**int8_span(5))]
+    alone = both[1:]
+    q = torch.randn(4, 1, 16)
+    assert torch.equal(_native.flat_attend(q, both, 0.2, 1)[0], _native.flat_attend(q, alone, 0.2, 1)[0])
+
+
+def test_a_query_and_a_pair_of_tensors_in_int8_are_refused():
+    right = int8_span()
+    with pytest.raises(ValueError, match=r"q must be float32, bfloat16 or float16, got torch\.int8"):
+        _native.flat_attend(right["keys"], [_native.Span(**right)], 0.2, 1)
+    with pytest.raises(ValueError, match="int8 keys and values need"):
+        _native.flat_attend(torch.ones(2, 1, 16), [(right["keys"], right["values"])], 0.2, 1)
+
+
 @FUZZ
 @given(
     q=ANYTHING,

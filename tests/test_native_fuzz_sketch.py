@@ -31,10 +31,13 @@ INDEXES = {"order": N, "sub_coordinate": D, "code_coordinate": D}
 """Fields that lead a kernel to other places: their least valid number is 0 (-1 where nothing is named)."""
 
 
+KV_DTYPES = ["auto", "int8"]
+
+
 @cache
-def sound() -> _native.SketchSegment:
+def sound(kv_dtype: str = "auto") -> _native.SketchSegment:
     """A segment in order."""
-    return of(DATA).segments[0]
+    return of(DATA, kv_dtype=kv_dtype).segments[0]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,8 +52,8 @@ NUMBERS = st.one_of(
 )
 
 
-def fields() -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in sound().fields.items()}
+def fields(kv_dtype: str = "auto") -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in sound(kv_dtype).fields.items()}
 
 
 def attended(segment: Any, **changes: Any) -> None:
@@ -72,8 +75,8 @@ def attended(segment: Any, **changes: Any) -> None:
 @FUZZ
 @given(st.data())
 def test_flipped_bits_anywhere_are_refused_or_answered_somehow(data):
-    damaged = fields()
-    for name in data.draw(st.lists(st.sampled_from(sorted(sound().fields)), min_size=1, max_size=4)):
+    damaged = fields(data.draw(st.sampled_from(KV_DTYPES)))
+    for name in data.draw(st.lists(st.sampled_from(sorted(damaged)), min_size=1, max_size=4)):
         flat = damaged[name].view(-1).view(torch.uint8)
         for _ in range(data.draw(st.integers(1, 5))):
             flat[data.draw(st.integers(0, len(flat) - 1))] ^= data.draw(st.integers(1, 255))
@@ -119,8 +122,8 @@ def test_a_code_plan_that_does_not_fit_its_rows_is_refused(plan):
 @FUZZ
 @given(st.data())
 def test_fields_of_another_shape_dtype_or_layout_are_refused(data):
-    damaged = fields()
-    name = data.draw(st.sampled_from(sorted(sound().fields)))
+    damaged = fields(data.draw(st.sampled_from(KV_DTYPES)))
+    name = data.draw(st.sampled_from(sorted(damaged)))
     x = damaged[name]
     kind = data.draw(
         st.sampled_from(["missing", "longer", "shorter", "dtype", "strided", "flat", "empty", "other"])
@@ -149,6 +152,18 @@ def test_fields_of_another_shape_dtype_or_layout_are_refused(data):
     else:  # a row of codes may be longer than its plan needs
         assert (name, kind) in {("codes", "longer"), ("codes", "shorter")}
         attended(segment)
+
+
+@pytest.mark.parametrize("name", ["key_scale", "key_zero", "value_scale"])
+def test_scales_are_there_for_int8_and_for_nothing_else(name):
+    with pytest.raises(ValueError, match="int8 keys and values need"):
+        _native.SketchSegment({**fields("int8"), name: None})
+    with pytest.raises(ValueError, match="only int8"):
+        _native.SketchSegment({**fields(), name: fields("int8")[name]})
+    for other in KV_DTYPES:
+        swapped = {**fields(other), "keys": fields("int8" if other == "auto" else "auto")["keys"]}
+        with pytest.raises(ValueError, match="of one shape and dtype"):
+            _native.SketchSegment(swapped)
 
 
 @pytest.mark.parametrize("bad", [None, 5, [], {"keys": torch.ones(2, 3, 8)}, {}, {1: 2}])
@@ -250,6 +265,27 @@ def test_decode_with_one_wrong_argument_answers_or_refuses(data):
         told(refusal)
     else:
         assert out.shape[0] == HEADS * GROUP
+
+
+@pytest.mark.parametrize("kv_dtype", KV_DTYPES)
+def test_what_is_sealed_has_the_dtype_of_the_segment(kv_dtype):
+    arguments: dict[str, Any] = {
+        "fields": fields(kv_dtype),
+        "y": torch.randn(HEADS, D, N),
+        "weight": torch.ones(HEADS, D),
+        "features": torch.randn(HEADS, 8, N),
+        "values_f32": torch.randn(HEADS, N, D),
+        "n_threads": 2,
+    }
+    small = torch.randint(-127, 128, (HEADS, N, D), dtype=torch.int8)
+    mine, other = (small, small.float()) if kv_dtype == "int8" else (small.float(), small)
+    segment = _native.sketch_seal(keys=mine, values=mine, **arguments)
+    order = segment.fields["order"].long()[:, :, None].expand(-1, -1, D)
+    assert torch.equal(segment.fields["keys"], mine.gather(1, order))
+    attended(segment)
+    for keys, values in ((other, mine), (mine, other), (other, other)):
+        with pytest.raises(ValueError, match="shape and dtype"):
+            _native.sketch_seal(keys=keys, values=values, **arguments)
 
 
 @FUZZ

@@ -26,7 +26,7 @@ def new_sequence() -> Sequence:
 
 
 def held(sequence: Sequence) -> list[float]:
-    blocks = sequence.past()
+    blocks = list(sequence.past())
     for keys, values in blocks:
         assert torch.equal(keys, -values)
     return torch.cat([keys[0, :, 0] for keys, _ in blocks]).tolist() if blocks else []

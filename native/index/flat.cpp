@@ -76,6 +76,12 @@ void check(const FlatArgs& a) {
     if (a.n_threads < 1) fail("n_threads must be at least 1, got " + std::to_string(a.n_threads));
     if (!std::isfinite(a.scaling)) fail("scaling must be a finite number");
     if (!std::isfinite(a.softcap) || a.softcap < 0.0f) fail("softcap must be a finite number above 0, or none");
+    if (a.q_dtype == DType::i8) fail("q must be float32, bfloat16 or float16");
+    for (const FlatSpan& s : a.spans) {
+        const Int8Scales& x = s.scales;
+        if (s.dtype == DType::i8 && s.n > 0 && (x.key_scale == nullptr || x.key_zero == nullptr || x.value_scale == nullptr))
+            fail("a span of 8-bit keys and values needs their scales");
+    }
     if (a.causal && a.t > 0) {
         const int64_t last = a.spans.empty() ? 0 : a.spans.back().n;
         if (last < a.t)
@@ -97,7 +103,7 @@ public:
 
     void run() {
         parallel_for(count(), n_threads_, [this](int64_t i) {
-            const Scratch scratch(kernels_.flat_scratch(range(i, nullptr)));
+            const Scratch scratch(scratch_size(i));
             kernels_.flat_range(range(i, scratch.data()));
         });
         for (int64_t h = 0, i = 0; h < a_.n_kv_heads; ++h) {
@@ -131,7 +137,37 @@ private:
             }
     }
 
+    // An i8 span's scales and zeros of keys go into the query: q.k = (q * scale).number + q.zero.
+    int64_t fold_size(const Piece& p) const { return p.span->dtype == DType::i8 ? (rows_ * (a_.head_dim + 1) + 15) / 16 * 16 : 0; }
+    size_t scratch_size(int64_t i) const { return kernels_.flat_scratch(shape_of(i)) + size(fold_size(pieces_[size(i)])); }
+
+    void fold(const Piece& p, FlatRange& r, float* to) const {
+        const int64_t d = a_.head_dim;
+        const float *scale = p.span->scales.key_scale + p.head * d, *zero = p.span->scales.key_zero + p.head * d;
+        float* bias = to + rows_ * d;
+        for (int64_t row = 0; row < rows_; ++row) {
+            float sum = 0.0f;
+            for (int64_t j = 0; j < d; ++j) {
+                const float x = r.q[row * d + j];
+                to[row * d + j] = x * scale[j];
+                sum += x * zero[j];
+            }
+            bias[row] = sum;
+        }
+        r.q = to;
+        r.bias = bias;
+        r.value_scale = p.span->scales.value_scale + p.head * p.span->n + p.first;
+    }
+
     FlatRange range(int64_t i, float* scratch) const {
+        FlatRange r = shape_of(i);
+        const Piece& p = pieces_[size(i)];
+        if (r.dtype == DType::i8) fold(p, r, scratch);
+        r.scratch = scratch + fold_size(p);
+        return r;
+    }
+
+    FlatRange shape_of(int64_t i) const {
         const Piece& p = pieces_[size(i)];
         const FlatSpan& s = *p.span;
         const int64_t bytes = dtype_size(s.dtype);
@@ -155,7 +191,6 @@ private:
         r.out = part(i);
         r.max = r.out + rows_ * a_.head_dim;
         r.sum = r.max + rows_;
-        r.scratch = scratch;
         return r;
     }
 
@@ -198,7 +233,7 @@ private:
             }
         parallel_for(count(), n_threads_, [&](int64_t i) {
             const Piece& p = pieces_[size(i)];
-            const Scratch scratch(kernels_.flat_scratch(range(i, nullptr)));
+            const Scratch scratch(scratch_size(i));
             FlatRange r = range(i, scratch.data());
             r.lse = lse.data() + p.head * rows_;
             r.mass = a_.mass + p.head * a_.mass_stride + p.token;

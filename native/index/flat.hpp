@@ -17,6 +17,7 @@ struct FlatSpan {
     DType dtype;
     int64_t n;
     int64_t key_head_stride, key_stride, value_head_stride, value_stride;
+    Int8Scales scales{};  // for DType::i8
 };
 
 struct FlatArgs {

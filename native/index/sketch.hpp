@@ -37,6 +37,7 @@ struct SketchSegment {
     int64_t heads, n;
     DType dtype;
     const void *keys, *values;             // (heads, n, head_dim)
+    Int8Scales scales;                     // where these are in i8; of the values in the order of the rows
     const uint16_t* order;                 // (heads, n): position in the segment of the row
     const float* mean;                     // (heads, head_dim) of the keys
     const uint16_t* basis;                 // (heads, head_dim, head_dim) fp16: q.k = (q basis).y + q.mean

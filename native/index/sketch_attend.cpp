@@ -2,6 +2,7 @@
 // weight is, estimate the rest by list (docs/method.md). Three parallel phases; what joins them is a few numbers per query head.
 #include <algorithm>
 
+#include "index/sketch_exact.hpp"
 #include "index/sketch_step.hpp"
 
 namespace sakuin {
@@ -245,14 +246,14 @@ void Step::attend(View& v) {
     v.exact.n = r.n_exact;
     v.coded.n = r.n_coded;
     v.exact.weights.resize((static_cast<size_t>(v.exact.n) + 4) * width_);
-    k_.score_rows(head.q.data(), row_of(s.keys, v), s.dtype, static_cast<int>(d_), v.exact.index.data(), v.exact.n, group(), v.exact.weights.data());
+    score_exact(k_, s, v.head, head.q.data(), v.exact.index.data(), v.exact.n, group(), v.exact.weights.data());
     k_.weights(v.exact.weights.data(), v.exact.n, group(), softcap(), head.index_lse.data());
     add_up(v);
     add_tilt(v);
     for (size_t g = 0; g < width_; ++g) v.squares[g] = std::max(v.squares[g] * fold[g] * fold[g] - v.taken[g], 0.0f);
     expect_noise(v);
     v.touched += v.found * s.shape.code_bytes + (v.found > 0 ? d_ * 6 : 0) + v.coded.n * (s.shape.value_bytes() + 4) +
-                 v.exact.n * 2 * d_ * dtype_size(s.dtype) + s.shape.leading() * d_ * 2 + d_ * 8 + static_cast<int64_t>(sizeof(SketchSpread));
+                 exact_bytes(s, v.exact.n) + s.shape.leading() * d_ * 2 + d_ * 8 + static_cast<int64_t>(sizeof(SketchSpread));
 }
 
 void Step::add_up(View& v) {
@@ -271,7 +272,7 @@ void Step::add_up(View& v) {
     v.total.resize(width_);
     for (size_t g = 0; g < width_; ++g) v.total[g] = covered[g] + total[g];
     v.out.assign(groups() * static_cast<size_t>(d_), 0.0f);
-    k_.add_rows(row_of(s.values, v), s.dtype, static_cast<int>(d_), v.exact.index.data(), v.exact.n, v.exact.weights.data(), group(), v.out.data());
+    add_exact(k_, s, v.head, v.exact.index.data(), v.exact.n, v.exact.weights.data(), group(), v.out.data());
     k_.add_value_codes(of_head(s.value_codes, v.head, s.n * s.shape.value_bytes()), s.shape.value_bytes(), of_head(s.value_params, v.head, s.n * 2),
                        static_cast<int>(d_), v.coded.index.data(), v.coded.n, v.coded.weights.data(), group(), v.out.data());
     k_.add_value_codes(of_head(s.list_codes, v.head, v.lists() * s.shape.value_bytes()), s.shape.value_bytes(),

@@ -103,9 +103,6 @@ private:
     ScoreMap map(const View& v) const {
         return {v.z.data(), v.scale.data(), v.bias.data(), group(), softcap(), v.quick ? v.rate.data() : nullptr, v.quick ? v.offset.data() : nullptr};
     }
-    const void* row_of(const void* rows, const View& v) const {
-        return static_cast<const char*>(rows) + v.head * v.segment->n * d_ * dtype_size(v.segment->dtype);
-    }
 
     void scan(View& v);
     void choose_quick(View& v, const uint16_t* largest);

@@ -2,6 +2,7 @@
 // Also what a step reports of single tokens: their attention mass, and a trace of how each entered.
 #include <algorithm>
 
+#include "index/sketch_exact.hpp"
 #include "index/sketch_step.hpp"
 
 namespace sakuin {
@@ -35,7 +36,7 @@ void Step::attend_exactly(View& v) {
     v.exact.weights.resize((n + 4) * width_);
     v.coded.n = 0;
     float* w = v.exact.weights.data();
-    k_.score_rows(head(v).q.data(), row_of(s.keys, v), s.dtype, static_cast<int>(d_), v.exact.index.data(), s.n, group(), w);
+    score_exact(k_, s, v.head, head(v).q.data(), v.exact.index.data(), s.n, group(), w);
     v.top.assign(width_, -nothing);
     for (size_t g = 0; g < groups(); ++g) {
         float most = nothing;
@@ -47,7 +48,7 @@ void Step::attend_exactly(View& v) {
     v.noise.assign(width_, 0.0f);
     v.tilt.assign(groups() * static_cast<size_t>(d_), 0.0f);
     add_up(v);
-    v.touched += s.n * 2 * d_ * dtype_size(s.dtype);
+    v.touched += exact_bytes(s, s.n);
 }
 
 // Brings the segments of a head that was attended exactly to one scale.

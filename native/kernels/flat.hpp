@@ -1,6 +1,6 @@
 // The `flat` kernel: exact attention of a group's query rows over a range of row-major keys and values, in one pass over both.
 //
-// Keys go in blocks of 64. A block is transposed once, so that keys lie in lanes (two bf16 numbers travel as one 32-bit unit) and
+// Keys go in blocks of 64. A block is transposed once, so that keys lie in lanes (two bf16 numbers or four of 8 bits travel as one 32-bit unit) and
 // a logit needs no horizontal sum; the transposed block serves every row. Then online softmax over the lanes, then values with
 // dimensions in lanes and the weights broadcast. All sums are fp32. bf16 values are accumulated as (even, odd) pairs and put in
 // order at the end.
@@ -21,7 +21,9 @@ struct Flat {
     static constexpr float no_logit = -__builtin_inff();
 
     static int64_t padded_dim(int64_t d) { return (d + strip - 1) / strip * strip; }
-    static int64_t units(const FlatRange& a) { return a.dtype == DType::bf16 ? a.head_dim / 2 : a.head_dim; }
+    static int64_t units(const FlatRange& a) {
+        return a.dtype == DType::bf16 ? a.head_dim / 2 : a.dtype == DType::i8 ? a.head_dim / 4 : a.head_dim;
+    }
 
     struct Work {
         float *transposed, *logits, *packed, *sums, *acc;
@@ -118,10 +120,13 @@ struct Flat {
 
     // --- logits: z[r][key] for R rows and G groups of L keys ----------------------------------------------------------
     template <DType T, int R, int G, bool Pairs>
-    static SAKUIN_INLINE void dot(const float* keys, int64_t n_units, int64_t group_size, const float* q, float scale, float* z,
-                                  const char* ahead) {
+    static SAKUIN_INLINE void dot(const float* keys, int64_t n_units, int64_t group_size, const float* q, const float* bias,
+                                  float scale, float* z, const char* ahead) {
         constexpr int lines = G * L / 16;  // of the keys that one round's units come from
         F acc[R][G] = {};
+        if constexpr (T == DType::i8)
+            for (int r = 0; r < R; ++r)
+                for (int g = 0; g < G; ++g) acc[r][g] = I::set1(bias[r]);
         for (int64_t u = 0; u < n_units; ++u) {
             F k[G];
 #pragma GCC unroll 4
@@ -143,6 +148,11 @@ struct Flat {
 #pragma GCC unroll 4
                 for (int g = 0; g < G; ++g) k[g] = I::bf16_second(I::load_u32(keys + g * group_size + u * L));
                 multiply<R, G>(acc, k, q + (2 * u + 1) * R);
+            } else if constexpr (T == DType::i8) {
+                multiply_i8<0, R, G>(acc, keys, group_size, u, q);
+                multiply_i8<1, R, G>(acc, keys, group_size, u, q);
+                multiply_i8<2, R, G>(acc, keys, group_size, u, q);
+                multiply_i8<3, R, G>(acc, keys, group_size, u, q);
             } else {
 #pragma GCC unroll 4
                 for (int g = 0; g < G; ++g) k[g] = I::load(keys + g * group_size + u * L);
@@ -163,22 +173,30 @@ struct Flat {
             for (int g = 0; g < G; ++g) acc[r][g] = I::fma(k[g], b, acc[r][g]);
         }
     }
+    template <int N, int R, int G>
+    static SAKUIN_INLINE void multiply_i8(F (&acc)[R][G], const float* keys, int64_t group_size, int64_t u, const float* q) {
+        F k[G];
+#pragma GCC unroll 4
+        for (int g = 0; g < G; ++g) k[g] = I::template i8_number<N>(I::load_u32(keys + g * group_size + u * L));
+        multiply<R, G>(acc, k, q + (4 * u + N) * R);
+    }
     // Enough independent sums to hide the latency of a multiply-add, few enough to stay in registers.
     template <int R>
     static constexpr int key_groups = L == 16 ? (R <= 4 ? 4 : 2) : (R <= 2 ? 4 : 2);
 
     template <DType T, int R>
-    static void logits(const FlatRange& a, const float* keys, int64_t groups, const float* q, float* z, const char* ahead) {
+    static void logits(const FlatRange& a, const float* keys, int64_t groups, const float* q, const float* bias, float* z,
+                       const char* ahead) {
         if constexpr (T == DType::bf16 && I::has_bf16_dot)
-            if (a.q_is_bf16) return all_dots<T, R, true>(a, keys, groups, q, z, ahead);
-        all_dots<T, R, false>(a, keys, groups, q, z, ahead);
+            if (a.q_is_bf16) return all_dots<T, R, true>(a, keys, groups, q, bias, z, ahead);
+        all_dots<T, R, false>(a, keys, groups, q, bias, z, ahead);
     }
     template <DType T, int R, bool Pairs>
-    static SAKUIN_INLINE void all_dots(const FlatRange& a, const float* keys, int64_t groups, const float* q, float* z,
-                                       const char* ahead) {
+    static SAKUIN_INLINE void all_dots(const FlatRange& a, const float* keys, int64_t groups, const float* q, const float* bias,
+                                       float* z, const char* ahead) {
         const int64_t n_units = units(a), group_size = padded_units(a) * L;
         for (int64_t g = 0; g < groups; g += key_groups<R>)
-            dot<T, R, key_groups<R>, Pairs>(keys + g * group_size, n_units, group_size, q, a.scale, z + g * L,
+            dot<T, R, key_groups<R>, Pairs>(keys + g * group_size, n_units, group_size, q, bias, a.scale, z + g * L,
                                             ahead + g * L * a.head_dim * dtype_size(T));
         if (a.softcap != 0.0f)
             for (int r = 0; r < R; ++r)
@@ -220,6 +238,14 @@ struct Flat {
     }
     static SAKUIN_INLINE float scalar_exp2(float x) { return I::exp2(I::set1(x))[0]; }
 
+    // Once the weights are summed up: a value is its numbers times its scale.
+    static SAKUIN_INLINE void scale_weights(float* p, const float* scale, int64_t n) {
+        for (int64_t k = 0; k < n; k += L) {
+            const int m = n - k < L ? static_cast<int>(n - k) : L;
+            I::store(p + k, I::load(p + k) * I::load(scale + k, m));
+        }
+    }
+
     // --- values: acc[r] += sum over keys of weight[r][key] * value[key], for S strips of 2 L dimensions ---------------
     template <DType T>
     static SAKUIN_INLINE void load_strip(const void* row, int64_t dim, int64_t n, F& a, F& b) {
@@ -232,6 +258,10 @@ struct Flat {
             const uint16_t* p = static_cast<const uint16_t*>(row) + dim;
             a = n >= L ? I::load_fp16(p) : I::load_fp16(p, static_cast<int>(n));
             b = n == strip ? I::load_fp16(p + L) : n > L ? I::load_fp16(p + L, static_cast<int>(n - L)) : F{};
+        } else if constexpr (T == DType::i8) {
+            const int8_t* p = static_cast<const int8_t*>(row) + dim;
+            a = n >= L ? I::load_i8(p) : I::load_i8(p, static_cast<int>(n));
+            b = n == strip ? I::load_i8(p + L) : n > L ? I::load_i8(p + L, static_cast<int>(n - L)) : F{};
         } else {
             const float* p = static_cast<const float*>(row) + dim;
             a = n >= L ? I::load(p) : I::load(p, static_cast<int>(n));
@@ -303,7 +333,7 @@ struct Flat {
                 with_rows(r1 - r0, [&]<int R>() {
                     constexpr int64_t g = key_groups<R>;
                     const int64_t padded = (groups + g - 1) / g * g;
-                    logits<T, R>(a, w.transposed, padded, w.packed + r0 * a.head_dim, w.logits,
+                    logits<T, R>(a, w.transposed, padded, w.packed + r0 * a.head_dim, a.bias + (T == DType::i8 ? r0 : 0), w.logits,
                                  static_cast<const char*>(a.keys) + (first + keys) * a.key_stride * dtype_size(T));
                     tile.template operator()<R>(r0, first, n, padded);
                 });
@@ -328,9 +358,11 @@ struct Flat {
         for (int64_t i = 0; i < a.rows * width; ++i) w.acc[i] = 0.0f;
         each_block<T>(a, w, [&]<int R>(int64_t r0, int64_t first, int64_t n, int64_t groups) {
             float* acc = w.acc + r0 * width;
-            for (int r = 0; r < R; ++r)
+            for (int r = 0; r < R; ++r) {
                 softmax(w.logits + r * block, groups, sees(a, r0 + r, first, n), a.max[r0 + r], w.sums + (r0 + r) * L,
                         acc + r * width, width);
+                if constexpr (T == DType::i8) scale_weights(w.logits + r * block, a.value_scale + first, n);
+            }
             values<T, R>(a, first, n, w.logits, acc);
         });
         for (int64_t r = 0; r < a.rows; ++r) {
@@ -360,21 +392,20 @@ struct Flat {
         });
     }
 
+    template <class Fn>
+    static SAKUIN_INLINE void by_dtype(DType t, const Fn& fn) {
+        switch (t) {
+            case DType::f32: fn.template operator()<DType::f32>(); break;
+            case DType::bf16: fn.template operator()<DType::bf16>(); break;
+            case DType::fp16: fn.template operator()<DType::fp16>(); break;
+            case DType::i8: fn.template operator()<DType::i8>(); break;
+        }
+    }
     static void range(const FlatRange& a) {
-        if (a.dtype == DType::bf16)
-            range_of<DType::bf16>(a);
-        else if (a.dtype == DType::fp16)
-            range_of<DType::fp16>(a);
-        else
-            range_of<DType::f32>(a);
+        by_dtype(a.dtype, [&]<DType T>() { range_of<T>(a); });
     }
     static void mass(const FlatRange& a) {
-        if (a.dtype == DType::bf16)
-            mass_of<DType::bf16>(a);
-        else if (a.dtype == DType::fp16)
-            mass_of<DType::fp16>(a);
-        else
-            mass_of<DType::f32>(a);
+        by_dtype(a.dtype, [&]<DType T>() { mass_of<T>(a); });
     }
 };
 

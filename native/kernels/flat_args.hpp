@@ -6,9 +6,16 @@
 
 namespace sakuin {
 
-enum class DType : int { f32 = 0, bf16 = 1, fp16 = 2 };
+// i8: whole numbers that stand for something else, see Int8Scales. The kernels take them as they are.
+enum class DType : int { f32 = 0, bf16 = 1, fp16 = 2, i8 = 3 };
 
-constexpr int64_t dtype_size(DType t) { return t == DType::f32 ? 4 : 2; }
+constexpr int64_t dtype_size(DType t) { return t == DType::f32 ? 4 : t == DType::i8 ? 1 : 2; }
+
+// What keys and values in i8 stand for: key = zero + scale * number, by dimension; value = scale * number, by token. Contiguous.
+struct Int8Scales {
+    const float *key_scale, *key_zero;  // (n_kv_heads, head_dim)
+    const float* value_scale;           // (n_kv_heads, n)
+};
 
 struct FlatRange {
     // rows x head_dim, row-major. A logit in base 2 is scale * q.k; with softcap it is softcap * tanh(scale * q.k) * log2(e).
@@ -23,6 +30,8 @@ struct FlatRange {
     const int64_t* visible;  // per row: it sees the keys before number visible[row], the range beginning at `first`; null: all
     int64_t first;
     float softcap;           // 0: none
+    // For i8 alone: per row what is added to q.k before anything else, and per key what its value's numbers are multiplied by.
+    const float *bias, *value_scale;
 
     // flat_range: per row the largest logit (base 2; -inf when it sees nothing), the sum of 2^(logit - max), and the values
     // weighted by these, rows x head_dim.

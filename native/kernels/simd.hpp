@@ -26,6 +26,7 @@ struct Vectors<8> {
     typedef uint32_t U __attribute__((vector_size(32)));
     typedef int32_t S __attribute__((vector_size(32)));
     typedef uint16_t H __attribute__((vector_size(16)));
+    typedef int8_t B __attribute__((vector_size(8)));
 };
 template <>
 struct Vectors<16> {
@@ -33,6 +34,7 @@ struct Vectors<16> {
     typedef uint32_t U __attribute__((vector_size(64)));
     typedef int32_t S __attribute__((vector_size(64)));
     typedef uint16_t H __attribute__((vector_size(32)));
+    typedef int8_t B __attribute__((vector_size(16)));
 };
 
 template <class Tag, int Lanes>
@@ -45,6 +47,7 @@ struct Generic {
     using U = typename Vectors<Lanes>::U;
     using S = typename Vectors<Lanes>::S;
     using H = typename Vectors<Lanes>::H;
+    using B = typename Vectors<Lanes>::B;
 
     // --- memory -------------------------------------------------------------------------------------------------------
     template <class V, class T>
@@ -117,6 +120,19 @@ struct Generic {
         uint16_t part[Lanes] = {};
         __builtin_memcpy(part, p, static_cast<size_t>(n) * 2);
         return Tag::load_fp16(part);
+    }
+
+    // --- 8-bit whole numbers ------------------------------------------------------------------------------------------
+    static SAKUIN_INLINE F load_i8(const int8_t* p) { return __builtin_convertvector(__builtin_convertvector(read<B>(p), S), F); }
+    static SAKUIN_INLINE F load_i8(const int8_t* p, int n) {
+        int8_t part[Lanes] = {};
+        __builtin_memcpy(part, p, static_cast<size_t>(n));
+        return Tag::load_i8(part);
+    }
+    // A 32-bit unit holds four neighbouring numbers; this gives number N of each unit.
+    template <int N>
+    static SAKUIN_INLINE F i8_number(U v) {
+        return __builtin_convertvector(reinterpret_cast<S>(v << static_cast<uint32_t>(24 - 8 * N)) >> 24, F);
     }
 
     // --- 2^x ----------------------------------------------------------------------------------------------------------

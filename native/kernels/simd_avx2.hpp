@@ -6,6 +6,7 @@ namespace sakuin {
 struct Avx2 : Generic<Avx2, 8> {
     using Base = Generic<Avx2, 8>;
     using Base::load_fp16;
+    using Base::load_i8;
     using Base::load_u32;
     using Base::max;
     using Base::store;
@@ -42,6 +43,10 @@ struct Avx2 : Generic<Avx2, 8> {
     }
     static SAKUIN_INLINE F load_fp16(const uint16_t* p) {
         return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    }
+
+    static SAKUIN_INLINE F load_i8(const int8_t* p) {
+        return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
     }
 
     static SAKUIN_INLINE void transpose(U (&x)[8]) {

@@ -9,6 +9,7 @@ struct Avx512Base : Generic<Tag, 16> {
     using typename Base::F;
     using typename Base::U;
     using Base::load_fp16;
+    using Base::load_i8;
     using Base::load_u32;
     using Base::max;
     using Base::store;
@@ -32,6 +33,10 @@ struct Avx512Base : Generic<Tag, 16> {
     static SAKUIN_INLINE F select_first(int n, F v, F other) { return _mm512_mask_mov_ps(other, first_lanes(n), v); }
     static SAKUIN_INLINE F load_fp16(const uint16_t* p) {
         return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    }
+
+    static SAKUIN_INLINE F load_i8(const int8_t* p) {
+        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
     }
 
     static SAKUIN_INLINE void transpose(U (&x)[16]) {

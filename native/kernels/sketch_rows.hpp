@@ -172,6 +172,9 @@ private:
         if constexpr (T == DType::f32) {
             const float* p = static_cast<const float*>(rows) + at;
             return n < lanes ? I::load(p, n) : I::load(p);
+        } else if constexpr (T == DType::i8) {
+            const int8_t* p = static_cast<const int8_t*>(rows) + at;
+            return n < lanes ? I::load_i8(p, n) : I::load_i8(p);
         } else {
             const uint16_t* p = static_cast<const uint16_t*>(rows) + at;
             if (n < lanes) {
@@ -184,7 +187,7 @@ private:
     }
     template <DType T>
     static SAKUIN_INLINE void prefetch_row(const void* rows, int64_t at, int d) {
-        constexpr int64_t size = T == DType::f32 ? 4 : 2;
+        constexpr int64_t size = dtype_size(T);
         const char* p = static_cast<const char*>(rows) + at * size;
         for (int64_t b = 0; b < d * size; b += 64) I::prefetch(p + b);
     }
@@ -201,6 +204,7 @@ private:
             case DType::f32: fn.template operator()<DType::f32>(); break;
             case DType::bf16: fn.template operator()<DType::bf16>(); break;
             case DType::fp16: fn.template operator()<DType::fp16>(); break;
+            case DType::i8: fn.template operator()<DType::i8>(); break;
         }
     }
 

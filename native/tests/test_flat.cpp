@@ -17,7 +17,8 @@ using testing::Random;
 
 namespace {
 
-// Numbers that all three dtypes hold exactly (a few bits of mantissa), so that the reference needs no rounding of its own.
+// Numbers that all float dtypes hold exactly (a few bits of mantissa), so that the reference needs no rounding of its own; 16 times
+// such a number is one that i8 holds.
 float coarse(Random& random) { return std::round(random.normal() * 16.0f) / 16.0f; }
 
 struct Array {
@@ -26,6 +27,10 @@ struct Array {
 
     Array(DType t, size_t n) : dtype(t), bytes(n * static_cast<size_t>(dtype_size(t))) {}
     void set(size_t i, float x) {
+        if (dtype == DType::i8) {
+            bytes[i] = static_cast<char>(std::lround(x * 16.0f));
+            return;
+        }
         uint32_t u;
         std::memcpy(&u, &x, 4);
         if (dtype == DType::f32) {
@@ -46,7 +51,7 @@ struct Case {
     int64_t heads = 2, group = 3, t = 1, d = 64;
     std::vector<int64_t> lengths{5, 130, 40};
     DType dtype = DType::bf16, q_dtype = DType::bf16;
-    bool causal = true, aux = false, mass = false, other = false, token_major = false;
+    bool causal = true, aux = false, mass = false, other = false, token_major = false, no_scales = false;
     float softcap = 0.0f;
     int threads = 1;
     std::string isa{};
@@ -54,6 +59,26 @@ struct Case {
 
 struct Result {
     std::vector<float> out, lse, mass;
+};
+
+// Scales of an i8 span, all different in neighbouring channels and tokens; exactly as long as they must be.
+struct Scales {
+    std::vector<float> key_scale, key_zero, value_scale;
+
+    Scales(const Case& c, int64_t n, Random& random)
+        : key_scale(static_cast<size_t>(c.heads * c.d)), key_zero(key_scale.size()), value_scale(static_cast<size_t>(c.heads * n)) {
+        for (float& x : key_scale) x = (0.5f + random.unit()) / 16.0f;
+        for (float& x : key_zero) x = random.normal();
+        for (float& x : value_scale) x = (0.5f + random.unit()) / 16.0f;
+    }
+    // What a number stands for.
+    double key(const Case& c, int64_t head, int64_t j, double x) const {
+        const size_t at = static_cast<size_t>(head * c.d + j);
+        return static_cast<double>(key_zero[at]) + static_cast<double>(key_scale[at]) * std::round(x * 16.0);
+    }
+    double value(int64_t token, double x) const {
+        return static_cast<double>(value_scale[static_cast<size_t>(token)]) * std::round(x * 16.0);
+    }
 };
 
 // Runs one case through flat_attend and, by the definition, in double precision; returns both.
@@ -73,6 +98,7 @@ std::pair<Result, Result> run(const Case& c, uint64_t seed) {
     for (size_t i = 0; i < q.size(); ++i) qa.set(i, static_cast<float>(q[i]));
     FlatArgs a{};
     std::vector<std::unique_ptr<Array>> held;
+    std::vector<std::unique_ptr<Scales>> scales;
     int64_t first = 0;
     for (const int64_t n : c.lengths) {
         FlatSpan s{};
@@ -88,6 +114,17 @@ std::pair<Result, Result> run(const Case& c, uint64_t seed) {
                         held.back()->set(static_cast<size_t>(h * s.key_head_stride + i * s.key_stride + j),
                                          static_cast<float>((is_key ? k : v)[static_cast<size_t>(((h * total) + first + i) * c.d + j)]));
             (is_key ? s.keys : s.values) = held.back()->bytes.data();
+        }
+        if (c.dtype == DType::i8) {
+            const Scales& x = *scales.emplace_back(std::make_unique<Scales>(c, n, random));
+            if (!c.no_scales) s.scales = {x.key_scale.data(), x.key_zero.data(), x.value_scale.data()};
+            for (int64_t h = 0; h < c.heads; ++h)
+                for (int64_t i = 0; i < n; ++i)
+                    for (int64_t j = 0; j < c.d; ++j) {
+                        const size_t at = static_cast<size_t>((h * total + first + i) * c.d + j);
+                        k[at] = x.key(c, h, j, k[at]);
+                        v[at] = x.value(h * n + i, v[at]);
+                    }
         }
         a.spans.push_back(s);
         first += n;
@@ -170,7 +207,7 @@ void expect_close(Case c, const std::string& what) {
 }  // namespace
 
 TEST(flat_agrees_for_every_dtype_and_head_dim) {
-    for (const DType t : {DType::f32, DType::bf16, DType::fp16})
+    for (const DType t : {DType::f32, DType::bf16, DType::fp16, DType::i8})
         for (const DType qt : {DType::f32, DType::bf16})
             for (const int64_t d : {8, 16, 24, 40, 64, 72, 80, 96, 120, 128, 192, 256}) {
                 Case c;
@@ -183,19 +220,22 @@ TEST(flat_agrees_for_every_dtype_and_head_dim) {
 
 TEST(flat_agrees_for_every_group_and_number_of_positions) {
     for (int64_t group = 1; group <= 16; ++group)
-        for (const int64_t t : {1, 2, 5}) {
-            Case c;
-            c.group = group;
-            c.t = t;
-            c.mass = true;
-            expect_close(c, "group " + std::to_string(group) + " t " + std::to_string(t));
-        }
+        for (const int64_t t : {1, 2, 5})
+            for (const DType dtype : {DType::bf16, DType::i8}) {
+                Case c;
+                c.group = group;
+                c.t = t;
+                c.dtype = dtype;
+                c.mass = true;
+                expect_close(c, "group " + std::to_string(group) + " t " + std::to_string(t));
+            }
 }
 
 TEST(flat_agrees_for_every_length_of_a_last_block) {
     for (int64_t n = 1; n <= 130; ++n) {
         Case c;
         c.heads = 1;
+        c.dtype = n % 3 == 0 ? DType::i8 : DType::bf16;
         c.lengths = {n};
         c.d = n % 2 == 0 ? 24 : 16;
         c.mass = true;
@@ -204,7 +244,7 @@ TEST(flat_agrees_for_every_length_of_a_last_block) {
 }
 
 TEST(flat_agrees_with_softcap_sink_logits_and_an_outer_lse) {
-    for (const DType t : {DType::f32, DType::bf16}) {
+    for (const DType t : {DType::f32, DType::bf16, DType::i8}) {
         Case c;
         c.dtype = t;
         c.softcap = 1.5f;
@@ -225,16 +265,20 @@ TEST(flat_agrees_for_more_positions_than_go_at_once) {
 }
 
 TEST(flat_agrees_for_token_major_memory) {
-    Case c;
-    c.token_major = true;
-    c.heads = 3;
-    expect_close(c, "token major");
+    for (const DType t : {DType::bf16, DType::i8}) {
+        Case c;
+        c.dtype = t;
+        c.token_major = true;
+        c.heads = 3;
+        expect_close(c, "token major");
+    }
 }
 
 TEST(flat_does_not_depend_on_the_number_of_threads) {
     for (const int threads : {1, 2, 3, 16}) {
         Case c;
         c.threads = threads;
+        c.dtype = threads % 2 == 0 ? DType::i8 : DType::bf16;
         c.lengths = {700, 0, 9000, 3};
         c.t = 2;
         c.d = 16;
@@ -285,4 +329,11 @@ TEST(flat_refuses_what_it_does_not_cover) {
     c = Case{};
     c.isa = "sse9";
     CHECK(refused(c), "unknown instruction set");
+    c = Case{};
+    c.q_dtype = DType::i8;
+    CHECK(refused(c), "a query in 8 bits");
+    c = Case{};
+    c.dtype = DType::i8;
+    c.no_scales = true;
+    CHECK(refused(c), "8 bits without scales");
 }

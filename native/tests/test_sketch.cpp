@@ -339,7 +339,7 @@ TEST(rows_of_every_dtype_are_scored_and_added) {
     Random random(7);
     const int64_t n = 40;
     const std::vector<uint32_t> index{39, 0, 7, 7, 12, 38};
-    for (const DType t : {DType::f32, DType::bf16, DType::fp16})
+    for (const DType t : {DType::f32, DType::bf16, DType::fp16, DType::i8})
         for (const int d : {8, 16, 24, 40, 64, 120, 256})
             for (const int group : {1, 2, 5, 8, 16})
                 for (const bool gather : {true, false}) {
@@ -347,10 +347,12 @@ TEST(rows_of_every_dtype_are_scored_and_added) {
                     Floats rows;
                     std::vector<uint8_t> stored(at(n * d * dtype_size(t)));
                     for (int64_t i = 0; i < n * d; ++i) {
-                        rows.push_back(coarse(random));
+                        rows.push_back(t == DType::i8 ? static_cast<float>(random.below(255) - 127) : coarse(random));
                         const uint16_t half = t == DType::bf16 ? bf16(rows.back()) : fp16(rows.back());
                         if (t == DType::f32)
                             std::memcpy(&stored[at(i * 4)], &rows.back(), 4);
+                        else if (t == DType::i8)
+                            stored[at(i)] = static_cast<uint8_t>(static_cast<int8_t>(rows.back()));
                         else
                             std::memcpy(&stored[at(i * 2)], &half, 2);
                     }
@@ -364,16 +366,17 @@ TEST(rows_of_every_dtype_are_scored_and_added) {
                                 want[at(i * width + g)] += q[at(g * d + j)] * x;
                                 sum[at(g * d + j)] += weights[at(i * width + g)] * x;
                             }
+                    const double near = t == DType::i8 ? 2e-2 : 1e-3;  // numbers up to 127 instead of 2
                     each_isa([&](const SketchKernels& k, const std::string& isa) {
                         const std::string what = isa + " d " + std::to_string(d) + " dtype " + std::to_string(static_cast<int>(t));
                         if (gather) {
                             Floats scores(want.size());
                             k.score_rows(q.data(), stored.data(), t, d, index.data(), m, group, scores.data());
-                            CHECK(distance(scores, want) < 1e-3, what);
+                            CHECK(distance(scores, want) < near, what);
                         }
                         Floats out(sum.size(), 1.0f);
                         k.add_rows(stored.data(), t, d, gather ? index.data() : nullptr, m, weights.data(), group, out.data());
-                        CHECK(distance(out, sum) < 1e-3, what);
+                        CHECK(distance(out, sum) < near, what);
                     });
                 }
 }

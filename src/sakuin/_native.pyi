@@ -15,7 +15,17 @@ def multiply_add_rate(n_threads: int, isa: str = "") -> float: ...
 class Span:
     keys: Tensor
     values: Tensor
-    def __init__(self, keys: Tensor, values: Tensor) -> None: ...
+    key_scale: Tensor | None
+    key_zero: Tensor | None
+    value_scale: Tensor | None
+    def __init__(
+        self,
+        keys: Tensor,
+        values: Tensor,
+        key_scale: Tensor | None = None,
+        key_zero: Tensor | None = None,
+        value_scale: Tensor | None = None,
+    ) -> None: ...
     def __len__(self) -> int: ...
 
 def flat_attend(

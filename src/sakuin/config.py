@@ -10,11 +10,13 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-KVDtype = Literal["auto", "bf16", "fp16", "fp32"]
+KVDtype = Literal["auto", "bf16", "fp16", "fp32", "int8"]
 
 INDEX_KINDS: list[str] = ["sketch", "flat", "topk", "pages", "streaming"]
 """Names that `index` may have; `sakuin.index.register` adds to them."""
-KV_DTYPES: tuple[str, ...] = ("auto", "bf16", "fp16", "fp32")
+KV_DTYPES: tuple[str, ...] = ("auto", "bf16", "fp16", "fp32", "int8")
+INT8_KINDS: list[str] = ["sketch", "flat"]
+"""Kinds that can store keys and values with `kv_dtype="int8"`; `register` adds those that say so."""
 MOST_SEGMENT = 65536
 SEGMENT_PER_DIM = 32
 """`segment="auto"` is this many tokens for each of head_dim's dimensions."""
@@ -44,7 +46,9 @@ class RetrievalConfig:
         query head, or None. A step begins with `tolerance`; where its estimate is above the target, the
         thresholds of that KV head are lowered and it attends again, in the end exactly. `"sketch"` only.
     kv_dtype
-        How offloaded keys and values are stored; `"auto"` is the model's dtype.
+        How offloaded keys and values are stored; `"auto"` is the model's dtype. `"int8"` (`"sketch"` and
+        `"flat"` only) takes half of bf16: 8 bits a number, with a scale for each channel of a segment's keys
+        and for each token's value.
     exact_above
         A forward pass of more query positions than this attends exactly (prefill); fewer go through the
         index.
@@ -91,6 +95,11 @@ class RetrievalConfig:
     def __post_init__(self) -> None:
         _one_of("index", self.index, tuple(INDEX_KINDS))
         _one_of("kv_dtype", self.kv_dtype, KV_DTYPES)
+        if self.kv_dtype == "int8" and self.index not in INT8_KINDS:
+            raise ValueError(
+                f"kv_dtype='int8' needs an index of {', '.join(INT8_KINDS)}, and index is {self.index!r}; "
+                "change one of them"
+            )
         _whole("sink", self.sink, 0)
         _whole("recent", self.recent, 1)
         _whole("exact_above", self.exact_above, 1)

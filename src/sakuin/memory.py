@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
+from sakuin.index.int8 import bytes_per_number
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _NO_LIMIT = 1 << 60
@@ -91,10 +92,14 @@ def estimate(
     text = config.get_text_config()
     size = dtype.itemsize
     shape = _Shape.of(text)
-    stored = size if retrieval is None else _KV_BYTES.get(retrieval.kv_dtype, size)
+    stored: float = size
+    if retrieval is not None and retrieval.kv_dtype == "int8":
+        stored = bytes_per_number(shape.head_dim, retrieval.segment_tokens(shape.head_dim))
+    elif retrieval is not None:
+        stored = _KV_BYTES.get(retrieval.kv_dtype, size)
     per_layer = shape.kv_heads * shape.head_dim
     kv = (
-        shape.full_layers * n_tokens * stored
+        int(shape.full_layers * n_tokens * stored)
         + shape.sliding_layers * min(n_tokens, shape.sliding_window) * size
     )
     if retrieval is not None:

@@ -27,7 +27,8 @@ class Stats:
         positions: what `touched_bytes` is compared with.
     error : the index's own estimate of the relative L2 error of its output, fp32 `(n_query_heads, t)`, or
         None if it makes none. From `decode` it is that of the whole step's output; from `attend` that of
-        `out`, times the share of the softmax that lies in the index.
+        `out`, times the share of the softmax that lies in the index. How keys and values are rounded to be
+        stored (`kv_dtype`) is not in it.
     """
 
     exact: Tensor

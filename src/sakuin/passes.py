@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -42,7 +43,7 @@ class Ticket:
         self.taken = False
         # Layers that share keys and values attend again with the same tensors; they need the past as it was
         # before them.
-        self.pasts: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        self.pasts: dict[int, Iterable[tuple[Tensor, Tensor]]] = {}
         keys._sakuin = values._sakuin = self  # type: ignore[attr-defined]
         _thread.ticket = weakref.ref(self)
         _thread.last = (weakref.ref(layer.shared), keys.device)

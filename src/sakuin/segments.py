@@ -11,7 +11,8 @@ Called by `sakuin.layers`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -105,6 +106,23 @@ def _room(like: Tensor, capacity: int) -> Tensor:
         return torch.empty((like.shape[0], capacity, like.shape[2]), dtype=like.dtype, device=like.device)
 
 
+class Past:
+    """The blocks of a sequence at one moment, sink, index and the rest; may be gone through more than once.
+
+    Blocks of the index are asked for one by one: those in int8 are made anew each time.
+    """
+
+    def __init__(
+        self, sink: tuple[Tensor, Tensor], index: Index, newest: list[tuple[Tensor, Tensor]]
+    ) -> None:
+        self._sink, self._index, self._newest = sink, index, newest
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for block in chain([self._sink], self._index.blocks(), self._newest):
+            if block[0].shape[1]:
+                yield block
+
+
 class Sequence:
     """The keys and values of one sequence in one layer. Positions count real tokens from 0.
 
@@ -147,14 +165,14 @@ class Sequence:
 
     # -- what attention reads --------------------------------------------------------------------------------
 
-    def past(self) -> list[tuple[Tensor, Tensor]]:
+    def past(self) -> Past:
         """Keys and values of every token so far, in blocks `(n_kv_heads, n, head_dim)`, wherever they lie."""
-        self._publish(lambda job: job.done or job.in_tail)
-        blocks = [(self._sink.keys, self._sink.values)]
-        blocks += self.index.blocks()
-        blocks += [(job.keys, job.values) for job in self._jobs]
-        blocks.append((self._tail.keys, self._tail.values))
-        return [block for block in blocks if block[0].shape[1]]
+        # In int8 a token is rounded as it is sealed, which must not come sooner with a faster worker.
+        rounded = self.config.kv_dtype == "int8"
+        self._publish(lambda job: job.done or job.in_tail or rounded)
+        waiting = [(job.keys, job.values) for job in self._jobs]
+        sink, tail = (self._sink.keys, self._sink.values), (self._tail.keys, self._tail.values)
+        return Past(sink, self.index, [*waiting, tail])
 
     def static(self, t: int, s_aux: Tensor | None) -> Static:
         """Sink and tail, as an index's `decode` takes them; the newest t tokens are the step's own."""

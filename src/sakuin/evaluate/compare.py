@@ -106,8 +106,7 @@ def compare(
             errors.append((out - case.truth).norm(dim=-1) / case.truth.norm(dim=-1))
             assert part.stats is not None
             touched.append(part.stats.touched_share)
-            kept = sum(k.nbytes + v.nbytes for k, v in index.blocks())
-            extra.append((index.nbytes - kept) / kept)
+            extra.append((index.nbytes - index.kv_bytes) / index.kv_bytes)
             times.append(_step_ms(case, method))
         running = [e[:, : e.shape[1] - retrieval] for e in errors]
         steps = [e[:, e.shape[1] - retrieval :] for e in errors]

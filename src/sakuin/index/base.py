@@ -13,12 +13,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
-from sakuin.config import INDEX_KINDS, RetrievalConfig
+from sakuin.config import INDEX_KINDS, INT8_KINDS, RetrievalConfig
 from sakuin.exact import static_attention, static_mass
 from sakuin.partial import PartialAttention, merge
 
@@ -50,6 +50,8 @@ class Index(ABC):
     transformers.
     """
 
+    stores_int8: ClassVar[bool] = False
+    """Whether the kind can keep keys and values with `kv_dtype="int8"`."""
     kind: str
     config: RetrievalConfig
     n_kv_heads: int
@@ -65,6 +67,11 @@ class Index(ABC):
     @abstractmethod
     def nbytes(self) -> int:
         """Bytes of host memory that the index holds, keys and values included."""
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of `nbytes` that keys and values take as they are stored, scales included."""
+        return sum(keys.nbytes + values.nbytes for keys, values in self.blocks())
 
     @abstractmethod
     def append(self, keys: Tensor, values: Tensor, queries: Tensor | None = None) -> None:
@@ -121,7 +128,8 @@ class Index(ABC):
     @abstractmethod
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Keys and values of every segment, `(n_kv_heads, n, head_dim)` each. The order of tokens inside a
-        block is the index's own; attention without a causal mask does not depend on it."""
+        block is the index's own; attention without a causal mask does not depend on it. What is stored in
+        int8 comes in fp32, made for each block when it is asked for: keep no list of them."""
 
     @abstractmethod
     def crop(self, n_tokens: int) -> tuple[Tensor, Tensor]:
@@ -182,6 +190,8 @@ def register(kind: str) -> Callable[[T], T]:
             raise ValueError(f"there is an index of kind {kind!r} already; give yours another name")
         if kind not in INDEX_KINDS:
             INDEX_KINDS.append(kind)
+        if cls.stores_int8 and kind not in INT8_KINDS:
+            INT8_KINDS.append(kind)
         cls.kind = kind
         _KINDS[kind] = cls
         return cls

@@ -39,10 +39,11 @@ def check_finite(name: str, x: Tensor) -> None:
 
 
 def stored(name: str, x: Tensor, n_kv_heads: int, head_dim: int, config: RetrievalConfig) -> Tensor:
-    """A contiguous copy of keys or values `(n_kv_heads, n, head_dim)` in the dtype of `config.kv_dtype`."""
+    """A contiguous copy of keys or values `(n_kv_heads, n, head_dim)` in the dtype of `config.kv_dtype`; in
+    their own for `"int8"`, which needs all keys of a segment (`sakuin.index.int8`)."""
     check_array(name, x, n_kv_heads, head_dim)
     check_finite(name, x)
-    dtype = x.dtype if config.kv_dtype == "auto" else _STORED[config.kv_dtype]
+    dtype = _STORED.get(config.kv_dtype, x.dtype)
     copy = x.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
     if dtype == torch.float16 and x.dtype != torch.float16 and not torch.isfinite(copy).all():
         largest = float(x.abs().max())

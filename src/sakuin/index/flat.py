@@ -15,6 +15,7 @@ from sakuin import _native
 from sakuin.config import RetrievalConfig, check_tolerance
 from sakuin.index.base import Index, Static, check_array, register
 from sakuin.index.checks import check_geometry, stored
+from sakuin.index.int8 import SCALES, Int8KV
 from sakuin.partial import PartialAttention, Stats
 
 
@@ -23,16 +24,19 @@ class FlatIndex(Index):
     """Exact attention over a chain of immutable segments.
 
     Neighbouring segments are joined while they fit into one of `config.segment_tokens(head_dim)` tokens, so
-    that tokens which arrive a few at a time do not end in many short segments. `tolerance` has no effect:
-    everything is exact.
+    that tokens which arrive a few at a time do not end in many short segments; in int8 only with one that is
+    no longer than what is added, so that no key is rounded more than log2 times. `tolerance` has no effect:
+    everything is exact, in int8 that which is stored.
     """
+
+    stores_int8 = True
 
     def __init__(self, n_kv_heads: int, head_dim: int, group_size: int, config: RetrievalConfig) -> None:
         check_geometry(n_kv_heads, head_dim, group_size)
         self.n_kv_heads, self.head_dim, self.group_size = n_kv_heads, head_dim, group_size
         self.config = config
         self._segments: list[_native.Span] = []
-        self._n_tokens = 0
+        self._n_tokens = self._nbytes = 0
         self._stats: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
 
     @property
@@ -41,7 +45,11 @@ class FlatIndex(Index):
 
     @property
     def nbytes(self) -> int:
-        return sum(s.keys.nbytes + s.values.nbytes for s in self._segments)
+        return self._nbytes
+
+    @property
+    def kv_bytes(self) -> int:
+        return self._nbytes
 
     def append(self, keys: Tensor, values: Tensor, queries: Tensor | None = None) -> None:
         if keys.shape != values.shape:
@@ -53,14 +61,21 @@ class FlatIndex(Index):
         n = k.shape[1]
         if n == 0:
             return
-        if self._segments:
-            last = self._segments[-1]
-            if len(last) + n <= self.config.segment_tokens(self.head_dim) and last.keys.dtype == k.dtype:
-                # New tensors: a fork goes on using the old ones.
-                k, v = torch.cat([last.keys, k], 1), torch.cat([last.values, v], 1)
-                self._segments.pop()
-        self._segments.append(_native.Span(k, v))
+        while self._segments and self._joins(self._segments[-1], k):
+            # New tensors: a fork goes on using the old ones.
+            last = self._segments.pop()
+            self._nbytes -= _stored_bytes(last)
+            old_keys, old_values = _floats(last)
+            k, v = torch.cat([old_keys, k], 1), torch.cat([old_values, v], 1)
+        span = Int8KV.of(k, v).span() if self.config.kv_dtype == "int8" else _native.Span(k, v)
+        self._segments.append(span)
         self._n_tokens += n
+        self._nbytes += _stored_bytes(span)
+
+    def _joins(self, last: _native.Span, keys: Tensor) -> bool:
+        if len(last) + keys.shape[1] > self.config.segment_tokens(self.head_dim):
+            return False
+        return len(last) <= keys.shape[1] if self.config.kv_dtype == "int8" else last.keys.dtype == keys.dtype
 
     def attend(
         self,
@@ -122,7 +137,7 @@ class FlatIndex(Index):
         rows = q.float().reshape(self.n_kv_heads, -1, self.head_dim)
         scores, ids, first = [], [], 0
         for span in self._segments:
-            top = (rows @ span.keys.float().transpose(1, 2)).topk(min(k, len(span)), -1)
+            top = (rows @ _floats(span)[0].float().transpose(1, 2)).topk(min(k, len(span)), -1)
             scores.append(top.values)
             ids.append(top.indices + first)
             first += len(span)
@@ -131,7 +146,7 @@ class FlatIndex(Index):
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         for span in self._segments:
-            yield span.keys, span.values
+            yield _floats(span)
 
     def crop(self, n_tokens: int) -> tuple[Tensor, Tensor]:
         if not 0 <= n_tokens <= self._n_tokens:
@@ -139,17 +154,20 @@ class FlatIndex(Index):
         at = 0
         for i, span in enumerate(self._segments):
             if at + len(span) > n_tokens:
+                self._nbytes -= sum(_stored_bytes(dropped) for dropped in self._segments[i:])
                 del self._segments[i:]
                 self._n_tokens = at
-                return span.keys[:, : n_tokens - at], span.values[:, : n_tokens - at]
+                keys, values = _floats(span)
+                return keys[:, : n_tokens - at], values[:, : n_tokens - at]
             at += len(span)
-        dtype = self._segments[-1].keys.dtype if self._segments else torch.float32
+        dtype = _floats(self._segments[-1])[0].dtype if self._segments else torch.float32
         empty = torch.empty(self.n_kv_heads, 0, self.head_dim, dtype=dtype)
         return empty, empty
 
     def fork(self) -> FlatIndex:
         other = type(self)(self.n_kv_heads, self.head_dim, self.group_size, self.config)
-        other._segments, other._n_tokens, other._stats = list(self._segments), self._n_tokens, self._stats
+        other._segments, other._stats = list(self._segments), self._stats
+        other._n_tokens, other._nbytes = self._n_tokens, self._nbytes
         return other
 
     def _check_query(self, q: Tensor) -> None:
@@ -164,7 +182,18 @@ class FlatIndex(Index):
         if (heads, t) not in self._stats:
             ones, zeros = torch.ones(self.n_kv_heads, t), torch.zeros(self.n_kv_heads, t)
             self._stats[heads, t] = (ones, zeros, torch.ones(heads, t), torch.zeros(heads, t))
-        size = self._segments[0].keys.element_size() if self._segments else 2
-        numbers = 2 * t * self.n_kv_heads * self._n_tokens * self.head_dim
+        offloaded = 4 * t * self.n_kv_heads * self._n_tokens * self.head_dim
         exact, codes, coverage, error = self._stats[heads, t]
-        return Stats(exact, codes, coverage, numbers * size, numbers * 2, error)
+        return Stats(exact, codes, coverage, self._nbytes * t, offloaded, error)
+
+
+def _floats(span: _native.Span) -> tuple[Tensor, Tensor]:
+    """Keys and values of a span as they are stored; those in int8 in fp32."""
+    if span.key_scale is None:
+        return span.keys, span.values
+    return Int8KV(span.keys, span.values, *(getattr(span, name) for name in SCALES)).decode()
+
+
+def _stored_bytes(span: _native.Span) -> int:
+    tensors = (span.keys, span.values, *(getattr(span, name) for name in SCALES))
+    return sum(x.nbytes for x in tensors if x is not None)

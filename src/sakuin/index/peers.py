@@ -26,6 +26,8 @@ PAGE = 16
 class ChosenIndex(FlatIndex):
     """Keeps keys and values as `flat` does, and attends exactly the tokens that `choose` picks."""
 
+    stores_int8 = False
+
     @abstractmethod
     def choose(self, q: Tensor, scores: Tensor, keys: Tensor) -> tuple[Tensor, int]:
         """Which tokens each query head attends, and how many numbers were read to find out.

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sakuin import _native
 from sakuin.config import RetrievalConfig
+from sakuin.index.int8 import SCALES, Int8KV
 
 LIST = 64
 """Keys in a list: they share a mean value, and two of the kernels' blocks of 32."""
@@ -157,6 +158,9 @@ def seal(
     lists, chunks = -(-n // LIST), -(-d // 16)
     subs = max(2, round(config.sketch_bits_for(d) * d / 8) * 2)
     code_bytes = int(config.code_bits_for(d) * chunks / 2) * 4  # the least that a chunk takes is 4
+    int8 = Int8KV.of(keys_f32, values_f32) if config.kv_dtype == "int8" else None
+    if int8 is not None:
+        keys, values = int8.keys, int8.values  # what is attended exactly; all else knows the originals
     fields = {
         "keys": torch.empty_like(keys),
         "values": torch.empty_like(values),
@@ -180,5 +184,10 @@ def seal(
         "code_residue": torch.empty(heads, d),
         "spread": torch.empty(heads, 3),
     }
+    if int8 is not None:
+        fields |= {name: getattr(int8, name) for name in SCALES}
     segment = _native.sketch_seal(fields, y, basis.weight, features, keys, values, values_f32, n_threads)
+    if int8 is not None:
+        # Rows stand in the order of the lists, which is known only now.
+        int8.value_scale.copy_(int8.value_scale.gather(1, fields["order"].long()))
     return segment, basis

@@ -17,6 +17,7 @@ from sakuin import _native
 from sakuin.config import RetrievalConfig, check_tolerance
 from sakuin.index.base import Index, Static, check_array, register
 from sakuin.index.checks import check_geometry, stored
+from sakuin.index.int8 import SCALES, Int8KV
 from sakuin.index.seal import Basis, QueryMoment, seal
 from sakuin.partial import EXACT, PartialAttention, Stats, Trace
 
@@ -32,6 +33,8 @@ _REFERENCE = 8192
 class SketchIndex(Index):
     """Offloaded tokens in a chain of segments, each with a basis, sketches, codes and value summaries of its
     own."""
+
+    stores_int8 = True
 
     def __init__(self, n_kv_heads: int, head_dim: int, group_size: int, config: RetrievalConfig) -> None:
         check_geometry(n_kv_heads, head_dim, group_size)
@@ -55,6 +58,11 @@ class SketchIndex(Index):
         # A small segment shares its predecessor's basis.
         held = {tensor.data_ptr(): tensor.nbytes for s in self._segments for tensor in s.fields.values()}
         return sum(held.values())
+
+    @property
+    def kv_bytes(self) -> int:
+        fields = [segment.fields for segment in self._segments]
+        return sum(f[name].nbytes for f in fields for name in ("keys", "values", *SCALES) if name in f)
 
     @property
     def segments(self) -> list[_native.SketchSegment]:
@@ -123,7 +131,7 @@ class SketchIndex(Index):
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         for segment in self._segments:
-            yield segment.fields["keys"], segment.fields["values"]
+            yield _floats(segment.fields)
 
     # --- attending ------------------------------------------------------------------------------------------
 
@@ -207,7 +215,7 @@ class SketchIndex(Index):
         found = estimate.topk(min(n, 4 * k + 64), -1).indices
         # Exact inner products decide among the best by sketch.
         head = torch.arange(q.shape[0]) // self.group_size
-        keys = torch.cat([segment.fields["keys"] for segment in self._segments], 1)
+        keys = torch.cat([block for block, _ in self.blocks()], 1)
         rows = keys[head[:, None, None], found].float()
         scores, place = (rows @ q[..., None]).squeeze(-1).topk(k, -1)
         order, start = [], 0
@@ -227,7 +235,7 @@ class SketchIndex(Index):
         mass: Tensor | None,
     ) -> PartialAttention:
         """Attention over everything, in full precision: with tolerance 0, or while nothing is sealed."""
-        spans = list(self.blocks())
+        spans: list[_native.Span | tuple[Tensor, Tensor]] = [_span(segment) for segment in self._segments]
         sink = s_aux = None
         if static is not None:
             sink, s_aux = static.sink_keys.shape[1], static.s_aux
@@ -276,9 +284,7 @@ class SketchIndex(Index):
 
     def _stats(self, t: int) -> Stats:
         """Of a step that read every key and value."""
-        read = (
-            sum(segment.fields[name].nbytes for segment in self._segments for name in ("keys", "values")) * t
-        )
+        read = self.kv_bytes * t
         heads = self.n_kv_heads
         rows = (heads * self.group_size, t)
         return Stats(
@@ -299,6 +305,19 @@ class SketchIndex(Index):
 
 def _in_order(segment: _native.SketchSegment) -> tuple[Tensor, Tensor]:
     """Keys and values of a segment in order of position."""
-    keys, values = segment.fields["keys"], segment.fields["values"]
-    back = segment.fields["order"].long().argsort(1)[:, :, None].expand_as(keys)
+    fields = segment.fields
+    keys, values = _floats(fields)
+    back = fields["order"].long().argsort(1)[:, :, None].expand_as(keys)
     return keys.gather(1, back), values.gather(1, back)
+
+
+def _floats(fields: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Keys and values as a segment holds them; those in int8 in fp32."""
+    if "key_scale" not in fields:
+        return fields["keys"], fields["values"]
+    return Int8KV(*(fields[name] for name in ("keys", "values", *SCALES))).decode()
+
+
+def _span(segment: _native.SketchSegment) -> _native.Span:
+    fields = segment.fields
+    return _native.Span(fields["keys"], fields["values"], *(fields.get(name) for name in SCALES))
