@@ -3,8 +3,8 @@ by the truth.
 
 Runs the plain statement of the method (tests/reference) on a real trace of smollm2, a position in 64 of the
 running text and every retrieval step. `tail` are the tokens that enter by their list, scored again or not.
-The last rows change the method instead: `correction` adds what the residue's variance says an exponential of
-an uncertain score lacks, half the variance but at most X, to scores that only the sketch knows.
+The last rows leave a part of the method out: quantizer ranges by fourth powers of the error (not squares),
+the tilt of the lists' means, and what makes up for uncertain exponentials.
 
 Run: python benchmarks/error_sources.py [--length 4000] [--tokens 16384]
 """
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from common import load, show, write
@@ -36,10 +35,10 @@ REPLACED = {
     "true scores of coded tokens": ("code score",),
     "true values of coded tokens": ("code value",),
 }
-CORRECTIONS = (0.2, 0.3, 0.5)
+LEFT_OUT = {"without the tilt": "tilt", "without raising the tail": "raise"}
 
 
-def sealed(layer: Layer) -> list[plain.Segment]:
+def sealed(layer: Layer, power: int) -> list[plain.Segment]:
     """Segments of a layer with one KV head, as the index would make them."""
     segments: list[plain.Segment] = []
     queries, n = layer.queries.double(), layer.keys.shape[1]
@@ -48,7 +47,8 @@ def sealed(layer: Layer) -> list[plain.Segment]:
         seen = queries[:, layer.query_positions < end].reshape(-1, queries.shape[2])
         inherited = segments[-1].basis if segments and end - start < 16 * queries.shape[2] else None
         moment = seen.T @ seen / len(seen)
-        segments.append(plain.seal(layer.keys[0, start:end], layer.values[0, start:end], moment, inherited))
+        keys, values = layer.keys[0, start:end], layer.values[0, start:end]
+        segments.append(plain.seal(keys, values, moment, inherited, power=power))
     return segments
 
 
@@ -61,7 +61,7 @@ class Step:
         query = query.double() * scaling
         p = [query @ s.basis.project for s in segments]
         pairs = list(zip(p, segments, strict=True))
-        self.segments, self.static = segments, static.double()
+        self.segments, self.static, self.p = segments, static.double(), p
         self.sketch = torch.cat([x @ s.sketch.T + (query @ s.mean)[:, None] for x, s in pairs], 1)
         self.coded = self.sketch + torch.cat([x @ s.codes.T for x, s in pairs], 1)
         self.true = query @ torch.cat([s.keys for s in segments]).T
@@ -73,10 +73,10 @@ class Step:
         self.raised = self.sketch + CONFIG.reach * self.variance.sqrt() * length / 4
         self.always = length == 15
 
-    def attend(self, replaced: tuple[str, ...], correction: float) -> PartialAttention:
-        """Attention over the segments with parts `replaced` by the truth."""
+    def attend(self, replaced: tuple[str, ...] = (), left_out: str = "") -> PartialAttention:
+        """Attention over the segments with parts `replaced` by the truth, or one `left_out`."""
         n = self.sketch.shape[1]
-        z = self.sketch + (self.variance / 2).clamp(max=correction)
+        z = self.sketch.clone()
         everything = torch.logaddexp(z.logsumexp(1), self.static)[:, None]
         may_have = (self.raised - everything).exp().amax(0).masked_fill(self.always, torch.inf)
         scored = (may_have > CONFIG.rescore_share / n).nonzero()[:, 0]
@@ -89,6 +89,8 @@ class Step:
         values = torch.cat([s.list_mean[s.list_of] for s in self.segments])
         true_values = torch.cat([s.values for s in self.segments])
         values[tier == 2] = torch.cat([s.value_codes for s in self.segments])[tier == 2]
+        if left_out != "raise":
+            z[:, tier == 0] += (self.variance.clamp(max=1) / 2)[:, tier == 0]
         for part, tokens in (("tail", tier <= 1), ("code", tier == 2)):
             if f"{part} score" in replaced:
                 z[:, tokens] = self.true[:, tokens]
@@ -96,22 +98,33 @@ class Step:
                 values[tokens] = true_values[tokens]
         z[:, tier == 3], values[tier == 3] = self.true[:, tier == 3], true_values[tier == 3]
         lse = z.logsumexp(1)
-        return PartialAttention(((z - lse[:, None]).exp() @ values).float()[:, None], lse.float()[:, None])
+        weight = (z - lse[:, None]).exp()
+        out = weight @ values
+        if left_out != "tilt" and "tail value" not in replaced:
+            in_lists = (weight * (tier <= 1)).split([len(s.keys) for s in self.segments], 1)
+            for p, s, w in zip(self.p, self.segments, in_lists, strict=True):
+                spread = (p.square() @ s.within)[:, None]
+                tilt = (p * s.within.sqrt())[:, : len(s.tilt)] @ s.tilt
+                out += w.sum(1, keepdim=True) / (1 + spread / 10) * tilt
+        return PartialAttention(out.float()[:, None], lse.float()[:, None])
 
 
 def errors(layer: Layer) -> dict[str, list[float]]:
     """Relative error of the whole output for every variant, over positions and query heads."""
     static, exact = layer.static(), layer.exact()
-    truth, segments = merge([static, exact]).out, sealed(layer)
+    truth = merge([static, exact]).out
+    segments, by_squares = sealed(layer, 4), sealed(layer, 2)
     t = layer.asked.shape[1]
     found: dict[str, list[float]] = {}
     for at in (*range(0, 512, 64), *range(t - layer.retrieval, t)):
-        step = Step(segments, layer.asked[:, at], layer.scaling, static.lse[:, at])
+        query, lse = layer.asked[:, at], static.lse[:, at]
+        step = Step(segments, query, layer.scaling, lse)
+        variants = {name: step.attend(parts) for name, parts in REPLACED.items()}
+        variants |= {name: step.attend(left_out=part) for name, part in LEFT_OUT.items()}
+        variants["ranges by squares"] = Step(by_squares, query, layer.scaling, lse).attend()
         beside = PartialAttention(static.out[:, at : at + 1], static.lse[:, at : at + 1])
-        variants: dict[str, Any] = {name: (parts, 0.0) for name, parts in REPLACED.items()}
-        variants |= {f"correction, at most {x}": ((), x) for x in CORRECTIONS}
-        for name, (parts, correction) in variants.items():
-            out = merge([beside, step.attend(parts, correction)]).out[:, 0]
+        for name, part in variants.items():
+            out = merge([beside, part]).out[:, 0]
             error = (out - truth[:, at]).norm(dim=-1) / truth[:, at].norm(dim=-1)
             found.setdefault(name, []).extend(error.tolist())
     return found

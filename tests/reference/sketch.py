@@ -93,8 +93,8 @@ def plan_codes(energy: Tensor, row_bytes: int) -> list[int]:
     return best
 
 
-def decoded(x: Tensor, bits: int) -> Tensor:
-    """`x` (n,) as its codes tell it, with the range that leaves the least mean fourth power of the error."""
+def decoded(x: Tensor, bits: int, power: int = 4) -> Tensor:
+    """`x` (n,) as its codes tell it, with the range that leaves the least mean `power` of the error."""
     deviation = float(x.square().mean().sqrt())
     if bits == 0 or deviation == 0:
         return torch.zeros_like(x)
@@ -102,7 +102,7 @@ def decoded(x: Tensor, bits: int) -> Tensor:
 
     def error(step: float) -> float:
         beyond = (x.abs() - middle * step)[x.abs() > (middle + 0.5) * step]
-        return step**4 / 80 + float(beyond.pow(4).sum()) / len(x)
+        return (step / 2) ** power / (power + 1) + float(beyond.pow(power).sum()) / len(x)
 
     step = min((2 * width * deviation / 2**bits for width in RANGES[bits]), key=error)
     return ((x / step + middle + 0.5).floor().clamp(0, 2**bits - 1) - middle) * step
@@ -141,6 +141,7 @@ def seal(
     basis: Basis | None = None,
     sketch_bits: float = 1.0,
     code_bits: float = 3.0,
+    power: int = 4,
 ) -> Segment:
     """A segment under the queries' second `moment` (d, d), or in the `basis` of its predecessor."""
     keys, values = keys.double(), values.double()
@@ -149,7 +150,7 @@ def seal(
     y = (keys - mean) @ basis.inverse.T
 
     bits = water_fill(basis.weight * y.square().mean(0), max(2, round(sketch_bits * d / 8) * 2) * 2)
-    sketch = torch.stack([decoded(y[:, j], int(bits[j])) for j in range(d)], 1)
+    sketch = torch.stack([decoded(y[:, j], int(bits[j]), power) for j in range(d)], 1)
     left = y - sketch
     residue = left.square().mean(0)
     length = (left.square() @ basis.weight).sqrt()
@@ -160,7 +161,7 @@ def seal(
     plan = plan_codes((basis.weight * residue)[ranked], int(code_bits * -(-d // 16) / 2) * 4)
     codes = torch.zeros_like(y)
     for rank, j in enumerate(ranked.tolist()):
-        codes[:, j] = decoded(left[:, j], plan[rank // 16])
+        codes[:, j] = decoded(left[:, j], plan[rank // 16], power)
 
     centred = values - values.mean(0)
     sample = centred[:: max(1, len(centred) // 512)]
