@@ -88,3 +88,38 @@ def sketch_decode(
     isa: str = "",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int]: ...
 def sketch_scores(q: Tensor, segments: Sequence[SketchSegment], n_threads: int, isa: str = "") -> Tensor: ...
+
+class IvfSegment:
+    def __init__(self, fields: dict[str, Tensor]) -> None: ...
+    @property
+    def fields(self) -> dict[str, Tensor]: ...
+    @property
+    def lists(self) -> int: ...
+    def __len__(self) -> int: ...
+
+def ivf_seal(
+    fields: dict[str, Tensor], keys: Tensor, values: Tensor, iterations: int, n_threads: int, isa: str = ""
+) -> IvfSegment: ...
+def ivf_attend(
+    q: Tensor,
+    segments: Sequence[IvfSegment],
+    scaling: float,
+    n_threads: int,
+    probes: int,
+    budget: int,
+    estimate_rest: bool,
+    static_lse: Tensor | None = None,
+    softcap: float | None = None,
+    mass: Tensor | None = None,
+    isa: str = "",
+) -> tuple[Tensor, Tensor, Tensor, Tensor, int]: ...  # out, lse, coverage, exact, touched_bytes
+def ivf_search(
+    q: Tensor,
+    segments: Sequence[IvfSegment],
+    n_threads: int,
+    probes: int,
+    budget: int,
+    scores: Tensor,
+    ids: Tensor,
+    isa: str = "",
+) -> None: ...
