@@ -28,42 +28,90 @@ const T* of_head(const T* p, int64_t head, int64_t per_head) {
 struct Ranked {
     float score;
     uint32_t list;  // counted over all segments
-    int32_t tokens;
+    int32_t weight;
 };
 
 bool better(const Ranked& a, const Ranked& b) { return a.score != b.score ? a.score > b.score : a.list < b.list; }
 
-// Brings to the front the best lists: `probes` of them, or, where that is 0, as many as hold `budget` tokens. Returns how many.
-// Halves the range in which the last of them must be, so that most lists are never sorted.
-size_t choose(std::vector<Ranked>& lists, int64_t probes, int64_t budget) {
-    if (probes > 0) {
-        const size_t n = std::min(at(probes), lists.size());
-        if (n < lists.size()) std::nth_element(lists.begin(), lists.begin() + static_cast<std::ptrdiff_t>(n), lists.end(), better);
-        return n;
-    }
-    auto first = lists.begin(), last = lists.end();
-    while (last - first > 1) {
-        const auto middle = first + (last - first) / 2;
-        std::nth_element(first, middle, last, better);
-        int64_t tokens = 0;
-        for (auto i = first; i != middle; ++i) tokens += i->tokens;
-        if (tokens >= budget) {
-            last = middle;
-        } else {
-            budget -= tokens;
-            first = middle;
+// Chooses the lists with the best scores whose weights add up to `need`: without sorting them, by how their scores are spread over
+// bins of equal width. Only the bin in which the sum is reached is looked at more closely.
+class Chooser {
+public:
+    // Score of list i is scores[i * stride]; lists with no tokens are left out, each other weighs its tokens, or 1 with `by_count`.
+    const std::vector<uint32_t>& choose(const float* scores, int64_t stride, const std::vector<int32_t>& tokens, bool by_count, int64_t need) {
+        constexpr int64_t bins = 256;
+        const int64_t n = static_cast<int64_t>(tokens.size());
+        chosen_.clear();
+        float low = largest, high = -largest;
+        for (int64_t i = 0; i < n; ++i) {
+            const float x = finite(scores[i * stride]);
+            low = tokens[at(i)] > 0 && x < low ? x : low;
+            high = tokens[at(i)] > 0 && x > high ? x : high;
         }
+        float per_bin = static_cast<float>(bins) / (high - low);
+        if (!std::isfinite(per_bin)) per_bin = 0.0f;  // all scores are (nearly) equal, or there is no list at all
+        int64_t held[bins] = {};
+        bin_.resize(at(n));
+        for (int64_t i = 0; i < n; ++i) {
+            const auto bin = static_cast<uint8_t>(std::clamp((high - finite(scores[i * stride])) * per_bin, 0.0f, 255.0f));
+            bin_[at(i)] = bin;
+            held[bin] += by_count ? tokens[at(i)] > 0 : tokens[at(i)];
+        }
+        int64_t last = 0;
+        while (last < bins - 1 && held[last] < need) need -= held[last++];
+        near_.clear();
+        for (int64_t i = 0; i < n; ++i)
+            if (bin_[at(i)] <= last && tokens[at(i)] > 0) {
+                if (bin_[at(i)] < last)
+                    chosen_.push_back(static_cast<uint32_t>(i));
+                else
+                    near_.push_back({finite(scores[i * stride]), static_cast<uint32_t>(i), by_count ? 1 : tokens[at(i)]});
+            }
+        const size_t more = halve(need);
+        for (size_t i = 0; i < more; ++i) chosen_.push_back(near_[i].list);
+        return chosen_;
     }
-    return static_cast<size_t>(last - lists.begin());
+
+private:
+    static constexpr float largest = 1e37f;  // differences of two stay within float32
+
+    // What is not a number has no place in an order.
+    static float finite(float x) { return x > -largest ? std::min(x, largest) : -largest; }
+
+    // Brings to the front of `near_` the best lists that weigh `need`, and returns how many.
+    size_t halve(int64_t need) {
+        auto first = near_.begin(), last = near_.end();
+        while (last - first > 1) {
+            const auto middle = first + (last - first) / 2;
+            std::nth_element(first, middle, last, better);
+            int64_t weight = 0;
+            for (auto i = first; i != middle; ++i) weight += i->weight;
+            if (weight >= need) {
+                last = middle;
+            } else {
+                need -= weight;
+                first = middle;
+            }
+        }
+        return static_cast<size_t>(last - near_.begin());
+    }
+
+    std::vector<uint32_t> chosen_;
+    std::vector<uint8_t> bin_;
+    std::vector<Ranked> near_;
+};
+
+Chooser& chooser() {
+    static thread_local Chooser c;
+    return c;
 }
 
 // One KV head at one position. Kept between steps for its memory.
 struct Head {
     std::vector<float> scores;       // (lists of the chain, padded): of the centroids, base 2
-    std::vector<std::vector<Ranked>> ranked;  // per query head
     std::vector<float> raise;        // (segments, padded): what the scores of centroids gain as those of all their keys, base 2
-    std::vector<uint8_t> probed;     // (lists of the chain)
-    std::vector<int32_t> left;       // (lists of the chain)
+    std::vector<int32_t> tokens;     // (lists of the chain)
+    std::vector<int32_t> left;       // (lists of the chain): the same, 0 for probed ones
     std::vector<RowStore> stores;    // a segment each
 };
 
@@ -84,9 +132,7 @@ public:
             Head& head = heads_[at(h)];
             head.scores.resize(at(lists_ * width_));
             head.raise.resize(a_.segments.size() * at(width_));
-            head.ranked.resize(at(a_.group));
-            head.probed.assign(at(lists_), 0);
-            head.left.resize(at(lists_));
+            head.tokens.clear();
             head.stores.clear();
             int64_t token = 0;
             for (const IvfSegment* s : a_.segments) {
@@ -94,6 +140,8 @@ public:
                 head.stores.push_back({static_cast<const char*>(s->keys) + offset, static_cast<const char*>(s->values) + offset, s->dtype, s->n, token,
                                        of_head(s->order, h, s->n)});
                 token += s->n;
+                const int32_t* start = of_head(s->start, h, s->lists + 1);
+                for (int64_t l = 0; l < s->lists; ++l) head.tokens.push_back(start[l + 1] - start[l]);
             }
         }
     }
@@ -132,13 +180,14 @@ public:
         const std::vector<float> q = scaled_queries(a_.q, a_.heads * a_.group, a_.t, position_, d_, 0.693147181f);
         score(q, false);
         parallel_for(a_.heads * a_.group, a_.n_threads, [&](int64_t row) {
-            Head& head = heads_[at(row / a_.group)];
-            const int64_t g = row % a_.group;
-            std::vector<Ranked>& ranked = head.ranked[at(g)];
-            size_t n = rank(row / a_.group, g);
-            if (tokens_of(ranked, n) < k) n = choose(ranked, 0, k);
+            const int64_t h = row / a_.group, g = row % a_.group;
+            const Head& head = heads_[at(h)];
+            const std::vector<uint32_t>* lists = &probes(head, g);
+            int64_t held = 0;
+            for (const uint32_t list : *lists) held += head.tokens[list];
+            if (held < k) lists = &chooser().choose(head.scores.data() + g, width_, head.tokens, false, k);
             std::vector<RowPick> picks;
-            for (size_t i = 0; i < n; ++i) pick(head, row / a_.group, ranked[i].list, picks);
+            for (const uint32_t list : *lists) pick(head, h, list, picks);
             search_rows(*a_.kernels, q.data() + row * d_, d_, picks, k, scores + (row * a_.t + position_) * k, tokens + (row * a_.t + position_) * k);
         });
     }
@@ -178,43 +227,16 @@ private:
         }
     }
 
-    const IvfSegment& segment_of(int64_t list, int64_t& within, size_t& number) const {
-        number = static_cast<size_t>(std::upper_bound(first_list_.begin(), first_list_.end(), list) - first_list_.begin()) - 1;
-        within = list - first_list_[number];
-        return *a_.segments[number];
-    }
-
-    // The lists that a query head probes, at the front of its `ranked`; returns how many.
-    size_t rank(int64_t h, int64_t g) {
-        Head& head = heads_[at(h)];
-        std::vector<Ranked>& ranked = head.ranked[at(g)];
-        ranked.clear();
-        for (size_t s = 0; s < a_.segments.size(); ++s) {
-            const IvfSegment& segment = *a_.segments[s];
-            const int32_t* start = of_head(segment.start, h, segment.lists + 1);
-            for (int64_t l = 0; l < segment.lists; ++l) {
-                const int64_t list = first_list_[s] + l;
-                const float x = head.scores[at(list * width_ + g)];
-                // What is not a number has no place in an order.
-                if (start[l + 1] > start[l])
-                    ranked.push_back({std::isnan(x) ? -std::numeric_limits<float>::infinity() : x, static_cast<uint32_t>(list), start[l + 1] - start[l]});
-            }
-        }
-        return choose(ranked, a_.probes, a_.budget);
-    }
-
-    static int64_t tokens_of(const std::vector<Ranked>& ranked, size_t n) {
-        int64_t tokens = 0;
-        for (size_t i = 0; i < n; ++i) tokens += ranked[i].tokens;
-        return tokens;
+    // The lists that a query head probes.
+    const std::vector<uint32_t>& probes(const Head& head, int64_t g) const {
+        return chooser().choose(head.scores.data() + g, width_, head.tokens, a_.probes > 0, a_.probes > 0 ? a_.probes : a_.budget);
     }
 
     // Adds a list; the next one of the same segment makes the read longer.
     void pick(const Head& head, int64_t h, int64_t list, std::vector<RowPick>& picks) const {
-        int64_t within;
-        size_t number;
-        const IvfSegment& s = segment_of(list, within, number);
-        const int32_t* start = of_head(s.start, h, s.lists + 1) + within;
+        const size_t number = static_cast<size_t>(std::upper_bound(first_list_.begin(), first_list_.end(), list) - first_list_.begin()) - 1;
+        const IvfSegment& s = *a_.segments[number];
+        const int32_t* start = of_head(s.start, h, s.lists + 1) + (list - first_list_[number]);
         const RowStore* store = &head.stores[number];
         if (!picks.empty() && picks.back().store == store && picks.back().begin + picks.back().m == start[0])
             picks.back().m += start[1] - start[0];
@@ -224,22 +246,18 @@ private:
 
     void probe(int64_t h, RowChoice& choice) {
         Head& head = heads_[at(h)];
-        for (int64_t g = 0; g < a_.group; ++g) {
-            const size_t n = rank(h, g);
-            for (size_t i = 0; i < n; ++i) head.probed[head.ranked[at(g)][i].list] = 1;
-        }
+        head.left = head.tokens;
+        for (int64_t g = 0; g < a_.group; ++g)
+            for (const uint32_t list : probes(head, g)) head.left[list] = 0;
         for (size_t s = 0; s < a_.segments.size(); ++s) {
             const IvfSegment& segment = *a_.segments[s];
-            const int32_t* start = of_head(segment.start, h, segment.lists + 1);
-            for (int64_t l = 0; l < segment.lists; ++l) {
-                const int64_t list = first_list_[s] + l;
-                const bool probed = head.probed[at(list)] != 0;
-                head.left[at(list)] = probed ? 0 : start[l + 1] - start[l];
-                if (probed) pick(head, h, list, choice.picks);
+            const int64_t first = first_list_[s];
+            for (int64_t list = first; list < first + segment.lists; ++list) {
+                if (head.left[at(list)] == 0 && head.tokens[at(list)] > 0) pick(head, h, list, choice.picks);
                 for (int64_t g = 0; g < a_.group; ++g) head.scores[at(list * width_ + g)] += head.raise[s * at(width_) + at(g)];
             }
-            choice.rest.push_back({segment.lists, head.scores.data() + first_list_[s] * width_,
-                                   of_head(segment.mean_value, h, segment.lists * d_), DType::bf16, head.left.data() + first_list_[s]});
+            choice.rest.push_back({segment.lists, head.scores.data() + first * width_, of_head(segment.mean_value, h, segment.lists * d_), DType::bf16,
+                                   head.left.data() + first});
         }
     }
 

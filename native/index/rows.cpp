@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <tuple>
@@ -15,9 +16,8 @@ namespace {
 
 constexpr float log2e = 1.44269504f, ln2 = 0.693147181f;
 constexpr float nothing = -std::numeric_limits<float>::infinity();
-constexpr float largest = std::numeric_limits<float>::max();
-// A task's keys, values and weights together should stay in the second-level cache.
-constexpr int64_t most_rows = 1024, least_rows = 128;
+// A task's keys and values should stay in the second-level cache; from so many rows on its fixed costs are small.
+constexpr int64_t most_bytes = 1 << 17, least_rows = 128, most_rows = 1024;
 
 size_t at(int64_t i) { return static_cast<size_t>(i); }
 
@@ -26,95 +26,120 @@ float log2_add(float a, float b) {
     return std::isinf(most) ? most : most + std::log2(std::exp2(a - most) + std::exp2(b - most));
 }
 
-const void* row_of(const void* rows, DType dtype, int64_t head_dim, int64_t row) {
-    return static_cast<const char*>(rows) + row * head_dim * dtype_size(dtype);
-}
+const char* row_of(const void* rows, int64_t row_bytes, int64_t row) { return static_cast<const char*>(rows) + row * row_bytes; }
 
-// 0, 1, 2, ...: which rows a straight read takes.
-const uint32_t* straight() {
-    static const std::vector<uint32_t> all = [] {
-        std::vector<uint32_t> x(at(most_rows));
-        std::iota(x.begin(), x.end(), 0u);
-        return x;
-    }();
-    return all.data();
-}
+// Memory on a cache line of its own, kept by each thread: fresh pages cost more than what is written to them.
+class Scratch {
+public:
+    template <class T>
+    T* room(size_t n) {
+        if (memory_.size() < n * sizeof(T) + 64) memory_.resize(n * sizeof(T) + 64);
+        return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(memory_.data()) + 63) & ~uintptr_t{63});
+    }
 
-void score(const Kernels& k, const float* q, int64_t head_dim, int64_t group, const RowPick& p, int64_t from, int64_t m, float* scores) {
-    const RowStore& s = *p.store;
-    const int d = static_cast<int>(head_dim), g = static_cast<int>(group);
-    if (p.rows != nullptr)
-        k.sketch->score_rows(q, s.keys, s.dtype, d, p.rows + from, m, g, scores);
-    else
-        k.sketch->score_rows(q, row_of(s.keys, s.dtype, head_dim, p.begin + from), s.dtype, d, straight(), m, g, scores);
-}
+private:
+    std::vector<std::byte> memory_;
+};
 
 // A part of a pick or of summaries, whichever is not null.
 struct Piece {
     const RowPick* pick;
     const RowSummaries* rest;
     int64_t from, m;
+
+    int64_t row(int64_t i) const { return pick->rows != nullptr ? pick->rows[from + i] : pick->begin + from + i; }
 };
 
-// Pieces of one head, and what they come to relative to `top`. Arrays per query head are padded.
+// Pieces of one head, all of picks in one dtype or one of summaries, and what they come to relative to `top`.
 struct Task {
     int64_t head;
     std::vector<Piece> pieces;
     int64_t rows;
-    std::vector<float> weights;  // (rows, padded) and room for a vector more
-    float top[max_group], exact[max_group], rest[max_group];
-    std::vector<float> out;  // (group, head_dim)
+    std::vector<float> top, sum;  // padded
+    std::vector<float> out;       // (group, head_dim)
+
+    bool of_picks() const { return pieces.front().pick != nullptr; }
+    DType dtype() const { return pieces.front().pick->store->dtype; }
 };
 
-// Numbers per query head, of a width that the compiler knows: sums and maxima stay in registers.
-template <int Width>
-void raise(float* x, int64_t m, float* top) {
-    float most[Width];
-    std::copy_n(top, Width, most);
-    for (int64_t i = 0; i < m; ++i)
-        for (int g = 0; g < Width; ++g) {
-            // Products beyond float32 would make the weights infinite minus infinite.
-            const float v = x[i * Width + g] = std::min(std::max(x[i * Width + g], -largest), largest);
-            most[g] = most[g] < v ? v : most[g];
+// Keys and values of a task one after another.
+struct Gathered {
+    const void *keys, *values;
+};
+
+Gathered gather(const Task& t, int64_t row_bytes, Scratch& scratch) {
+    const Piece& first = t.pieces.front();
+    if (t.pieces.size() == 1 && first.pick->rows == nullptr)
+        return {row_of(first.pick->store->keys, row_bytes, first.row(0)), row_of(first.pick->store->values, row_bytes, first.row(0))};
+    char* const keys = scratch.room<char>(at(2 * t.rows * row_bytes));
+    char* const values = keys + t.rows * row_bytes;
+    // Runs are short and lie anywhere: while one is copied, the next is on its way.
+    const auto fetch = [&](const RowStore& s, int64_t row, int64_t rows) {
+        const char *k = row_of(s.keys, row_bytes, row), *v = row_of(s.values, row_bytes, row);
+        for (int64_t b = 0; b < rows * row_bytes; b += 64) {
+            __builtin_prefetch(k + b);
+            __builtin_prefetch(v + b);
         }
-    std::copy_n(most, Width, top);
-}
-
-template <int Width>
-void add_up(const float* x, int64_t m, float* sum) {
-    float all[Width];
-    std::copy_n(sum, Width, all);
-    for (int64_t i = 0; i < m; ++i)
-        for (int g = 0; g < Width; ++g) all[g] += x[i * Width + g];
-    std::copy_n(all, Width, sum);
-}
-
-template <class Fn>
-void by_width(int64_t width, const Fn& fn) {
-    switch (width) {
-        case 4: fn.template operator()<4>(); break;
-        case 8: fn.template operator()<8>(); break;
-        default: fn.template operator()<16>(); break;
+    };
+    constexpr int64_t ahead = 8, most_ahead = 32;
+    int64_t to = 0;
+    for (size_t p = 0; p < t.pieces.size(); ++p) {
+        const Piece& piece = t.pieces[p];
+        const RowStore& s = *piece.pick->store;
+        if (p + 1 < t.pieces.size() && t.pieces[p + 1].pick->rows == nullptr)
+            fetch(*t.pieces[p + 1].pick->store, t.pieces[p + 1].row(0), std::min(t.pieces[p + 1].m, most_ahead));
+        if (piece.pick->rows == nullptr) {
+            std::memcpy(keys + to * row_bytes, row_of(s.keys, row_bytes, piece.row(0)), at(piece.m * row_bytes));
+            std::memcpy(values + to * row_bytes, row_of(s.values, row_bytes, piece.row(0)), at(piece.m * row_bytes));
+        } else {
+            for (int64_t i = 0; i < piece.m; ++i) {
+                if (i + ahead < piece.m) fetch(s, piece.row(i + ahead), 1);
+                std::memcpy(keys + (to + i) * row_bytes, row_of(s.keys, row_bytes, piece.row(i)), at(row_bytes));
+                std::memcpy(values + (to + i) * row_bytes, row_of(s.values, row_bytes, piece.row(i)), at(row_bytes));
+            }
+        }
+        to += piece.m;
     }
+    return {keys, values};
+}
+
+struct Memory {
+    Scratch rows, kernel, weights, mass;
+};
+Memory& memory() {
+    static thread_local Memory m;
+    return m;
 }
 
 class Step {
 public:
     Step(const RowAttend& a, const std::vector<RowChoice>& choices, std::vector<Task>& tasks)
-        : a_(a), k_(*a.kernels->sketch), choices_(choices), width_(padded(static_cast<int>(a.group))), tasks_(tasks) {
+        : a_(a), choices_(choices), width_(padded(static_cast<int>(a.group))), tasks_(tasks) {
         cut();
     }
 
     int64_t run() {
         const int threads = useful_threads();
-        parallel_for(count_, threads, [this](int64_t i) { by_width(width_, [&]<int Width>() { attend<Width>(task(i)); }); });
-        std::vector<float> share(at(a_.heads * width_), nothing);  // base 2: what a weight of top 0 is of the whole softmax
+        parallel_for(count_, threads, [this](int64_t i) {
+            Task& t = task(i);
+            t.top.assign(at(width_), nothing);
+            t.sum.assign(at(width_), 0.0f);
+            t.out.assign(at(a_.group * a_.head_dim), 0.0f);
+            if (t.of_picks())
+                attend(t);
+            else
+                estimate(t);
+        });
+        std::vector<float> all(at(a_.heads * width_), nothing);
         for (int64_t h = 0, i = 0; h < a_.heads; ++h) {
             const int64_t begin = i;
             while (i < count_ && task(i).head == h) ++i;
-            for (int64_t g = 0; g < a_.group; ++g) share[at(h * width_ + g)] = -merge(h, g, begin, i);
+            for (int64_t g = 0; g < a_.group; ++g) all[at(h * width_ + g)] = merge(h, g, begin, i);
         }
-        if (a_.mass != nullptr) parallel_for(count_, threads, [&](int64_t i) { add_mass(task(i), share.data() + task(i).head * width_); });
+        if (a_.mass != nullptr)
+            parallel_for(count_, threads, [&](int64_t i) {
+                if (task(i).of_picks()) add_mass(task(i), all.data() + task(i).head * width_);
+            });
         return touched();
     }
 
@@ -136,75 +161,86 @@ private:
             for (const RowPick& p : c.picks) rows_ += p.m;
             for (const RowSummaries& s : c.rest) rows_ += s.n;
         }
-        const int64_t most = std::clamp(rows_ / (6 * std::max(a_.n_threads, 1)), least_rows, most_rows);
+        const int64_t wanted = rows_ / (6 * std::max(a_.n_threads, 1));
         for (int64_t h = 0; h < a_.heads; ++h) {
             Task* t = nullptr;
-            const auto add = [&](Piece piece, int64_t m) {
-                for (piece.from = 0; piece.from < m; piece.from += piece.m) {
-                    if (t == nullptr || t->rows == most) t = &add_task(h);
-                    piece.m = std::min(m - piece.from, most - t->rows);
-                    t->pieces.push_back(piece);
-                    t->rows += piece.m;
+            for (const RowPick& p : choices_[at(h)].picks) {
+                const int64_t fit = std::clamp(most_bytes / (a_.head_dim * dtype_size(p.store->dtype)), least_rows, most_rows);
+                const int64_t most = std::clamp(wanted, least_rows, fit);
+                for (int64_t from = 0, m = 0; from < p.m; from += m) {
+                    if (t == nullptr || t->rows >= most || t->dtype() != p.store->dtype) t = &add_task(h);
+                    m = std::min(p.m - from, most - t->rows);
+                    t->pieces.push_back({&p, nullptr, from, m});
+                    t->rows += m;
                 }
-            };
-            for (const RowPick& p : choices_[at(h)].picks) add({&p, nullptr, 0, 0}, p.m);
-            for (const RowSummaries& s : choices_[at(h)].rest) add({nullptr, &s, 0, 0}, s.n);
+            }
+            const int64_t most = std::clamp(wanted, least_rows, most_rows);
+            for (const RowSummaries& s : choices_[at(h)].rest)
+                for (int64_t from = 0; from < s.n; from += most) {
+                    Task& estimated = add_task(h);
+                    estimated.rows = std::min(most, s.n - from);
+                    estimated.pieces.push_back({nullptr, &s, from, estimated.rows});
+                }
         }
     }
 
     // Waking a second thread costs some ten microseconds; it is worth it from about as much work on.
     int useful_threads() const {
-        const int64_t work = 2 * rows_ * a_.head_dim;
-        return static_cast<int>(std::clamp<int64_t>(std::max(work * a_.group >> 20, work >> 18), 1, std::max(a_.n_threads, 1)));
+        const int64_t numbers = 2 * rows_ * a_.head_dim;
+        return static_cast<int>(std::clamp<int64_t>(std::max(numbers * a_.group >> 20, numbers >> 19), 1, std::max(a_.n_threads, 1)));
     }
 
-    template <int Width>
-    void attend(Task& t) {
-        const int d = static_cast<int>(a_.head_dim), group = static_cast<int>(a_.group);
-        if (t.weights.size() < at((t.rows + 4) * Width)) t.weights.resize(at((t.rows + 4) * Width));
-        std::fill_n(t.top, Width, nothing);
-        float* w = t.weights.data();
-        for (const Piece& p : t.pieces) {
-            if (p.pick != nullptr) {
-                score(*a_.kernels, a_.q + t.head * a_.group * a_.head_dim, a_.head_dim, a_.group, *p.pick, p.from, p.m, w);
-                raise<Width>(w, p.m, t.top);
-            } else {
-                std::copy_n(p.rest->scores + p.from * Width, p.m * Width, w);
-                for (int64_t i = 0; i < p.m; ++i)
-                    if (p.rest->left[p.from + i] > 0) raise<Width>(w + i * Width, 1, t.top);
-            }
-            w += p.m * Width;
-        }
-        // What fills a group up, and heads of summaries in which nothing is left, have no largest score.
-        for (int g = 0; g < Width; ++g) {
-            if (t.top[g] == nothing) t.top[g] = 0.0f;
-            if (a_.softcap > 0.0f) t.top[g] = cap() * std::tanh(t.top[g] / cap());
-        }
-        k_.weights(t.weights.data(), t.rows, group, cap(), t.top);
+    // The task's rows as `flat` attends to them.
+    FlatRange range(const Task& t) const {
+        const Gathered rows = gather(t, a_.head_dim * dtype_size(t.dtype()), memory().rows);
+        FlatRange r{};
+        r.q = a_.q + t.head * a_.group * a_.head_dim;
+        r.scale = a_.softcap > 0.0f ? 1.0f / cap() : 1.0f;
+        r.rows = a_.group;
+        r.head_dim = a_.head_dim;
+        r.dtype = t.dtype();
+        r.keys = rows.keys;
+        r.values = rows.values;
+        r.key_stride = r.value_stride = a_.head_dim;
+        r.n = t.rows;
+        r.softcap = a_.softcap;
+        r.scratch = memory().kernel.room<float>(a_.kernels->flat_scratch(r));
+        return r;
+    }
 
-        std::fill_n(t.exact, Width, 0.0f);
-        std::fill_n(t.rest, Width, 0.0f);
-        t.out.assign(at(a_.group * a_.head_dim), 0.0f);
-        w = t.weights.data();
-        for (const Piece& p : t.pieces) {
-            if (p.pick != nullptr) {
-                const RowStore& s = *p.pick->store;
-                add_up<Width>(w, p.m, t.exact);
-                if (p.pick->rows != nullptr)
-                    k_.add_rows(s.values, s.dtype, d, p.pick->rows + p.from, p.m, w, group, t.out.data());
-                else
-                    k_.add_rows(row_of(s.values, s.dtype, a_.head_dim, p.pick->begin + p.from), s.dtype, d, nullptr, p.m, w, group, t.out.data());
-            } else {
-                for (int64_t i = 0; i < p.m; ++i) {
-                    const int32_t left = p.rest->left[p.from + i];
-                    for (int g = 0; g < Width; ++g) w[i * Width + g] = left > 0 ? w[i * Width + g] * static_cast<float>(left) : 0.0f;
-                }
-                add_up<Width>(w, p.m, t.rest);
-                if (a_.add_rest)
-                    k_.add_rows(row_of(p.rest->values, p.rest->dtype, a_.head_dim, p.from), p.rest->dtype, d, nullptr, p.m, w, group, t.out.data());
-            }
-            w += p.m * Width;
+    void attend(Task& t) const {
+        FlatRange r = range(t);
+        r.out = t.out.data();
+        r.max = t.top.data();
+        r.sum = t.sum.data();
+        a_.kernels->flat_range(r);
+    }
+
+    void estimate(Task& t) const {
+        const RowSummaries& s = *t.pieces.front().rest;
+        const int64_t from = t.pieces.front().from;
+        const int group = static_cast<int>(a_.group);
+        float* const w = memory().weights.room<float>(at((t.rows + 4) * width_));
+        std::copy_n(s.scores + from * width_, t.rows * width_, w);
+        for (int64_t i = 0; i < t.rows; ++i)
+            if (s.left[from + i] > 0)
+                for (int64_t g = 0; g < width_; ++g) t.top[at(g)] = std::max(t.top[at(g)], w[i * width_ + g]);
+        for (float& top : t.top) {
+            if (top == nothing) top = 0.0f;
+            if (a_.softcap > 0.0f) top = cap() * std::tanh(top / cap());
         }
+        a_.kernels->sketch->weights(w, t.rows, group, a_.softcap > 0.0f ? cap() : 0.0f, t.top.data());
+        for (int64_t i = 0; i < t.rows; ++i) {
+            const int32_t left = s.left[from + i];
+            for (int64_t g = 0; g < width_; ++g) {
+                float& weight = w[i * width_ + g];
+                weight = left > 0 ? weight * static_cast<float>(left) : 0.0f;
+                t.sum[at(g)] += weight;
+            }
+        }
+        if (a_.add_rest)
+            a_.kernels->sketch->add_rows(row_of(s.values, a_.head_dim * dtype_size(s.dtype), from), s.dtype, static_cast<int>(a_.head_dim), nullptr,
+                                         t.rows, w, group, t.out.data());
     }
 
     // Puts a query head's tasks together; returns the lse of everything, static part included, in base 2.
@@ -214,43 +250,37 @@ private:
         std::fill_n(out, d, 0.0f);
         float top = nothing, exact = 0.0f, rest = 0.0f;
         for (int64_t i = begin; i < end; ++i)
-            if (!(task(i).exact[g] + task(i).rest[g] == 0.0f)) top = std::max(top, task(i).top[g]);
+            if (task(i).sum[at(g)] != 0.0f) top = std::max(top, task(i).top[at(g)]);
         if (top == nothing) top = 0.0f;
         for (int64_t i = begin; i < end; ++i) {
             const Task& t = task(i);
-            if (t.exact[g] + t.rest[g] == 0.0f) continue;
-            const float scale = std::exp2(t.top[g] - top);
-            exact += scale * t.exact[g];
-            rest += scale * t.rest[g];
-            for (int64_t j = 0; j < d; ++j) out[j] += scale * t.out[at(g * d + j)];
+            if (t.sum[at(g)] == 0.0f) continue;  // a sum that is not a number must show in the result
+            const float scale = std::exp2(t.top[at(g)] - top);
+            (t.of_picks() ? exact : rest) += scale * t.sum[at(g)];
+            if (t.of_picks() || a_.add_rest)
+                for (int64_t j = 0; j < d; ++j) out[j] += scale * t.out[at(g * d + j)];
         }
+        const auto lse_of = [top](float sum) { return sum == 0.0f ? nothing : top + std::log2(sum); };
         const float total = exact + (a_.add_rest ? rest : 0.0f);
         if (total != 0.0f)
             for (int64_t j = 0; j < d; ++j) out[j] /= total;
-        const float lse = total == 0.0f ? nothing : top + std::log2(total);
-        const float beside = a_.static_lse != nullptr ? a_.static_lse[row] * log2e : nothing, all = log2_add(lse, beside);
-        const float known = log2_add(exact + rest == 0.0f ? nothing : top + std::log2(exact + rest), beside);
-        a_.lse[row] = lse * ln2;
-        const float near = exact == 0.0f ? nothing : top + std::log2(exact);
-        a_.coverage[row] = std::isinf(known) ? 1.0f : std::min(std::exp2(near - known) + std::exp2(beside - known), 1.0f);
-        return all;
+        const float beside = a_.static_lse != nullptr ? a_.static_lse[row] * log2e : nothing;
+        const float known = log2_add(lse_of(exact + rest), beside);
+        a_.lse[row] = lse_of(total) * ln2;
+        a_.coverage[row] = std::isinf(known) ? 1.0f : std::min(std::exp2(lse_of(exact) - known) + std::exp2(beside - known), 1.0f);
+        return log2_add(lse_of(total), beside);
     }
 
-    // share (padded): minus the lse of everything, in base 2.
-    void add_mass(const Task& t, const float* share) {
-        float scale[max_group] = {};
-        for (int64_t g = 0; g < a_.group; ++g) scale[g] = std::isinf(share[g]) ? 0.0f : std::exp2(t.top[g] + share[g]);
-        const float* w = t.weights.data();
-        for (const Piece& p : t.pieces) {
-            if (p.pick != nullptr)
-                for (int64_t i = 0; i < p.m; ++i) {
-                    const int64_t row = p.pick->rows != nullptr ? p.pick->rows[p.from + i] : p.pick->begin + p.from + i;
-                    float sum = 0.0f;
-                    for (int64_t g = 0; g < a_.group; ++g) sum += w[i * width_ + g] * scale[g];
-                    a_.mass[t.head * a_.mass_stride + p.pick->store->token(row)] += sum;
-                }
-            w += p.m * width_;
-        }
+    // lse (padded): of everything, in base 2.
+    void add_mass(const Task& t, const float* lse) const {
+        FlatRange r = range(t);
+        r.lse = lse;
+        r.mass = memory().mass.room<float>(at(t.rows));
+        std::fill_n(r.mass, t.rows, 0.0f);
+        a_.kernels->flat_mass(r);
+        const float* shares = r.mass;
+        for (const Piece& p : t.pieces)
+            for (int64_t i = 0; i < p.m; ++i) a_.mass[t.head * a_.mass_stride + p.pick->store->token(p.row(i))] += *shares++;
     }
 
     int64_t touched() const {
@@ -271,14 +301,13 @@ private:
     float cap() const { return a_.softcap * log2e; }
 
     const RowAttend& a_;
-    const SketchKernels& k_;
     const std::vector<RowChoice>& choices_;
     const int64_t width_;
     std::vector<Task>& tasks_;
     int64_t count_ = 0, rows_ = 0;
 };
 
-// Kept between steps: fresh pages for the weights would cost more than what is written to them.
+// Kept between steps, as the threads' memory is.
 std::vector<Task>& kept_tasks() {
     static thread_local std::vector<Task> tasks;
     return tasks;
@@ -290,24 +319,34 @@ int64_t attend_rows(const RowAttend& a, const std::vector<RowChoice>& choices) {
 
 std::vector<float> scaled_queries(const float* q, int64_t rows, int64_t t, int64_t position, int64_t head_dim, float scaling) {
     std::vector<float> scaled(at(rows * head_dim));
+    // A product with a key may not go beyond float32: infinite minus infinite is no weight.
+    constexpr float most = 1e18f;
     for (int64_t r = 0; r < rows; ++r)
-        for (int64_t j = 0; j < head_dim; ++j) scaled[at(r * head_dim + j)] = q[(r * t + position) * head_dim + j] * scaling * log2e;
+        for (int64_t j = 0; j < head_dim; ++j)
+            scaled[at(r * head_dim + j)] = std::min(std::max(q[(r * t + position) * head_dim + j] * scaling * log2e, -most), most);
     return scaled;
 }
 
 void search_rows(const Kernels& kernels, const float* query, int64_t head_dim, const std::vector<RowPick>& picks, int64_t k, float* scores,
                  int64_t* tokens) {
     constexpr int64_t width = 4;  // padded(1)
+    const int d = static_cast<int>(head_dim);
     std::vector<std::pair<float, int64_t>> found;
     std::vector<float> block(at((most_rows + 4) * width));
+    std::vector<uint32_t> straight(at(most_rows));
+    std::iota(straight.begin(), straight.end(), 0u);
     for (const RowPick& p : picks)
         for (int64_t from = 0; from < p.m; from += most_rows) {
-            const int64_t m = std::min(most_rows, p.m - from);
-            score(kernels, query, head_dim, 1, p, from, m, block.data());
+            const RowStore& s = *p.store;
+            const int64_t m = std::min(most_rows, p.m - from), row_bytes = head_dim * dtype_size(s.dtype);
+            if (p.rows != nullptr)
+                kernels.sketch->score_rows(query, s.keys, s.dtype, d, p.rows + from, m, 1, block.data());
+            else
+                kernels.sketch->score_rows(query, row_of(s.keys, row_bytes, p.begin + from), s.dtype, d, straight.data(), m, 1, block.data());
             for (int64_t i = 0; i < m; ++i) {
-                const int64_t row = p.rows != nullptr ? p.rows[from + i] : p.begin + from + i;
-                const float s = block[at(i * width)];
-                found.emplace_back(std::isnan(s) ? nothing : s, p.store->token(row));  // not a number has no place in an order
+                const float score = block[at(i * width)];
+                // What is not a number has no place in an order.
+                found.emplace_back(std::isnan(score) ? nothing : score, s.token(p.rows != nullptr ? p.rows[from + i] : p.begin + from + i));
             }
         }
     const auto better = [](const auto& a, const auto& b) { return a.first != b.first ? a.first > b.first : a.second < b.second; };
