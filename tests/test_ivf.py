@@ -1,0 +1,402 @@
+"""The `ivf` index against exact attention in float64: every shape, odd numbers, growth; and what it is for on
+keys and queries of a real model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from reference.exact import Data, attention, made, relative
+from reference.trace import Layer, real_trace
+from test_sketch import ODD, odd
+from torch import Tensor
+
+import sakuin
+from sakuin.index import IvfIndex, Static, build_index
+from sakuin.index import ivf as ivf_module
+
+
+def index_of(keys: Tensor, values: Tensor, **knobs: Any) -> IvfIndex:
+    index = build_index("ivf", keys, values, **knobs)
+    assert isinstance(index, IvfIndex)
+    return index
+
+
+def of(data: Data, **knobs: Any) -> IvfIndex:
+    return index_of(data.keys, data.values, **{"group_size": len(data.q) // len(data.keys), **knobs})
+
+
+# --- probing everything is exact --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("d", [8, 24, 64, 96, 256])
+def test_probing_every_list_is_exact_for_every_head_dim_and_dtype(d, dtype):
+    data = made(700, d=d, dtype=dtype)
+    truth, lse = attention(data.q, data.keys, data.values, data.scaling)
+    for knobs in ({"nprobe": 1.0}, {"budget": 1.0}, {"nprobe": 10**6}, {"budget": 700}, {"tolerance": 0.0}):
+        part = of(data, **knobs).attend(data.q, scaling=data.scaling)
+        assert float(relative(part.out, truth).max()) < 5e-4
+        assert torch.allclose(part.lse.double(), lse, atol=5e-4)
+        assert part.stats is not None
+        assert torch.equal(part.stats.exact, torch.ones(2, 2))
+        assert torch.allclose(part.stats.coverage, torch.ones(6, 2))
+        assert part.stats.touched_bytes >= 2 * 2 * data.keys.nbytes
+
+
+@pytest.mark.parametrize("group", range(1, 17))
+def test_every_group_size_and_number_of_positions(group):
+    data = made(300, d=24, group=group, t=1 + group % 4)
+    truth, lse = attention(data.q, data.keys, data.values, data.scaling, softcap=4.0)
+    part = of(data, budget=1.0).attend(data.q, scaling=data.scaling, softcap=4.0)
+    assert float(relative(part.out, truth).max()) < 5e-4
+    assert torch.allclose(part.lse.double(), lse, atol=5e-4)
+    index = of(data)
+    together = index.attend(data.q, scaling=data.scaling)
+    for t in range(data.q.shape[1]):
+        alone = index.attend(data.q[:, t : t + 1], scaling=data.scaling)
+        assert torch.equal(alone.out[:, 0], together.out[:, t])
+
+
+@pytest.mark.parametrize("n", [1, 2, 31, 32, 33, 127, 1000])
+def test_every_number_of_tokens(n):
+    data = made(n, d=16)
+    truth, _ = attention(data.q, data.keys, data.values, data.scaling)
+    for list_size in (1, 32, 5000):
+        index = of(data, budget=1.0, list_size=list_size)
+        part = index.attend(data.q, scaling=data.scaling)
+        assert float(relative(part.out, truth).max()) < 5e-4
+        scores, ids = index.search(data.q, n)
+        assert (ids.sort(-1).values == torch.arange(n)).all()
+        assert (scores.diff(dim=-1) <= 0).all()
+        products = data.q @ data.keys.repeat_interleave(3, 0).transpose(1, 2)
+        assert torch.allclose(scores, products.gather(-1, ids), atol=1e-3)
+        assert torch.isfinite(of(data, list_size=list_size).attend(data.q, scaling=1.0).out).all()
+
+
+# --- what a step attends ----------------------------------------------------------------------------------
+
+
+def test_a_larger_budget_finds_more_and_errs_less():
+    data = made(4000)
+    truth, lse = attention(data.q, data.keys, data.values, data.scaling)
+    exact = build_index("flat", data.keys, data.values, group_size=3).search(data.q, 50)[1]
+    errors, recalls, coverages, touched = [], [], [], []
+    for budget in (40, 0.05, 0.2, 0.6):
+        index = of(data, budget=budget)
+        part = index.attend(data.q, scaling=data.scaling)
+        errors.append(float(relative(part.out, truth).mean()))
+        found = index.search(data.q, 50)[1]
+        recalls.append(float((found[..., None] == exact[..., None, :]).any(-1).float().mean()))
+        coverages.append(float(part.stats.coverage.mean()))
+        touched.append(part.stats.touched_share)
+    assert errors == sorted(errors, reverse=True)
+    assert recalls == sorted(recalls)
+    assert coverages == sorted(coverages)
+    assert touched == sorted(touched)
+    assert recalls[-1] > 0.99
+    assert float((part.lse - lse).abs().max()) < 0.05
+
+
+def test_the_rest_is_estimated_by_centroid_and_mean_value_or_dropped():
+    data = made(2000)
+    truth, lse = attention(data.q, data.keys, data.values, data.scaling)
+    estimated = of(data, nprobe=2).attend(data.q, scaling=data.scaling)
+    dropped = of(data, nprobe=2, estimate_rest=False).attend(data.q, scaling=data.scaling)
+    assert torch.equal(estimated.stats.exact, dropped.stats.exact)
+    assert torch.allclose(estimated.stats.coverage, dropped.stats.coverage)
+    assert dropped.stats.touched_bytes < estimated.stats.touched_bytes
+    assert (dropped.lse < estimated.lse).all()
+    assert float((estimated.lse - lse).abs().max()) < float((dropped.lse - lse).abs().max())
+    assert float(relative(estimated.out, truth).mean()) < float(relative(dropped.out, truth).mean())
+    true_share = (dropped.lse.double() - lse).exp()
+    assert float((dropped.stats.coverage - true_share).abs().mean()) < 0.05
+
+
+def test_the_static_lse_sets_shares_and_stays_out_of_the_result():
+    data = made(900)
+    index = of(data)
+    plain = index.attend(data.q, scaling=data.scaling)
+    for static in (-torch.inf, 0.0, 10.0, 1e4, torch.inf):
+        mass = torch.zeros(2, 900)
+        beside = torch.full((6, 2), float(static))
+        part = index.attend(data.q, scaling=data.scaling, static_lse=beside, mass=mass)
+        assert torch.equal(part.out, plain.out)
+        assert torch.equal(part.lse, plain.lse)
+        assert torch.isfinite(mass).all()
+        assert (part.stats.coverage >= plain.stats.coverage - 1e-6).all()
+    assert torch.allclose(part.stats.coverage, torch.ones(6, 2))
+    assert float(mass.abs().max()) == 0.0
+
+
+def test_the_mass_of_a_whole_step_is_every_tokens_own_share():
+    data, beside = made(900, t=3), made(60, t=3, seed=1)
+    static = Static(beside.keys[:, :20], beside.values[:, :20], beside.keys[:, 20:], beside.values[:, 20:])
+    masses = []
+    for index in (of(data, budget=1.0), build_index("flat", data.keys, data.values, group_size=3)):
+        mass = torch.zeros(2, 960)
+        part = index.decode(data.q, static, scaling=data.scaling, softcap=5.0, mass=mass)
+        masses.append((mass, part))
+    (ours, part), (theirs, flat) = masses
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(part.out, flat.out, atol=1e-4, rtol=1e-3)
+    assert torch.allclose(ours.sum(1), torch.full((2,), 9.0), atol=1e-3)
+
+
+# --- odd numbers ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("estimate", [True, False])
+def test_odd_numbers_give_right_answers(kind, estimate):
+    data = odd(kind)
+    truth, lse = attention(data.q, data.keys, data.values, data.scaling)
+    size = float(data.q.double().norm(dim=-1).max() * data.keys.double().norm(dim=-1).max()) * data.scaling
+    rounding = 1e-3 + 1e-6 * size  # of a logit in float32, which is what may decide between two keys
+    exact = of(data, estimate_rest=estimate).attend(data.q, scaling=data.scaling, tolerance=0)
+    assert float(relative(exact.out, truth).max()) < 2 * rounding
+    assert float((exact.lse - lse).abs().max()) < 1e-3 + rounding
+    part = of(data, estimate_rest=estimate).attend(data.q, scaling=data.scaling)
+    assert torch.isfinite(part.out).all()
+    assert torch.isfinite(part.lse).all()
+    assert (part.lse <= lse + 2.0).all()
+
+
+NUMBERS = st.sampled_from([0.0, 1.0, -1.0, 500.0, 1e4, -1e4, 1e-20, 3e38])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_whatever_finite_numbers_come_none_is_lost_and_none_becomes_not_a_number(data):
+    heads, group, d = 2, data.draw(st.integers(1, 4)), data.draw(st.sampled_from([8, 16]))
+    n = data.draw(st.integers(1, 150))
+    random = torch.Generator().manual_seed(data.draw(st.integers(0, 1000)))
+    x = {
+        "keys": torch.randn(heads, n, d, generator=random),
+        "values": torch.randn(heads, n, d, generator=random),
+        "q": torch.randn(heads * group, 1, d, generator=random),
+    }
+    for _ in range(data.draw(st.integers(0, 4))):
+        name = data.draw(st.sampled_from(sorted(x)))
+        number = data.draw(NUMBERS)
+        where = data.draw(st.sampled_from(["one", "channel", "token", "all"]))
+        # Keys beyond 1e15 are refused; values are summed with weights of up to 1 each before they are divided.
+        most = {"keys": 1e14, "values": 1e30, "q": 3e38}[name]
+        number = max(-most, min(number, most))
+        head, token, channel = (data.draw(st.integers(0, k - 1)) for k in x[name].shape)
+        if where == "one":
+            x[name][head, token, channel] = number
+        elif where == "channel":
+            x[name][:, :, channel] = number
+        elif where == "token":
+            x[name][:, token] = number
+        else:
+            x[name][:] = number
+    knobs: dict[str, Any] = {
+        "list_size": data.draw(st.sampled_from([1, 4, 32])),
+        "estimate_rest": data.draw(st.booleans()),
+    }
+    if data.draw(st.booleans()):
+        knobs["nprobe"] = data.draw(st.sampled_from([1, 2, 0.5]))
+    else:
+        knobs["budget"] = data.draw(st.sampled_from([1, 20, 0.3]))
+    index = index_of(x["keys"], x["values"], group_size=group, **knobs)
+    softcap = data.draw(st.sampled_from([None, 5.0]))
+    mass = torch.zeros(heads, n)
+    part = index.attend(x["q"], scaling=0.25, softcap=softcap, mass=mass)
+    for result in (part.out, part.lse, mass, part.stats.coverage):
+        assert torch.isfinite(result).all()
+    assert ((part.stats.exact > 0) & (part.stats.exact <= 1)).all()
+    scores, ids = index.search(x["q"], n)
+    assert (ids.sort(-1).values == torch.arange(n)).all()
+    exact = index.attend(x["q"], scaling=0.25, softcap=softcap, tolerance=0)
+    assert float(exact.stats.exact.min()) == 1.0
+    assert float(exact.out.abs().max()) <= float(x["values"].abs().max()) * 1.001
+
+
+# --- growth, forks, crops ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [1, 7, 64, 100])
+def test_tokens_survive_growth_in_order(step, monkeypatch):
+    monkeypatch.setattr(ivf_module, "LARGEST", 128)
+    data = made(400, d=8)
+    index = IvfIndex(2, 8, 3, sakuin.RetrievalConfig(segment=64))
+    for at in range(0, 400, step):
+        index.append(data.keys[:, at : at + step], data.values[:, at : at + step])
+    assert max(len(s) for s in index.segments) <= 128
+    assert len(index.segments) <= 3 + 8
+    pieces = [ivf_module._in_order(segment) for segment in index.segments]
+    assert torch.equal(torch.cat([k for k, _ in pieces], 1), data.keys)
+    assert torch.equal(torch.cat([v for _, v in pieces], 1), data.values)
+    assert index.n_tokens == sum(k.shape[1] for k, _ in index.blocks()) == 400
+    assert index.search(data.keys[:, 5:6].repeat_interleave(3, 0), 400)[1].sort(-1).values.equal(
+        torch.arange(400).expand(6, 1, 400)
+    )
+
+
+def test_an_index_that_grew_is_as_good_as_one_built_at_once():
+    data = made(6000, t=8)
+    truth, _ = attention(data.q, data.keys, data.values, data.scaling)
+    best = build_index("flat", data.keys, data.values, group_size=3).search(data.q, 100)[1]
+    grown = IvfIndex(2, 64, 3, sakuin.RetrievalConfig(budget=0.05))
+    for at in range(0, 6000, 512):
+        grown.append(data.keys[:, at : at + 512], data.values[:, at : at + 512])
+    once = IvfIndex(2, 64, 3, sakuin.RetrievalConfig(budget=0.05))
+    once.append(data.keys, data.values)
+    assert len(once.segments) == 1
+    assert grown.n_tokens == once.n_tokens
+    recall, error = [], []
+    for index in (grown, once):
+        found = index.search(data.q, 100)[1]
+        recall.append(float((found[..., None] == best[..., None, :]).any(-1).float().mean()))
+        error.append(float(relative(index.attend(data.q, scaling=data.scaling).out, truth).mean()))
+    assert recall[0] > recall[1] - 0.08
+    assert error[0] < error[1] * 1.15
+    assert recall[1] > 0.6
+
+
+def test_a_fork_shares_segments_and_goes_its_own_way():
+    data = made(600)
+    index = of(data, segment=256)
+    other = index.fork()
+    assert all(a is b for a, b in zip(index.segments, other.segments, strict=True))
+    before = index.attend(data.q, scaling=data.scaling).out
+    other.append(data.keys[:, :64] * 2, data.values[:, :64] * 2)
+    assert other.n_tokens == 664
+    assert index.n_tokens == 600
+    assert torch.equal(index.attend(data.q, scaling=data.scaling).out, before)
+    assert other.segments[0] is index.segments[0]
+
+
+@pytest.mark.parametrize("n", [0, 1, 255, 256, 257, 511, 512, 599, 600])
+def test_crop_keeps_whole_segments_and_returns_the_rest(n, monkeypatch):
+    monkeypatch.setattr(ivf_module, "LARGEST", 256)
+    data = made(600)
+    index = of(data, segment=256)
+    sizes = [len(s) for s in index.segments]
+    keys, values = index.crop(n)
+    whole_segments = max(sum(sizes[:i]) for i in range(len(sizes) + 1) if sum(sizes[:i]) <= n)
+    assert index.n_tokens == whole_segments
+    assert torch.equal(keys, data.keys[:, whole_segments:n])
+    assert torch.equal(values, data.values[:, whole_segments:n])
+
+
+def test_appending_nothing_changes_nothing_and_an_empty_index_attends_nothing():
+    data = made(200)
+    index = of(data)
+    before = index.segments
+    index.append(data.keys[:, :0], data.values[:, :0], data.q)
+    assert index.segments == before
+    empty = IvfIndex(2, 16, 3, sakuin.RetrievalConfig())
+    part = empty.attend(torch.randn(6, 2, 16), scaling=1.0)
+    assert (part.out == 0).all()
+    assert (part.lse == -torch.inf).all()
+    assert part.stats.touched_bytes == 0
+    assert empty.crop(0)[0].shape == (2, 0, 16)
+    with pytest.raises(ValueError, match="k must be"):
+        empty.search(torch.randn(6, 2, 16), 1)
+
+
+def test_memory_is_counted_and_threads_change_nothing():
+    data = made(3000, dtype=torch.bfloat16)
+    index = of(data)
+    kept = sum(k.nbytes + v.nbytes for k, v in index.blocks())
+    assert kept == data.keys.nbytes + data.values.nbytes
+    assert kept < index.nbytes < 1.12 * kept
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            index = of(data)
+            results.append(
+                (index.segments[0].fields["order"], index.attend(data.q, scaling=data.scaling).out)
+            )
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0][1], results[1][1], atol=1e-5, rtol=1e-4)
+
+
+# --- refusals ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda i, q: i.attend(q, scaling=1.0, tolerance=-1.0), "tolerance"),
+        (lambda i, q: i.attend(q[:5], scaling=1.0), "6 heads"),
+        (lambda i, q: i.attend(q[..., :63], scaling=1.0), "head_dim 64"),
+        (lambda i, q: i.attend(q.int(), scaling=1.0), "float32"),
+        (lambda i, q: i.attend(q, scaling=float("nan")), "scaling"),
+        (lambda i, q: i.attend(q, scaling=1.0, softcap=0.0), "softcap"),
+        (lambda i, q: i.attend(q, scaling=1.0, static_lse=torch.zeros(6)), "static_lse"),
+        (lambda i, q: i.attend(q, scaling=1.0, mass=torch.zeros(2, 5)), "mass"),
+        (lambda i, q: i.search(q, 0), "k must"),
+        (lambda i, q: i.search(q, 301), "300"),
+        (lambda i, q: i.search(q, True), "k must"),
+        (lambda i, q: i.crop(301), "300"),
+        (lambda i, q: i.append(q[:2], q[:2, :1]), "one shape"),
+        (lambda i, q: i.append(q[:2] * torch.nan, q[:2]), "NaN"),
+        (lambda i, q: i.append(q[:2], q[:2] * torch.inf), "infinit|NaN"),
+        (lambda i, q: i.append(q[:2] * 1e30, q[:2]), "too large"),
+    ],
+)
+def test_bad_input_is_refused_in_a_sentence_that_names_it(call, words):
+    data = made(300)
+    index = of(data)
+    with pytest.raises((ValueError, TypeError), match=words):
+        call(index, data.q)
+    assert index.n_tokens == 300
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("budget", 0), ("budget", 0.0), ("budget", 1.5), ("budget", -3), ("budget", True), ("budget", None),
+        ("budget", float("nan")), ("nprobe", 0), ("nprobe", 2.0), ("nprobe", "all"), ("list_size", 0),
+        ("list_size", 1.5), ("estimate_rest", 1), ("estimate_rest", None),
+    ],
+)  # fmt: skip
+def test_settings_out_of_range_are_refused(setting, value):
+    with pytest.raises(ValueError, match=setting):
+        sakuin.RetrievalConfig(**{setting: value})
+
+
+# --- a real model -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trace(smollm2: tuple[Any, Any]) -> dict[int, Layer]:
+    return real_trace(*smollm2)
+
+
+def test_on_a_real_trace_the_estimate_helps_in_every_layer_and_the_budget_bounds_the_bytes(trace):
+    for layer in trace.values():
+        q, s = layer.asked, layer.static_lse
+        truth, truth_lse = attention(q, layer.keys, layer.values, layer.scaling)
+        beside = torch.logaddexp(truth_lse, s.double())
+        errors = {}
+        for name, knobs in {
+            "default": {},
+            "dropped": {"estimate_rest": False},
+            "tight": {"budget": 0.02},
+            "dropped, tight": {"budget": 0.02, "estimate_rest": False},
+        }.items():
+            index = index_of(layer.keys, layer.values, group_size=len(q) // len(layer.keys), **knobs)
+            part = index.attend(q, scaling=layer.scaling, static_lse=s)
+            both = torch.logaddexp(part.lse.double(), s.double())
+            ours = part.out.double() * (part.lse.double() - both).exp()[..., None]
+            theirs = truth * (truth_lse - beside).exp()[..., None]
+            errors[name] = float(((ours - theirs).norm(dim=-1) / truth.norm(dim=-1)).mean())
+            assert part.stats is not None
+            share = part.stats.touched_share
+            assert 0.1 < share < 0.35 if name == "default" else share < 0.35
+        assert errors["default"] < errors["dropped"]
+        assert errors["tight"] < errors["dropped, tight"]
+        assert errors["default"] < errors["tight"]
+        assert errors["default"] < 0.05
