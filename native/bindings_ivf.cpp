@@ -72,17 +72,31 @@ private:
     Fields fields_;
 };
 
-IvfSealed* seal(const nb::dict& fields, nb::handle keys, nb::handle values, int iterations, int n_threads, const std::string& isa) {
+IvfSealed* seal(const nb::dict& fields, nb::handle keys, nb::handle values, int iterations, int n_threads, const IvfSealed* base,
+                const std::string& isa) {
     auto sealed = std::make_unique<IvfSealed>(fields, true);
     const IvfSegment& s = sealed->segment;
     const Fields::KeysValues from = read_keys_values(keys, values);
-    if (from.heads != s.heads || from.n != s.n || from.head_dim != s.head_dim || from.dtype != s.dtype)
-        throw std::invalid_argument("keys and values to be sealed must have the segment's shape and dtype");
+    int64_t base_n = 0, base_lists = 0;
+    if (base != nullptr) {
+        const IvfSegment& b = base->segment;
+        if (b.heads != s.heads || b.head_dim != s.head_dim || b.dtype != s.dtype || b.lists >= s.lists || b.n >= s.n)
+            throw std::invalid_argument("the base must have the segment's heads, head_dim and dtype, and fewer tokens and lists");
+        base_n = b.n;
+        base_lists = b.lists;
+    }
+    if (from.heads != s.heads || from.n != s.n - base_n || from.head_dim != s.head_dim || from.dtype != s.dtype)
+        throw std::invalid_argument("keys and values to be sealed must have the segment's heads, head_dim, dtype and new tokens");
+    if (s.lists - base_lists > from.n)
+        throw std::invalid_argument("there may be as many new lists as new tokens, got " + std::to_string(s.lists - base_lists) + " for " +
+                                    std::to_string(from.n));
     if (iterations < 0 || iterations > 1000) throw std::invalid_argument("iterations must be 0 to 1000, got " + std::to_string(iterations));
     if (n_threads < 1) throw std::invalid_argument("n_threads must be at least 1, got " + std::to_string(n_threads));
-    const IvfSeal a{&kernels(isa), from.keys, from.values, iterations, n_threads};
-    const nb::gil_scoped_release release;
-    seal_ivf(a, s);
+    const IvfSeal a{&kernels(isa), from.keys, from.values, base != nullptr ? &base->segment : nullptr, iterations, n_threads};
+    {
+        const nb::gil_scoped_release release;
+        seal_ivf(a, s);
+    }
     return sealed.release();
 }
 
@@ -175,8 +189,9 @@ void bind_ivf(nb::module_& m) {
         .def_prop_ro("lists", [](const IvfSealed& s) { return s.segment.lists; })
         .def("__len__", [](const IvfSealed& s) { return s.segment.n; });
     m.def("ivf_seal", &seal, nb::rv_policy::take_ownership, nb::arg("fields"), nb::arg("keys"), nb::arg("values"), nb::arg("iterations"),
-          nb::arg("n_threads"), nb::arg("isa") = "",
-          "Put keys and values (n_kv_heads, n, head_dim) into lists by k-means: fills the tensors of `fields` and returns the segment.");
+          nb::arg("n_threads"), nb::arg("base").none() = nb::none(), nb::arg("isa") = "",
+          "Put keys and values (n_kv_heads, n, head_dim) into lists by k-means, after those of `base` if there is one: fills the tensors of `fields` and\n"
+          "returns the segment.");
     m.def("ivf_attend", &attend, nb::arg("q"), nb::arg("segments"), nb::arg("scaling"), nb::arg("n_threads"), nb::arg("probes"), nb::arg("budget"),
           nb::arg("estimate_rest"), nb::arg("static_lse") = nb::none(), nb::arg("softcap") = nb::none(), nb::arg("mass") = nb::none(), nb::arg("isa") = "",
           "Attention over a chain of segments: (out, lse, coverage, exact, touched_bytes). Each query head probes `probes` lists, or, where that is 0, as\n"

@@ -228,7 +228,7 @@ def test_tokens_survive_growth_in_order(step, monkeypatch):
     for at in range(0, 400, step):
         index.append(data.keys[:, at : at + step], data.values[:, at : at + step])
     assert max(len(s) for s in index.segments) <= 128
-    assert len(index.segments) <= 3 + 8
+    assert len(index.segments) <= 5
     pieces = [ivf_module._in_order(segment) for segment in index.segments]
     assert torch.equal(torch.cat([k for k, _ in pieces], 1), data.keys)
     assert torch.equal(torch.cat([v for _, v in pieces], 1), data.values)
@@ -259,17 +259,52 @@ def test_an_index_that_grew_is_as_good_as_one_built_at_once():
     assert recall[1] > 0.6
 
 
-def test_a_fork_shares_segments_and_goes_its_own_way():
+def test_a_fork_shares_segments_and_goes_its_own_way(monkeypatch):
+    monkeypatch.setattr(ivf_module, "LARGEST", 256)
     data = made(600)
     index = of(data, segment=256)
     other = index.fork()
     assert all(a is b for a, b in zip(index.segments, other.segments, strict=True))
     before = index.attend(data.q, scaling=data.scaling).out
     other.append(data.keys[:, :64] * 2, data.values[:, :64] * 2)
+    index.append(data.keys[:, :5], data.values[:, :5])
     assert other.n_tokens == 664
-    assert index.n_tokens == 600
+    assert index.n_tokens == 605
+    assert index.crop(605)[0].shape[1] == 0
+    assert other.segments[1] is index.segments[1]
+    assert other.segments[2] is not index.segments[2]
+    other.crop(512)
+    index.crop(512)
+    index.append(data.keys[:, 512:], data.values[:, 512:])
     assert torch.equal(index.attend(data.q, scaling=data.scaling).out, before)
-    assert other.segments[0] is index.segments[0]
+
+
+def test_a_few_tokens_more_go_into_the_lists_there_are_and_into_new_ones():
+    data = made(1200)
+    index = of(data)
+    (old,) = index.segments
+    index.append(data.keys[:, :50] + 0.01, data.values[:, :50] * 2)
+    (new,) = index.segments
+    assert (len(new), new.lists) == (1250, old.lists + 2)
+    for head in range(2):
+        before, after = old.fields["start"][head].diff(), new.fields["start"][head].diff()
+        assert (after[: old.lists] >= before).all()
+        assert int((after[: old.lists] - before).sum() + after[old.lists :].sum()) == 50
+        kept = after[: old.lists] == before
+        assert 0 < int(kept.sum()) < old.lists
+        assert torch.equal(
+            new.fields["centroid"][head, : old.lists][kept].view(torch.bfloat16),
+            old.fields["centroid"][head][kept].view(torch.bfloat16),
+        )
+    keys, values = ivf_module._in_order(new)
+    assert torch.equal(keys[:, :1200], data.keys)
+    assert torch.equal(values[:, 1200:], data.values[:, :50] * 2)
+    truth, _ = attention(data.q, keys, values, data.scaling)
+    exact = index.attend(data.q, scaling=data.scaling, tolerance=0)
+    assert float(relative(exact.out, truth).max()) < 5e-4
+    index.append(data.keys, data.values)
+    assert len(index.segments) == 1
+    assert index.segments[0].lists == -(-2450 // 32)  # found anew
 
 
 @pytest.mark.parametrize("n", [0, 1, 255, 256, 257, 511, 512, 599, 600])

@@ -37,10 +37,20 @@ def sound() -> _native.IvfSegment:
     return index.segments[0]
 
 
+@cache
+def small() -> _native.IvfSegment:
+    """A segment of 20 tokens, which another may begin with."""
+    keys, values = DATA.keys[:, :20], DATA.values[:, :20]
+    index = build_index("ivf", keys, values, group_size=GROUP, list_size=10)
+    assert isinstance(index, IvfIndex)
+    return index.segments[0]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _leave_no_segment_behind():
     yield
     sound.cache_clear()
+    small.cache_clear()
 
 
 def fields() -> dict[str, Tensor]:
@@ -226,8 +236,12 @@ def test_seal_with_one_wrong_argument_seals_or_refuses(data):
         "values": DATA.values.contiguous().clone(),
         "iterations": 2,
         "n_threads": 2,
+        "base": None,
         "isa": data.draw(st.sampled_from(["", *_native.isas()])),
     }
+    if data.draw(st.booleans()):
+        right["base"] = small()
+        right["keys"], right["values"] = (right[name][:, : N - 20].contiguous() for name in ("keys", "values"))
     name = data.draw(st.sampled_from(sorted(right)))
     if isinstance(right[name], Tensor) and data.draw(st.booleans()):
         numbers = st.sampled_from([torch.nan, torch.inf, -torch.inf, 3e38, 1e-45, 0.0])

@@ -17,18 +17,23 @@ struct IvfSegment {
     const void *keys, *values;   // (heads, n, head_dim)
     const int32_t* order;        // (heads, n): position in the segment of the row
     const int32_t* start;        // (heads, lists + 1): the first row of each list; the last is n
-    const float* mean;           // (heads, head_dim) of the keys
+    const float* mean;           // (heads, head_dim): near the mean of the keys, to measure centroids from
     const uint16_t* centroid;    // (heads, lists, head_dim) bf16: the mean key of each list minus `mean`
     const uint16_t* mean_value;  // (heads, lists, head_dim) bf16
     const uint16_t* spread;      // (heads, head_dim, head_dim) bf16: mean of r r^T, r a key minus its list's centroid
 };
 
-// Fills everything of `segment` from keys and values (heads, n, head_dim) of its dtype in order of position; the pointers are
-// written through. Lloyd's algorithm for `iterations` rounds on a sample of the keys, from keys evenly spaced in the segment; the
-// same for any number of threads.
+// Fills everything of `segment`; the pointers are written through. Without a base its lists come from k-means over keys and values
+// (heads, segment.n, head_dim) of its dtype in order of position: Lloyd's algorithm for `iterations` rounds on a sample of the keys,
+// from keys evenly spaced in the segment. The result is the same for any number of threads.
+//
+// With a base, an older segment, the new one holds the base's tokens and after them segment.n - base->n new ones, and has the base's
+// lists and segment.lists - base->lists new ones, found by k-means over the new keys alone. A new key then goes to the nearest list,
+// old or new; old keys stay where they are. So adding a few keys costs little.
 struct IvfSeal {
     const Kernels* kernels;
     const void *keys, *values;
+    const IvfSegment* base;  // or null; of the segment's heads, head_dim and dtype, and of fewer tokens and lists
     int iterations;
     int n_threads;
 };

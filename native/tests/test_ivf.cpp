@@ -29,7 +29,7 @@ struct Sealed {
         spread.resize(at(heads * d * d));
         s = {heads, n, lists, d, DType::f32, key_rows.data(), value_rows.data(), order.data(), start.data(), mean.data(), centroid.data(),
              mean_value.data(), spread.data()};
-        seal_ivf({&kernels(isa), keys.data(), values.data(), 5, threads}, s);
+        seal_ivf({&kernels(isa), keys.data(), values.data(), nullptr, 5, threads}, s);
     }
 };
 
@@ -156,6 +156,39 @@ TEST(a_segment_holds_every_row_once_in_the_list_it_is_near) {
                     const auto c = at((h * lists + l) * d + j);
                     const double mean = static_cast<double>(one.mean[at(h * d + j)]) + static_cast<double>(from_bf16(one.centroid[c]));
                     CHECK(std::abs(mean - key) < 0.02 && std::abs(static_cast<double>(from_bf16(one.mean_value[c])) - value) < 0.02, "means");
+                }
+        }
+    }
+}
+
+TEST(a_segment_that_goes_on_from_another_keeps_its_lists) {
+    Random random(36);
+    const int64_t heads = 2, d = 16, n = 300, more = 40, lists = 10, new_lists = 2, all = n + more;
+    const Floats keys = gathered(random, heads, n, d), values = normals(random, heads * n * d);
+    const Sealed base(keys, values, heads, n, d, lists, 1);
+    const Floats new_keys = gathered(random, heads, more, d), new_values = normals(random, heads * more * d);
+    for (const std::string& isa : available_isas()) {
+        Sealed grown(Floats(at(heads * all * d)), Floats(at(heads * all * d)), heads, all, d, lists + new_lists, 1, isa);
+        seal_ivf({&kernels(isa), new_keys.data(), new_values.data(), &base.s, 5, 2}, grown.s);
+        for (int64_t h = 0; h < heads; ++h) {
+            const int32_t *start = grown.start.data() + h * (lists + new_lists + 1), *before = base.start.data() + h * (lists + 1);
+            CHECK(start[lists + new_lists] == all, isa);
+            std::vector<bool> seen(at(all), false);
+            for (int64_t l = 0; l < lists + new_lists; ++l)
+                for (int64_t r = start[l]; r < start[l + 1]; ++r) {
+                    const int64_t token = grown.order[at(h * all + r)];
+                    CHECK(token >= 0 && token < all && !seen[at(token)], isa + " every token once");
+                    seen[at(token)] = true;
+                    const bool old = l < lists && r - start[l] < before[l + 1] - before[l];
+                    CHECK(old == (token < n), isa + " old keys stay in their list, first");
+                    if (old) CHECK(token == base.order[at(h * n + before[l] + r - start[l])], isa);
+                    const Floats& from = token < n ? keys : new_keys;
+                    const Floats& from_values = token < n ? values : new_values;
+                    const int64_t row = token < n ? h * n + token : h * more + token - n;
+                    for (int64_t j = 0; j < d; ++j) {
+                        CHECK(grown.key_rows[at((h * all + r) * d + j)] == from[at(row * d + j)], isa);
+                        CHECK(grown.value_rows[at((h * all + r) * d + j)] == from_values[at(row * d + j)], isa);
+                    }
                 }
         }
     }

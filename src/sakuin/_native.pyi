@@ -98,7 +98,13 @@ class IvfSegment:
     def __len__(self) -> int: ...
 
 def ivf_seal(
-    fields: dict[str, Tensor], keys: Tensor, values: Tensor, iterations: int, n_threads: int, isa: str = ""
+    fields: dict[str, Tensor],
+    keys: Tensor,
+    values: Tensor,
+    iterations: int,
+    n_threads: int,
+    base: IvfSegment | None = None,
+    isa: str = "",
 ) -> IvfSegment: ...
 def ivf_attend(
     q: Tensor,

@@ -20,8 +20,11 @@ from sakuin.index.checks import check_geometry, stored
 from sakuin.partial import PartialAttention, Stats
 
 LARGEST = 16384
-"""Tokens up to which neighbouring segments are merged, unless `segment` is larger: lists of many tokens are
-better ones, and every merge finds them anew."""
+"""Tokens up to which the newest segment grows, unless `segment` is larger: lists found among many tokens are
+better ones, and k-means takes longer with the square of their number."""
+GROWTH = 1.5
+"""A segment takes new tokens into its lists, and new lists beside them, until it is so many times as large as
+when all its lists were found; then they are found anew."""
 ROUNDS = 5
 """Of Lloyd's algorithm."""
 _KEY_LIMIT = 1e15
@@ -47,6 +50,7 @@ class IvfIndex(Index):
         self.config = config
         # Replaced as a whole, never changed: a fork or a step in another thread keeps what it took.
         self._segments: list[_native.IvfSegment] = []
+        self._clustered: list[int] = []  # tokens of each segment when its lists were last found
 
     @property
     def n_tokens(self) -> int:
@@ -78,24 +82,32 @@ class IvfIndex(Index):
                 f"the keys are too large for the ivf index (beyond {_KEY_LIMIT:g}); use index='flat' for them"
             )
         size = max(self.config.segment_tokens(self.head_dim), LARGEST)
-        segments = list(self._segments)
+        segments, clustered = list(self._segments), list(self._clustered)
         for start in range(0, n, size):
             new = keys[:, start : start + size], values[:, start : start + size]
-            # Small neighbours become one segment, the way digits carry: each token is put into lists again
-            # log2 times at most.
-            while segments and len(segments[-1]) <= new[0].shape[1] <= size - len(segments[-1]):
-                old = _in_order(segments.pop())
-                new = torch.cat([old[0], new[0]], 1), torch.cat([old[1], new[1]], 1)
-            segments.append(self._seal(*new))
-        self._segments = segments
+            if not segments or len(segments[-1]) + new[0].shape[1] > size:
+                segments.append(self._seal(*new))
+                clustered.append(len(segments[-1]))
+            elif len(segments[-1]) + new[0].shape[1] <= GROWTH * clustered[-1]:
+                segments[-1] = self._seal(*new, segments[-1])
+            else:
+                old = _in_order(segments[-1])
+                segments[-1] = self._seal(torch.cat([old[0], new[0]], 1), torch.cat([old[1], new[1]], 1))
+                clustered[-1] = len(segments[-1])
+        self._segments, self._clustered = segments, clustered
 
-    def _seal(self, keys: Tensor, values: Tensor) -> _native.IvfSegment:
+    def _seal(
+        self, keys: Tensor, values: Tensor, base: _native.IvfSegment | None = None
+    ) -> _native.IvfSegment:
+        """A segment of these tokens, in new lists; after those of `base`, if there is one."""
         heads, n, d = keys.shape
         lists = -(-n // self.config.list_size)
+        if base is not None:
+            n, lists = n + len(base), lists + base.lists
         keys, values = keys.contiguous(), values.contiguous()
         fields = {
-            "keys": torch.empty_like(keys),
-            "values": torch.empty_like(values),
+            "keys": torch.empty(heads, n, d, dtype=keys.dtype),
+            "values": torch.empty(heads, n, d, dtype=values.dtype),
             "order": torch.empty(heads, n, dtype=torch.int32),
             "start": torch.empty(heads, lists + 1, dtype=torch.int32),
             "mean": torch.empty(heads, d),
@@ -103,7 +115,7 @@ class IvfIndex(Index):
             "mean_value": torch.empty(heads, lists, d, dtype=torch.uint16),
             "spread": torch.empty(heads, d, d, dtype=torch.uint16),
         }
-        return _native.ivf_seal(fields, keys, values, ROUNDS, torch.get_num_threads())
+        return _native.ivf_seal(fields, keys, values, ROUNDS, torch.get_num_threads(), base)
 
     def crop(self, n_tokens: int) -> tuple[Tensor, Tensor]:
         if not 0 <= n_tokens <= self.n_tokens:
@@ -117,12 +129,12 @@ class IvfIndex(Index):
             empty = torch.empty(self.n_kv_heads, 0, self.head_dim, dtype=dtype)
             return empty, empty
         keys, values = _in_order(self._segments[kept])
-        self._segments = self._segments[:kept]
+        self._segments, self._clustered = self._segments[:kept], self._clustered[:kept]
         return keys[:, : n_tokens - at], values[:, : n_tokens - at]
 
     def fork(self) -> IvfIndex:
         other = IvfIndex(self.n_kv_heads, self.head_dim, self.group_size, self.config)
-        other._segments = self._segments
+        other._segments, other._clustered = self._segments, self._clustered
         return other
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
