@@ -164,8 +164,8 @@ nb::tuple attend(nb::handle q, const std::vector<const IvfSealed*>& segments, do
     return r.tuple(c.a.touched_bytes);
 }
 
-void search(nb::handle q, const std::vector<const IvfSealed*>& segments, int n_threads, int64_t probes, int64_t budget, nb::handle scores, nb::handle ids,
-            const std::string& isa) {
+void search(nb::handle q, const std::vector<const IvfSealed*>& segments, int n_threads, int64_t probes, int64_t budget, nb::handle scores,
+            nb::handle ids, const std::string& isa) {
     Call c(q, segments, 1.0, std::nullopt, probes, budget, n_threads, isa);
     const Tensor s = read_tensor(scores, "scores", 3);
     const int64_t k = s.shape[2];
@@ -190,12 +190,13 @@ void bind_ivf(nb::module_& m) {
         .def("__len__", [](const IvfSealed& s) { return s.segment.n; });
     m.def("ivf_seal", &seal, nb::rv_policy::take_ownership, nb::arg("fields"), nb::arg("keys"), nb::arg("values"), nb::arg("iterations"),
           nb::arg("n_threads"), nb::arg("base").none() = nb::none(), nb::arg("isa") = "",
-          "Put keys and values (n_kv_heads, n, head_dim) into lists by k-means, after those of `base` if there is one: fills the tensors of `fields` and\n"
-          "returns the segment.");
+          "Put keys and values (n_kv_heads, n, head_dim) into lists by k-means, after those of `base` if there is one: fills the tensors of\n"
+          "`fields` and returns the segment.");
     m.def("ivf_attend", &attend, nb::arg("q"), nb::arg("segments"), nb::arg("scaling"), nb::arg("n_threads"), nb::arg("probes"), nb::arg("budget"),
-          nb::arg("estimate_rest"), nb::arg("static_lse") = nb::none(), nb::arg("softcap") = nb::none(), nb::arg("mass") = nb::none(), nb::arg("isa") = "",
-          "Attention over a chain of segments: (out, lse, coverage, exact, touched_bytes). Each query head probes `probes` lists, or, where that is 0, as\n"
-          "many as hold `budget` tokens.");
+          nb::arg("estimate_rest"), nb::arg("static_lse") = nb::none(), nb::arg("softcap") = nb::none(), nb::arg("mass") = nb::none(),
+          nb::arg("isa") = "",
+          "Attention over a chain of segments: (out, lse, coverage, exact, touched_bytes). Each query head probes `probes` lists, or, where\n"
+          "that is 0, as many as hold `budget` tokens.");
     m.def("ivf_search", &search, nb::arg("q"), nb::arg("segments"), nb::arg("n_threads"), nb::arg("probes"), nb::arg("budget"), nb::arg("scores"),
           nb::arg("ids"), nb::arg("isa") = "",
           "The keys with the largest q.k in the probed lists: fills scores (float32) and ids (int64), (n_query_heads, t, k) each.");

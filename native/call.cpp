@@ -34,14 +34,16 @@ StepCall::StepCall(nb::handle query, int64_t n_heads, int64_t dim, int64_t token
     if (x.shape[2] != dim)
         throw std::invalid_argument("q must have a head_dim of " + std::to_string(dim) + ", as the index has, got " + std::to_string(x.shape[2]));
     if (x.shape[0] % heads != 0 || x.shape[0] / heads < 1 || x.shape[0] / heads > max_group)
-        throw std::invalid_argument("q must have 1 to 16 query heads for each of the " + std::to_string(heads) + " KV heads, got " + std::to_string(x.shape[0]));
+        throw std::invalid_argument("q must have 1 to 16 query heads for each of the " + std::to_string(heads) + " KV heads, got " +
+                                    std::to_string(x.shape[0]));
     group = x.shape[0] / heads;
     t = x.shape[1];
     scaling = static_cast<float>(scale);
     if (!std::isfinite(scaling)) throw std::invalid_argument("scaling must be finite, got " + std::to_string(scale));
     if (cap.has_value()) {
         softcap = static_cast<float>(*cap);
-        if (!(softcap > 0.0f) || !std::isfinite(softcap)) throw std::invalid_argument("softcap must be above 0 and finite, or None, got " + std::to_string(*cap));
+        if (!(softcap > 0.0f) || !std::isfinite(softcap))
+            throw std::invalid_argument("softcap must be above 0 and finite, or None, got " + std::to_string(*cap));
     }
     if (n_threads < 1) throw std::invalid_argument("n_threads must be at least 1, got " + std::to_string(n_threads));
     const auto d = static_cast<size_t>(dim);
@@ -58,8 +60,8 @@ float* StepCall::mass(nb::handle given, int64_t& stride) const {
     if (given.is_none()) return nullptr;
     const Tensor m = read_tensor(given, "mass", 2);
     if (m.dtype != DType::f32 || m.shape[0] != heads || m.shape[1] != n_tokens || (heads > 1 && m.stride[0] < n_tokens))
-        throw std::invalid_argument("mass must be float32 of shape (" + std::to_string(heads) + ", " + std::to_string(n_tokens) + "), rows apart, got shape " +
-                                    shape_text(m));
+        throw std::invalid_argument("mass must be float32 of shape (" + std::to_string(heads) + ", " + std::to_string(n_tokens) +
+                                    "), rows apart, got shape " + shape_text(m));
     stride = m.stride[0];
     return m.f32();
 }

@@ -219,7 +219,8 @@ def test_one_wrong_argument_of_search_is_answered_or_refused(data):
         "ids": torch.empty(shape, dtype=torch.int64),
     }
     name = data.draw(st.sampled_from(sorted(right)))
-    odd = st.sampled_from([[], [None], -1, 0, 2**62, torch.empty(shape, dtype=torch.int32), torch.empty(6, T, 0)])
+    ints, nothing = torch.empty(shape, dtype=torch.int32), torch.empty(6, T, 0)
+    odd = st.sampled_from([[], [None], -1, 0, 2**62, ints, nothing])
     odd = st.one_of(odd, tensors(shape, [torch.float32, torch.int64]), tensors((6, T, N + 1), FLOATS))
     try:
         _native.ivf_search(**{**right, name: data.draw(st.one_of(ANYTHING, odd))})
@@ -241,7 +242,8 @@ def test_seal_with_one_wrong_argument_seals_or_refuses(data):
     }
     if data.draw(st.booleans()):
         right["base"] = small()
-        right["keys"], right["values"] = (right[name][:, : N - 20].contiguous() for name in ("keys", "values"))
+        for field in ("keys", "values"):
+            right[field] = right[field][:, : N - 20].contiguous()
     name = data.draw(st.sampled_from(sorted(right)))
     if isinstance(right[name], Tensor) and data.draw(st.booleans()):
         numbers = st.sampled_from([torch.nan, torch.inf, -torch.inf, 3e38, 1e-45, 0.0])

@@ -137,8 +137,8 @@ public:
             int64_t token = 0;
             for (const IvfSegment* s : a_.segments) {
                 const int64_t offset = h * s->n * d_ * dtype_size(s->dtype);
-                head.stores.push_back({static_cast<const char*>(s->keys) + offset, static_cast<const char*>(s->values) + offset, s->dtype, s->n, token,
-                                       of_head(s->order, h, s->n)});
+                head.stores.push_back({static_cast<const char*>(s->keys) + offset, static_cast<const char*>(s->values) + offset, s->dtype, s->n,
+                                       token, of_head(s->order, h, s->n)});
                 token += s->n;
                 const int32_t* start = of_head(s->start, h, s->lists + 1);
                 for (int64_t l = 0; l < s->lists; ++l) head.tokens.push_back(start[l + 1] - start[l]);
@@ -203,7 +203,8 @@ private:
             float* to = heads_[at(h)].scores.data() + first_list_[at(i % chain)] * width_;
             std::vector<uint32_t> rows(at(s.lists));
             std::iota(rows.begin(), rows.end(), 0u);
-            k_.score_rows(own, of_head(s.centroid, h, s.lists * d_), DType::bf16, static_cast<int>(d_), rows.data(), s.lists, static_cast<int>(group), to);
+            k_.score_rows(own, of_head(s.centroid, h, s.lists * d_), DType::bf16, static_cast<int>(d_), rows.data(), s.lists,
+                          static_cast<int>(group), to);
             float base[max_group] = {};
             for (int64_t g = 0; g < group; ++g)
                 for (int64_t j = 0; j < d_; ++j) base[g] += own[g * d_ + j] * of_head(s.mean, h, d_)[j];
@@ -256,8 +257,8 @@ private:
                 if (head.left[at(list)] == 0 && head.tokens[at(list)] > 0) pick(head, h, list, choice.picks);
                 for (int64_t g = 0; g < a_.group; ++g) head.scores[at(list * width_ + g)] += head.raise[s * at(width_) + at(g)];
             }
-            choice.rest.push_back({segment.lists, head.scores.data() + first * width_, of_head(segment.mean_value, h, segment.lists * d_), DType::bf16,
-                                   head.left.data() + first});
+            choice.rest.push_back({segment.lists, head.scores.data() + first * width_, of_head(segment.mean_value, h, segment.lists * d_),
+                                   DType::bf16, head.left.data() + first});
         }
     }
 

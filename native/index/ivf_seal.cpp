@@ -74,7 +74,9 @@ private:
     int64_t evenly(int64_t i, int64_t m) const { return i * n_ / m; }
 
     int64_t row_bytes() const { return d_ * dtype_size(s_.dtype); }
-    const char* new_row(const void* rows, int64_t head, int64_t row) const { return static_cast<const char*>(rows) + (head * n_ + row) * row_bytes(); }
+    const char* new_row(const void* rows, int64_t head, int64_t row) const {
+        return static_cast<const char*>(rows) + (head * n_ + row) * row_bytes();
+    }
     char* row_of(const void* rows, int64_t head, int64_t row) const {
         return static_cast<char*>(const_cast<void*>(rows)) + (head * s_.n + row) * row_bytes();
     }

@@ -230,14 +230,16 @@ private:
             if (a_.softcap > 0.0f) top = cap() * std::tanh(top / cap());
         }
         a_.kernels->sketch->weights(w, t.rows, group, a_.softcap > 0.0f ? cap() : 0.0f, t.top.data());
+        float sum[max_group] = {};  // in memory of the task every addition would wait for the last
         for (int64_t i = 0; i < t.rows; ++i) {
             const int32_t left = s.left[from + i];
             for (int64_t g = 0; g < width_; ++g) {
                 float& weight = w[i * width_ + g];
                 weight = left > 0 ? weight * static_cast<float>(left) : 0.0f;
-                t.sum[at(g)] += weight;
+                sum[g] += weight;
             }
         }
+        std::copy_n(sum, width_, t.sum.data());
         if (a_.add_rest)
             a_.kernels->sketch->add_rows(row_of(s.values, a_.head_dim * dtype_size(s.dtype), from), s.dtype, static_cast<int>(a_.head_dim), nullptr,
                                          t.rows, w, group, t.out.data());

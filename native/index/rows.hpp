@@ -26,7 +26,7 @@
 namespace sakuin {
 
 // Keys and values of one KV head, (n, head_dim) each, row-major and contiguous. Row i is token first + order[i] of the index, or
-// first + i where `order` is null.
+// first + i where `order` is null. Keys and values in i8 are not read.
 struct RowStore {
     const void *keys, *values;
     DType dtype;

@@ -147,6 +147,33 @@ Got attended(const Case& c, float scaling, float softcap, const Floats& static_l
     return r;
 }
 
+void compare(const Case& c, const Got& got, float softcap, const Floats& static_lse, bool add_rest, const std::string& isa) {
+    Floats out, lse, coverage, mass(got.mass.size(), 0.0f);
+    for (int64_t h = 0; h < c.heads; ++h)
+        for (int64_t g = 0; g < c.group; ++g)
+            for (int64_t i = 0; i < c.t; ++i) {
+                const Want w = c.want(h, g, i, 0.2f, softcap, add_rest);
+                const double aside = static_lse.empty() ? 0.0 : std::exp(static_cast<double>(static_lse[at((h * c.group + g) * c.t + i)]));
+                const double total = w.picked + (add_rest ? w.rest : 0.0);
+                for (const double x : w.out) out.push_back(static_cast<float>(x));
+                lse.push_back(static_cast<float>(std::log(total)));
+                coverage.push_back(static_cast<float>((w.picked + aside) / (w.picked + w.rest + aside)));
+                for (const auto& [token, weight] : w.tokens)
+                    mass[at(h * (c.n + c.m) + token)] += static_cast<float>(weight / (total + aside));
+            }
+    const std::string what = isa + " group " + std::to_string(c.group) + " d " + std::to_string(c.d);
+    CHECK(distance(got.out, out) < 2e-4, what + " " + std::to_string(distance(got.out, out)));
+    CHECK(distance(got.lse, lse) < 2e-4, what + " lse");
+    CHECK(distance(got.coverage, coverage) < 2e-4, what + " coverage " + std::to_string(distance(got.coverage, coverage)));
+    CHECK(distance(got.mass, mass) < 1e-3, what + " mass " + std::to_string(distance(got.mass, mass)));
+    const int64_t picked = static_cast<int64_t>(c.chosen.size()) + c.m - 1;
+    const float share = static_cast<float>(picked) / static_cast<float>(c.n + c.m);
+    CHECK(std::abs(got.exact[0] - share) < 1e-6f, what + " exact share");
+    const int64_t rows = static_cast<int64_t>(c.chosen.size()) * dtype_size(c.keys.dtype) + (c.m - 1) * 2;
+    const int64_t rest = !c.choices[0].rest.empty() && add_rest ? c.lists * (c.d * 2 + 4) : 0;
+    CHECK(got.touched == c.heads * c.t * (rows * 2 * c.d + rest), what + " touched");
+}
+
 }  // namespace
 
 TEST(chosen_rows_and_summaries_attend_like_plain_loops) {
@@ -163,30 +190,7 @@ TEST(chosen_rows_and_summaries_attend_like_plain_loops) {
                                     const Floats static_lse = beside ? normals(random, c.heads * group * c.t, 3.0f) : Floats{};
                                     const int threads = 1 + random.below(3);
                                     const Got got = attended(c, 0.2f, softcap, static_lse, add_rest, isa, threads);
-                                    Floats out, lse, coverage, mass(got.mass.size(), 0.0f);
-                                    for (int64_t h = 0; h < c.heads; ++h)
-                                        for (int64_t g = 0; g < group; ++g)
-                                            for (int64_t i = 0; i < c.t; ++i) {
-                                                const Want w = c.want(h, g, i, 0.2f, softcap, add_rest);
-                                                const double aside = beside ? std::exp(static_cast<double>(static_lse[at((h * group + g) * c.t + i)])) : 0.0;
-                                                const double total = w.picked + (add_rest ? w.rest : 0.0);
-                                                for (const double x : w.out) out.push_back(static_cast<float>(x));
-                                                lse.push_back(static_cast<float>(std::log(total)));
-                                                coverage.push_back(static_cast<float>((w.picked + aside) / (w.picked + w.rest + aside)));
-                                                for (const auto& [token, weight] : w.tokens)
-                                                    mass[at(h * (c.n + c.m) + token)] += static_cast<float>(weight / (total + aside));
-                                            }
-                                    const std::string what = isa + " group " + std::to_string(group) + " d " + std::to_string(d);
-                                    CHECK(distance(got.out, out) < 2e-4, what + " " + std::to_string(distance(got.out, out)));
-                                    CHECK(distance(got.lse, lse) < 2e-4, what + " lse");
-                                    CHECK(distance(got.coverage, coverage) < 2e-4, what + " coverage " + std::to_string(distance(got.coverage, coverage)));
-                                    CHECK(distance(got.mass, mass) < 1e-3, what + " mass " + std::to_string(distance(got.mass, mass)));
-                                    const int64_t picked = static_cast<int64_t>(c.chosen.size()) + c.m - 1;
-                                    const float share = static_cast<float>(picked) / static_cast<float>(c.n + c.m);
-                                    CHECK(std::abs(got.exact[0] - share) < 1e-6f, what + " exact share");
-                                    const int64_t rows = static_cast<int64_t>(c.chosen.size()) * dtype_size(dtype) + (c.m - 1) * 2;
-                                    const int64_t rest = summaries && add_rest ? c.lists * (d * 2 + 4) : 0;
-                                    CHECK(got.touched == c.heads * c.t * (rows * 2 * d + rest), what + " touched");
+                                    compare(c, got, softcap, static_lse, add_rest, isa);
                                 }
                 }
 }

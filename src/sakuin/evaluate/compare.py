@@ -41,6 +41,8 @@ METHODS = (  # in parentheses: the tolerance
     Method("sketch", "sketch"),
     Method("sketch (0.25)", "sketch", {"tolerance": 0.25}),
     Method("sketch (4)", "sketch", {"tolerance": 4.0}),
+    Method("ivf", "ivf"),
+    Method("ivf, rest dropped", "ivf", {"estimate_rest": False}),
     Method("exact top 100", "topk", {"top_k": 100}),
     Method("pages, 256 tokens", "pages", {"top_k": 256}),
     Method("sink and recent", "streaming"),

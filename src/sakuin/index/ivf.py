@@ -1,5 +1,5 @@
-"""`ivf`: keys in lists by k-means, the lists with the best centroids attended exactly, the others estimated or
-dropped. The baseline of RetrievalAttention (arXiv 2409.10516), first-class: lists are read straight from
+"""`ivf`: keys in lists by k-means, the lists with the best centroids attended exactly, the others estimated
+or dropped. The baseline of RetrievalAttention (arXiv 2409.10516), first-class: lists are read straight from
 memory, and what is not probed still counts.
 
 This file is the chain of sealed segments and the calls into the native core (native/index/ivf.hpp). Called
@@ -174,9 +174,7 @@ class IvfIndex(Index):
             softcap,
             mass,
         )
-        return PartialAttention(
-            out, lse, Stats(exact, torch.zeros_like(exact), coverage, touched, offloaded)
-        )
+        return PartialAttention(out, lse, Stats(exact, torch.zeros_like(exact), coverage, touched, offloaded))
 
     def search(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
         self._check_query(q)
