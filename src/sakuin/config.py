@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 KVDtype = Literal["auto", "bf16", "fp16", "fp32", "int8"]
 
-INDEX_KINDS: list[str] = ["sketch", "flat", "ivf", "topk", "pages", "streaming"]
+INDEX_KINDS: list[str] = ["sketch", "flat", "ivf", "graph", "topk", "pages", "streaming"]
 """Names that `index` may have; `sakuin.index.register` adds to them."""
 KV_DTYPES: tuple[str, ...] = ("auto", "bf16", "fp16", "fp32", "int8")
 INT8_KINDS: list[str] = ["sketch", "flat"]
@@ -30,8 +30,9 @@ class RetrievalConfig:
     ----------
     index
         How offloaded tokens are found: `"sketch"` (attention-aware, the default), `"flat"` (exact, reads
-        everything), `"ivf"` (lists by k-means), or, for comparison only, `"topk"`, `"pages"` or `"streaming"`
-        (`sakuin.index.peers`); or a kind that was registered (docs/indexes.md).
+        everything), `"ivf"` (lists by k-means), `"graph"` (links between keys that answer the same queries),
+        or, for comparison only, `"topk"`, `"pages"` or `"streaming"` (`sakuin.index.peers`); or a kind that
+        was registered (docs/indexes.md).
     sink
         Tokens at the start that are always attended exactly, on the model's device.
     recent
@@ -75,15 +76,21 @@ class RetrievalConfig:
         Tokens that each query head attends in `"topk"` and `"pages"`.
     budget
         Tokens that each query head picks in `"ivf"`, to be attended exactly by its whole group: a count if an
-        int, a share of the offloaded tokens if a float. Lists are picked whole, so it is a few more.
+        int, a share of the offloaded tokens if a float. Lists are picked whole, so it is a few more. In
+        `"graph"` the same, but at most `ef` tokens; 1.0 attends to all.
     nprobe
         Lists that each query head picks in `"ivf"` instead of a `budget` of tokens: a count if an int, a
         share of all lists if a float, None to go by the budget.
     list_size
         Mean number of tokens in a list of `"ivf"`.
     estimate_rest
-        Whether `"ivf"` estimates the tokens that nobody picked, by their list's centroid and mean value, or
-        drops them.
+        Whether `"ivf"` and `"graph"` estimate the tokens that nobody picked, by the mean key and value of
+        their list (`"ivf"`) or of 64 neighbouring tokens (`"graph"`), or drop them.
+    ef
+        Keys among which a walk through a `"graph"` looks for better ones: the longer, the more it finds and
+        the more it reads.
+    graph_degree
+        Links of each key in a `"graph"`.
     """
 
     index: str = "sketch"
@@ -106,6 +113,8 @@ class RetrievalConfig:
     nprobe: int | float | None = None
     list_size: int = 32
     estimate_rest: bool = True
+    ef: int = 512
+    graph_degree: int = 16
 
     def __post_init__(self) -> None:
         _one_of("index", self.index, tuple(INDEX_KINDS))
@@ -120,6 +129,10 @@ class RetrievalConfig:
         _whole("exact_above", self.exact_above, 1)
         _whole("top_k", self.top_k, 1)
         _whole("list_size", self.list_size, 1)
+        _whole("ef", self.ef, 1)
+        _whole("graph_degree", self.graph_degree, 4)
+        if self.graph_degree > 128:
+            raise ValueError(f"graph_degree must be at most 128, got {self.graph_degree}")
         _count_or_share("budget", self.budget)
         if self.nprobe is not None:
             _count_or_share("nprobe", self.nprobe)

@@ -43,6 +43,8 @@ METHODS = (  # in parentheses: the tolerance
     Method("sketch (4)", "sketch", {"tolerance": 4.0}),
     Method("ivf", "ivf"),
     Method("ivf, rest dropped", "ivf", {"estimate_rest": False}),
+    Method("graph", "graph"),
+    Method("graph, top 100 alone", "graph", {"budget": 100, "estimate_rest": False}),
     Method("exact top 100", "topk", {"top_k": 100}),
     Method("pages, 256 tokens", "pages", {"top_k": 256}),
     Method("sink and recent", "streaming"),
