@@ -234,15 +234,15 @@ class _Frame:
         self.n_tokens = keys.shape[1]
         sample = keys[:, :: -(-self.n_tokens // _SAMPLE)].double()
         self.mean = sample.mean(1, keepdim=True)
-        lower = torch.linalg.cholesky(moment.matrix())
-        x = (sample - self.mean) @ lower
+        root = moment.root()
+        x = (sample - self.mean) @ root
         strength, vectors = torch.linalg.eigh(x.transpose(1, 2) @ x / sample.shape[1])
         kept = min(COORDINATES, keys.shape[2])
         # Eight standard deviations of the leading coordinate fit; what lies beyond counts as lying there.
         largest = 8 * strength[:, -1].clamp(min=0).sqrt()
         scale = torch.where(largest > 0, _LARGEST / largest, 0.0).nan_to_num(0.0, 0.0, 0.0)
         self.basis = torch.zeros(keys.shape[0], keys.shape[2], COORDINATES, dtype=torch.float64)
-        self.basis[:, :, :kept] = (lower @ vectors.flip(-1)[:, :, :kept]) * scale[:, None, None]
+        self.basis[:, :, :kept] = (root @ vectors.flip(-1)[:, :, :kept]) * scale[:, None, None]
 
     def place(self, keys: Tensor) -> Tensor:
         """Coordinates int16 `(n_kv_heads, n, 16)` of keys `(n_kv_heads, n, head_dim)`."""
