@@ -6,6 +6,8 @@
 namespace sakuin {
 
 void bind_flat(nanobind::module_& m);
+void bind_graph(nanobind::module_& m);
+void bind_ivf(nanobind::module_& m);
 void bind_sketch(nanobind::module_& m);
 
 }  // namespace sakuin

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "kernels/flat_args.hpp"
+#include "kernels/nearest_args.hpp"
 #include "kernels/seal_args.hpp"
 #include "kernels/sketch_args.hpp"
 
@@ -25,6 +26,8 @@ struct Kernels {
 
     const SketchKernels* sketch;  // see sketch_args.hpp
     const SealKernels* seal;      // see seal_args.hpp
+
+    void (*nearest)(const Nearest&);  // see nearest_args.hpp
 
     // roofs, for benchmarks: reads `bytes` (a multiple of 256) once / runs `rounds` x 12 x lanes multiply-adds.
     uint64_t (*read_all)(const void* p, size_t bytes);

@@ -3,6 +3,7 @@
 
 #include "kernels/flat.hpp"
 #include "kernels/kernels.hpp"
+#include "kernels/nearest.hpp"
 #include "kernels/probe.hpp"
 #include "kernels/seal.hpp"
 #include "kernels/sketch_table.hpp"
@@ -19,6 +20,7 @@ constexpr Kernels make_table() {
         .flat_mass = &Flat<I>::mass,
         .sketch = &sketch_table<I>,
         .seal = &seal_table<I>,
+        .nearest = &NearestRows<I>::nearest,
         .read_all = &Probe<I>::read_all,
         .multiply_add = &Probe<I>::multiply_add,
         .bf16_to_f32 = &Probe<I>::bf16_to_f32,

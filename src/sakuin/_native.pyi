@@ -88,3 +88,81 @@ def sketch_decode(
     isa: str = "",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int]: ...
 def sketch_scores(q: Tensor, segments: Sequence[SketchSegment], n_threads: int, isa: str = "") -> Tensor: ...
+
+class IvfSegment:
+    def __init__(self, fields: dict[str, Tensor]) -> None: ...
+    @property
+    def fields(self) -> dict[str, Tensor]: ...
+    @property
+    def lists(self) -> int: ...
+    def __len__(self) -> int: ...
+
+def ivf_seal(
+    fields: dict[str, Tensor],
+    keys: Tensor,
+    values: Tensor,
+    iterations: int,
+    n_threads: int,
+    base: IvfSegment | None = None,
+    isa: str = "",
+) -> IvfSegment: ...
+def ivf_attend(
+    q: Tensor,
+    segments: Sequence[IvfSegment],
+    scaling: float,
+    n_threads: int,
+    probes: int,
+    budget: int,
+    estimate_rest: bool,
+    static_lse: Tensor | None = None,
+    softcap: float | None = None,
+    mass: Tensor | None = None,
+    isa: str = "",
+) -> tuple[Tensor, Tensor, Tensor, Tensor, int]: ...  # out, lse, coverage, exact, touched_bytes
+def ivf_search(
+    q: Tensor,
+    segments: Sequence[IvfSegment],
+    n_threads: int,
+    probes: int,
+    budget: int,
+    scores: Tensor,
+    ids: Tensor,
+    isa: str = "",
+) -> None: ...
+
+class Graph:
+    def __init__(self, n_kv_heads: int, head_dim: int, degree: int) -> None: ...
+    def __len__(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    def append(
+        self,
+        keys: Tensor,
+        coordinates: Tensor,
+        queries: Tensor | None,
+        n_threads: int,
+        renew: bool = False,
+        isa: str = "",
+    ) -> Graph: ...
+    def crop(self, n: int) -> Graph: ...
+    def search(
+        self, q: Tensor, keys: Tensor, k: int, ef: int, n_threads: int, isa: str = ""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]: ...  # scores, ids, keys scored, keys whose links were read
+    def attend(
+        self,
+        q: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mean_keys: Tensor,
+        mean_values: Tensor,
+        scaling: float,
+        budget: int,
+        ef: int,
+        estimate_rest: bool,
+        n_threads: int,
+        static_lse: Tensor | None = None,
+        softcap: float | None = None,
+        mass: Tensor | None = None,
+        isa: str = "",
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, int]: ...  # out, lse, coverage, exact, touched_bytes
+    def links(self, head: int) -> tuple[Tensor, int]: ...

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 KVDtype = Literal["auto", "bf16", "fp16", "fp32", "int8"]
 
-INDEX_KINDS: list[str] = ["sketch", "flat", "topk", "pages", "streaming"]
+INDEX_KINDS: list[str] = ["sketch", "flat", "ivf", "graph", "topk", "pages", "streaming"]
 """Names that `index` may have; `sakuin.index.register` adds to them."""
 KV_DTYPES: tuple[str, ...] = ("auto", "bf16", "fp16", "fp32", "int8")
 INT8_KINDS: list[str] = ["sketch", "flat"]
@@ -30,8 +30,9 @@ class RetrievalConfig:
     ----------
     index
         How offloaded tokens are found: `"sketch"` (attention-aware, the default), `"flat"` (exact, reads
-        everything), or, for comparison only, `"topk"`, `"pages"` or `"streaming"` (`sakuin.index.peers`);
-        or a kind that was registered (docs/indexes.md).
+        everything), `"ivf"` (lists by k-means), `"graph"` (links between keys that answer the same queries),
+        or, for comparison only, `"topk"`, `"pages"` or `"streaming"` (`sakuin.index.peers`); or a kind that
+        was registered (docs/indexes.md).
     sink
         Tokens at the start that are always attended exactly, on the model's device.
     recent
@@ -73,6 +74,23 @@ class RetrievalConfig:
         more for each doubling beyond.
     top_k
         Tokens that each query head attends in `"topk"` and `"pages"`.
+    budget
+        Tokens that each query head picks in `"ivf"`, to be attended exactly by its whole group: a count if an
+        int, a share of the offloaded tokens if a float. Lists are picked whole, so it is a few more. In
+        `"graph"` the same, but at most `ef` tokens; 1.0 attends to all.
+    nprobe
+        Lists that each query head picks in `"ivf"` instead of a `budget` of tokens: a count if an int, a
+        share of all lists if a float, None to go by the budget.
+    list_size
+        Mean number of tokens in a list of `"ivf"`.
+    estimate_rest
+        Whether `"ivf"` and `"graph"` estimate the tokens that nobody picked, by the mean key and value of
+        their list (`"ivf"`) or of 64 neighbouring tokens (`"graph"`), or drop them.
+    ef
+        Keys among which a walk through a `"graph"` looks for better ones: the longer, the more it finds and
+        the more it reads.
+    graph_degree
+        Links of each key in a `"graph"`.
     """
 
     index: str = "sketch"
@@ -91,6 +109,12 @@ class RetrievalConfig:
     sketch_bits: float | Literal["auto"] = "auto"
     code_bits: float | Literal["auto"] = "auto"
     top_k: int = 100
+    budget: int | float = 0.1
+    nprobe: int | float | None = None
+    list_size: int = 32
+    estimate_rest: bool = True
+    ef: int = 512
+    graph_degree: int = 16
 
     def __post_init__(self) -> None:
         _one_of("index", self.index, tuple(INDEX_KINDS))
@@ -104,6 +128,16 @@ class RetrievalConfig:
         _whole("recent", self.recent, 1)
         _whole("exact_above", self.exact_above, 1)
         _whole("top_k", self.top_k, 1)
+        _whole("list_size", self.list_size, 1)
+        _whole("ef", self.ef, 1)
+        _whole("graph_degree", self.graph_degree, 4)
+        if self.graph_degree > 128:
+            raise ValueError(f"graph_degree must be at most 128, got {self.graph_degree}")
+        _count_or_share("budget", self.budget)
+        if self.nprobe is not None:
+            _count_or_share("nprobe", self.nprobe)
+        if not isinstance(self.estimate_rest, bool):
+            raise ValueError(f"estimate_rest must be True or False, got {self.estimate_rest!r}")
         if self.segment != "auto":
             _whole("segment", self.segment, 64)
             if self.segment % 64 or self.segment > MOST_SEGMENT:
@@ -183,6 +217,20 @@ def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
 def _whole(name: str, value: object, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def _count_or_share(name: str, value: int | float) -> None:
+    count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if not count and not (isinstance(value, float) and 0.0 < value <= 1.0):
+        raise ValueError(
+            f"{name} must be a count (a whole number of at least 1) or a share (a float above 0 and up to "
+            f"1.0), got {value!r}"
+        )
+
+
+def count_of(value: int | float, whole: int) -> int:
+    """What a setting that is a count or a share comes to of `whole` things: at least 1."""
+    return max(1, math.ceil(value * whole) if isinstance(value, float) else value)
 
 
 def _between(name: str, value: float, low: float, high: float) -> None:

@@ -3,12 +3,16 @@
 from sakuin.index.base import Index, Static, decode_by_parts, new_index, register
 from sakuin.index.build import build_index
 from sakuin.index.flat import FlatIndex
+from sakuin.index.graph import GraphIndex
+from sakuin.index.ivf import IvfIndex
 from sakuin.index.peers import PagesIndex, StreamingIndex, TopKIndex
 from sakuin.index.sketch import SketchIndex
 
 __all__ = [
     "FlatIndex",
+    "GraphIndex",
     "Index",
+    "IvfIndex",
     "PagesIndex",
     "SketchIndex",
     "Static",

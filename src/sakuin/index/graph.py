@@ -1,0 +1,272 @@
+"""`graph`: keys linked where they answer the same queries, and walked towards those with the largest inner
+product. RetrievalAttention's own index (arXiv 2409.10516), after RoarGraph (arXiv 2408.08933).
+
+One graph for each KV head, built from sampled queries of its group, serves all of them; it grows by
+`append`. Links and walks are native (native/index/graph_*.cpp); here are the arrays that grow, and the
+coordinates in which keys are compared with each other. docs/indexes.md says what was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from sakuin import _native
+from sakuin.config import RetrievalConfig, check_tolerance, count_of
+from sakuin.index.base import Index, check_array, register
+from sakuin.index.checks import check_geometry, stored
+from sakuin.index.growing import GrowingRows
+from sakuin.index.seal import QueryMoment
+from sakuin.partial import PartialAttention, Stats
+
+COORDINATES = 16
+"""Numbers by which two keys are compared, the leading coordinates of a key as the queries weigh it."""
+RUN = 64
+"""Neighbouring tokens whose mean key and value stand for those that are not attended."""
+LIST_SHARE = 4
+"""Of the sampled queries, at most one for every so many new tokens has its answers linked."""
+_LARGEST = 8191
+_SAMPLE = 16384
+_CHUNK = 16384
+
+
+@register("graph")
+class GraphIndex(Index):
+    """A graph over the keys of each KV head.
+
+    `search` and `attend` walk it with a queue of `config.ef` keys. Each query head attends the
+    `config.budget` best tokens (at most `config.ef`) that its walk finds, and those of the other heads of its
+    group; the others are estimated by the means of runs of 64 tokens, or left out if `config.estimate_rest`
+    is false.
+    `tolerance=0` attends exactly to everything; other tolerances change nothing. Without queries the keys
+    themselves stand for them.
+    """
+
+    def __init__(self, n_kv_heads: int, head_dim: int, group_size: int, config: RetrievalConfig) -> None:
+        check_geometry(n_kv_heads, head_dim, group_size)
+        self.n_kv_heads, self.head_dim, self.group_size = n_kv_heads, head_dim, group_size
+        self.config = config
+        self._graph = _native.Graph(n_kv_heads, head_dim, config.graph_degree)
+        self._keys: GrowingRows | None = None
+        self._values: GrowingRows | None = None
+        self._coordinates = GrowingRows(n_kv_heads, COORDINATES, torch.int16)
+        self._means: tuple[Tensor, Tensor] | None = None
+        self._moment = QueryMoment(n_kv_heads, head_dim)
+        self._frame: _Frame | None = None
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self._graph)
+
+    @property
+    def nbytes(self) -> int:
+        if self._keys is None or self._values is None or self._means is None:
+            return 0
+        rows = self._keys.first(self.n_tokens).nbytes + self._values.first(self.n_tokens).nbytes
+        means = sum(x.nbytes for x in self._means)
+        return rows + means + self._coordinates.first(self.n_tokens).nbytes + self._graph.nbytes
+
+    # --- growing --------------------------------------------------------------------------------------------
+
+    def append(self, keys: Tensor, values: Tensor, queries: Tensor | None = None) -> None:
+        if keys.shape != values.shape:
+            raise ValueError(
+                f"keys and values must have one shape, got {tuple(keys.shape)} and {tuple(values.shape)}"
+            )
+        if queries is not None:
+            self._check_query(queries)
+        k = stored("keys", keys, self.n_kv_heads, self.head_dim, self.config)
+        v = stored("values", values, self.n_kv_heads, self.head_dim, self.config)
+        if k.dtype != v.dtype:
+            raise ValueError(f"keys and values must have one dtype, got {k.dtype} and {v.dtype}; convert one")
+        if self._keys is not None and k.dtype != self._keys.dtype:
+            raise ValueError(
+                f"keys are {k.dtype}, but the index holds {self._keys.dtype}; convert them, or say how to "
+                "store them with kv_dtype"
+            )
+        old, n = self.n_tokens, self.n_tokens + k.shape[1]
+        if n == old:
+            return
+        moment = self._moment.copy()
+        if queries is not None and queries.shape[1] > 0:
+            moment.add(queries)
+        all_keys = (self._keys or GrowingRows(self.n_kv_heads, self.head_dim, k.dtype)).extended(old, k)
+        all_values = (self._values or GrowingRows(self.n_kv_heads, self.head_dim, k.dtype)).extended(old, v)
+        frame, coordinates = self._frame, self._coordinates
+        if frame is None or n >= 2 * frame.n_tokens:
+            # The queries seen so far say better what matters than those of the beginning.
+            frame = _Frame(all_keys.first(n), moment)
+            coordinates = GrowingRows(self.n_kv_heads, COORDINATES, torch.int16)
+            coordinates = coordinates.extended(0, frame.place(all_keys.first(n)))
+        else:
+            coordinates = coordinates.extended(old, frame.place(k))
+        graph = self._graph.append(
+            all_keys.first(n),
+            coordinates.first(n),
+            self._sampled(queries, k, moment),
+            torch.get_num_threads(),
+            renew=frame is not self._frame,
+        )
+        self._means = (
+            _grown(self._means, 0, all_keys.first(n), old),
+            _grown(self._means, 1, all_values.first(n), old),
+        )
+        self._keys, self._values, self._coordinates = all_keys, all_values, coordinates
+        self._moment, self._frame, self._graph = moment, frame, graph
+
+    def _sampled(self, queries: Tensor | None, keys: Tensor, moment: QueryMoment) -> Tensor | None:
+        """Queries fp32 `(n_kv_heads, m, head_dim)` whose answers are linked: evenly spread over positions,
+        all heads of a group among them; some of the new keys where no queries were ever seen."""
+        most = max(1, keys.shape[1] // LIST_SHARE)
+        if queries is None or queries.shape[1] == 0:
+            return None if moment.count else keys[:, ::LIST_SHARE].float().contiguous()
+        m = queries.shape[1]
+        grouped = (
+            queries.view(self.n_kv_heads, -1, m, self.head_dim)
+            .transpose(1, 2)
+            .reshape(self.n_kv_heads, -1, self.head_dim)
+        )
+        total = grouped.shape[1]
+        if total > most:
+            grouped = grouped[:, torch.arange(most) * total // most]
+        return grouped.float().contiguous()
+
+    def crop(self, n_tokens: int) -> tuple[Tensor, Tensor]:
+        """As `Index.crop`; every number of tokens can be kept, so that none are handed back."""
+        if not 0 <= n_tokens <= self.n_tokens:
+            raise ValueError(f"crop takes 0 to the index's {self.n_tokens} tokens, got {n_tokens}")
+        dtype = torch.float32 if self._keys is None else self._keys.dtype
+        if n_tokens < self.n_tokens:
+            assert self._keys is not None
+            assert self._values is not None
+            self._graph = self._graph.crop(n_tokens)
+            self._means = (
+                _grown(self._means, 0, self._keys.first(n_tokens), n_tokens),
+                _grown(self._means, 1, self._values.first(n_tokens), n_tokens),
+            )
+        empty = torch.empty(self.n_kv_heads, 0, self.head_dim, dtype=dtype)
+        return empty, empty
+
+    def fork(self) -> GraphIndex:
+        other = type(self)(self.n_kv_heads, self.head_dim, self.group_size, self.config)
+        other.__dict__.update(self.__dict__)
+        other._moment = self._moment.copy()
+        return other
+
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if self._keys is not None and self._values is not None and self.n_tokens:
+            yield self._keys.first(self.n_tokens), self._values.first(self.n_tokens)
+
+    # --- attending ------------------------------------------------------------------------------------------
+
+    def attend(
+        self,
+        q: Tensor,
+        *,
+        scaling: float,
+        static_lse: Tensor | None = None,
+        softcap: float | None = None,
+        tolerance: float | None = None,
+        mass: Tensor | None = None,
+    ) -> PartialAttention:
+        self._check_query(q)
+        tolerance = self.config.tolerance if tolerance is None else check_tolerance(tolerance)
+        heads, t = q.shape[:2]
+        n = self.n_tokens
+        if self._keys is None or self._values is None or self._means is None or n == 0:
+            nothing = torch.zeros(self.n_kv_heads, t)
+            stats = Stats(nothing, nothing, torch.ones(heads, t), 0, 0)
+            return PartialAttention(
+                torch.zeros(heads, t, self.head_dim), torch.full((heads, t), -torch.inf), stats
+            )
+        if static_lse is not None:
+            static_lse = static_lse.float().contiguous()
+        budget = count_of(self.config.budget, n)
+        budget = n if tolerance == 0 or budget >= n else min(budget, self.config.ef)
+        out, lse, coverage, exact, touched = self._graph.attend(
+            q,
+            self._keys.first(n),
+            self._values.first(n),
+            *self._means,
+            scaling,
+            budget,
+            self.config.ef,
+            self.config.estimate_rest,
+            torch.get_num_threads(),
+            static_lse,
+            softcap,
+            mass,
+        )
+        offloaded = 4 * t * self.n_kv_heads * n * self.head_dim
+        return PartialAttention(out, lse, Stats(exact, torch.zeros_like(exact), coverage, touched, offloaded))
+
+    def search(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        scores, ids, _ = self.walk(q, k)
+        return scores, ids
+
+    def walk(self, q: Tensor, k: int, ef: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """As `search` with a queue of `ef` keys instead of `config.ef`, and what it cost: of how many keys
+        the inner product was computed, int64 `(n_query_heads, t)`."""
+        self._check_query(q)
+        n = self.n_tokens
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= n:
+            raise ValueError(f"k must be a whole number from 1 to the index's {n} tokens, got {k!r}")
+        assert self._keys is not None
+        scores, ids, scanned, _ = self._graph.search(
+            q, self._keys.first(n), k, self.config.ef if ef is None else ef, torch.get_num_threads()
+        )
+        return scores, ids, scanned
+
+    def _check_query(self, q: Tensor) -> None:
+        check_array("q", q, None, self.head_dim)
+        heads = self.n_kv_heads * self.group_size
+        if q.shape[0] != heads:
+            raise ValueError(f"q must have the index's {heads} query heads, got shape {tuple(q.shape)}")
+
+
+class _Frame:
+    """Coordinates of keys as whole numbers: the distance of two keys in them is about how far their inner
+    products with the queries lie apart."""
+
+    def __init__(self, keys: Tensor, moment: QueryMoment) -> None:
+        self.n_tokens = keys.shape[1]
+        sample = keys[:, :: -(-self.n_tokens // _SAMPLE)].double()
+        self.mean = sample.mean(1, keepdim=True)
+        root = moment.root()
+        x = (sample - self.mean) @ root
+        strength, vectors = torch.linalg.eigh(x.transpose(1, 2) @ x / sample.shape[1])
+        kept = min(COORDINATES, keys.shape[2])
+        # Eight standard deviations of the leading coordinate fit; what lies beyond counts as lying there.
+        largest = 8 * strength[:, -1].clamp(min=0).sqrt()
+        scale = torch.where(largest > 0, _LARGEST / largest, 0.0).nan_to_num(0.0, 0.0, 0.0)
+        self.basis = torch.zeros(keys.shape[0], keys.shape[2], COORDINATES, dtype=torch.float64)
+        self.basis[:, :, :kept] = (root @ vectors.flip(-1)[:, :, :kept]) * scale[:, None, None]
+
+    def place(self, keys: Tensor) -> Tensor:
+        """Coordinates int16 `(n_kv_heads, n, 16)` of keys `(n_kv_heads, n, head_dim)`."""
+        parts = []
+        for start in range(0, keys.shape[1], _CHUNK):
+            numbers = (keys[:, start : start + _CHUNK].double() - self.mean) @ self.basis
+            parts.append(numbers.nan_to_num().clamp(-_LARGEST, _LARGEST).round().to(torch.int16))
+        return torch.cat(parts, 1)
+
+
+def _grown(means: tuple[Tensor, Tensor] | None, which: int, rows: Tensor, same: int) -> Tensor:
+    """Means of each run of `rows` `(n_kv_heads, n, head_dim)`, of which the first `same` are those that the
+    old `means` were made of."""
+    whole = 0 if means is None else same // RUN
+    parts = [] if means is None else [means[which][:, :whole]]
+    full = rows.shape[1] // RUN
+    heads, _, d = rows.shape
+    if full > whole:
+        parts.append(
+            rows[:, whole * RUN : full * RUN]
+            .view(heads, -1, RUN, d)
+            .mean(2, dtype=torch.float32)
+            .to(rows.dtype)
+        )
+    if rows.shape[1] > full * RUN:
+        parts.append(rows[:, full * RUN :].mean(1, keepdim=True, dtype=torch.float32).to(rows.dtype))
+    return torch.cat(parts, 1) if parts else rows[:, :0]

@@ -1,0 +1,206 @@
+"""`ivf`: keys in lists by k-means, the lists with the best centroids attended exactly, the others estimated
+or dropped. The baseline of RetrievalAttention (arXiv 2409.10516), first-class: lists are read straight from
+memory, and what is not probed still counts.
+
+This file is the chain of sealed segments and the calls into the native core (native/index/ivf.hpp). Called
+through the protocol of `sakuin.index.base`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from sakuin import _native
+from sakuin.config import RetrievalConfig, check_tolerance, count_of
+from sakuin.index.base import Index, check_array, register
+from sakuin.index.checks import check_geometry, stored
+from sakuin.partial import PartialAttention, Stats
+
+LARGEST = 16384
+"""Tokens up to which the newest segment grows, unless `segment` is larger: lists found among many tokens are
+better ones, and k-means takes longer with the square of their number."""
+GROWTH = 1.5
+"""A segment takes new tokens into its lists, and new lists beside them, until it is so many times as large as
+when all its lists were found; then they are found anew."""
+ROUNDS = 5
+"""Of Lloyd's algorithm."""
+_KEY_LIMIT = 1e15
+
+
+@register("ivf")
+class IvfIndex(Index):
+    """Offloaded tokens in a chain of segments, each with lists of its own for every KV head.
+
+    Each query head probes the lists with the largest inner product of query and centroid, `nprobe` of them or
+    as many as hold `budget` tokens; the query heads of a group attend exactly what any of them probes. All
+    other lists count as one token each, with the list's centroid, its mean value and its number of tokens, or
+    not at all (`estimate_rest=False`, the paper's setting). A tolerance of 0 probes every list; otherwise it
+    has no effect.
+
+    `search` looks into the lists that `attend` would probe, and into more where these hold fewer than k
+    tokens. `Stats.coverage` takes the estimate of the other lists for their share, whether it is used or not.
+    """
+
+    def __init__(self, n_kv_heads: int, head_dim: int, group_size: int, config: RetrievalConfig) -> None:
+        check_geometry(n_kv_heads, head_dim, group_size)
+        self.n_kv_heads, self.head_dim, self.group_size = n_kv_heads, head_dim, group_size
+        self.config = config
+        # Replaced as a whole, never changed: a fork or a step in another thread keeps what it took.
+        self._segments: list[_native.IvfSegment] = []
+        self._clustered: list[int] = []  # tokens of each segment when its lists were last found
+
+    @property
+    def n_tokens(self) -> int:
+        return sum(len(segment) for segment in self._segments)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for segment in self._segments for tensor in segment.fields.values())
+
+    @property
+    def segments(self) -> list[_native.IvfSegment]:
+        """The sealed segments, the oldest first."""
+        return list(self._segments)
+
+    # --- growing --------------------------------------------------------------------------------------------
+
+    def append(self, keys: Tensor, values: Tensor, queries: Tensor | None = None) -> None:
+        if keys.shape != values.shape:
+            raise ValueError(
+                f"keys and values must have one shape, got {tuple(keys.shape)} and {tuple(values.shape)}"
+            )
+        keys = stored("keys", keys, self.n_kv_heads, self.head_dim, self.config)
+        values = stored("values", values, self.n_kv_heads, self.head_dim, self.config)
+        n = keys.shape[1]
+        if n == 0:
+            return
+        if float(keys.abs().amax()) > _KEY_LIMIT:
+            raise ValueError(
+                f"the keys are too large for the ivf index (beyond {_KEY_LIMIT:g}); use index='flat' for them"
+            )
+        size = max(self.config.segment_tokens(self.head_dim), LARGEST)
+        segments, clustered = list(self._segments), list(self._clustered)
+        for start in range(0, n, size):
+            new = keys[:, start : start + size], values[:, start : start + size]
+            if not segments or len(segments[-1]) + new[0].shape[1] > size:
+                segments.append(self._seal(*new))
+                clustered.append(len(segments[-1]))
+            elif len(segments[-1]) + new[0].shape[1] <= GROWTH * clustered[-1]:
+                segments[-1] = self._seal(*new, segments[-1])
+            else:
+                old = _in_order(segments[-1])
+                segments[-1] = self._seal(torch.cat([old[0], new[0]], 1), torch.cat([old[1], new[1]], 1))
+                clustered[-1] = len(segments[-1])
+        self._segments, self._clustered = segments, clustered
+
+    def _seal(
+        self, keys: Tensor, values: Tensor, base: _native.IvfSegment | None = None
+    ) -> _native.IvfSegment:
+        """A segment of these tokens, in new lists; after those of `base`, if there is one."""
+        heads, n, d = keys.shape
+        lists = -(-n // self.config.list_size)
+        if base is not None:
+            n, lists = n + len(base), lists + base.lists
+        keys, values = keys.contiguous(), values.contiguous()
+        fields = {
+            "keys": torch.empty(heads, n, d, dtype=keys.dtype),
+            "values": torch.empty(heads, n, d, dtype=values.dtype),
+            "order": torch.empty(heads, n, dtype=torch.int32),
+            "start": torch.empty(heads, lists + 1, dtype=torch.int32),
+            "mean": torch.empty(heads, d),
+            "centroid": torch.empty(heads, lists, d, dtype=torch.uint16),  # the bits of bf16 numbers
+            "mean_value": torch.empty(heads, lists, d, dtype=torch.uint16),
+            "spread": torch.empty(heads, d, d, dtype=torch.uint16),
+        }
+        return _native.ivf_seal(fields, keys, values, ROUNDS, torch.get_num_threads(), base)
+
+    def crop(self, n_tokens: int) -> tuple[Tensor, Tensor]:
+        if not 0 <= n_tokens <= self.n_tokens:
+            raise ValueError(f"crop takes 0 to the index's {self.n_tokens} tokens, got {n_tokens}")
+        kept, at = 0, 0
+        while kept < len(self._segments) and at + len(self._segments[kept]) <= n_tokens:
+            at += len(self._segments[kept])
+            kept += 1
+        if kept == len(self._segments):
+            dtype = self._segments[-1].fields["keys"].dtype if self._segments else torch.float32
+            empty = torch.empty(self.n_kv_heads, 0, self.head_dim, dtype=dtype)
+            return empty, empty
+        keys, values = _in_order(self._segments[kept])
+        self._segments, self._clustered = self._segments[:kept], self._clustered[:kept]
+        return keys[:, : n_tokens - at], values[:, : n_tokens - at]
+
+    def fork(self) -> IvfIndex:
+        other = IvfIndex(self.n_kv_heads, self.head_dim, self.group_size, self.config)
+        other._segments, other._clustered = self._segments, self._clustered
+        return other
+
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for segment in self._segments:
+            yield segment.fields["keys"], segment.fields["values"]
+
+    # --- attending ------------------------------------------------------------------------------------------
+
+    def attend(
+        self,
+        q: Tensor,
+        *,
+        scaling: float,
+        static_lse: Tensor | None = None,
+        softcap: float | None = None,
+        tolerance: float | None = None,
+        mass: Tensor | None = None,
+    ) -> PartialAttention:
+        self._check_query(q)
+        tolerance = self.config.tolerance if tolerance is None else check_tolerance(tolerance)
+        heads, t = q.shape[:2]
+        offloaded = self.n_tokens * self.n_kv_heads * self.head_dim * 4 * t
+        if not self._segments:
+            shares = torch.zeros(self.n_kv_heads, t)
+            stats = Stats(shares, shares.clone(), torch.ones(heads, t), 0, 0)
+            return PartialAttention(torch.zeros(q.shape), torch.full((heads, t), -torch.inf), stats)
+        if static_lse is not None:
+            static_lse = static_lse.float().contiguous()
+        out, lse, coverage, exact, touched = _native.ivf_attend(
+            q,
+            self._segments,
+            scaling,
+            torch.get_num_threads(),
+            *self._limits(tolerance),
+            self.config.estimate_rest,
+            static_lse,
+            softcap,
+            mass,
+        )
+        return PartialAttention(out, lse, Stats(exact, torch.zeros_like(exact), coverage, touched, offloaded))
+
+    def search(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        self._check_query(q)
+        n = self.n_tokens
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= n:
+            raise ValueError(f"k must be a whole number from 1 to the index's {n} tokens, got {k!r}")
+        scores, ids = torch.empty(*q.shape[:2], k), torch.empty(*q.shape[:2], k, dtype=torch.int64)
+        limits = self._limits(self.config.tolerance)
+        _native.ivf_search(q, self._segments, torch.get_num_threads(), *limits, scores, ids)
+        return scores, ids
+
+    def _limits(self, tolerance: float) -> tuple[int, int]:
+        """Lists that a query head probes, or 0 and the tokens that these hold."""
+        lists = sum(segment.lists for segment in self._segments)
+        if tolerance == 0:
+            return lists, 0
+        if self.config.nprobe is not None:
+            return count_of(self.config.nprobe, lists), 0
+        return 0, count_of(self.config.budget, self.n_tokens)
+
+    def _check_query(self, q: Tensor) -> None:
+        check_array("q", q, self.n_kv_heads * self.group_size, self.head_dim)
+
+
+def _in_order(segment: _native.IvfSegment) -> tuple[Tensor, Tensor]:
+    """Keys and values of a segment in order of position."""
+    keys, values = segment.fields["keys"], segment.fields["values"]
+    back = segment.fields["order"].long().argsort(1)[:, :, None].expand_as(keys)
+    return keys.gather(1, back), values.gather(1, back)
