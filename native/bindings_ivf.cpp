@@ -105,7 +105,7 @@ class Call {
 public:
     Call(nb::handle q, const std::vector<const IvfSealed*>& segments, double scaling, std::optional<double> softcap, int64_t probes, int64_t budget,
          int n_threads, const std::string& isa)
-        : step(q, first(segments).heads, first(segments).head_dim, tokens(segments), scaling, softcap, n_threads, isa) {
+        : first_(checked(segments)), step(q, first_.heads, first_.head_dim, tokens(segments), scaling, softcap, n_threads, isa) {
         if (probes < 0) throw std::invalid_argument("probes must be at least 1, or 0 to go by the budget, got " + std::to_string(probes));
         if (probes == 0 && budget < 1) throw std::invalid_argument("the budget must be at least 1 token, got " + std::to_string(budget));
         a.kernels = step.kernels;
@@ -121,11 +121,15 @@ public:
         a.n_threads = step.n_threads;
     }
 
+private:
+    const IvfSegment& first_;  // before the rest: nothing may look at segments that are not checked
+
+public:
     StepCall step;
     IvfAttend a{};
 
 private:
-    static const IvfSegment& first(const std::vector<const IvfSealed*>& segments) {
+    static const IvfSegment& checked(const std::vector<const IvfSealed*>& segments) {
         if (segments.empty()) throw std::invalid_argument("segments must hold at least one segment, got none");
         for (const IvfSealed* s : segments)
             if (s == nullptr) throw std::invalid_argument("segments must be IvfSegment objects, got None");

@@ -150,6 +150,17 @@ def test_what_is_not_a_segment_is_refused(bad):
         _native.IvfSegment(bad)
 
 
+@pytest.mark.parametrize("bad", [[None], [sound, None], [None, None], [], None, [5], "ab"])
+def test_what_are_not_segments_is_refused(bad):
+    if isinstance(bad, list):
+        bad = [s() if s is sound else s for s in bad]
+    with pytest.raises(REFUSALS) as refusal:
+        _native.ivf_attend(Q, bad, 0.2, 1, 0, 30, True)
+    told(refusal.value)
+    with pytest.raises(REFUSALS):
+        _native.ivf_search(Q, bad, 1, 0, 30, torch.empty(6, T, 1), torch.empty(6, T, 1, dtype=torch.int64))
+
+
 def test_a_segment_keeps_its_memory_whatever_becomes_of_the_dictionary_it_came_from():
     mine = fields()
     segment = _native.IvfSegment(mine)
