@@ -21,7 +21,9 @@ constexpr int64_t most_bytes = 1 << 17, least_rows = 128, most_rows = 1024;
 
 size_t at(int64_t i) { return static_cast<size_t>(i); }
 
+// A number that is none shows in the result.
 float log2_add(float a, float b) {
+    if (std::isnan(a) || std::isnan(b)) return a + b;
     const float most = std::max(a, b);
     return std::isinf(most) ? most : most + std::log2(std::exp2(a - most) + std::exp2(b - most));
 }
@@ -250,27 +252,26 @@ private:
         const int64_t d = a_.head_dim, row = (head * a_.group + g) * a_.t + a_.position;
         float* out = a_.out + row * d;
         std::fill_n(out, d, 0.0f);
-        float top = nothing, exact = 0.0f, rest = 0.0f;
-        for (int64_t i = begin; i < end; ++i)
-            if (task(i).sum[at(g)] != 0.0f) top = std::max(top, task(i).top[at(g)]);
-        if (top == nothing) top = 0.0f;
+        // In logarithms: what was picked may be next to nothing beside the rest, and is the whole result without it.
+        float exact = nothing, rest = nothing;
         for (int64_t i = begin; i < end; ++i) {
             const Task& t = task(i);
             if (t.sum[at(g)] == 0.0f) continue;  // a sum that is not a number must show in the result
-            const float scale = std::exp2(t.top[at(g)] - top);
-            (t.of_picks() ? exact : rest) += scale * t.sum[at(g)];
-            if (t.of_picks() || a_.add_rest)
-                for (int64_t j = 0; j < d; ++j) out[j] += scale * t.out[at(g * d + j)];
+            float& lse = t.of_picks() ? exact : rest;
+            lse = log2_add(lse, t.top[at(g)] + std::log2(t.sum[at(g)]));
         }
-        const auto lse_of = [top](float sum) { return sum == 0.0f ? nothing : top + std::log2(sum); };
-        const float total = exact + (a_.add_rest ? rest : 0.0f);
-        if (total != 0.0f)
-            for (int64_t j = 0; j < d; ++j) out[j] /= total;
+        const float total = a_.add_rest ? log2_add(exact, rest) : exact;
+        for (int64_t i = begin; i < end; ++i) {
+            const Task& t = task(i);
+            if (t.sum[at(g)] == 0.0f || !(t.of_picks() || a_.add_rest)) continue;
+            const float scale = std::exp2(t.top[at(g)] - total);
+            for (int64_t j = 0; j < d; ++j) out[j] += scale * t.out[at(g * d + j)];
+        }
         const float beside = a_.static_lse != nullptr ? a_.static_lse[row] * log2e : nothing;
-        const float known = log2_add(lse_of(exact + rest), beside);
-        a_.lse[row] = lse_of(total) * ln2;
-        a_.coverage[row] = std::isinf(known) ? 1.0f : std::min(std::exp2(lse_of(exact) - known) + std::exp2(beside - known), 1.0f);
-        return log2_add(lse_of(total), beside);
+        const float known = log2_add(log2_add(exact, rest), beside);
+        a_.lse[row] = total * ln2;
+        a_.coverage[row] = std::isinf(known) ? 1.0f : std::min(std::exp2(exact - known) + std::exp2(beside - known), 1.0f);
+        return log2_add(total, beside);
     }
 
     // lse (padded): of everything, in base 2.
