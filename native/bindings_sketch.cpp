@@ -359,6 +359,24 @@ nb::object scores(nb::handle q, const std::vector<const Sealed*>& segments, int 
     return out.object;
 }
 
+void search(nb::handle q, const std::vector<const Sealed*>& segments, int n_threads, int64_t candidates, int64_t refined, double reach, nb::handle scores,
+            nb::handle ids, const std::string& isa) {
+    const Call c(q, segments, 1.0, n_threads, std::nullopt, {1.0f, 1.0f, 1.0f, static_cast<float>(reach), 1.0f, 0.0f}, isa);
+    const Tensor to = read_tensor(scores, "scores", 3);
+    const int64_t k = to.shape[2];
+    if (k < 1 || k > c.n_tokens)
+        throw std::invalid_argument("scores must have room for 1 to " + std::to_string(c.n_tokens) + " keys, the index's tokens, got " + std::to_string(k));
+    SketchSearch s{c.a.kernels, c.a.segments, c.a.q, c.a.heads, c.a.group, c.a.t, k, std::max(candidates, k), std::max(refined, k), c.a.reach, n_threads,
+                   read_f32(scores, "scores", {c.rows(), c.a.t, k}).f32(), nullptr};
+    nb::ndarray<int64_t, nb::c_contig, nb::device::cpu> tokens;
+    if (!nb::try_cast(nb::borrow(ids), tokens, false) || tokens.ndim() != 3 || static_cast<int64_t>(tokens.shape(0)) != c.rows() ||
+        static_cast<int64_t>(tokens.shape(1)) != c.a.t || static_cast<int64_t>(tokens.shape(2)) != k)
+        throw std::invalid_argument("ids must be contiguous, int64, on the CPU and of the scores' shape " + shape_text(to));
+    s.ids = tokens.data();
+    const nb::gil_scoped_release release;
+    search_sketch(s);
+}
+
 }  // namespace
 
 void bind_sketch(nb::module_& m) {
@@ -379,6 +397,10 @@ void bind_sketch(nb::module_& m) {
           "One whole step: exact attention over the static tokens merged with the segments. Results as sketch_attend's, static part included.");
     m.def("sketch_scores", &scores, nb::arg("q"), nb::arg("segments"), nb::arg("n_threads"), nb::arg("isa") = "",
           "The sketch's estimate of q.k: float32 (n_query_heads, t, n_tokens), tokens in the order in which the segments hold them.");
+    m.def("sketch_search", &search, nb::arg("q"), nb::arg("segments"), nb::arg("n_threads"), nb::arg("candidates"), nb::arg("refined"), nb::arg("reach"),
+          nb::arg("scores"), nb::arg("ids"), nb::arg("isa") = "",
+          "The keys with the largest q.k: fills scores (float32) and ids (int64, positions), (n_query_heads, t, k) each. About `candidates` keys a\n"
+          "query head, by their estimate raised by `reach` standard deviations, are scored from codes, the best `refined` of them exactly.");
 }
 
 }  // namespace sakuin

@@ -280,7 +280,25 @@ class TestBench:
         assert "4,096 offloaded tokens" in done.stdout
         assert "sink and recent" in done.stdout
 
+    def test_search_is_measured_as_a_table_and_as_json(
+        self, tmp_path: Path, smollm2: tuple[Any, Any]
+    ) -> None:
+        trace = str(tmp_path / "trace.safetensors")
+        capture(*smollm2, 1500, (26,), sink=64, recent=128).save(trace)
+        done = run("bench", "search", "--trace", trace, "--k", "10", "--no-peers", "--json")
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert found["k"] == 10
+        assert {row["method"] for row in found["methods"]} == {"flat", "sketch"}
+        assert found["methods"][0]["running"] == 1.0
+        done = run("bench", "search", "--trace", trace, "--tokens", "2048", "--no-peers")
+        assert done.returncode == 0, done.stderr
+        assert "Recall@100 over 2,048 offloaded tokens" in done.stdout
+        assert "candidates 0.16" in done.stdout
+        assert "k must be a whole number" in refused("bench", "search", "--trace", trace, "--k", "0")
+
     def test_what_is_wrong_is_said_in_a_sentence(self, tmp_path: Path) -> None:
+        assert "there is no trace" in refused("bench", "search", "--trace", str(tmp_path / "none"))
         assert "there is no trace" in refused("bench", "index", "--trace", str(tmp_path / "none"))
         assert "a trace of -5 tokens leaves too few" in refused("bench", "index", "--length", "-5")
         assert "there is no folder" in refused("bench", "index", "--save", str(tmp_path / "none" / "trace"))

@@ -103,4 +103,21 @@ void attend_sketch(SketchAttend&);
 // The sketch's estimate of q.k for all keys, in the order in which the segments hold them: scores (heads * group, t, n).
 void score_sketch(const SketchAttend&, float* scores);
 
+struct SketchSearch {
+    const Kernels* kernels;
+    std::vector<const SketchSegment*> segments;
+    const float* q;  // (heads * group, t, head_dim)
+    int64_t heads, group, t;
+    int64_t k;           // at most the number of tokens
+    int64_t candidates;  // about so many keys for each query head are scored from their codes, and
+    int64_t refined;     // the best so many of them from the keys themselves; each at least k, more than there are means all
+    float reach;         // candidates are chosen by the sketch's estimate plus so many standard deviations of their residue
+    int n_threads;
+
+    float* scores;  // (heads * group, t, k) out, the largest first: inner products in float32
+    int64_t* ids;   // (heads * group, t, k) out: positions
+};
+
+void search_sketch(const SketchSearch&);
+
 }  // namespace sakuin

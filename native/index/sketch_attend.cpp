@@ -69,7 +69,8 @@ int64_t Step::run() {
 
 void Step::scores(float* to) {
     each([&](View& v) {
-        scan(v);
+        uint16_t largest[max_group];
+        score(v, largest);
         for (size_t g = 0; g < groups(); ++g) {
             float* out = to + ((v.head * a_.group + static_cast<int64_t>(g)) * a_.t + t_) * n_ + v.first;
             for (size_t i = 0; i < static_cast<size_t>(v.segment->n); ++i)
@@ -79,7 +80,7 @@ void Step::scores(float* to) {
 }
 
 // --- phase 1: the scan -------------------------------------------------------------------------------------------------------
-void Step::scan(View& v) {
+void Step::score(View& v, uint16_t* largest) {
     const SketchSegment& s = *v.segment;
     const std::vector<float>& q = head(v).q;
     v.p.resize(groups() * static_cast<size_t>(d_));
@@ -95,9 +96,14 @@ void Step::scan(View& v) {
     k_.make_tables({v.p.data(), of_head(s.sub_coordinate, v.head, subs * 2), of_head(s.sub_step, v.head, subs * 2), group(),
                     static_cast<int>(d_), subs, tables, v.scale.data(), v.bias.data()});
     v.z.resize(static_cast<size_t>(v.lists() * list_size) * groups());
-    uint16_t largest[max_group];
     k_.scan(of_head(s.sketch, v.head, v.lists() * s.shape.list_bytes()), v.lists(), s.shape.list_bytes(), subs, tables, group(),
             v.z.data(), largest);
+}
+
+void Step::scan(View& v) {
+    const SketchSegment& s = *v.segment;
+    uint16_t largest[max_group];
+    score(v, largest);
     for (size_t g = 0; g < groups(); ++g) v.top[g] = cap_of(static_cast<float>(largest[g]) * v.scale[g] + v.bias[g], softcap());
     for (size_t g = 0; g < groups(); ++g) {
         const float part = softcap() > 0.0f ? v.top[g] / softcap() : 0.0f;
@@ -109,7 +115,7 @@ void Step::scan(View& v) {
     for (size_t i = 0; i < v.in_list.size(); i += width_)
         for (size_t g = 0; g < width_; ++g) sum[g] += v.in_list[i + g];
     std::copy_n(sum, width_, v.sum.data());
-    v.touched = v.lists() * (s.shape.list_bytes() + s.shape.value_bytes() + 4) + d_ * d_ * 2 + d_ * 8 + subs * 12;
+    v.touched = v.lists() * (s.shape.list_bytes() + s.shape.value_bytes() + 4) + d_ * d_ * 2 + d_ * 8 + s.shape.subs * 12;
 }
 
 void Step::sum_lists(View& v) {

@@ -1,6 +1,6 @@
 // One attention step over a chain of `sketch` segments, for all KV heads at one query position. Internal to the files that
 // implement it: sketch_attend.cpp (the ordinary way), sketch_error.cpp (how far off it may be) and sketch_stray.cpp (heads whose
-// estimate fails, and what is reported).
+// estimate fails, and what is reported); sketch_search.cpp takes its scan.
 #pragma once
 
 #include <algorithm>
@@ -87,7 +87,7 @@ public:
     int64_t run();             // returns the bytes read
     void scores(float* to);    // see score_sketch
 
-private:
+protected:
     View& view(int64_t h, size_t s) { return views_[static_cast<size_t>(h) * a_.segments.size() + s]; }
     Head& head(const View& v) { return heads_[static_cast<size_t>(v.head)]; }
     float softcap() const { return a_.softcap * log2e; }
@@ -104,6 +104,7 @@ private:
         return {v.z.data(), v.scale.data(), v.bias.data(), group(), softcap(), v.quick ? v.rate.data() : nullptr, v.quick ? v.offset.data() : nullptr};
     }
 
+    void score(View& v, uint16_t* largest);
     void scan(View& v);
     void choose_quick(View& v, const uint16_t* largest);
     void sum_lists(View& v);

@@ -106,6 +106,8 @@ struct SketchKernels {
     // Keys whose reach is above `least`; returns how many
     int64_t (*find_reach)(const Reach&);
     void (*rescore)(Rescore&);
+    // fresh (m, padded) = the scores of the found keys by their codes, without the softcap; of `Rescore` it uses map, index, rows, m, codes
+    void (*score_codes)(const Rescore&);
     // scores (m, padded) = q (group, head_dim) . keys[index], what fills up set to 0
     void (*score_rows)(const float* q, const void* keys, DType dtype, int head_dim, const uint32_t* index, int64_t m, int group,
                        float* scores);

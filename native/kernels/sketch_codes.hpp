@@ -115,8 +115,8 @@ struct SketchCodes {
     }
 
     // fresh (m, padded): the scores of the found keys by their codes, softcap and all else left out.
-    template <int P>
-    static void score(const Rescore& r, float* fresh) {
+    static void score(const Rescore& r) {
+        float* fresh = r.fresh;
         for (int g = 0; g < r.map.group; g += 8) switch (r.map.group - g < 8 ? r.map.group - g : 8) {
                 case 1: tile<4, 1>(r, g, fresh); break;
                 case 2: tile<4, 2>(r, g, fresh); break;

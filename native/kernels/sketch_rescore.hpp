@@ -76,7 +76,7 @@ struct SketchRescore {
 
     template <int P>
     static void rescore_of(Rescore& r) {
-        SketchCodes<I>::template score<P>(r, r.fresh);
+        SketchCodes<I>::score(r);
         old_weights<P>(r);
         weights_of<P>(r.fresh, r.m, r.map.softcap, r.lse);
         sort<P>(r);

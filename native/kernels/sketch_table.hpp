@@ -20,6 +20,7 @@ constexpr SketchKernels make_sketch_table() {
         .list_sums = &Scan::list_sums,
         .find_reach = &Scan::find_reach,
         .rescore = &SketchRescore<I>::rescore,
+        .score_codes = &SketchCodes<I>::score,
         .score_rows = &Rows::score_rows,
         .weights = &SketchRescore<I>::weights,
         .add_rows = &Rows::add_rows,

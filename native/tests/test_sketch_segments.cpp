@@ -1,5 +1,7 @@
 // Whole segments of `sketch`: sealed, attended on every instruction set, damaged. Buffers are exactly as long as they must be, so
 // that a sanitizer sees any access beyond them.
+#include <algorithm>
+#include <functional>
 #include <limits>
 
 #include "check.hpp"
@@ -224,6 +226,10 @@ TEST(damaged_codes_and_numbers_lead_nowhere_outside_the_arrays) {
             for (const float softcap : {0.0f, 5.0f}) {
                 const Step step({&s.s}, q, 4, 1, round % 2 == 0 ? 1.0f : 1e-4f, 0.3f, softcap, isa, 1);
                 CHECK(step.touched > 0, isa);
+                Floats scores(2 * 4 * 9);
+                std::vector<int64_t> ids(scores.size());
+                search_sketch({&kernels(isa), {&s.s}, q.data(), 2, 4, 1, 9, 9 + round, 9 + round, 2.0f, 1, scores.data(), ids.data()});
+                CHECK(std::all_of(ids.begin(), ids.end(), [](int64_t id) { return id >= 0 && id < 150; }), isa);
             }
     }
 }
@@ -245,4 +251,48 @@ TEST(the_cap_keeps_the_keys_that_may_be_largest) {
         CHECK(scored <= 400 && scored > 380, isa + " " + std::to_string(scored));
         CHECK(kept > dropped, isa);
     }
+}
+
+TEST(search_finds_the_largest_products_of_whole_chains) {
+    Random random(12);
+    for (const int64_t d : {8, 24, 64})
+        for (const int64_t group : {1, 3, 5, 16}) {
+            const int64_t heads = 2, t = 2;
+            const Sealed a(random, heads, 1500, d, 8, d / 2, 2), b(random, heads, 65, d, 4, d / 4, 1), c(random, heads, 1, d, 4, d / 4, 1);
+            const std::vector<const Sealed*> chain{&a, &b, &c};
+            const int64_t n = 1566;
+            const Floats q = normals(random, heads * group * t * d, 1.5f);
+            for (const std::string& isa : available_isas())
+                for (const int64_t k : {int64_t{1}, int64_t{20}, n}) {
+                    Floats scores(at(heads * group * t * k));
+                    std::vector<int64_t> ids(scores.size());
+                    search_sketch({&kernels(isa), {&a.s, &b.s, &c.s}, q.data(), heads, group, t, k, std::max<int64_t>(k, 150), std::max<int64_t>(k, 60), 2.0f, 3,
+                                   scores.data(), ids.data()});
+                    const std::string what = isa + " d " + std::to_string(d) + " group " + std::to_string(group) + " k " + std::to_string(k);
+                    int64_t found = 0;
+                    double off = 0.0;
+                    for (int64_t r = 0; r < heads * group * t; ++r) {
+                        Floats all;
+                        for (const Sealed* s : chain)
+                            for (int64_t i = 0; i < s->s.n; ++i) {
+                                float z = 0.0f;
+                                for (int64_t j = 0; j < d; ++j) z += q[at(r * d + j)] * s->keys[at((r / (group * t) * s->s.n + i) * d + j)];
+                                all.push_back(z);
+                            }
+                        Floats sorted = all;
+                        std::sort(sorted.begin(), sorted.end(), std::greater<>());
+                        std::vector<bool> seen(at(n));
+                        for (int64_t i = r * k; i < (r + 1) * k; ++i) {
+                            const int64_t id = ids[at(i)];
+                            CHECK(id >= 0 && id < n && !seen[at(id)], what);
+                            seen[at(id)] = true;
+                            off = std::max(off, std::abs(static_cast<double>(scores[at(i)] - all[at(id)])));
+                            CHECK(i == r * k || scores[at(i)] <= scores[at(i - 1)], what);
+                            found += scores[at(i)] >= sorted[at(k - 1)] - 1e-3f;
+                        }
+                    }
+                    CHECK(off < 1e-3, what + " " + std::to_string(off));
+                    CHECK(static_cast<double>(found) > 0.85 * static_cast<double>(ids.size()), what + " " + std::to_string(found) + " of " + std::to_string(ids.size()));
+                }
+        }
 }

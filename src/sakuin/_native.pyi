@@ -88,6 +88,17 @@ def sketch_decode(
     isa: str = "",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int]: ...
 def sketch_scores(q: Tensor, segments: Sequence[SketchSegment], n_threads: int, isa: str = "") -> Tensor: ...
+def sketch_search(
+    q: Tensor,
+    segments: Sequence[SketchSegment],
+    n_threads: int,
+    candidates: int,
+    refined: int,
+    reach: float,
+    scores: Tensor,
+    ids: Tensor,
+    isa: str = "",
+) -> None: ...
 
 class IvfSegment:
     def __init__(self, fields: dict[str, Tensor]) -> None: ...

@@ -26,28 +26,42 @@ _COLUMNS = {
 }
 
 
+_SEARCH_COLUMNS = {
+    "running": "running text",
+    "retrieval": "retrieval",
+    "worst_layer": "worst layer",
+    "scanned": "scanned",
+    "search_ms": "ms a search",
+    "build_s": "build s",
+    "nbytes": "MB",
+}
+
+_File = Annotated[
+    Path | None,
+    typer.Option("--trace", metavar="FILE", help="A trace file; without it one is captured from a model."),
+]
+_Model = Annotated[
+    str, typer.Option("--model", metavar="MODEL", help="Whose trace to capture without --trace.")
+]
+_Length = Annotated[int, typer.Option("--length", help="Tokens of text to capture a trace of.")]
+_Tokens = Annotated[
+    int | None,
+    typer.Option("--tokens", help="Resample the trace to so many offloaded tokens, to see how time grows."),
+]
+_Save = Annotated[
+    Path | None, typer.Option("--save", metavar="FILE", help="Keep the captured trace in this file.")
+]
+_Json = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
+
+
 @app.command("index")
 def index(
-    trace: Annotated[
-        Path | None,
-        typer.Option(
-            "--trace", metavar="FILE", help="A trace file; without it one is captured from a model."
-        ),
-    ] = None,
-    model: Annotated[
-        str, typer.Option("--model", metavar="MODEL", help="Whose trace to capture without --trace.")
-    ] = "smollm2",
-    length: Annotated[int, typer.Option("--length", help="Tokens of text to capture a trace of.")] = 4000,
-    tokens: Annotated[
-        int | None,
-        typer.Option(
-            "--tokens", help="Resample the trace to so many offloaded tokens, to see how time grows."
-        ),
-    ] = None,
-    save: Annotated[
-        Path | None, typer.Option("--save", metavar="FILE", help="Keep the captured trace in this file.")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    trace: _File = None,
+    model: _Model = "smollm2",
+    length: _Length = 4000,
+    tokens: _Tokens = None,
+    save: _Save = None,
+    json: _Json = False,
 ) -> None:
     """Compare the indexes on real queries, keys and values: error of the attention output, bytes, time.
 
@@ -55,16 +69,9 @@ def index(
     of the offloaded keys and values.
     """
     with told_in_a_sentence():
-        from sakuin.evaluate import compare, longer
+        from sakuin.evaluate import compare
 
-        found = _trace(trace, model, length, save)
-        if tokens is not None:
-            held = next(iter(found.layers.values())).keys.shape[1]
-            if tokens < held:
-                raise ValueError(
-                    f"--tokens must be at least the trace's {held:,} offloaded tokens, got {tokens:,}"
-                )
-            found = longer(found, tokens)
+        found = _trace(trace, model, length, tokens, save)
         with notes.status("exact attention", spinner="line") as status:
             rows = [asdict(row) for row in compare(found, say=status.update)]
         if json:
@@ -73,7 +80,54 @@ def index(
             _show(found, rows)
 
 
-def _trace(file: Path | None, model: str, length: int, save: Path | None) -> Any:
+@app.command("search")
+def search(
+    trace: _File = None,
+    model: _Model = "smollm2",
+    length: _Length = 4000,
+    tokens: _Tokens = None,
+    save: _Save = None,
+    k: Annotated[int, typer.Option("--k", help="How many keys each query looks for.")] = 100,
+    peers: Annotated[
+        bool, typer.Option("--peers/--no-peers", help="Whether to measure Faiss and hnswlib as well.")
+    ] = True,
+    json: _Json = False,
+) -> None:
+    """Compare the search alone with Faiss and hnswlib: recall of the keys with the largest inner products.
+
+    Each method at several settings, on the first KV head of each layer; a search is for its query group at
+    one position. *scanned* is the share of keys whose inner product was computed, *worst layer* the least
+    mean recall of one.
+    """
+    with told_in_a_sentence():
+        from sakuin.evaluate import PEERS, compare_search
+
+        found = _trace(trace, model, length, tokens, save)
+        with notes.status("exact search", spinner="line") as status:
+            rows = [
+                asdict(row)
+                for row in compare_search(found, peers=PEERS if peers else (), k=k, say=status.update)
+            ]
+        if json:
+            print(json_.dumps({"trace": found.about, "k": k, "methods": rows}))
+        else:
+            _show_search(found, k, rows)
+
+
+def _trace(file: Path | None, model: str, length: int, tokens: int | None, save: Path | None) -> Any:
+    """The trace that the options name, as long as they say."""
+    found = _captured(file, model, length, save)
+    if tokens is None:
+        return found
+    from sakuin.evaluate import longer
+
+    held = next(iter(found.layers.values())).keys.shape[1]
+    if tokens < held:
+        raise ValueError(f"--tokens must be at least the trace's {held:,} offloaded tokens, got {tokens:,}")
+    return longer(found, tokens)
+
+
+def _captured(file: Path | None, model: str, length: int, save: Path | None) -> Any:
     from sakuin.evaluate import Trace, capture
 
     if file is not None:
@@ -114,3 +168,25 @@ def _show(trace: Any, rows: list[dict[str, Any]]) -> None:
             cells.append(f"{100 * row[key]:.1f} %" if share else f"{row[key]:.3f}")
         table.add_row(row["method"], *cells)
     console.print(table)
+
+
+def _show_search(trace: Any, k: int, rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    first = next(iter(trace.layers.values()))
+    _, n, d = first.keys.shape
+    console.print(
+        f"Recall@{k} over {n:,} offloaded tokens, {len(trace.layers)} layers, one KV head of {d} dimensions "
+        f"for {first.group_size} query heads each."
+    )
+    table = Table(box=None, pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    table.add_column("setting", no_wrap=True)
+    for name in _SEARCH_COLUMNS.values():
+        table.add_column(name, justify="right")
+    for row in rows:
+        scanned = "" if row["scanned"] is None else f"{100 * row['scanned']:.1f} %"
+        recalls = [f"{row[key]:.3f}" for key in ("running", "retrieval", "worst_layer")]
+        last = [f"{row['search_ms']:.3f}", f"{row['build_s']:.2f}", f"{row['nbytes'] / 1e6:.1f}"]
+        table.add_row(row["method"], row["setting"], *recalls, scanned, *last)
+    console.print(table, width=max(console.width, 140))  # where it is no terminal, rich takes 80

@@ -36,6 +36,10 @@ class Method:
     knobs: dict[str, Any] = field(default_factory=dict)
 
 
+SDPA = Method("torch SDPA, fp32", "sdpa")
+"""Not an index but what a model does without one: exact, keys and values in fp32. It has a time alone, and
+none where the layer's softcap is beyond it."""
+
 METHODS = (  # in parentheses: the tolerance
     Method("flat", "flat"),
     Method("sketch", "sketch"),
@@ -48,6 +52,7 @@ METHODS = (  # in parentheses: the tolerance
     Method("exact top 100", "topk", {"top_k": 100}),
     Method("pages, 256 tokens", "pages", {"top_k": 256}),
     Method("sink and recent", "streaming"),
+    SDPA,
 )
 
 
@@ -95,7 +100,16 @@ def compare(
     say("exact attention")
     cases = {number: _Case.of(layer) for number, layer in trace.layers.items()}
     bandwidth = _bandwidth()
+    floor_ms = statistics.fmean(
+        2e3 * layer.keys[0].numel() * 2 / bandwidth for layer in trace.layers.values()
+    )
     for method in methods:
+        if method == SDPA:
+            say(method.name)
+            if all(layer.softcap is None for layer in trace.layers.values()):
+                took = statistics.fmean(_sdpa_ms(case) for case in cases.values())
+                yield Row(method.name, 0.0, 0.0, 0.0, 0.0, 2.0, took, floor_ms, 0.0, 0.0)
+            continue
         errors, touched, times, extra, built = [], [], [], [], 0.0
         for number, case in cases.items():
             say(f"{method.name}, layer {number}")
@@ -122,9 +136,7 @@ def compare(
             worst_step=max(e.mean(0).max().item() for e in steps),
             touched_share=statistics.fmean(touched),
             step_ms=statistics.fmean(times),
-            floor_ms=statistics.fmean(
-                2e3 * layer.keys[0].numel() * 2 / bandwidth for layer in trace.layers.values()
-            ),
+            floor_ms=floor_ms,
             build_s=built,
             memory_share=statistics.fmean(extra),
         )
@@ -172,6 +184,24 @@ def _step_ms(case: _Case, method: Method) -> float:
         index.attend(q, scaling=layer.scaling, softcap=layer.softcap, static_lse=beside)
         times.append((perf_counter() - started) * 1e3)
     return statistics.median(times[3:])
+
+
+def _sdpa_ms(case: _Case) -> float:
+    """As `_step_ms`, of torch's attention: the query heads as heads, as a model calls it, or as positions of
+    one head, whichever is faster."""
+    layer = case.layer.head(0)
+    keys, values = (x[None].float() for x in (layer.keys, layer.values))
+    group, medians = layer.group_size, []
+    for shape in ((1, group, 1), (1, 1, group)):
+        k, v = (x.expand(-1, shape[1], -1, -1) for x in (keys, values))
+        times = []
+        for i in range(TIMED + 3):
+            q = case.q[:group, i * 7 % case.q.shape[1]].reshape(*shape, -1)
+            started = perf_counter()
+            torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=layer.scaling)
+            times.append((perf_counter() - started) * 1e3)
+        medians.append(statistics.median(times[3:]))
+    return min(medians)
 
 
 def _bandwidth() -> float:

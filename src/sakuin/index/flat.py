@@ -18,6 +18,9 @@ from sakuin.index.checks import check_geometry, stored
 from sakuin.index.int8 import SCALES, Int8KV
 from sakuin.partial import PartialAttention, Stats
 
+_PENDING = 1 << 22
+"""Scores of one KV head that `search` holds before it takes the best of them."""
+
 
 @register("flat")
 class FlatIndex(Index):
@@ -135,12 +138,16 @@ class FlatIndex(Index):
             )
         heads, t = q.shape[:2]
         rows = q.float().reshape(self.n_kv_heads, -1, self.head_dim)
-        scores, ids, first = [], [], 0
-        for span in self._segments:
-            top = (rows @ _floats(span)[0].float().transpose(1, 2)).topk(min(k, len(span)), -1)
-            scores.append(top.values)
-            ids.append(top.indices + first)
-            first += len(span)
+        scores, ids, pending, first, held = [], [], [], 0, 0
+        for i, span in enumerate(self._segments):
+            pending.append(rows @ _floats(span)[0].float().transpose(1, 2))
+            held += len(span)
+            # The best of many segments at once: each time costs more than the products of one segment.
+            if held * rows.shape[1] >= _PENDING or i + 1 == len(self._segments):
+                top = torch.cat(pending, -1).topk(min(k, held), -1)
+                scores.append(top.values)
+                ids.append(top.indices + first)
+                pending, first, held = [], first + held, 0
         best = torch.cat(scores, -1).topk(k, -1)
         return best.values.view(heads, t, k), torch.cat(ids, -1).gather(-1, best.indices).view(heads, t, k)
 
