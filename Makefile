@@ -57,7 +57,8 @@ bench: venv  ## Run the benchmarks that the figures in the docs come from (slow)
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 fuzz: venv  ## Throw thousands of odd arrays at the native core.
-	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/test_native_fuzz.py tests/test_native_fuzz_ivf.py tests/test_native_fuzz_sketch.py
+	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/test_native_fuzz.py tests/test_native_fuzz_ivf.py tests/test_native_fuzz_graph.py \
+	  tests/test_native_fuzz_sketch.py
 
 format: venv  ## Write the generated docs; format the code.
 	@$(BIN)/python docs/generate.py

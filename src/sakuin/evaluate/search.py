@@ -57,6 +57,10 @@ SEARCHERS = (
     Searcher("sketch"),
     Searcher("sketch", options={"candidates": 0.16}),
     Searcher("sketch", options={"candidates": 0.32}),
+    Searcher("ivf", setting={"budget": 0.1}),
+    Searcher("ivf", setting={"budget": 0.3}),
+    Searcher("graph", setting={"ef": 512}),
+    Searcher("graph", setting={"ef": 1024}),
 )
 PEERS = tuple(search_peers.PEERS)
 """Names of what is compared with: Faiss' indexes and hnswlib."""
