@@ -289,7 +289,7 @@ class TestBench:
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout)
         assert found["k"] == 10
-        assert {row["method"] for row in found["methods"]} == {"flat", "sketch"}
+        assert {row["method"] for row in found["methods"]} == {"flat", "sketch", "ivf", "graph"}
         assert found["methods"][0]["running"] == 1.0
         done = run("bench", "search", "--trace", trace, "--tokens", "2048", "--no-peers")
         assert done.returncode == 0, done.stderr

@@ -158,7 +158,7 @@ def seal(
     length = (length / usual * 4 + 0.5).floor().clamp(max=15) if usual > 0 else length * 0
 
     ranked = (basis.weight * residue).argsort(descending=True, stable=True)
-    plan = plan_codes((basis.weight * residue)[ranked], int(code_bits * -(-d // 16) / 2) * 4)
+    plan = plan_codes((basis.weight * residue)[ranked], -int(-code_bits * -(-d // 16) // 2) * 4)
     codes = torch.zeros_like(y)
     for rank, j in enumerate(ranked.tolist()):
         codes[:, j] = decoded(left[:, j], plan[rank // 16], power)

@@ -11,6 +11,7 @@ Called by `sakuin.index.sketch` alone.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -157,7 +158,7 @@ def seal(
 
     lists, chunks = -(-n // LIST), -(-d // 16)
     subs = max(2, round(config.sketch_bits_for(d) * d / 8) * 2)
-    code_bytes = int(config.code_bits_for(d) * chunks / 2) * 4  # the least that a chunk takes is 4
+    code_bytes = math.ceil(config.code_bits_for(d) * chunks / 2 - 1e-6) * 4
     int8 = Int8KV.of(keys_f32, values_f32) if config.kv_dtype == "int8" else None
     if int8 is not None:
         keys, values = int8.keys, int8.values  # what is attended exactly; all else knows the originals
