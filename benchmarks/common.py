@@ -54,12 +54,18 @@ def _cpu_model() -> str:
     return platform.processor()
 
 
-def median_ms(run: Callable[[], Any], repeats: int = 30, warm: int = 3) -> tuple[float, float, float]:
-    """Median, least and largest time of `run` in milliseconds."""
+def median_ms(
+    run: Callable[[], Any],
+    repeats: int = 30,
+    warm: int = 3,
+    between: Callable[[], Any] = lambda: None,
+) -> tuple[float, float, float]:
+    """Median, least and largest time of `run` in milliseconds; `between` is called before each, untimed."""
     for _ in range(warm):
         run()
     times = []
     for _ in range(repeats):
+        between()
         start = perf_counter()
         run()
         times.append((perf_counter() - start) * 1e3)
