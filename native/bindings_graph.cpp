@@ -139,26 +139,14 @@ nb::tuple attend(const Graph& graph, nb::handle q, nb::handle keys, nb::handle v
     if (a.values.dtype != a.keys.dtype) throw std::invalid_argument("keys and values must have one dtype");
     a.mean_keys = read_means(graph, mean_keys, "mean_keys", a.keys.dtype);
     a.mean_values = read_means(graph, mean_values, "mean_values", a.keys.dtype);
-    a.q = c.q.data();
-    a.group = c.group;
-    a.t = c.t;
     if (graph.n < 1) throw std::invalid_argument("a graph without tokens cannot be attended");
     if (budget < 1) throw std::invalid_argument("the budget must be at least 1 token, got " + std::to_string(budget));
     check_ef(ef);
     a.budget = budget;
     a.ef = ef;
-    a.scaling = c.scaling;
-    a.softcap = c.softcap;
-    a.static_lse = c.static_lse(static_lse);
-    a.mass = c.mass(mass, a.mass_stride);
-    a.estimate_rest = estimate_rest;
-    a.kernels = c.kernels;
-    a.n_threads = c.n_threads;
     const StepResults r(c);
-    a.out = r.out.data;
-    a.lse = r.lse.data;
-    a.coverage = r.coverage.data;
-    a.exact_share = r.exact.data;
+    fill(a, c, r, static_lse, mass);
+    a.estimate_rest = estimate_rest;
     {
         const nb::gil_scoped_release release;
         graph_attend(graph, a);

@@ -25,10 +25,7 @@ public:
     // that a damaged file cannot lead a kernel out of its arrays.
     IvfSealed(const nb::dict& tensors, bool trusted) : fields_(tensors) {
         const Fields::KeysValues kv = fields_.keys_values();
-        nb::ndarray<const uint16_t, nb::c_contig, nb::device::cpu> centroids;
-        if (!nb::try_cast(fields_.get("centroid"), centroids, false) || centroids.ndim() != 3)
-            throw std::invalid_argument("the segment's tensor 'centroid' has the wrong dtype, dimensions or layout");
-        const auto lists = static_cast<int64_t>(centroids.shape(1));
+        const int64_t lists = fields_.size<uint16_t>("centroid", 3, 1);
         if (lists < 1 || lists > kv.n)
             throw std::invalid_argument("a segment has 1 to as many lists as tokens, got " + std::to_string(lists) + " for " + std::to_string(kv.n));
         segment.heads = kv.heads;
@@ -108,17 +105,10 @@ public:
         : first_(checked(segments)), step(q, first_.heads, first_.head_dim, tokens(segments), scaling, softcap, n_threads, isa) {
         if (probes < 0) throw std::invalid_argument("probes must be at least 1, or 0 to go by the budget, got " + std::to_string(probes));
         if (probes == 0 && budget < 1) throw std::invalid_argument("the budget must be at least 1 token, got " + std::to_string(budget));
-        a.kernels = step.kernels;
+        fill(a, step);
         for (const IvfSealed* s : segments) a.segments.push_back(&s->segment);
-        a.q = step.q.data();
-        a.heads = step.heads;
-        a.group = step.group;
-        a.t = step.t;
-        a.scaling = step.scaling;
-        a.softcap = step.softcap;
         a.probes = probes;
         a.budget = budget;
-        a.n_threads = step.n_threads;
     }
 
 private:
@@ -153,14 +143,9 @@ private:
 nb::tuple attend(nb::handle q, const std::vector<const IvfSealed*>& segments, double scaling, int n_threads, int64_t probes, int64_t budget,
                  bool estimate_rest, nb::object static_lse, std::optional<double> softcap, nb::object mass, const std::string& isa) {
     Call c(q, segments, scaling, softcap, probes, budget, n_threads, isa);
-    c.a.static_lse = c.step.static_lse(static_lse);
-    c.a.mass = c.step.mass(mass, c.a.mass_stride);
-    c.a.estimate_rest = estimate_rest;
     const StepResults r(c.step);
-    c.a.out = r.out.data;
-    c.a.lse = r.lse.data;
-    c.a.coverage = r.coverage.data;
-    c.a.exact_share = r.exact.data;
+    fill(c.a, c.step, r, static_lse, mass);
+    c.a.estimate_rest = estimate_rest;
     {
         const nb::gil_scoped_release release;
         attend_ivf(c.a);
@@ -171,17 +156,9 @@ nb::tuple attend(nb::handle q, const std::vector<const IvfSealed*>& segments, do
 void search(nb::handle q, const std::vector<const IvfSealed*>& segments, int n_threads, int64_t probes, int64_t budget, nb::handle scores,
             nb::handle ids, const std::string& isa) {
     Call c(q, segments, 1.0, std::nullopt, probes, budget, n_threads, isa);
-    const Tensor s = read_tensor(scores, "scores", 3);
-    const int64_t k = s.shape[2];
-    if (k < 1 || k > c.step.n_tokens)
-        throw std::invalid_argument("k must be 1 to the index's " + std::to_string(c.step.n_tokens) + " tokens, got " + std::to_string(k));
-    float* const to = read_f32(scores, "scores", {c.step.rows(), c.step.t, k}).f32();
-    nb::ndarray<int64_t, nb::c_contig, nb::device::cpu> tokens;
-    if (!nb::try_cast(nb::borrow(ids), tokens, false) || tokens.ndim() != 3 || static_cast<int64_t>(tokens.shape(0)) != c.step.rows() ||
-        static_cast<int64_t>(tokens.shape(1)) != c.step.t || static_cast<int64_t>(tokens.shape(2)) != k)
-        throw std::invalid_argument("ids must be contiguous, int64, on the CPU and of the scores' shape " + shape_text(s));
+    const Found found(c.step, scores, ids);
     const nb::gil_scoped_release release;
-    search_ivf(c.a, k, to, tokens.data());
+    search_ivf(c.a, found.k, found.scores, found.ids);
 }
 
 }  // namespace

@@ -11,20 +11,24 @@ nb::object Fields::get(const char* name) const {
     return nb::object(dict_[name]);
 }
 
-Fields::KeysValues Fields::keys_values() const { return read_keys_values(get("keys"), get("values")); }
+nb::object Fields::find(const char* name) const { return dict_.contains(name) ? nb::object(dict_[name]) : nb::none(); }
 
-Fields::KeysValues read_keys_values(nb::handle keys, nb::handle values) {
-    const Tensor k = read_tensor(keys, "keys", 3), v = read_tensor(values, "values", 3);
+Fields::KeysValues Fields::keys_values(bool int8) const {
+    KeysValues kv = read_keys_values(get("keys"), get("values"), int8);
+    if (int8) kv.scales = read_scales(read_tensor(get("keys"), "keys", 3, true), find("key_scale"), find("key_zero"), find("value_scale"));
+    return kv;
+}
+
+Fields::KeysValues read_keys_values(nb::handle keys, nb::handle values, bool int8) {
+    const Tensor k = read_tensor(keys, "keys", 3, int8), v = read_tensor(values, "values", 3, int8);
     const int64_t heads = k.shape[0], n = k.shape[1], d = k.shape[2];
     if (heads < 1 || n < 1) throw std::invalid_argument("a segment needs at least one head and one token, got keys of shape " + shape_text(k));
     if (n > (int64_t{1} << 30)) throw std::invalid_argument("a segment holds at most 2^30 tokens, got " + std::to_string(n));
     if (d < 8 || d > 256 || d % 8 != 0) throw std::invalid_argument("head_dim must be a multiple of 8 from 8 to 256, got " + std::to_string(d));
-    for (int i = 0; i < 3; ++i)
-        if (v.shape[i] != k.shape[i])
-            throw std::invalid_argument("keys and values of a segment must have one shape, got " + shape_text(k) + " and " + shape_text(v));
-    if (v.dtype != k.dtype || !k.contiguous() || !v.contiguous())
-        throw std::invalid_argument("keys and values of a segment must be contiguous and of one dtype");
-    return {k.data, v.data, k.dtype, heads, n, d};
+    if (v.shape[0] != heads || v.shape[1] != n || v.shape[2] != d || v.dtype != k.dtype || !k.contiguous() || !v.contiguous())
+        throw std::invalid_argument("keys and values of a segment must be contiguous and of one shape and dtype, got " + shape_text(k) + " and " +
+                                    shape_text(v));
+    return {k.data, v.data, k.dtype, heads, n, d, {}};
 }
 
 StepCall::StepCall(nb::handle query, int64_t n_heads, int64_t dim, int64_t tokens, double scale, std::optional<double> cap, int threads,
@@ -56,11 +60,11 @@ StepCall::StepCall(nb::handle query, int64_t n_heads, int64_t dim, int64_t token
 
 const float* StepCall::static_lse(nb::handle given) const { return given.is_none() ? nullptr : read_f32(given, "static_lse", {rows(), t}).f32(); }
 
-float* StepCall::mass(nb::handle given, int64_t& stride) const {
+float* StepCall::mass(nb::handle given, int64_t n, int64_t& stride) const {
     if (given.is_none()) return nullptr;
     const Tensor m = read_tensor(given, "mass", 2);
-    if (m.dtype != DType::f32 || m.shape[0] != heads || m.shape[1] != n_tokens || (heads > 1 && m.stride[0] < n_tokens))
-        throw std::invalid_argument("mass must be float32 of shape (" + std::to_string(heads) + ", " + std::to_string(n_tokens) +
+    if (m.dtype != DType::f32 || m.shape[0] != heads || m.shape[1] != n || (heads > 1 && m.stride[0] < n))
+        throw std::invalid_argument("mass must be float32 of shape (" + std::to_string(heads) + ", " + std::to_string(n) +
                                     "), rows apart, got shape " + shape_text(m));
     stride = m.stride[0];
     return m.f32();
@@ -68,5 +72,41 @@ float* StepCall::mass(nb::handle given, int64_t& stride) const {
 
 StepResults::StepResults(const StepCall& c)
     : out(new_f32({c.rows(), c.t, c.head_dim})), lse(new_f32({c.rows(), c.t})), coverage(new_f32({c.rows(), c.t})), exact(new_f32({c.heads, c.t})) {}
+
+void fill(RowCall& a, const StepCall& c) {
+    a.kernels = c.kernels;
+    a.q = c.q.data();
+    a.heads = c.heads;
+    a.group = c.group;
+    a.t = c.t;
+    a.head_dim = c.head_dim;
+    a.n_tokens = c.n_tokens;
+    a.scaling = c.scaling;
+    a.softcap = c.softcap;
+    a.n_threads = c.n_threads;
+}
+
+void fill(RowCall& a, const StepCall& c, const StepResults& r, nb::handle static_lse, nb::handle mass) {
+    fill(a, c);
+    a.static_lse = c.static_lse(static_lse);
+    a.mass = c.mass(mass, c.n_tokens, a.mass_stride);
+    a.out = r.out.data;
+    a.lse = r.lse.data;
+    a.coverage = r.coverage.data;
+    a.exact_share = r.exact.data;
+}
+
+Found::Found(const StepCall& c, nb::handle scores_, nb::handle ids_) {
+    const Tensor s = read_tensor(scores_, "scores", 3);
+    k = s.shape[2];
+    if (k < 1 || k > c.n_tokens)
+        throw std::invalid_argument("scores must have room for 1 to " + std::to_string(c.n_tokens) + " keys, the index's tokens, got " + std::to_string(k));
+    scores = read_f32(scores_, "scores", {c.rows(), c.t, k}).f32();
+    nb::ndarray<int64_t, nb::c_contig, nb::device::cpu> tokens;
+    if (!nb::try_cast(nb::borrow(ids_), tokens, false) || tokens.ndim() != 3 || static_cast<int64_t>(tokens.shape(0)) != c.rows() ||
+        static_cast<int64_t>(tokens.shape(1)) != c.t || static_cast<int64_t>(tokens.shape(2)) != k)
+        throw std::invalid_argument("ids must be contiguous, int64, on the CPU and of the scores' shape " + shape_text(s));
+    ids = tokens.data();
+}
 
 }  // namespace sakuin

@@ -10,7 +10,8 @@ from torch import Tensor
 
 import sakuin
 from sakuin.index import SketchIndex
-from sakuin.index.seal import LIST, QueryMoment, find_basis
+from sakuin.index.moment import QueryMoment
+from sakuin.index.seal import LIST, find_basis
 
 
 def sealed(data: Data, **knobs: float) -> dict[str, Tensor]:

@@ -257,7 +257,7 @@ def test_any_layout_and_dtype_of_the_query():
 
 @pytest.mark.parametrize("bad", [0, -1, 0.0, 1.5, True, "many", math.nan])
 def test_what_is_no_number_of_candidates_is_refused(bad):
-    with pytest.raises(ValueError, match=r"candidates must be a whole number of at least 1 or a share"):
+    with pytest.raises(ValueError, match=r"candidates must be a count \(a whole number of at least 1\) or a share"):
         of(made(100)).search(made(100).q, 5, candidates=bad)
 
 

@@ -184,9 +184,9 @@ def test_every_instruction_set_agrees(trace):
                 assert float((other[-2] != results[0][-2]).float().mean()) < 0.01
                 assert float(relative(other[0], results[0][0].double()).max()) < 0.01
                 assert torch.allclose(other[1], results[0][1], atol=5e-3)
-        scores = [_native.sketch_scores(q, index.segments, 1, isa) for isa in _native.isas()]
-        for other in scores[1:]:
-            assert float((other - scores[0]).abs().max()) < 1e-3 * float(scores[0].abs().max())
+                # A weight is an exponential: scores agree to a thousandth of the largest, some 30 bits.
+                alike = (other[-2] == results[0][-2]) & (results[0][-1] > 1e-30)
+                assert torch.allclose(other[-1][alike], results[0][-1][alike], rtol=0.03)
 
 
 def test_the_number_of_threads_changes_nothing_but_rounding(trace):

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "index/rows.hpp"
 #include "kernels/kernels.hpp"
 
 namespace sakuin {
@@ -84,24 +85,12 @@ void graph_search(const Graph& graph, const GraphSearch& args);
 constexpr int64_t graph_run = 64;
 constexpr int64_t graph_runs(int64_t n) { return (n + graph_run - 1) / graph_run; }
 
-struct GraphAttend {
-    GraphKeys keys, values;              // of one dtype
-    const void *mean_keys, *mean_values; // (n_kv_heads, graph_runs(n), head_dim) of the same dtype, contiguous: means of each run
-    const float* q;                      // (n_kv_heads * group, t, head_dim), contiguous
-    int64_t group, t;
+// Of a graph's KV heads and tokens. touched_bytes are keys that walks scored (each once for a group), links that they read, values, means.
+struct GraphAttend : RowCall {
+    GraphKeys keys, values;               // of one dtype
+    const void *mean_keys, *mean_values;  // (n_kv_heads, graph_runs(n), head_dim) of the same dtype, contiguous: means of each run
     int64_t budget;  // tokens that each query head attends, the best that a walk finds; all, without one, from n on
     int64_t ef;      // as in a search; at least the budget
-    float scaling, softcap;   // softcap 0: none
-    const float* static_lse;  // (n_kv_heads * group, t), natural logarithm, or null
-    bool estimate_rest;       // else what nobody attends is left out
-    const Kernels* kernels;
-    int n_threads;
-
-    float *out, *lse, *coverage;  // (n_kv_heads * group, t, head_dim), (n_kv_heads * group, t) each
-    float* exact_share;           // (n_kv_heads, t)
-    float* mass;                  // (n_kv_heads, mass_stride) by token, or null
-    int64_t mass_stride;
-    int64_t touched_bytes;  // out: keys that walks scored (each once for a group), links that they read, values, means
 };
 
 // What the query heads of a group find, all of them attend.

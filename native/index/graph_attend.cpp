@@ -2,6 +2,7 @@
 #include <bit>
 #include <vector>
 
+#include "index/arithmetic.hpp"
 #include "index/graph.hpp"
 #include "index/graph_walk.hpp"
 #include "index/rows.hpp"
@@ -10,30 +11,28 @@
 namespace sakuin {
 namespace {
 
-size_t at(int64_t i) { return static_cast<size_t>(i); }
-
 // One position of a call: walks for every query head, then what their groups attend.
 class Step {
 public:
     Step(const Graph& graph, const GraphAttend& a, std::vector<KeyWalk>& walks)
-        : graph_(graph), a_(a), n_heads_(static_cast<int64_t>(graph.heads.size())), runs_(graph_runs(graph.n)), walks_(walks),
-          found_(graph.heads.size()), left_(at(n_heads_ * runs_)), scores_(at(n_heads_ * runs_ * width())) {
-        for (int64_t h = 0; h < n_heads_; ++h) stores_.push_back({a.keys.head(h), a.values.head(h), a.keys.dtype, graph.n, 0, nullptr});
+        : graph_(graph), a_(a), runs_(graph_runs(graph.n)), walks_(walks),
+          found_(graph.heads.size()), left_(at(a.heads * runs_)), scores_(at(a.heads * runs_ * width())) {
+        for (int64_t h = 0; h < a_.heads; ++h) stores_.push_back({a.keys.head(h), a.values.head(h), a.keys.dtype, graph.n, 0, nullptr});
     }
 
     int64_t run(int64_t position) {
         const int64_t d = graph_.head_dim;
-        const std::vector<float> q = scaled_queries(a_.q, n_heads_ * a_.group, a_.t, position, d, a_.scaling);
+        const std::vector<float> q = scaled_queries(a_.q, a_.heads * a_.group, a_.t, position, d, a_.scaling);
         const bool all = a_.budget >= graph_.n;
         if (!all)
-            parallel_for(n_heads_ * a_.group, a_.n_threads, [&](int64_t r) {
+            parallel_for(a_.heads * a_.group, a_.n_threads, [&](int64_t r) {
                 const int64_t h = r / a_.group, ef = std::min(std::max(a_.ef, a_.budget), graph_.n);
                 walks_[at(r)].run(graph_.heads[at(h)], a_.keys.head(h), a_.keys.dtype, graph_.n, d, q.data() + r * d, ef, *a_.kernels);
                 walks_[at(r)].sort(a_.budget);
             });
-        std::vector<RowChoice> choices(at(n_heads_));
+        std::vector<RowChoice> choices(at(a_.heads));
         int64_t bytes = 0;
-        for (int64_t h = 0; h < n_heads_; ++h) {
+        for (int64_t h = 0; h < a_.heads; ++h) {
             if (all) {
                 choices[at(h)].picks.push_back({&stores_[at(h)], nullptr, 0, graph_.n});
                 continue;
@@ -45,28 +44,9 @@ public:
         }
         if (!all) {
             add_means(q, choices);
-            if (a_.estimate_rest) bytes += n_heads_ * runs_ * d * dtype_size(a_.keys.dtype);
+            if (a_.estimate_rest) bytes += a_.heads * runs_ * d * dtype_size(a_.keys.dtype);
         }
-        RowAttend r{};
-        r.kernels = a_.kernels;
-        r.q = q.data();
-        r.heads = n_heads_;
-        r.group = a_.group;
-        r.t = a_.t;
-        r.position = position;
-        r.head_dim = d;
-        r.n_tokens = graph_.n;
-        r.softcap = a_.softcap;
-        r.static_lse = a_.static_lse;
-        r.add_rest = a_.estimate_rest;
-        r.n_threads = a_.n_threads;
-        r.out = a_.out;
-        r.lse = a_.lse;
-        r.coverage = a_.coverage;
-        r.exact_share = a_.exact_share;
-        r.mass = a_.mass;
-        r.mass_stride = a_.mass_stride;
-        return bytes + attend_rows(r, choices);
+        return bytes + attend_rows(a_, q.data(), position, choices);
     }
 
 private:
@@ -89,12 +69,12 @@ private:
         const int64_t d = graph_.head_dim, size = dtype_size(a_.keys.dtype);
         std::vector<uint32_t> all(at(runs_));
         for (int64_t run = 0; run < runs_; ++run) all[at(run)] = static_cast<uint32_t>(run);
-        parallel_for(n_heads_, a_.n_threads, [&](int64_t h) {
+        parallel_for(a_.heads, a_.n_threads, [&](int64_t h) {
             const char* keys = static_cast<const char*>(a_.mean_keys) + h * runs_ * d * size;
             a_.kernels->sketch->score_rows(q.data() + h * a_.group * d, keys, a_.keys.dtype, static_cast<int>(d), all.data(), runs_,
                                            static_cast<int>(a_.group), scores_.data() + h * runs_ * width());
         });
-        for (int64_t h = 0; h < n_heads_; ++h)
+        for (int64_t h = 0; h < a_.heads; ++h)
             choices[at(h)].rest.push_back({runs_, scores_.data() + h * runs_ * width(), static_cast<const char*>(a_.mean_values) + h * runs_ * d * size,
                                            a_.keys.dtype, left_.data() + h * runs_});
     }
@@ -115,7 +95,7 @@ private:
 
     const Graph& graph_;
     const GraphAttend& a_;
-    const int64_t n_heads_, runs_;
+    const int64_t runs_;
     std::vector<KeyWalk>& walks_;
     std::vector<std::vector<uint32_t>> found_;
     std::vector<int32_t> left_;

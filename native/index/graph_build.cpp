@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "index/arithmetic.hpp"
 #include "index/graph.hpp"
 #include "index/graph_answers.hpp"
 #include "index/graph_walk.hpp"
@@ -82,7 +83,6 @@ public:
     }
 
 private:
-    static size_t at(int64_t i) { return static_cast<size_t>(i); }
     static int64_t tasks(int64_t n) { return (n + task_keys - 1) / task_keys; }
     const int16_t* place(int64_t i) const { return coordinates_ + i * graph_coordinates; }
     uint32_t apart(uint32_t x, uint32_t y) const { return distance(place(x), place(y)); }

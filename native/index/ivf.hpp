@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "index/rows.hpp"
 #include "kernels/kernels.hpp"
 
 namespace sakuin {
@@ -39,24 +40,11 @@ struct IvfSeal {
 };
 void seal_ivf(const IvfSeal&, const IvfSegment& segment);
 
-struct IvfAttend {
-    const Kernels* kernels;
+struct IvfAttend : RowCall {
     std::vector<const IvfSegment*> segments;
-    const float* q;  // (heads * group, t, head_dim)
-    int64_t heads, group, t;
-    float scaling, softcap;   // softcap 0: none
-    const float* static_lse;  // (heads * group, t) or null
     // Each query head probes the lists with the largest q.centroid: `probes` lists that are not empty, or, where that is 0, until
     // `budget` tokens are reached. What one query head probes, its group attends.
     int64_t probes, budget;
-    bool estimate_rest;
-    int n_threads;
-
-    float *out, *lse, *coverage;  // (heads * group, t, head_dim), (heads * group, t) each
-    float* exact_share;           // (heads, t)
-    float* mass;                  // (heads, mass_stride), or null
-    int64_t mass_stride;
-    int64_t touched_bytes;  // out
 };
 
 void attend_ivf(IvfAttend&);

@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 
+#include "index/arithmetic.hpp"
 #include "index/ivf.hpp"
 #include "index/rows.hpp"
 #include "parallel.hpp"
@@ -15,14 +16,7 @@ namespace {
 // The mean of an exponential is larger than the exponential of the mean, for a Gaussian by half the variance. Keys of a list spread
 // less far than a Gaussian's: two thirds of that serve best on real keys, and never more than a factor of e, so that a few keys far
 // away cannot lift all the others (docs/indexes.md).
-constexpr float raise_share = 2.0f / 3.0f, most_raise = 1.44269504f;
-
-size_t at(int64_t i) { return static_cast<size_t>(i); }
-
-template <class T>
-const T* of_head(const T* p, int64_t head, int64_t per_head) {
-    return p + head * per_head;
-}
+constexpr float raise_share = 2.0f / 3.0f, most_raise = log2e;
 
 // A list of the whole chain as one query head sees it.
 struct Ranked {
@@ -123,7 +117,6 @@ public:
         for (const IvfSegment* s : a_.segments) {
             first_list_.push_back(lists_);
             lists_ += s->lists;
-            n_ += s->n;
         }
         const int64_t work = a_.heads * lists_ * d_;
         threads_ = static_cast<int>(std::clamp<int64_t>(work >> 17, 1, a_.n_threads));  // fewer than there are for little work
@@ -151,33 +144,14 @@ public:
         score(q, true);
         std::vector<RowChoice> choices(at(a_.heads));
         parallel_for(a_.heads, threads_, [&](int64_t h) { probe(h, choices[at(h)]); });
-        RowAttend r{};
-        r.kernels = a_.kernels;
-        r.q = q.data();
-        r.heads = a_.heads;
-        r.group = a_.group;
-        r.t = a_.t;
-        r.position = position_;
-        r.head_dim = d_;
-        r.n_tokens = n_;
-        r.softcap = a_.softcap;
-        r.static_lse = a_.static_lse;
-        r.add_rest = a_.estimate_rest;
-        r.n_threads = a_.n_threads;
-        r.out = a_.out;
-        r.lse = a_.lse;
-        r.coverage = a_.coverage;
-        r.exact_share = a_.exact_share;
-        r.mass = a_.mass;
-        r.mass_stride = a_.mass_stride;
         // Beside what is attended: centroids, where lists begin, and of each segment the mean and the spread.
         const int64_t chain = static_cast<int64_t>(a_.segments.size());
-        return attend_rows(r, choices) + a_.heads * (lists_ * (d_ * 2 + 4) + chain * ((d_ + 1) * 4 + d_ * d_ * 2));
+        return attend_rows(a_, q.data(), position_, choices) + a_.heads * (lists_ * (d_ * 2 + 4) + chain * ((d_ + 1) * 4 + d_ * d_ * 2));
     }
 
     void search(int64_t k, float* scores, int64_t* tokens) {
         // Unscaled: inner products come out as they are.
-        const std::vector<float> q = scaled_queries(a_.q, a_.heads * a_.group, a_.t, position_, d_, 0.693147181f);
+        const std::vector<float> q = scaled_queries(a_.q, a_.heads * a_.group, a_.t, position_, d_, ln2);
         score(q, false);
         parallel_for(a_.heads * a_.group, a_.n_threads, [&](int64_t row) {
             const int64_t h = row / a_.group, g = row % a_.group;
@@ -224,7 +198,7 @@ private:
             float variance = 0.0f;
             for (int64_t j = 0; j < d_; ++j) variance += q[g * d_ + j] * product[j * width_ + g];
             // Rounding may leave it below 0, and numbers beyond float32 may leave none.
-            raise[g] = variance > 0.0f ? std::min(raise_share * 0.5f * 0.693147181f * variance, most_raise) : 0.0f;
+            raise[g] = variance > 0.0f ? std::min(raise_share * 0.5f * ln2 * variance, most_raise) : 0.0f;
         }
     }
 
@@ -267,7 +241,7 @@ private:
     const int64_t d_, width_, position_;
     std::vector<Head>& heads_;
     std::vector<int64_t> first_list_;
-    int64_t lists_ = 0, n_ = 0;
+    int64_t lists_ = 0;
     int threads_ = 1;
 };
 

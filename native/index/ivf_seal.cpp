@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "index/arithmetic.hpp"
 #include "index/ivf.hpp"
 #include "kernels/dispatch.hpp"
 #include "parallel.hpp"
@@ -17,22 +18,6 @@ constexpr int64_t sampled = 16;
 // Keys that `spread` is found from.
 constexpr int64_t spread_rows = 4096;
 constexpr int64_t block_rows = 256;
-
-size_t at(int64_t i) { return static_cast<size_t>(i); }
-
-uint16_t to_bf16(float x) {
-    uint32_t bits;
-    std::memcpy(&bits, &x, 4);
-    if ((bits & 0x7fffffffu) > 0x7f7f0000u) bits = (bits & 0x80000000u) | 0x7f7f0000u;  // rounded up it would be infinite
-    return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
-}
-
-float from_bf16(uint16_t x) {
-    const uint32_t bits = static_cast<uint32_t>(x) << 16;
-    float wide;
-    std::memcpy(&wide, &bits, 4);
-    return wide;
-}
 
 // The k-means of one head, over the new keys.
 struct Head {

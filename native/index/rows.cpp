@@ -9,24 +9,14 @@
 #include <tuple>
 #include <utility>
 
+#include "index/arithmetic.hpp"
 #include "parallel.hpp"
 
 namespace sakuin {
 namespace {
 
-constexpr float log2e = 1.44269504f, ln2 = 0.693147181f;
-constexpr float nothing = -std::numeric_limits<float>::infinity();
 // A task's keys and values should stay in the second-level cache; from so many rows on its fixed costs are small.
 constexpr int64_t most_bytes = 1 << 17, least_rows = 128, most_rows = 1024;
-
-size_t at(int64_t i) { return static_cast<size_t>(i); }
-
-// A number that is none shows in the result.
-float log2_add(float a, float b) {
-    if (std::isnan(a) || std::isnan(b)) return a + b;
-    const float most = std::max(a, b);
-    return std::isinf(most) ? most : most + std::log2(std::exp2(a - most) + std::exp2(b - most));
-}
 
 const char* row_of(const void* rows, int64_t row_bytes, int64_t row) { return static_cast<const char*>(rows) + row * row_bytes; }
 
@@ -62,6 +52,19 @@ struct Task {
 
     bool of_picks() const { return pieces.front().pick != nullptr; }
     DType dtype() const { return pieces.front().pick->store->dtype; }
+};
+
+// A sum of weights, total * 2^top: apart, since where scores are large their logarithm has no room for that of the total.
+struct Sum {
+    float top = nothing, total = 0.0f;
+
+    void add(float other_top, float other) {
+        if (other == 0.0f) return;  // a sum that is not a number must show in the result
+        const float most = std::max(top, other_top);
+        total = (total == 0.0f ? 0.0f : total * std::exp2(top - most)) + other * std::exp2(other_top - most);
+        top = most;
+    }
+    float lse() const { return total == 0.0f ? nothing : top + std::log2(total); }
 };
 
 // Keys and values of a task one after another.
@@ -115,8 +118,8 @@ Memory& memory() {
 
 class Step {
 public:
-    Step(const RowAttend& a, const std::vector<RowChoice>& choices, std::vector<Task>& tasks)
-        : a_(a), choices_(choices), width_(padded(static_cast<int>(a.group))), tasks_(tasks) {
+    Step(const RowCall& a, const float* q, int64_t position, const std::vector<RowChoice>& choices, std::vector<Task>& tasks)
+        : a_(a), q_(q), position_(position), choices_(choices), width_(padded(static_cast<int>(a.group))), tasks_(tasks) {
         cut();
     }
 
@@ -196,7 +199,7 @@ private:
     FlatRange range(const Task& t) const {
         const Gathered rows = gather(t, a_.head_dim * dtype_size(t.dtype()), memory().rows);
         FlatRange r{};
-        r.q = a_.q + t.head * a_.group * a_.head_dim;
+        r.q = q_ + t.head * a_.group * a_.head_dim;
         r.scale = a_.softcap > 0.0f ? 1.0f / cap() : 1.0f;
         r.rows = a_.group;
         r.head_dim = a_.head_dim;
@@ -242,36 +245,34 @@ private:
             }
         }
         std::copy_n(sum, width_, t.sum.data());
-        if (a_.add_rest)
+        if (a_.estimate_rest)
             a_.kernels->sketch->add_rows(row_of(s.values, a_.head_dim * dtype_size(s.dtype), from), s.dtype, static_cast<int>(a_.head_dim), nullptr,
                                          t.rows, w, group, t.out.data());
     }
 
     // Puts a query head's tasks together; returns the lse of everything, static part included, in base 2.
     float merge(int64_t head, int64_t g, int64_t begin, int64_t end) {
-        const int64_t d = a_.head_dim, row = (head * a_.group + g) * a_.t + a_.position;
+        const int64_t d = a_.head_dim, row = (head * a_.group + g) * a_.t + position_;
         float* out = a_.out + row * d;
         std::fill_n(out, d, 0.0f);
-        // In logarithms: what was picked may be next to nothing beside the rest, and is the whole result without it.
-        float exact = nothing, rest = nothing;
+        Sum exact, rest;
+        for (int64_t i = begin; i < end; ++i) (task(i).of_picks() ? exact : rest).add(task(i).top[at(g)], task(i).sum[at(g)]);
+        Sum both = exact;
+        both.add(rest.top, rest.total);
+        // What was picked may be next to nothing beside the rest, and is the whole result without it.
+        const Sum& result = a_.estimate_rest ? both : exact;
         for (int64_t i = begin; i < end; ++i) {
             const Task& t = task(i);
-            if (t.sum[at(g)] == 0.0f) continue;  // a sum that is not a number must show in the result
-            float& lse = t.of_picks() ? exact : rest;
-            lse = log2_add(lse, t.top[at(g)] + std::log2(t.sum[at(g)]));
-        }
-        const float total = a_.add_rest ? log2_add(exact, rest) : exact;
-        for (int64_t i = begin; i < end; ++i) {
-            const Task& t = task(i);
-            if (t.sum[at(g)] == 0.0f || !(t.of_picks() || a_.add_rest)) continue;
-            const float scale = std::exp2(t.top[at(g)] - total);
+            if (t.sum[at(g)] == 0.0f || !(t.of_picks() || a_.estimate_rest)) continue;
+            const float scale = std::exp2(t.top[at(g)] - result.top) / result.total;
             for (int64_t j = 0; j < d; ++j) out[j] += scale * t.out[at(g * d + j)];
         }
         const float beside = a_.static_lse != nullptr ? a_.static_lse[row] * log2e : nothing;
-        const float known = log2_add(log2_add(exact, rest), beside);
-        a_.lse[row] = total * ln2;
-        a_.coverage[row] = std::isinf(known) ? 1.0f : std::min(std::exp2(exact - known) + std::exp2(beside - known), 1.0f);
-        return log2_add(total, beside);
+        const float known = log2_add(both.lse(), beside);
+        a_.lse[row] = result.lse() * ln2;
+        const float picked = exact.total == 0.0f ? 0.0f : exact.total * std::exp2(exact.top - both.top) / both.total * std::exp2(both.lse() - known);
+        a_.coverage[row] = std::isinf(known) ? 1.0f : std::min(picked + std::exp2(beside - known), 1.0f);
+        return log2_add(result.lse(), beside);
     }
 
     // lse (padded): of everything, in base 2.
@@ -294,16 +295,18 @@ private:
                 picked += p.m;
                 bytes += p.m * 2 * a_.head_dim * dtype_size(p.store->dtype);
             }
-            if (a_.add_rest)
+            if (a_.estimate_rest)
                 for (const RowSummaries& s : choices_[at(h)].rest) bytes += s.n * (a_.head_dim * dtype_size(s.dtype) + 4);
-            a_.exact_share[h * a_.t + a_.position] = a_.n_tokens > 0 ? static_cast<float>(picked) / static_cast<float>(a_.n_tokens) : 0.0f;
+            a_.exact_share[h * a_.t + position_] = a_.n_tokens > 0 ? static_cast<float>(picked) / static_cast<float>(a_.n_tokens) : 0.0f;
         }
         return bytes;
     }
 
     float cap() const { return a_.softcap * log2e; }
 
-    const RowAttend& a_;
+    const RowCall& a_;
+    const float* q_;
+    const int64_t position_;
     const std::vector<RowChoice>& choices_;
     const int64_t width_;
     std::vector<Task>& tasks_;
@@ -318,7 +321,9 @@ std::vector<Task>& kept_tasks() {
 
 }  // namespace
 
-int64_t attend_rows(const RowAttend& a, const std::vector<RowChoice>& choices) { return Step(a, choices, kept_tasks()).run(); }
+int64_t attend_rows(const RowCall& a, const float* q, int64_t position, const std::vector<RowChoice>& choices) {
+    return Step(a, q, position, choices, kept_tasks()).run();
+}
 
 std::vector<float> scaled_queries(const float* q, int64_t rows, int64_t t, int64_t position, int64_t head_dim, float scaling) {
     std::vector<float> scaled(at(rows * head_dim));

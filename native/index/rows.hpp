@@ -7,7 +7,7 @@
 // - Every row may be picked once. A row that is picked may not also count in a summary: `left` of a summary is the number of its
 //   tokens that no pick holds.
 // - What is picked is attended by all query heads of the group.
-// - A summary weighs left * 2^score and has its mean value. Without `add_rest` summaries stay out of the result and only tell
+// - A summary weighs left * 2^score and has its mean value. Without `estimate_rest` summaries stay out of the result and only tell
 //   `coverage` what the picks leave out; without any, coverage is 1: nothing else is known.
 // - Without picks and summaries, or where nothing is left in these, out is 0 and lse -inf.
 // - All scores are in base 2: `scaled_queries` multiplies the queries by scaling * log2(e) and limits them to 1e18. With keys up to
@@ -59,27 +59,29 @@ struct RowChoice {
     std::vector<RowSummaries> rest;
 };
 
-struct RowAttend {
+// What an index that chooses tokens is asked for, all KV heads and positions of it.
+struct RowCall {
     const Kernels* kernels;
-    const float* q;  // (heads * group, head_dim), this position's queries from `scaled_queries`
-    int64_t heads, group, t, position, head_dim;
+    const float* q;  // (heads * group, t, head_dim), contiguous
+    int64_t heads, group, t, head_dim;
     int64_t n_tokens;         // of the index, for `exact_share`
-    float softcap;            // 0: none
+    float scaling, softcap;   // softcap 0: none
     const float* static_lse;  // (heads * group, t), natural logarithm, or null
-    bool add_rest;            // false: the summaries stay out of the result
+    bool estimate_rest;       // false: the summaries stay out of the result
     int n_threads;
 
-    // Written at `position` alone.
-    float *out, *lse;    // (heads * group, t, head_dim), (heads * group, t); lse is the natural logarithm, static_lse left out
-    float* coverage;     // (heads * group, t): share of the softmax attended exactly, static part included, by estimate
-    float* exact_share;  // (heads, t): share of the index's tokens that were picked
-    float* mass;         // (heads, mass_stride) by token, or null: each picked token's share of the softmax of index and static
-    int64_t mass_stride; // part, summed over the group, is added
+    float *out, *lse;     // (heads * group, t, head_dim), (heads * group, t); lse is the natural logarithm, static_lse left out
+    float* coverage;      // (heads * group, t): share of the softmax attended exactly, static part included, by estimate
+    float* exact_share;   // (heads, t): share of the index's tokens that were picked
+    float* mass;          // (heads, mass_stride) by token, or null: each picked token's share of the softmax of index and static
+    int64_t mass_stride;  // part, summed over the group, is added
+    int64_t touched_bytes;  // out: what the index read
 };
 
-// One position of a step; `choices` has one entry for each KV head. Returns the bytes read: of picked keys and values and, with
-// `add_rest`, of the summaries' values and counts (not of what their scores were made from).
-int64_t attend_rows(const RowAttend&, const std::vector<RowChoice>& choices);
+// One position of a step, for which alone results are written; q (heads * group, head_dim) are its queries from `scaled_queries`,
+// `choices` has one entry for each KV head. Returns the bytes read: of picked keys and values and, with `estimate_rest`, of the
+// summaries' values and counts (not of what their scores were made from).
+int64_t attend_rows(const RowCall&, const float* q, int64_t position, const std::vector<RowChoice>& choices);
 
 // This position's queries out of q (rows, t, head_dim), as `attend_rows` and the kernels take them: (rows, head_dim), base 2.
 std::vector<float> scaled_queries(const float* q, int64_t rows, int64_t t, int64_t position, int64_t head_dim, float scaling);

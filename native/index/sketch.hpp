@@ -100,9 +100,6 @@ struct SketchAttend {
 
 void attend_sketch(SketchAttend&);
 
-// The sketch's estimate of q.k for all keys, in the order in which the segments hold them: scores (heads * group, t, n).
-void score_sketch(const SketchAttend&, float* scores);
-
 struct SketchSearch {
     const Kernels* kernels;
     std::vector<const SketchSegment*> segments;

@@ -67,18 +67,6 @@ int64_t Step::run() {
     return touched;
 }
 
-void Step::scores(float* to) {
-    each([&](View& v) {
-        uint16_t largest[max_group];
-        score(v, largest);
-        for (size_t g = 0; g < groups(); ++g) {
-            float* out = to + ((v.head * a_.group + static_cast<int64_t>(g)) * a_.t + t_) * n_ + v.first;
-            for (size_t i = 0; i < static_cast<size_t>(v.segment->n); ++i)
-                out[i] = static_cast<float>(v.z[(i / 32 * groups() + g) * 32 + i % 32]) * v.scale[g] + v.bias[g];
-        }
-    });
-}
-
 // --- phase 1: the scan -------------------------------------------------------------------------------------------------------
 void Step::score(View& v, uint16_t* largest) {
     const SketchSegment& s = *v.segment;
@@ -349,10 +337,6 @@ std::vector<View>& kept_views() {
 void attend_sketch(SketchAttend& args) {
     args.touched_bytes = 0;
     for (int64_t t = 0; t < args.t; ++t) args.touched_bytes += Step(args, kept_views(), t).run();
-}
-
-void score_sketch(const SketchAttend& args, float* scores) {
-    for (int64_t t = 0; t < args.t; ++t) Step(args, kept_views(), t).scores(scores);
 }
 
 }  // namespace sakuin

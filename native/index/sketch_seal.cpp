@@ -7,6 +7,7 @@
 #include <numeric>
 #include <span>
 
+#include "index/arithmetic.hpp"
 #include "index/quantize.hpp"
 #include "index/sketch.hpp"
 #include "parallel.hpp"
@@ -56,18 +57,6 @@ private:
     std::vector<std::span<const float>> features_;
     std::vector<int32_t> order_;
 };
-
-uint16_t to_bf16(float x) {
-    uint32_t b;
-    std::memcpy(&b, &x, 4);
-    return static_cast<uint16_t>((b + 0x7fffu + ((b >> 16) & 1u)) >> 16);
-}
-float from_bf16(uint16_t x) {
-    const uint32_t b = static_cast<uint32_t>(x) << 16;
-    float f;
-    std::memcpy(&f, &b, 4);
-    return f;
-}
 
 double square(float x) { return static_cast<double>(x) * static_cast<double>(x); }
 

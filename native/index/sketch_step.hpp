@@ -7,32 +7,19 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <vector>
 
+#include "index/arithmetic.hpp"
 #include "index/sketch.hpp"
 #include "parallel.hpp"
 
 namespace sakuin {
 
-constexpr float log2e = 1.44269504f, ln2 = 0.693147181f;
-constexpr float nothing = -std::numeric_limits<float>::infinity();
-
 // Natural units squared: what a score's variance by sketch counts as at most where an exponential of it is taken. Residues of larger
 // variance are not Gaussian.
 constexpr float most_variance = 1.0f;
 
-inline float log2_add(float a, float b) {
-    const float most = std::max(a, b);
-    return std::isinf(most) ? most : most + std::log2(std::exp2(a - most) + std::exp2(b - most));
-}
-
 inline float cap_of(float x, float cap) { return cap > 0.0f ? cap * std::tanh(x / cap) : x; }
-
-template <class T>
-const T* of_head(const T* p, int64_t head, int64_t per_head) {
-    return p + head * per_head;
-}
 
 // Keys of one precision with their weights (keys, padded) relative to the index's estimated lse.
 struct Tier {
@@ -85,7 +72,6 @@ class Step {
 public:
     Step(const SketchAttend& args, std::vector<View>& views, int64_t t);
     int64_t run();             // returns the bytes read
-    void scores(float* to);    // see score_sketch
 
 protected:
     View& view(int64_t h, size_t s) { return views_[static_cast<size_t>(h) * a_.segments.size() + s]; }

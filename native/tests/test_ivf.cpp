@@ -55,6 +55,8 @@ struct Step {
         a.heads = s.heads;
         a.group = group;
         a.t = t;
+        a.head_dim = s.head_dim;
+        a.n_tokens = n;
         a.scaling = 0.3f;
         a.softcap = softcap;
         a.probes = probes;

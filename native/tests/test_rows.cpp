@@ -123,18 +123,16 @@ Got attended(const Case& c, float scaling, float softcap, const Floats& static_l
     r.mass.assign(at(c.heads * (c.n + c.m)), 0.0f);
     for (int64_t position = 0; position < c.t; ++position) {
         const Floats q = scaled_queries(c.q.data(), c.heads * c.group, c.t, position, c.d, scaling);
-        RowAttend a{};
+        RowCall a{};
         a.kernels = &kernels(isa);
-        a.q = q.data();
         a.heads = c.heads;
         a.group = c.group;
         a.t = c.t;
-        a.position = position;
         a.head_dim = c.d;
         a.n_tokens = c.n + c.m;
         a.softcap = softcap;
         a.static_lse = static_lse.empty() ? nullptr : static_lse.data();
-        a.add_rest = add_rest;
+        a.estimate_rest = add_rest;
         a.n_threads = threads;
         a.out = r.out.data();
         a.lse = r.lse.data();
@@ -142,7 +140,7 @@ Got attended(const Case& c, float scaling, float softcap, const Floats& static_l
         a.exact_share = r.exact.data();
         a.mass = r.mass.data();
         a.mass_stride = c.n + c.m;
-        r.touched += attend_rows(a, c.choices);
+        r.touched += attend_rows(a, q.data(), position, c.choices);
     }
     return r;
 }
@@ -236,20 +234,19 @@ TEST(many_rows_are_cut_into_tasks_with_the_same_result) {
     for (const int threads : {1, 2, 7}) {
         Floats out(at(2 * d)), lse(2), coverage(2), exact(1);
         const Floats scaled = scaled_queries(q.data(), 2, 1, 0, d, 0.5f);
-        RowAttend a{};
+        RowCall a{};
         a.kernels = &kernels();
-        a.q = scaled.data();
         a.heads = a.t = 1;
         a.group = 2;
         a.head_dim = d;
         a.n_tokens = n;
-        a.add_rest = true;
+        a.estimate_rest = true;
         a.n_threads = threads;
         a.out = out.data();
         a.lse = lse.data();
         a.coverage = coverage.data();
         a.exact_share = exact.data();
-        attend_rows(a, choices);
+        attend_rows(a, scaled.data(), 0, choices);
         if (first.empty()) first = out;
         CHECK(distance(out, first) < 1e-5, std::to_string(threads));
     }
@@ -284,5 +281,37 @@ TEST(searching_rows_finds_the_largest_products_in_order) {
                 same += tokens[at(i)] == want[at(i)].second;
             }
             CHECK(same >= k - k / 100 - 2, isa + " " + std::to_string(same));  // rounding may swap neighbours
+        }
+}
+
+TEST(weights_add_up_however_large_the_scores) {
+    // A logarithm of 1e8 in float32 has no room for that of a sum of a few weights.
+    const int64_t n = 600, d = 8;
+    const Floats keys(at(n * d), 1.0f), q{1e7f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f}, means(at(d), 1.0f);
+    const Floats values(at(n * d), 3.0f);
+    const RowStore store{keys.data(), values.data(), DType::f32, n, 0, nullptr};
+    for (const float score : {1e7f, 2e7f, 0.0f})  // of the summary: like the picks, far above and far below them
+        for (const bool rest : {true, false}) {
+            const Floats scaled = scaled_queries(q.data(), 1, 1, 0, d, 1.0f);
+            Floats scores(at(padded(1)), 0.0f);
+            scores[0] = score * 1.44269504f;
+            const std::vector<int32_t> left{2};
+            const std::vector<RowChoice> choices{{{{&store, nullptr, 0, n}}, {{1, scores.data(), means.data(), DType::f32, left.data()}}}};
+            Floats out(at(d)), lse(1), coverage(1), exact(1);
+            RowCall a{};
+            a.kernels = &kernels();
+            a.heads = a.group = a.t = 1;
+            a.head_dim = d;
+            a.n_tokens = n + 2;
+            a.estimate_rest = rest;
+            a.n_threads = 1;
+            a.out = out.data();
+            a.lse = lse.data();
+            a.coverage = coverage.data();
+            a.exact_share = exact.data();
+            attend_rows(a, scaled.data(), 0, choices);
+            const float want = !rest || score == 0.0f ? 3.0f : score == 2e7f ? 1.0f : (600.0f * 3.0f + 2.0f) / 602.0f;
+            for (const float x : out) CHECK(std::abs(x - want) < 1e-3f, std::to_string(score) + " " + std::to_string(x));
+            CHECK(std::abs(coverage[0] - (score == 2e7f ? 0.0f : score == 0.0f ? 1.0f : 600.0f / 602.0f)) < 1e-3f, std::to_string(coverage[0]));
         }
 }

@@ -87,7 +87,6 @@ def sketch_decode(
     mass: Tensor | None = None,
     isa: str = "",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int]: ...
-def sketch_scores(q: Tensor, segments: Sequence[SketchSegment], n_threads: int, isa: str = "") -> Tensor: ...
 def sketch_search(
     q: Tensor,
     segments: Sequence[SketchSegment],

@@ -133,9 +133,9 @@ class RetrievalConfig:
         _whole("graph_degree", self.graph_degree, 4)
         if self.graph_degree > 128:
             raise ValueError(f"graph_degree must be at most 128, got {self.graph_degree}")
-        _count_or_share("budget", self.budget)
+        check_count_or_share("budget", self.budget)
         if self.nprobe is not None:
-            _count_or_share("nprobe", self.nprobe)
+            check_count_or_share("nprobe", self.nprobe)
         if not isinstance(self.estimate_rest, bool):
             raise ValueError(f"estimate_rest must be True or False, got {self.estimate_rest!r}")
         if self.segment != "auto":
@@ -219,7 +219,8 @@ def _whole(name: str, value: object, least: int) -> None:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 
-def _count_or_share(name: str, value: int | float) -> None:
+def check_count_or_share(name: str, value: int | float) -> None:
+    """Raise a `ValueError` that names `value` unless it is a count or a share (see `count_of`)."""
     count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
     if not count and not (isinstance(value, float) and 0.0 < value <= 1.0):
         raise ValueError(

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
+from sakuin.index.graph import COORDINATES, RUN
 from sakuin.index.int8 import bytes_per_number
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -27,9 +28,6 @@ _VALUE_BITS = 4.0
 _SUMMARY_BITS = 1.0
 """Bits per dimension of a token's code for its value, and its share of a segment's basis and value
 summaries."""
-_GRAPH_COORDINATES = 32
-_GRAPH_RUN = 64
-"""Bytes of a token's coordinates in `graph`, and tokens that share a mean key and value there."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def estimate(
         index = int(shape.full_layers * n_tokens * per_layer * bits / 8)
     elif retrieval.index == "graph":
         # Of a token: links and how many there are, coordinates, a share of its run's mean key and value.
-        token = 4 * retrieval.graph_degree + 2 + _GRAPH_COORDINATES + 2 * shape.head_dim * stored / _GRAPH_RUN
+        token = 4 * retrieval.graph_degree + 2 + 2 * COORDINATES + 2 * shape.head_dim * stored / RUN
         index = int(shape.full_layers * n_tokens * shape.kv_heads * token)
     rows = min(chunk, n_tokens)
     wide = 6 * shape.hidden + 3 * shape.intermediate + 4 * shape.heads * shape.head_dim

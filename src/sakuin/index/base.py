@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sakuin.config import INDEX_KINDS, INT8_KINDS, RetrievalConfig
 from sakuin.exact import static_attention, static_mass
-from sakuin.partial import PartialAttention, merge
+from sakuin.partial import PartialAttention, Stats, merge
 
 
 @dataclass
@@ -72,6 +72,22 @@ class Index(ABC):
     def kv_bytes(self) -> int:
         """Bytes of `nbytes` that keys and values take as they are stored, scales included."""
         return sum(keys.nbytes + values.nbytes for keys, values in self.blocks())
+
+    def offloaded_bytes(self, t: int) -> int:
+        """`Stats.offloaded_bytes` of a call for t positions."""
+        return 4 * t * self.n_kv_heads * self.n_tokens * self.head_dim
+
+    def check_query(self, q: Tensor) -> None:
+        """Raise a `TypeError` or `ValueError` unless `q` is `(n_query_heads, t, head_dim)` as the index
+        takes it."""
+        check_array("q", q, self.n_kv_heads * self.group_size, self.head_dim)
+
+    def seen_nothing(self, q: Tensor) -> PartialAttention:
+        """What `attend` returns while the index is empty."""
+        heads, t = q.shape[:2]
+        shares = torch.zeros(2, self.n_kv_heads, t)
+        stats = Stats(shares[0], shares[1], torch.ones(heads, t), 0, 0)
+        return PartialAttention(torch.zeros(q.shape), torch.full((heads, t), -torch.inf), stats)
 
     @abstractmethod
     def append(self, keys: Tensor, values: Tensor, queries: Tensor | None = None) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sakuin.config import RetrievalConfig
-from sakuin.index.base import check_array
+from sakuin.index.base import Index, check_array
 
 HEAD_DIM_MAX = 256
 GROUP_MAX = 16
@@ -36,6 +36,31 @@ def check_finite(name: str, x: Tensor) -> None:
             f"{name} hold {what}, and retrieval attention needs finite numbers; look for an overflow in the "
             "model, or load it in bfloat16 or float32"
         )
+
+
+def check_k(k: int, n_tokens: int) -> None:
+    """Raise a `ValueError` unless `search` can return k of `n_tokens` keys."""
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= n_tokens:
+        raise ValueError(f"k must be a whole number from 1 to the index's {n_tokens} tokens, got {k!r}")
+
+
+def check_crop(n_tokens: int, have: int) -> None:
+    """Raise a `ValueError` unless `crop` can keep `n_tokens` of the index's tokens."""
+    if not 0 <= n_tokens <= have:
+        raise ValueError(f"crop takes 0 to the index's {have} tokens, got {n_tokens}")
+
+
+def stored_pair(index: Index, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """`keys` and `values`, which must have one shape, as `stored` has each."""
+    if keys.shape != values.shape:
+        raise ValueError(
+            f"keys and values must have one shape, got {tuple(keys.shape)} and {tuple(values.shape)}"
+        )
+    k, v = (
+        stored(name, x, index.n_kv_heads, index.head_dim, index.config)
+        for name, x in (("keys", keys), ("values", values))
+    )
+    return k, v
 
 
 def stored(name: str, x: Tensor, n_kv_heads: int, head_dim: int, config: RetrievalConfig) -> Tensor:

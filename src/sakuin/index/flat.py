@@ -14,7 +14,7 @@ from torch import Tensor
 from sakuin import _native
 from sakuin.config import RetrievalConfig, check_tolerance
 from sakuin.index.base import Index, Static, check_array, register
-from sakuin.index.checks import check_geometry, stored
+from sakuin.index.checks import check_crop, check_geometry, check_k, stored_pair
 from sakuin.index.int8 import SCALES, Int8KV
 from sakuin.partial import PartialAttention, Stats
 
@@ -55,12 +55,7 @@ class FlatIndex(Index):
         return self._nbytes
 
     def append(self, keys: Tensor, values: Tensor, queries: Tensor | None = None) -> None:
-        if keys.shape != values.shape:
-            raise ValueError(
-                f"keys and values must have one shape, got {tuple(keys.shape)} and {tuple(values.shape)}"
-            )
-        k = stored("keys", keys, self.n_kv_heads, self.head_dim, self.config)
-        v = stored("values", values, self.n_kv_heads, self.head_dim, self.config)
+        k, v = stored_pair(self, keys, values)
         n = k.shape[1]
         if n == 0:
             return
@@ -90,7 +85,7 @@ class FlatIndex(Index):
         tolerance: float | None = None,
         mass: Tensor | None = None,
     ) -> PartialAttention:
-        self._check_query(q)
+        self.check_query(q)
         if tolerance is not None:
             check_tolerance(tolerance)
         heads, t = q.shape[:2]
@@ -116,7 +111,7 @@ class FlatIndex(Index):
         softcap: float | None = None,
         mass: Tensor | None = None,
     ) -> PartialAttention:
-        self._check_query(q)
+        self.check_query(q)
         spans: list[_native.Span | tuple[Tensor, Tensor]] = [
             (static.sink_keys, static.sink_values),
             *self._segments,
@@ -131,11 +126,8 @@ class FlatIndex(Index):
         return PartialAttention(out, lse, self._stats_of(q.shape[0], q.shape[1]))
 
     def search(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        self._check_query(q)
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= self._n_tokens:
-            raise ValueError(
-                f"k must be a whole number from 1 to the index's {self._n_tokens} tokens, got {k!r}"
-            )
+        self.check_query(q)
+        check_k(k, self._n_tokens)
         heads, t = q.shape[:2]
         rows = q.float().reshape(self.n_kv_heads, -1, self.head_dim)
         scores, ids, pending, first, held = [], [], [], 0, 0
@@ -156,8 +148,7 @@ class FlatIndex(Index):
             yield _floats(span)
 
     def crop(self, n_tokens: int) -> tuple[Tensor, Tensor]:
-        if not 0 <= n_tokens <= self._n_tokens:
-            raise ValueError(f"crop takes 0 to the index's {self._n_tokens} tokens, got {n_tokens}")
+        check_crop(n_tokens, self._n_tokens)
         at = 0
         for i, span in enumerate(self._segments):
             if at + len(span) > n_tokens:
@@ -177,7 +168,7 @@ class FlatIndex(Index):
         other._n_tokens, other._nbytes = self._n_tokens, self._nbytes
         return other
 
-    def _check_query(self, q: Tensor) -> None:
+    def check_query(self, q: Tensor) -> None:
         check_array("q", q, None, self.head_dim)
         if q.shape[0] == 0 or q.shape[0] % self.n_kv_heads:
             raise ValueError(
@@ -189,9 +180,8 @@ class FlatIndex(Index):
         if (heads, t) not in self._stats:
             ones, zeros = torch.ones(self.n_kv_heads, t), torch.zeros(self.n_kv_heads, t)
             self._stats[heads, t] = (ones, zeros, torch.ones(heads, t), torch.zeros(heads, t))
-        offloaded = 4 * t * self.n_kv_heads * self._n_tokens * self.head_dim
         exact, codes, coverage, error = self._stats[heads, t]
-        return Stats(exact, codes, coverage, self._nbytes * t, offloaded, error)
+        return Stats(exact, codes, coverage, self._nbytes * t, self.offloaded_bytes(t), error)
 
 
 def _floats(span: _native.Span) -> tuple[Tensor, Tensor]:

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from sakuin import _native
 from sakuin.config import RetrievalConfig, check_tolerance, count_of
-from sakuin.index.base import Index, check_array, register
-from sakuin.index.checks import check_geometry, stored
+from sakuin.index.base import Index, register
+from sakuin.index.checks import check_crop, check_geometry, check_k, stored_pair
 from sakuin.index.growing import GrowingRows
-from sakuin.index.seal import QueryMoment
+from sakuin.index.moment import QueryMoment
 from sakuin.partial import PartialAttention, Stats
 
 COORDINATES = 16
@@ -71,14 +71,9 @@ class GraphIndex(Index):
     # --- growing --------------------------------------------------------------------------------------------
 
     def append(self, keys: Tensor, values: Tensor, queries: Tensor | None = None) -> None:
-        if keys.shape != values.shape:
-            raise ValueError(
-                f"keys and values must have one shape, got {tuple(keys.shape)} and {tuple(values.shape)}"
-            )
         if queries is not None:
-            self._check_query(queries)
-        k = stored("keys", keys, self.n_kv_heads, self.head_dim, self.config)
-        v = stored("values", values, self.n_kv_heads, self.head_dim, self.config)
+            self.check_query(queries)
+        k, v = stored_pair(self, keys, values)
         if k.dtype != v.dtype:
             raise ValueError(f"keys and values must have one dtype, got {k.dtype} and {v.dtype}; convert one")
         if self._keys is not None and k.dtype != self._keys.dtype:
@@ -135,8 +130,7 @@ class GraphIndex(Index):
 
     def crop(self, n_tokens: int) -> tuple[Tensor, Tensor]:
         """As `Index.crop`; every number of tokens can be kept, so that none are handed back."""
-        if not 0 <= n_tokens <= self.n_tokens:
-            raise ValueError(f"crop takes 0 to the index's {self.n_tokens} tokens, got {n_tokens}")
+        check_crop(n_tokens, self.n_tokens)
         dtype = torch.float32 if self._keys is None else self._keys.dtype
         if n_tokens < self.n_tokens:
             assert self._keys is not None
@@ -171,16 +165,11 @@ class GraphIndex(Index):
         tolerance: float | None = None,
         mass: Tensor | None = None,
     ) -> PartialAttention:
-        self._check_query(q)
+        self.check_query(q)
         tolerance = self.config.tolerance if tolerance is None else check_tolerance(tolerance)
-        heads, t = q.shape[:2]
         n = self.n_tokens
         if self._keys is None or self._values is None or self._means is None or n == 0:
-            nothing = torch.zeros(self.n_kv_heads, t)
-            stats = Stats(nothing, nothing, torch.ones(heads, t), 0, 0)
-            return PartialAttention(
-                torch.zeros(heads, t, self.head_dim), torch.full((heads, t), -torch.inf), stats
-            )
+            return self.seen_nothing(q)
         if static_lse is not None:
             static_lse = static_lse.float().contiguous()
         budget = count_of(self.config.budget, n)
@@ -199,8 +188,8 @@ class GraphIndex(Index):
             softcap,
             mass,
         )
-        offloaded = 4 * t * self.n_kv_heads * n * self.head_dim
-        return PartialAttention(out, lse, Stats(exact, torch.zeros_like(exact), coverage, touched, offloaded))
+        stats = Stats(exact, torch.zeros_like(exact), coverage, touched, self.offloaded_bytes(q.shape[1]))
+        return PartialAttention(out, lse, stats)
 
     def search(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
         scores, ids, _ = self.walk(q, k)
@@ -209,21 +198,14 @@ class GraphIndex(Index):
     def walk(self, q: Tensor, k: int, ef: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """As `search` with a queue of `ef` keys instead of `config.ef`, and what it cost: of how many keys
         the inner product was computed, int64 `(n_query_heads, t)`."""
-        self._check_query(q)
+        self.check_query(q)
         n = self.n_tokens
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= n:
-            raise ValueError(f"k must be a whole number from 1 to the index's {n} tokens, got {k!r}")
+        check_k(k, n)
         assert self._keys is not None
         scores, ids, scanned, _ = self._graph.search(
             q, self._keys.first(n), k, self.config.ef if ef is None else ef, torch.get_num_threads()
         )
         return scores, ids, scanned
-
-    def _check_query(self, q: Tensor) -> None:
-        check_array("q", q, None, self.head_dim)
-        heads = self.n_kv_heads * self.group_size
-        if q.shape[0] != heads:
-            raise ValueError(f"q must have the index's {heads} query heads, got shape {tuple(q.shape)}")
 
 
 class _Frame:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from sakuin import _native
 from sakuin.config import RetrievalConfig, check_tolerance, count_of
-from sakuin.index.base import Index, check_array, register
-from sakuin.index.checks import check_geometry, stored
+from sakuin.index.base import Index, register
+from sakuin.index.chain import in_order, whole_within
+from sakuin.index.checks import check_crop, check_geometry, check_k, stored_pair
 from sakuin.partial import PartialAttention, Stats
 
 LARGEST = 16384
@@ -68,12 +69,7 @@ class IvfIndex(Index):
     # --- growing --------------------------------------------------------------------------------------------
 
     def append(self, keys: Tensor, values: Tensor, queries: Tensor | None = None) -> None:
-        if keys.shape != values.shape:
-            raise ValueError(
-                f"keys and values must have one shape, got {tuple(keys.shape)} and {tuple(values.shape)}"
-            )
-        keys = stored("keys", keys, self.n_kv_heads, self.head_dim, self.config)
-        values = stored("values", values, self.n_kv_heads, self.head_dim, self.config)
+        keys, values = stored_pair(self, keys, values)
         n = keys.shape[1]
         if n == 0:
             return
@@ -118,12 +114,8 @@ class IvfIndex(Index):
         return _native.ivf_seal(fields, keys, values, ROUNDS, torch.get_num_threads(), base)
 
     def crop(self, n_tokens: int) -> tuple[Tensor, Tensor]:
-        if not 0 <= n_tokens <= self.n_tokens:
-            raise ValueError(f"crop takes 0 to the index's {self.n_tokens} tokens, got {n_tokens}")
-        kept, at = 0, 0
-        while kept < len(self._segments) and at + len(self._segments[kept]) <= n_tokens:
-            at += len(self._segments[kept])
-            kept += 1
+        check_crop(n_tokens, self.n_tokens)
+        kept, at = whole_within(self._segments, n_tokens)
         if kept == len(self._segments):
             dtype = self._segments[-1].fields["keys"].dtype if self._segments else torch.float32
             empty = torch.empty(self.n_kv_heads, 0, self.head_dim, dtype=dtype)
@@ -153,14 +145,10 @@ class IvfIndex(Index):
         tolerance: float | None = None,
         mass: Tensor | None = None,
     ) -> PartialAttention:
-        self._check_query(q)
+        self.check_query(q)
         tolerance = self.config.tolerance if tolerance is None else check_tolerance(tolerance)
-        heads, t = q.shape[:2]
-        offloaded = self.n_tokens * self.n_kv_heads * self.head_dim * 4 * t
         if not self._segments:
-            shares = torch.zeros(self.n_kv_heads, t)
-            stats = Stats(shares, shares.clone(), torch.ones(heads, t), 0, 0)
-            return PartialAttention(torch.zeros(q.shape), torch.full((heads, t), -torch.inf), stats)
+            return self.seen_nothing(q)
         if static_lse is not None:
             static_lse = static_lse.float().contiguous()
         out, lse, coverage, exact, touched = _native.ivf_attend(
@@ -174,13 +162,16 @@ class IvfIndex(Index):
             softcap,
             mass,
         )
-        return PartialAttention(out, lse, Stats(exact, torch.zeros_like(exact), coverage, touched, offloaded))
+        return PartialAttention(
+            out,
+            lse,
+            Stats(exact, torch.zeros_like(exact), coverage, touched, self.offloaded_bytes(q.shape[1])),
+        )
 
     def search(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        self._check_query(q)
+        self.check_query(q)
         n = self.n_tokens
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= n:
-            raise ValueError(f"k must be a whole number from 1 to the index's {n} tokens, got {k!r}")
+        check_k(k, n)
         scores, ids = torch.empty(*q.shape[:2], k), torch.empty(*q.shape[:2], k, dtype=torch.int64)
         limits = self._limits(self.config.tolerance)
         _native.ivf_search(q, self._segments, torch.get_num_threads(), *limits, scores, ids)
@@ -195,12 +186,7 @@ class IvfIndex(Index):
             return count_of(self.config.nprobe, lists), 0
         return 0, count_of(self.config.budget, self.n_tokens)
 
-    def _check_query(self, q: Tensor) -> None:
-        check_array("q", q, self.n_kv_heads * self.group_size, self.head_dim)
-
 
 def _in_order(segment: _native.IvfSegment) -> tuple[Tensor, Tensor]:
-    """Keys and values of a segment in order of position."""
-    keys, values = segment.fields["keys"], segment.fields["values"]
-    back = segment.fields["order"].long().argsort(1)[:, :, None].expand_as(keys)
-    return keys.gather(1, back), values.gather(1, back)
+    fields = segment.fields
+    return in_order(fields["keys"], fields["values"], fields["order"])

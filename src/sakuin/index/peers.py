@@ -51,7 +51,7 @@ class ChosenIndex(FlatIndex):
             check_tolerance(tolerance)
         if not self.n_tokens:
             return super().attend(q, scaling=scaling, static_lse=static_lse, softcap=softcap)
-        self._check_query(q)
+        self.check_query(q)
         heads, t, d = q.shape
         n, groups = self.n_tokens, heads // self.n_kv_heads
         keys, values = (torch.cat(parts, 1).float() for parts in zip(*self.blocks(), strict=True))
@@ -78,9 +78,8 @@ class ChosenIndex(FlatIndex):
             union = chosen.view(self.n_kv_heads, groups, n).any(1)
             exact[:, i] = union.float().mean(1)
             numbers += read + int(union.sum()) * d
-        offloaded = 4 * t * self.n_kv_heads * n * d
         return PartialAttention(
-            out, lse, Stats(exact, torch.zeros_like(exact), coverage, numbers * size, offloaded)
+            out, lse, Stats(exact, torch.zeros_like(exact), coverage, numbers * size, self.offloaded_bytes(t))
         )
 
     decode = Index.decode  # not flat's, which attends to all

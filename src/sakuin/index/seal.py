@@ -20,6 +20,7 @@ from torch import Tensor
 from sakuin import _native
 from sakuin.config import RetrievalConfig
 from sakuin.index.int8 import SCALES, Int8KV
+from sakuin.index.moment import QueryMoment
 
 LIST = 64
 """Keys in a list: they share a mean value, and two of the kernels' blocks of 32."""
@@ -27,49 +28,6 @@ LIST = 64
 _VALUE_FEATURES = 8
 _SAMPLE = 512  # values from which their axes are found
 _VALUE_WEIGHT = 0.7
-_FLOOR = 1e-4  # of the largest query variance: below it a direction is treated as this strong
-
-
-class QueryMoment:
-    """Running second moment of each query group's queries, fp64 `(n_kv_heads, head_dim, head_dim)`."""
-
-    def __init__(self, n_kv_heads: int, head_dim: int) -> None:
-        self.total = torch.zeros(n_kv_heads, head_dim, head_dim, dtype=torch.float64)
-        self.count = 0
-
-    def add(self, queries: Tensor) -> None:
-        """Count in `queries` `(n_query_heads, m, head_dim)`; a `ValueError` if their squares are not
-        finite."""
-        heads, _, d = self.total.shape
-        grouped = queries.float().reshape(heads, -1, d)
-        total = self.total + (grouped.transpose(1, 2) @ grouped).double()
-        if not torch.isfinite(total.sum()):
-            raise ValueError(
-                "queries hold NaN, infinite numbers or numbers beyond about 1e18; look for an overflow in "
-                "the model"
-            )
-        self.total = total
-        self.count += grouped.shape[1]
-
-    def root(self) -> Tensor:
-        """R with R R^T the mean of q q^T, made positive definite; the identity for a head whose queries are
-        unknown or all zero."""
-        heads, d, _ = self.total.shape
-        identity = torch.eye(d, dtype=torch.float64).expand(heads, d, d)
-        if self.count == 0:
-            return identity
-        # Scaled to fit float32, in which axes are found twice as fast and well enough: any basis would do.
-        scale = (self.total.diagonal(dim1=1, dim2=2).amax(1) / self.count).clamp(min=1e-300)
-        values, vectors = torch.linalg.eigh((self.total / self.count / scale[:, None, None]).float())
-        floored = torch.maximum(values, values[:, -1:] * _FLOOR).double() * scale[:, None]
-        root = vectors.double() * floored.clamp(min=0).sqrt()[:, None]
-        return torch.where((floored[:, -1] > 0)[:, None, None], root, identity)
-
-    def copy(self) -> QueryMoment:
-        """An independent copy."""
-        other = QueryMoment(0, 0)
-        other.total, other.count = self.total, self.count  # `add` replaces the tensor, never writes into it
-        return other
 
 
 @dataclass(frozen=True)

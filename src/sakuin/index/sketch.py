@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from sakuin import _native
-from sakuin.config import RetrievalConfig, check_tolerance
-from sakuin.index.base import Index, Static, check_array, register
-from sakuin.index.checks import check_geometry, stored
+from sakuin.config import RetrievalConfig, check_count_or_share, check_tolerance, count_of
+from sakuin.index.base import Index, Static, register
+from sakuin.index.chain import in_order, whole_within
+from sakuin.index.checks import check_crop, check_geometry, check_k, stored_pair
 from sakuin.index.int8 import SCALES, Int8KV
-from sakuin.index.seal import Basis, QueryMoment, seal
+from sakuin.index.moment import QueryMoment
+from sakuin.index.seal import Basis, seal
 from sakuin.partial import EXACT, PartialAttention, Stats, Trace
 
 _OWN_BASIS = 16
@@ -78,14 +80,9 @@ class SketchIndex(Index):
     # --- growing --------------------------------------------------------------------------------------------
 
     def append(self, keys: Tensor, values: Tensor, queries: Tensor | None = None) -> None:
-        if keys.shape != values.shape:
-            raise ValueError(
-                f"keys and values must have one shape, got {tuple(keys.shape)} and {tuple(values.shape)}"
-            )
         if queries is not None:
-            self._check_query(queries)
-        keys = stored("keys", keys, self.n_kv_heads, self.head_dim, self.config)
-        values = stored("values", values, self.n_kv_heads, self.head_dim, self.config)
+            self.check_query(queries)
+        keys, values = stored_pair(self, keys, values)
         n, size = keys.shape[1], self.config.segment_tokens(self.head_dim)
         if n == 0:
             return
@@ -117,12 +114,8 @@ class SketchIndex(Index):
         self._segments, self._bases, self._moment = segments, bases, moment
 
     def crop(self, n_tokens: int) -> tuple[Tensor, Tensor]:
-        if not 0 <= n_tokens <= self.n_tokens:
-            raise ValueError(f"crop takes 0 to the index's {self.n_tokens} tokens, got {n_tokens}")
-        kept, at = 0, 0
-        while kept < len(self._segments) and at + len(self._segments[kept]) <= n_tokens:
-            at += len(self._segments[kept])
-            kept += 1
+        check_crop(n_tokens, self.n_tokens)
+        kept, at = whole_within(self._segments, n_tokens)
         if kept == len(self._segments):
             empty = torch.empty(self.n_kv_heads, 0, self.head_dim)
             return empty, empty
@@ -153,7 +146,7 @@ class SketchIndex(Index):
         trace: bool = False,
     ) -> PartialAttention:
         """As `Index.attend`; `trace` also tells what became of each token (slower)."""
-        self._check_query(q)
+        self.check_query(q)
         tolerance = self.config.tolerance if tolerance is None else check_tolerance(tolerance)
         if not self._segments:
             shape = (self.n_kv_heads, q.shape[1], 0)
@@ -178,7 +171,7 @@ class SketchIndex(Index):
             mass,
             trace,
         )
-        stats = Stats(exact, codes, coverage, touched, self._offloaded_bytes(q.shape[1]), error)
+        stats = Stats(exact, codes, coverage, touched, self.offloaded_bytes(q.shape[1]), error)
         return PartialAttention(out, lse, stats, Trace(traced[0].byte(), traced[1]) if trace else None)
 
     def decode(
@@ -190,7 +183,7 @@ class SketchIndex(Index):
         softcap: float | None = None,
         mass: Tensor | None = None,
     ) -> PartialAttention:
-        self._check_query(q)
+        self.check_query(q)
         if not self._segments or self.config.tolerance == 0:
             return self._exact(q, static, scaling, softcap, None, mass)
         s_aux = None if static.s_aux is None else static.s_aux.float().contiguous()
@@ -208,7 +201,7 @@ class SketchIndex(Index):
             softcap,
             mass,
         )
-        stats = Stats(exact, codes, coverage, touched, self._offloaded_bytes(q.shape[1]), error)
+        stats = Stats(exact, codes, coverage, touched, self.offloaded_bytes(q.shape[1]), error)
         return PartialAttention(out, lse, stats)
 
     def search(self, q: Tensor, k: int, *, candidates: int | float | None = None) -> tuple[Tensor, Tensor]:
@@ -220,11 +213,14 @@ class SketchIndex(Index):
             fewer than k. By default 8 % of the tokens and 3 k more, with which 97 of 100 keys are found on
             real traces (docs/indexes.md). With all tokens the search is as good as the codes.
         """
-        self._check_query(q)
+        self.check_query(q)
         n = self.n_tokens
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= n:
-            raise ValueError(f"k must be a whole number from 1 to the index's {n} tokens, got {k!r}")
-        wanted = round(_CANDIDATES * n) + 3 * k if candidates is None else _count(candidates, n)
+        check_k(k, n)
+        if candidates is None:
+            wanted = round(_CANDIDATES * n) + 3 * k
+        else:
+            check_count_or_share("candidates", candidates)
+            wanted = count_of(candidates, n)
         if q.stride(-1) != 1:
             q = q.contiguous()
         scores, ids = torch.empty(*q.shape[:2], k), torch.empty(*q.shape[:2], k, dtype=torch.int64)
@@ -307,23 +303,14 @@ class SketchIndex(Index):
             torch.zeros(heads, t),
             torch.ones(rows),
             read,
-            self._offloaded_bytes(t),
+            self.offloaded_bytes(t),
             torch.zeros(rows),
         )
 
-    def _offloaded_bytes(self, t: int) -> int:
-        return self.n_tokens * self.n_kv_heads * self.head_dim * 4 * t
-
-    def _check_query(self, q: Tensor) -> None:
-        check_array("q", q, self.n_kv_heads * self.group_size, self.head_dim)
-
 
 def _in_order(segment: _native.SketchSegment) -> tuple[Tensor, Tensor]:
-    """Keys and values of a segment in order of position."""
     fields = segment.fields
-    keys, values = _floats(fields)
-    back = fields["order"].long().argsort(1)[:, :, None].expand_as(keys)
-    return keys.gather(1, back), values.gather(1, back)
+    return in_order(*_floats(fields), fields["order"])
 
 
 def _floats(fields: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -336,13 +323,3 @@ def _floats(fields: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 def _span(segment: _native.SketchSegment) -> _native.Span:
     fields = segment.fields
     return _native.Span(fields["keys"], fields["values"], *(fields.get(name) for name in SCALES))
-
-
-def _count(candidates: int | float, n: int) -> int:
-    whole = isinstance(candidates, int) and not isinstance(candidates, bool) and candidates >= 1
-    if whole or (isinstance(candidates, float) and 0 < candidates <= 1):
-        return candidates if isinstance(candidates, int) else math.ceil(candidates * n)
-    raise ValueError(
-        "candidates must be a whole number of at least 1 or a share above 0 and at most 1.0, got "
-        f"{candidates!r}"
-    )
