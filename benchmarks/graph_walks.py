@@ -86,8 +86,7 @@ def hnsw(layer: Layer, q: Tensor, true: Tensor, retrieval: int) -> list[dict[str
 def measured(trace: Trace) -> list[dict[str, Any]]:
     rows = []
     for number, layer in trace.layers.items():
-        t = layer.asked.shape[1]
-        kept = [*range(0, t - layer.retrieval, EVERY), *range(t - layer.retrieval, t)]
+        kept = layer.some_asked(EVERY)
         q = layer.asked[:, kept].contiguous()
         true = (q @ layer.keys[0].float().T).topk(K).indices
         peers = [walks, hnsw] if find_spec("hnswlib") else [walks]

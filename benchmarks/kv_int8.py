@@ -89,8 +89,7 @@ def ways(head_dim: int) -> Iterator[tuple[str, Round, Round]]:
 def rounding_errors(trace: Trace) -> list[dict[str, Any]]:
     cases = []
     for layer in trace.layers.values():
-        t = layer.asked.shape[1]
-        kept = torch.tensor([*range(0, t - layer.retrieval, EVERY), *range(t - layer.retrieval, t)])
+        kept = torch.tensor(layer.some_asked(EVERY))
         whole = layer.static()
         static = PartialAttention(whole.out[:, kept], whole.lse[:, kept])
         layer = replace(

@@ -7,12 +7,16 @@
 #pragma once
 
 #include "kernels/flat_args.hpp"
+#include "kernels/flat_keys.hpp"
 #include "kernels/simd.hpp"
 
 namespace sakuin {
 
 template <class I>
-struct Flat {
+struct Flat : FlatKeys<I> {
+    using FlatKeys<I>::padded_units;
+    using FlatKeys<I>::transpose_keys;
+    using FlatKeys<I>::units;
     using F = typename I::F;
     using U = typename I::U;
     static constexpr int L = I::lanes;
@@ -21,10 +25,6 @@ struct Flat {
     static constexpr float no_logit = -__builtin_inff();
 
     static int64_t padded_dim(int64_t d) { return (d + strip - 1) / strip * strip; }
-    static int64_t units(const FlatRange& a) {
-        return a.dtype == DType::bf16 ? a.head_dim / 2 : a.dtype == DType::i8 ? a.head_dim / 4 : a.head_dim;
-    }
-
     struct Work {
         float *transposed, *logits, *packed, *sums, *acc;
     };
@@ -37,7 +37,6 @@ struct Flat {
         w.acc = w.sums + a.rows * L;
         return w;
     }
-    static int64_t padded_units(const FlatRange& a) { return (units(a) + L - 1) / L * L; }
     static size_t scratch(const FlatRange& a) {
         return static_cast<size_t>(padded_units(a) * block + I::row_tile * block + a.rows * a.head_dim + 16 +
                                    a.rows * (L + padded_dim(a.head_dim)));
@@ -77,44 +76,6 @@ struct Flat {
                 for (int64_t j = 0; j < a.head_dim; ++j)
                     for (int64_t r = r0; r < r1; ++r) *to++ = a.q[r * a.head_dim + j];
             }
-        }
-    }
-
-    // --- keys into lanes ----------------------------------------------------------------------------------------------
-    template <DType T>
-    static SAKUIN_INLINE U load_units(const void* row, int64_t unit, int n) {
-        if constexpr (T == DType::fp16) {
-            const uint16_t* p = static_cast<const uint16_t*>(row) + unit;
-            return I::as_u32(n == L ? I::load_fp16(p) : I::load_fp16(p, n));
-        } else {
-            const char* p = static_cast<const char*>(row) + unit * 4;
-            return n == L ? I::load_u32(p) : I::load_u32(p, n);
-        }
-    }
-
-    template <DType T>
-    static void transpose_keys(const FlatRange& a, int64_t first, int64_t n, int64_t groups, float* to) {
-        const int64_t size = dtype_size(T), n_units = units(a);
-        const char* base = static_cast<const char*>(a.keys);
-        for (int64_t g = 0; g < groups; ++g) {
-            const char* rows[L];
-            for (int i = 0; i < L; ++i) {
-                // Lanes past the end repeat the last key; their logits are masked afterwards.
-                const int64_t r = g * L + i < n ? g * L + i : n - 1;
-                rows[i] = base + (first + r) * a.key_stride * size;
-            }
-            // Fetched in order of address first: transposing jumps from row to row, which the hardware's prefetchers do not follow.
-            for (int64_t b = 0; b < L * a.key_stride * size; b += 64) I::prefetch(rows[0] + b);
-            for (int64_t u = 0; u < n_units; u += L) {
-                const int width = n_units - u < L ? static_cast<int>(n_units - u) : L;
-                U x[L];
-#pragma GCC unroll 16
-                for (int i = 0; i < L; ++i) x[i] = load_units<T>(rows[i], u, width);
-                I::transpose(x);
-#pragma GCC unroll 16
-                for (int i = 0; i < L; ++i) I::store_u32(to + (u + i) * L, x[i]);
-            }
-            to += padded_units(a) * L;
         }
     }
 
@@ -327,7 +288,7 @@ struct Flat {
             const int64_t n = end - first < keys ? end - first : keys;
             const int64_t step = L == 16 ? 2 : 4, least = (n + L - 1) / L;
             const int64_t groups = n == keys ? keys / L : (least + step - 1) / step * step;
-            transpose_keys<T>(a, first, n, groups, w.transposed);
+            FlatKeys<I>::template transpose_keys<T>(a, first, n, groups, w.transposed);
             for (int64_t t = 0; t < tile_count(a.rows); ++t) {
                 const int64_t r0 = tile_begin(a.rows, t), r1 = tile_begin(a.rows, t + 1);
                 with_rows(r1 - r0, [&]<int R>() {

@@ -65,4 +65,10 @@ inline double distance(const Floats& a, const Floats& b) {
 
 inline float capped(float x, float cap) { return cap > 0.0f ? cap * std::tanh(x / cap) : x; }
 
+// Number `l` of a chunk of 16 numbers, by the layout in docs/method.md.
+inline int packed(const uint8_t* chunk, int bits, int l) {
+    const int words = bits / 2, bit = bits * (l / words);
+    return chunk[(l % words) * 4 + bit / 8] >> (bit % 8) & ((1 << bits) - 1);
+}
+
 }  // namespace sakuin::testing

@@ -19,11 +19,8 @@ from torch import Tensor
 
 from sakuin import _native
 from sakuin.evaluate.traces import Layer, Trace
-from sakuin.index import Index, build_index
 from sakuin.partial import PartialAttention, merge
 
-EVERY = 8
-"""Of the positions in running text, every so many are asked; all retrieval steps are."""
 TIMED = 20
 
 
@@ -89,14 +86,8 @@ def compare(
 
     Exact attention is computed once for all, so the first row takes longest.
     """
-    first = next(iter(trace.layers.values()))
-    retrieval = first.retrieval
-    if not 0 < retrieval < first.asked.shape[1]:
-        raise ValueError(
-            "a comparison needs running text and retrieval steps, and of this trace's "
-            f"{first.asked.shape[1]} asked positions {retrieval} are retrieval steps; capture one with "
-            "sakuin.evaluate.capture"
-        )
+    trace.check_asked()
+    retrieval = next(iter(trace.layers.values())).retrieval
     say("exact attention")
     cases = {number: _Case.of(layer) for number, layer in trace.layers.items()}
     bandwidth = _bandwidth()
@@ -115,7 +106,7 @@ def compare(
             say(f"{method.name}, layer {number}")
             layer = case.layer
             started = perf_counter()
-            index = _built(layer, method)
+            index = layer.index(method.kind, **method.knobs)
             built += perf_counter() - started
             part = index.attend(
                 case.q, scaling=layer.scaling, softcap=layer.softcap, static_lse=case.static.lse
@@ -153,29 +144,17 @@ class _Case:
 
     @classmethod
     def of(cls, layer: Layer) -> _Case:
-        t = layer.asked.shape[1]
-        kept = torch.tensor([*range(0, t - layer.retrieval, EVERY), *range(t - layer.retrieval, t)])
+        kept = torch.tensor(layer.some_asked())
         whole = layer.static()
         static = PartialAttention(whole.out[:, kept], whole.lse[:, kept])
         asked = replace(layer, asked=layer.asked[:, kept].contiguous())
         return cls(layer, asked.asked, static, merge([static, asked.exact()]).out)
 
 
-def _built(layer: Layer, method: Method) -> Index:
-    return build_index(
-        method.kind,
-        layer.keys,
-        layer.values,
-        queries=layer.queries,
-        query_positions=layer.query_positions,
-        **method.knobs,
-    )
-
-
 def _step_ms(case: _Case, method: Method) -> float:
     """Median time of one position's step of the first KV head; the positions take turns."""
     layer = case.layer.head(0)
-    index, times = _built(layer, method), []
+    index, times = layer.index(method.kind, **method.knobs), []
     heads = layer.group_size
     for i in range(TIMED + 3):
         at = i * 7 % case.q.shape[1]

@@ -30,10 +30,6 @@ from torch import Tensor
 from sakuin.errors import SakuinError
 from sakuin.evaluate import search_peers
 from sakuin.evaluate.traces import Layer, Trace
-from sakuin.index import build_index
-
-EVERY = 8
-"""Of the positions in running text, every so many are asked; all retrieval steps are."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +98,7 @@ class _Case:
     @classmethod
     def of(cls, layer: Layer, k: int) -> _Case:
         layer = layer.head(0)
-        t = layer.asked.shape[1]
-        kept = [*range(0, t - layer.retrieval, EVERY), *range(t - layer.retrieval, t)]
+        kept = layer.some_asked()
         queries = layer.asked[:, kept].transpose(0, 1).float().contiguous()
         keys = layer.keys[0].float()
         return cls(layer, queries, torch.stack([(q @ keys.T).topk(k, -1).indices for q in queries]))
@@ -141,16 +136,10 @@ def compare_search(
     All use `torch.get_num_threads()` threads. `say` is told what is being measured. A `SakuinError` says what
     to install where a peer's package is missing; a `ValueError` that k or a peer's name is none.
     """
-    first = next(iter(trace.layers.values()))
-    n = first.keys.shape[1]
+    n = next(iter(trace.layers.values())).keys.shape[1]
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= n:
         raise ValueError(f"k must be a whole number from 1 to the trace's {n} offloaded tokens, got {k!r}")
-    if not 0 < first.retrieval < first.asked.shape[1]:
-        raise ValueError(
-            "a comparison needs running text and retrieval steps, and of this trace's "
-            f"{first.asked.shape[1]} asked positions {first.retrieval} are retrieval steps; capture one with "
-            "sakuin.evaluate.capture"
-        )
+    trace.check_asked()
     _check(peers)
     return _compare(trace, searchers, peers, k, say)
 
@@ -206,14 +195,7 @@ def _rows(
 def _ours(searchers: Sequence[Searcher], k: int, case: _Case) -> list[_Measured]:
     layer = case.layer
     started = perf_counter()
-    index = build_index(
-        searchers[0].kind,
-        layer.keys,
-        layer.values,
-        queries=layer.queries,
-        query_positions=layer.query_positions,
-        **searchers[0].knobs,
-    )
+    index = layer.index(searchers[0].kind, **searchers[0].knobs)
     build_s = perf_counter() - started
     nbytes = index.nbytes - sum(v.nbytes for _, v in index.blocks())
     config, measured = index.config, []

@@ -20,12 +20,15 @@ import torch
 from torch import Tensor
 
 from sakuin.evaluate.texts import PlantedText
+from sakuin.index import Index, build_index
 from sakuin.models import cache_keyword
 from sakuin.partial import PartialAttention
 
 FORMAT = "sakuin-trace-1"
 RUNNING = 512
 """Asked positions in running text: the last ones before the question."""
+EVERY = 8
+"""Of the asked positions in running text, every so many are looked at where all would take too long."""
 STRIDE = 4
 """Every so many positions of the offloaded tokens a query is kept, for building an index."""
 CHUNK = 2048
@@ -84,6 +87,22 @@ class Layer:
             self.raised,
         )
 
+    def some_asked(self, every: int = EVERY) -> list[int]:
+        """Of the asked positions one in `every` in running text, and all retrieval steps."""
+        t = self.asked.shape[1]
+        return [*range(0, t - self.retrieval, every), *range(t - self.retrieval, t)]
+
+    def index(self, kind: str, **knobs: Any) -> Index:
+        """An index of `kind` over the offloaded tokens, built with the layer's queries."""
+        return build_index(
+            kind,
+            self.keys,
+            self.values,
+            queries=self.queries,
+            query_positions=self.query_positions,
+            **knobs,
+        )
+
     def static(self) -> PartialAttention:
         """Exact attention of the asked positions over the sink tokens and what came after the offloaded ones,
         up to their own: `out` fp32 `(H_q, t, head_dim)`, `lse` fp32 `(H_q, t)`."""
@@ -114,6 +133,16 @@ class Trace:
 
     layers: dict[int, Layer]
     about: dict[str, Any]
+
+    def check_asked(self) -> None:
+        """Raise a `ValueError` unless both running text and retrieval steps are asked."""
+        first = next(iter(self.layers.values()))
+        asked = first.asked.shape[1]
+        if not 0 < first.retrieval < asked:
+            raise ValueError(
+                f"a comparison needs running text and retrieval steps, and of this trace's {asked} asked "
+                f"positions {first.retrieval} are retrieval steps; capture one with sakuin.evaluate.capture"
+            )
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file."""
