@@ -18,7 +18,7 @@ KV_DTYPES: tuple[str, ...] = ("auto", "bf16", "fp16", "fp32", "int8")
 INT8_KINDS: list[str] = ["sketch", "flat"]
 """Kinds that can store keys and values with `kv_dtype="int8"`; `register` adds those that say so."""
 MOST_SEGMENT = 65536
-SEGMENT_PER_DIM = 32
+SEGMENT_PER_DIM = 64
 """`segment="auto"` is this many tokens for each of head_dim's dimensions."""
 
 
@@ -38,7 +38,7 @@ class RetrievalConfig:
     recent
         Least number of newest tokens that are always attended exactly, on the model's device.
     segment
-        Tokens in a sealed segment, a multiple of 64; `"auto"` is 32 x head_dim.
+        Tokens in a sealed segment, a multiple of 64; `"auto"` is 64 x head_dim.
     tolerance
         Scales the three thresholds below: 4 is coarser and faster, 0.25 finer and slower, 0 attends exactly
         to everything.
@@ -67,8 +67,8 @@ class RetrievalConfig:
     cap
         Largest share of the offloaded tokens that one step scores again; bounds the time of a step.
     sketch_bits
-        Bits per dimension of a key's sketch, which every step reads; `"auto"` is 1 up to head_dim 64 and
-        sqrt(64 / head_dim) beyond.
+        Bits per dimension of a key's sketch, which every step reads; `"auto"` is 1.25 up to head_dim 64 and
+        1.25 (64 / head_dim)^(2/3) beyond.
     code_bits
         Bits per dimension of the code that refines a key's sketch; `"auto"` is 3 up to head_dim 64, a half
         more for each doubling beyond.
@@ -176,7 +176,7 @@ class RetrievalConfig:
         if self.sketch_bits != "auto":
             return self.sketch_bits
         # What carries the logits is a number of coordinates that grows much more slowly than head_dim.
-        return min(1.0, math.sqrt(64 / head_dim))
+        return 1.25 * min(1.0, (64 / head_dim) ** (2 / 3))
 
     def code_bits_for(self, head_dim: int) -> float:
         """Bits per dimension of a code for keys of `head_dim` dimensions."""

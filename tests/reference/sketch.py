@@ -139,7 +139,7 @@ def seal(
     values: Tensor,
     moment: Tensor,
     basis: Basis | None = None,
-    sketch_bits: float = 1.0,
+    sketch_bits: float = 1.25,
     code_bits: float = 3.0,
     power: int = 4,
 ) -> Segment:
