@@ -176,7 +176,7 @@ class RetrievalConfig:
         if self.sketch_bits != "auto":
             return self.sketch_bits
         # What carries the logits is a number of coordinates that grows much more slowly than head_dim.
-        return 1.25 * min(1.0, (64 / head_dim) ** (2 / 3))
+        return 1.25 * min(1.0, math.pow(64 / head_dim, 2 / 3))
 
     def code_bits_for(self, head_dim: int) -> float:
         """Bits per dimension of a code for keys of `head_dim` dimensions."""
