@@ -93,7 +93,7 @@ def main() -> int:
     for row in (
         ("tokens", f"{answer.tokens:,}", f"{full_answer.tokens:,}"),
         ("prefill", f"{context.prefill_s:.1f} s", f"{full.prefill_s:.1f} s"),
-        ("index, most of it beside the prefill", f"{context.index_s:.1f} s", "-"),
+        ("index, whole segments beside the prefill", f"{context.index_s:.1f} s", "-"),
         (
             "decode",
             f"{answer.decode_ms_per_token:.1f} ms/token",

@@ -214,7 +214,7 @@ class Context:
 
     @property
     def index_s(self) -> float:
-        """Seconds spent sealing the index, most of them beside the prefill."""
+        """Seconds spent sealing the index: whole segments beside the prefill, the rest after it."""
         return 0.0 if self.config is None else float(self.cache.index_seconds)
 
     def kv_bytes(self) -> dict[str, int]:

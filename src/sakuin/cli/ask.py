@@ -262,7 +262,7 @@ def _figures(context: Context, answer: Answer) -> Iterator[tuple[str, str]]:
             yield "index", "none: the text is short enough to be attended exactly"
             yield "keys and values", f"{gb(held['device'])}, buffers to grow in included"
             return
-        yield "index", f"{context.config.index}, {context.index_s:.1f} s, most of it beside the prefill"
+        yield "index", f"{context.config.index}, {context.index_s:.1f} s, whole segments beside the prefill"
         yield "coverage", f"{stats['coverage']:.1%} of the attention"
         yield (
             "touched",
