@@ -40,7 +40,7 @@ public:
         const int64_t lists = lists_of(n), width = segment.shape.chunks() * 16;
         const int64_t subs = segment.shape.subs = fields_.size<int16_t>("sub_coordinate", 3, 1);
         segment.shape.code_bytes = fields_.size<uint8_t>("codes", 3, 2);
-        if (subs < 2 || subs > 4 * d || subs % 2 != 0) throw std::invalid_argument("a sketch has an even number of sub-quantizers, got " + std::to_string(subs));
+        if (subs < 4 || subs > 4 * d || subs % 4 != 0) throw std::invalid_argument("the sub-quantizers of a sketch are a multiple of 4, got " + std::to_string(subs));
         segment.order = fields_.array<uint16_t>("order", {h, n});
         segment.mean = fields_.array<float>("mean", {h, d});
         segment.basis = fields_.array<uint16_t>("basis", {h, d, d});

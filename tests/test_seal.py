@@ -29,11 +29,12 @@ def unpacked_sketch(f: dict[str, Tensor], head: int) -> tuple[Tensor, Tensor]:
     """Decoded sketches (n, d) and residue lengths (n,), in the rows' order."""
     n, d = f["keys"].shape[1:]
     lists = f["sketch"].shape[1]
-    pairs = f["sub_coordinate"].shape[1] // 2
+    subs = f["sub_coordinate"].shape[1]
     rows = f["sketch"][head]
-    codes = rows[:, :-32].reshape(lists, 2, pairs, 32)
-    nibbles = torch.stack([codes & 15, codes >> 4], 3).reshape(lists, 2, 2 * pairs, 32)
-    nibbles = nibbles.permute(0, 1, 3, 2).reshape(lists * LIST, 2 * pairs)[:n].float()
+    # Byte 4 l + i of a block's word holds number i of key 8 (l / 4) + l % 4, above it that of the key four further on.
+    codes = rows[:, :-32].reshape(lists, 2, subs // 4, 4, 4, 4)
+    nibbles = torch.stack([codes & 15, codes >> 4], 4).permute(0, 1, 3, 4, 5, 2, 6)
+    nibbles = nibbles.reshape(lists * LIST, subs)[:n].float()
     y = torch.zeros(n, d)
     for sub, ((first, second), (a, b)) in enumerate(
         zip(f["sub_coordinate"][head].tolist(), f["sub_step"][head].tolist(), strict=True)

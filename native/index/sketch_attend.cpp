@@ -1,5 +1,5 @@
 // One attention step over a chain of `sketch` segments: scan everything, score again what may be large, spend precision where the
-// weight is, estimate the rest by list (docs/method.md). Three parallel phases; what joins them is a few numbers per query head.
+// weight is, estimate the rest by list (docs/method.md). Two parallel phases; what joins them is a few numbers per query head.
 #include <algorithm>
 
 #include "index/sketch_exact.hpp"
@@ -14,6 +14,11 @@ constexpr size_t reach_steps = 2048;
 constexpr float tilt_limit = 10.0f;
 
 }  // namespace
+
+Scratch& scratch() {
+    static thread_local Scratch one;
+    return one;
+}
 
 Step::Step(const SketchAttend& args, std::vector<View>& views, int64_t t)
     : a_(args), k_(*args.kernels->sketch), t_(t), d_(args.segments.front()->shape.head_dim),
@@ -38,12 +43,19 @@ Step::Step(const SketchAttend& args, std::vector<View>& views, int64_t t)
 }
 
 int64_t Step::run() {
+    for (Head& head : heads_) head.so_far.assign(width_, -nothing);
+    for (int64_t h = 0; h < a_.heads; ++h)
+        for (size_t g = 0; g < groups(); ++g) heads_[static_cast<size_t>(h)].so_far[g] = a_.beside ? nothing : static_lse(h, g);
     each([this](View& v) {
-        if (v.first == 0 && a_.beside) a_.beside(v.head);
+        if (v.first == 0 && a_.beside) {
+            a_.beside(v.head);
+            const std::lock_guard lock(head(v).mutex);
+            for (size_t g = 0; g < groups(); ++g) head(v).so_far[g] = log2_add(head(v).so_far[g], static_lse(v.head, g));
+        }
         scan(v);
+        find_beforehand(v);
     });
     for (int64_t h = 0; h < a_.heads; ++h) estimate_lse(h);
-    each([this](View& v) { find(v); });
     for (int64_t h = 0; h < a_.heads; ++h) limit(h);
     each([this](View& v) { attend(v); });
     for (int64_t h = 0; h < a_.heads; ++h) {
@@ -76,16 +88,18 @@ void Step::score(View& v, uint16_t* largest) {
     k_.project(q.data(), of_head(s.basis, v.head, d_ * d_), group(), static_cast<int>(d_), v.p.data());
     k_.moments(q.data(), v.p.data(), of_head(s.mean, v.head, d_), of_head(s.residue, v.head, d_), group(), static_cast<int>(d_), v.bias.data(),
                v.variance.data());
-    for (size_t g = 0; g < groups(); ++g) v.sigma[g] = a_.reach * std::sqrt(v.variance[g]);
     const int subs = static_cast<int>(s.shape.subs);
-    // Tables are vectors of the kernel's instruction set and want its alignment.
-    v.tables.resize(k_.table_bytes * static_cast<size_t>(subs) * groups() + 64);
-    void* tables = reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(v.tables.data()) + 63) & ~uintptr_t{63});
-    k_.make_tables({v.p.data(), of_head(s.sub_coordinate, v.head, subs * 2), of_head(s.sub_step, v.head, subs * 2), group(),
-                    static_cast<int>(d_), subs, tables, v.scale.data(), v.bias.data()});
-    v.z.resize(static_cast<size_t>(v.lists() * list_size) * groups());
-    k_.scan(of_head(s.sketch, v.head, v.lists() * s.shape.list_bytes()), v.lists(), s.shape.list_bytes(), subs, tables, group(),
-            v.z.data(), largest);
+    v.masks.resize(static_cast<size_t>(subs) / 2);
+    v.words.resize(v.masks.size() * groups());
+    v.start.resize(groups());
+    k_.prepare_scan({v.p.data(), of_head(s.sub_coordinate, v.head, subs * 2), of_head(s.sub_step, v.head, subs * 2), group(), static_cast<int>(d_), subs,
+                     v.masks.data(), v.words.data(), v.start.data(), v.scale.data(), v.bias.data(), v.variance.data()});
+    for (size_t g = 0; g < groups(); ++g) v.sigma[g] = a_.reach * std::sqrt(v.variance[g]);
+    std::vector<uint16_t>& z = keeps() ? v.z : scratch().z;
+    make_room(z, v.lists() * list_size * a_.group);
+    v.scores = z.data();
+    k_.scan({of_head(s.sketch, v.head, v.lists() * s.shape.list_bytes()), v.lists(), s.shape.list_bytes(), subs, group(), v.masks.data(), v.words.data(),
+             v.start.data(), z.data(), largest});
 }
 
 void Step::scan(View& v) {
@@ -112,19 +126,24 @@ void Step::sum_lists(View& v) {
 }
 
 // The upper half of a float is its exponent and seven bits: adding 128 to it doubles the number, and what lies between is off by at
-// most 6 %, on average by 4 %, which the 7 takes away.
+// most 6 %, on average by 4 %, which the 7 takes away. A score's unit is a whole number of 128ths.
 void Step::choose_quick(View& v, const uint16_t* largest) {
-    v.rate.assign(width_, 0);
-    v.offset.assign(width_, -(1 << 15));
+    constexpr int32_t one = 127 * 128 - 7;
+    for (std::vector<uint16_t>* x : {&v.floor, &v.rate, &v.plus}) x->assign(width_, 0);
     v.quick = a_.softcap == 0.0f;
     for (size_t g = 0; g < groups(); ++g) {
-        const float rate = v.scale[g] * 128.0f * 65536.0f;
-        if (!(rate < 65535.0f)) {
+        const float rate = v.scale[g] * 128.0f;
+        if (!(rate <= 128.0f)) {
             v.quick = false;
             return;
         }
-        v.rate[g] = static_cast<uint16_t>(rate + 0.5f);
-        v.offset[g] = 127 * 128 - 7 - static_cast<int32_t>((static_cast<uint32_t>(largest[g]) * v.rate[g]) >> 16);
+        const int32_t whole = static_cast<int32_t>(rate), below = one / whole, most = largest[g];
+        const int32_t floor = std::max(most - below, 0), plus = one - (most - floor) * whole;
+        v.rate[g] = static_cast<uint16_t>(whole);
+        v.floor[g] = static_cast<uint16_t>(floor);
+        // What is left over where there is a floor goes to the top: whatever is below the floor weighs nothing.
+        v.plus[g] = static_cast<uint16_t>(floor > 0 ? 0 : plus);
+        if (floor > 0) v.top[g] += static_cast<float>(plus) * (1.0f / 128.0f);
     }
 }
 
@@ -142,38 +161,63 @@ void Step::estimate_lse(int64_t h) {
     }
 }
 
-// --- phase 2: what may be large ------------------------------------------------------------------------------------------------
-void Step::find(View& v) {
+// --- what may be large ------------------------------------------------------------------------------------------------------
+Reach Step::reach(View& v, const float* lse, float least) {
     const SketchSegment& s = *v.segment;
-    const size_t n = static_cast<size_t>(s.n);
-    v.index.resize(n);
-    v.length.resize(n);
-    v.rows.resize((n + 16) * width_);
-    v.found = k_.find_reach({map(v), of_head(s.sketch, v.head, v.lists() * s.shape.list_bytes()), s.shape.list_bytes(), v.sigma.data(),
-                             head(v).lse.data(), a_.rescore * head(v).tolerance / static_cast<float>(n_), s.n, v.index.data(), v.rows.data(), v.length.data(),
-                             of_head(s.codes, v.head, s.n * s.shape.code_bytes), s.shape.code_bytes});
+    return {map(v), of_head(s.sketch, v.head, v.lists() * s.shape.list_bytes()), s.shape.list_bytes(), v.sigma.data(), lse, least, s.n, v.index.data(), v.begin.data(),
+            v.rows.data(), v.row_stride(), of_head(s.codes, v.head, s.n * s.shape.code_bytes), s.shape.code_bytes};
+}
+
+void Step::find(View& v, const float* lse, float least) {
+    make_room(v.index, v.segment->n + 32);
+    make_room(v.begin, v.lists() + 1);
+    make_room(v.rows, v.row_stride() * (a_.group + 1));
+    v.found = k_.find_reach(reach(v, lse, least));
+    v.sifted = true;
+}
+
+// While the scores are in the cache, before the lse of everything is known: by what is known of it so far, which is less, and so
+// finds some keys more. What it finds beyond the rest does not depend on the order of segments, since `sift` takes that out.
+void Step::find_beforehand(View& v) {
+    constexpr float margin = 0.01f;  // more than rounding can make of sums
+    float lse[max_group];
+    {
+        Head& head = this->head(v);
+        const std::lock_guard lock(head.mutex);
+        for (size_t g = 0; g < groups(); ++g) head.so_far[g] = log2_add(head.so_far[g], v.top[g] + std::log2(v.sum[g]));
+        for (size_t g = 0; g < width_; ++g) lse[g] = head.so_far[g] - margin;
+    }
+    find(v, lse, rescored_above(head(v)));
+    v.sifted = false;
+}
+
+void Step::sift(View& v) {
+    if (!v.sifted) v.found = k_.filter_reach(reach(v, head(v).lse.data(), rescored_above(head(v))), v.found);
+    v.sifted = true;
 }
 
 // In steps of 1/16 bit above the bar of `find`, the largest share that each found key may have for a query head; the last step is
 // for a residue length past the scale.
 std::vector<uint16_t> Step::reach_of(const View& v) {
-    std::vector<uint16_t> reach(static_cast<size_t>(v.found));
-    const float least = std::log2(a_.rescore * heads_[static_cast<size_t>(v.head)].tolerance / static_cast<float>(n_)), cap = softcap();
-    std::vector<float> below(width_);
-    for (size_t g = 0; g < width_; ++g) below[g] = g < groups() ? head(v).lse[g] + least : 0.0f;
-    for (size_t i = 0; i < reach.size(); ++i) {
-        const float length = 0.25f * static_cast<float>(v.length[i]);
-        float most[4] = {nothing, nothing, nothing, nothing};
-        for (size_t g = 0; g < width_; g += 4)
-            for (size_t k = 0; k < 4; ++k) {  // four side by side, which the compiler makes vectors of
-                float x = static_cast<float>(v.rows[i * width_ + g + k]) * v.scale[g + k] + v.bias[g + k] + length * v.sigma[g + k];
-                if (cap > 0.0f) x = cap_of(x, cap);
-                x -= below[g + k];
-                most[k] = x > most[k] ? x : most[k];
-            }
-        const float best = std::max(std::max(most[0], most[1]), std::max(most[2], most[3]));
-        const float step = std::min(std::max(best * 16.0f, 0.0f), static_cast<float>(reach_steps - 2));
-        reach[i] = static_cast<uint16_t>(v.length[i] == 15 ? static_cast<float>(reach_steps - 1) : step);
+    const size_t m = static_cast<size_t>(v.found);
+    std::vector<uint16_t> reach(m);
+    std::vector<float> best(m, nothing), length(m);
+    for (size_t i = 0; i < m; ++i) length[i] = 0.25f * static_cast<float>(v.rows[groups() * static_cast<size_t>(v.row_stride()) + i]);
+    const Head& head = heads_[static_cast<size_t>(v.head)];
+    const float bar = std::log2(rescored_above(head)), cap = softcap();
+    for (size_t g = 0; g < groups(); ++g) {
+        const float below = head.lse[g] + bar;
+        const uint16_t* row = v.rows.data() + static_cast<int64_t>(g) * v.row_stride();
+        for (size_t i = 0; i < m; ++i) {
+            float x = static_cast<float>(row[i]) * v.scale[g] + v.bias[g] + length[i] * v.sigma[g];
+            if (cap > 0.0f) x = cap_of(x, cap);
+            x -= below;
+            best[i] = x > best[i] ? x : best[i];
+        }
+    }
+    for (size_t i = 0; i < m; ++i) {
+        const float step = std::min(std::max(best[i] * 16.0f, 0.0f), static_cast<float>(reach_steps - 2));
+        reach[i] = static_cast<uint16_t>(length[i] == 3.75f ? static_cast<float>(reach_steps - 1) : step);
     }
     return reach;
 }
@@ -182,7 +226,14 @@ std::vector<uint16_t> Step::reach_of(const View& v) {
 void Step::limit(int64_t h) {
     const int64_t most = std::max(static_cast<int64_t>(a_.cap * static_cast<float>(n_)), std::min<int64_t>(n_, 256));
     int64_t found = 0;
-    for (size_t s = 0; s < a_.segments.size(); ++s) found += view(h, s).found;
+    const auto count_found = [&] {
+        found = 0;
+        for (size_t s = 0; s < a_.segments.size(); ++s) found += view(h, s).found;
+    };
+    count_found();
+    if (found <= most) return;
+    parallel_for(static_cast<int64_t>(a_.segments.size()), a_.n_threads, [&](int64_t s) { sift(view(h, static_cast<size_t>(s))); });
+    count_found();
     if (found <= most) return;
     // A histogram finds the bar: the order of what is kept does not matter.
     std::vector<std::vector<uint16_t>> reach(a_.segments.size());
@@ -195,24 +246,48 @@ void Step::limit(int64_t h) {
     for (; bar > 0 && count[bar - 1] <= room; --bar) room -= count[bar - 1];
     for (size_t s = 0; s < a_.segments.size(); ++s) {
         View& v = view(h, s);
-        size_t kept = 0;
+        uint32_t kept = 0;
+        int64_t list = 0;
         for (size_t i = 0; i < reach[s].size(); ++i) {
+            for (; list < v.lists() && v.begin[static_cast<size_t>(list)] <= i; ++list) v.begin[static_cast<size_t>(list)] = kept;
             const size_t r = reach[s][i];
             if (r < bar && (r + 1 != bar || room-- <= 0)) continue;
             v.index[kept] = v.index[i];
-            std::copy_n(v.rows.data() + i * width_, width_, v.rows.data() + kept++ * width_);
+            for (int64_t g = 0; g <= a_.group; ++g) v.rows[static_cast<size_t>(g * v.row_stride() + kept)] = v.rows[static_cast<size_t>(g * v.row_stride()) + i];
+            ++kept;
         }
-        v.found = static_cast<int64_t>(kept);
+        for (; list <= v.lists(); ++list) v.begin[static_cast<size_t>(list)] = kept;
+        v.found = kept;
     }
 }
 
-// --- phase 3: attend -------------------------------------------------------------------------------------------------------------
+// --- phase 2: attend -------------------------------------------------------------------------------------------------------------
+Rescore Step::rescore_of(View& v) {
+    const SketchSegment& s = *v.segment;
+    const int32_t* plan = of_head(s.code_plan, v.head, 3);
+    v.stride = v.found + 16;
+    std::vector<float>& fresh = keeps() ? v.fresh : scratch().fresh;
+    make_room(fresh, v.stride * a_.group);
+    Rescore r{};
+    r.map = map(v);
+    r.index = v.index.data();
+    r.begin = v.begin.data();
+    r.rows = v.rows.data();
+    r.row_stride = v.row_stride();
+    r.m = v.found;
+    r.lists = v.lists();
+    r.codes = {of_head(s.codes, v.head, s.n * s.shape.code_bytes), s.shape.code_bytes, plan[0], plan[1], plan[2], v.p.data(), static_cast<int>(d_),
+               of_head(s.code_coordinate, v.head, s.shape.chunks() * 16), of_head(s.code_step, v.head, s.shape.chunks() * 16)};
+    r.fresh = fresh.data();
+    r.stride = v.stride;
+    return r;
+}
+
 void Step::attend(View& v) {
     const SketchSegment& s = *v.segment;
     const Head& head = this->head(v);
-    const size_t m = static_cast<size_t>(v.found);
-
-    const int32_t* plan = of_head(s.code_plan, v.head, 3);
+    sift(v);
+    Rescore r = rescore_of(v);
     float fold[max_group] = {};
     std::copy_n(v.top.data(), groups(), fold);
     k_.weights(fold, 1, group(), 0.0f, head.index_lse.data());
@@ -221,25 +296,34 @@ void Step::attend(View& v) {
     for (size_t i = 0; i < v.in_list.size(); i += width_)
         for (size_t g = 0; g < width_; ++g) v.in_list[i + g] *= fold[g];
 
-    const size_t room = (m + 4) * width_;
-    v.fresh.resize(room);
-    v.old.resize(room);
-    v.exact.index.resize(m);
-    v.coded.index.resize(m);
-    v.coded.weights.resize(room);
+    make_room(scratch().old, v.stride * a_.group);
+    make_room(scratch().best, v.stride);
+    make_room(v.exact.index, v.found + 16);
+    make_room(v.coded.index, v.found + 16);
+    make_room(v.coded.weights, (v.found + 4) * static_cast<int64_t>(width_));
     v.taken.resize(width_);
     v.put.resize(width_);
     const float unit = head.tolerance / static_cast<float>(n_);
-    Rescore r{map(v), v.top.data(), v.index.data(), v.rows.data(), v.found,
-              {of_head(s.codes, v.head, s.n * s.shape.code_bytes), s.shape.code_bytes, plan[0], plan[1], plan[2], v.p.data(), static_cast<int>(d_),
-               of_head(s.code_coordinate, v.head, s.shape.chunks() * 16), of_head(s.code_step, v.head, s.shape.chunks() * 16)},
-              head.index_lse.data(), fold, head.share.data(), a_.coded * unit, a_.exact * unit,
-              of_head(s.value_codes, v.head, s.n * s.shape.value_bytes()), s.shape.value_bytes(),
-              v.fresh.data(), v.old.data(), v.in_list.data(), v.exact.index.data(), v.coded.index.data(), v.coded.weights.data(), 0, 0, v.taken.data(), v.put.data()};
+    r.top = v.top.data();
+    r.lse = head.index_lse.data();
+    r.fold = fold;
+    r.share = head.share.data();
+    r.coded_above = a_.coded * unit;
+    r.exact_above = a_.exact * unit;
+    r.value_codes = of_head(s.value_codes, v.head, s.n * s.shape.value_bytes());
+    r.value_bytes = s.shape.value_bytes();
+    r.old = scratch().old.data();
+    r.best = scratch().best.data();
+    r.in_list = v.in_list.data();
+    r.exact = v.exact.index.data();
+    r.coded = v.coded.index.data();
+    r.coded_weights = v.coded.weights.data();
+    r.taken = v.taken.data();
+    r.put = v.put.data();
     k_.rescore(r);
     v.exact.n = r.n_exact;
     v.coded.n = r.n_coded;
-    v.exact.weights.resize((static_cast<size_t>(v.exact.n) + 4) * width_);
+    make_room(v.exact.weights, (v.exact.n + 4) * static_cast<int64_t>(width_));
     score_exact(k_, s, v.head, head.q.data(), v.exact.index.data(), v.exact.n, group(), v.exact.weights.data());
     k_.weights(v.exact.weights.data(), v.exact.n, group(), softcap(), head.index_lse.data());
     add_up(v);
@@ -326,7 +410,7 @@ int64_t Step::finish(int64_t h) {
 
 namespace {
 
-// Kept between steps: a step's scratch is megabytes, and fresh pages cost more than the scan that fills them.
+// Kept between steps: a step's views are megabytes, and fresh pages cost more than the scan that fills them.
 std::vector<View>& kept_views() {
     static thread_local std::vector<View> views;
     return views;

@@ -87,7 +87,7 @@ bool Step::refine() {
     };
     each_again([this](View& v) {
         sum_lists(v);
-        find(v);
+        find(v, head(v).lse.data(), rescored_above(head(v)));
     });
     for (size_t h = 0; h < heads_.size(); ++h)
         if (again[h]) limit(static_cast<int64_t>(h));

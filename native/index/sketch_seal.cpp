@@ -237,14 +237,15 @@ private:
     }
 
     void pack_sketch() {
-        const int64_t bytes = s_.shape.list_bytes(), lists = lists_of(n_), pairs = s_.shape.subs / 2;
+        const int64_t bytes = s_.shape.list_bytes(), lists = lists_of(n_);
         uint8_t* const to = out(s_.sketch) + h_ * lists * bytes;
-        for (int64_t pair = 0; pair < pairs; ++pair) {
-            const std::vector<uint8_t> low = nibbles(static_cast<size_t>(2 * pair)), high = nibbles(static_cast<size_t>(2 * pair + 1));
+        std::memset(to, 0, static_cast<size_t>(lists * bytes));
+        for (int64_t sub = 0; sub < s_.shape.subs; ++sub) {  // as the kernel takes them (see SketchDots::tile)
+            const std::vector<uint8_t> codes = nibbles(static_cast<size_t>(sub));
             for (int64_t i = 0; i < lists * list_size; ++i) {
-                const size_t key = key_at(i);
-                const int64_t half = i % list_size / 32;
-                to[i / list_size * bytes + (half * pairs + pair) * 32 + i % 32] = static_cast<uint8_t>(low[key] | (high[key] << 4));
+                const int64_t block = i % list_size / 32, key = i % 8, lane = i % 32 / 8 * 4 + key % 4;
+                uint8_t& byte = to[i / list_size * bytes + (block * s_.shape.subs + sub / 4 * 4) * 16 + lane * 4 + sub % 4];
+                byte = static_cast<uint8_t>(byte | codes[key_at(i)] << (key < 4 ? 0 : 4));
             }
         }
         for (int64_t l = 0; l < lists; ++l)

@@ -20,17 +20,6 @@ constexpr float least = std::numeric_limits<float>::lowest();
 // A number that sorts: what is not a number (products that overflowed) is the least.
 float sound(float x) { return x > least ? x : least; }
 
-// Calls fn with the length of a row of numbers per query head as a constant, so that the compiler makes vectors of it.
-template <class Fn>
-void by_width(size_t width, const Fn& fn) {
-    if (width == 4)
-        fn.template operator()<4>();
-    else if (width == 8)
-        fn.template operator()<8>();
-    else
-        fn.template operator()<16>();
-}
-
 // What one segment keeps for the search, beside its view.
 struct Part {
     std::vector<float> sample;  // (taken, padded) raised scores
@@ -41,6 +30,7 @@ class Search : public Step {
 public:
     Search(const SketchAttend& args, const SketchSearch& search, std::vector<View>& views, std::vector<Part>& parts, int64_t t)
         : Step(args, views, t), s_(search), parts_(parts) {
+        keeps_ = true;
         parts_.resize(views.size());
         bars_.resize(static_cast<size_t>(a_.heads * a_.group));
         for (int64_t h = 0; h < a_.heads; ++h) {
@@ -96,18 +86,23 @@ private:
     }
     float bar(int64_t head, size_t g) const { return bars_[static_cast<size_t>(head * a_.group) + g]; }
 
+    // The residue length of a key, in quarters of the usual one.
+    static int length_of(const View& v, int64_t key) {
+        const int64_t bytes = v.segment->shape.list_bytes();
+        const uint8_t both = of_head(v.segment->sketch, v.head, v.lists() * bytes)[(key / list_size + 1) * bytes - 32 + key % 32];
+        return key % list_size < 32 ? both & 15 : both >> 4;
+    }
+
     // A few keys of every list, or one of every few lists: lists hold alike keys, so a sample of all of them has little spread.
     void take_sample(const View& v) {
-        const uint8_t* sketch = of_head(v.segment->sketch, v.head, v.lists() * v.segment->shape.list_bytes());
         std::vector<float>& to = parts_[index_of(v)].sample;
         to.clear();
         for (int64_t l = v.first / list_size % every_; l < v.lists(); l += every_)
             for (int64_t i = 0; i < per_list_; ++i) {
                 const int64_t key = (l * 37 + i * (list_size / per_list_)) % list_size;  // another place in each list
                 if (l * list_size + key >= v.segment->n) continue;
-                const uint8_t both = sketch[(l + 1) * v.segment->shape.list_bytes() - 32 + key % 32];
-                const float length = 0.25f * static_cast<float>(key < 32 ? both & 15 : both >> 4);
-                const uint16_t* z = v.z.data() + (2 * l + key / 32) * a_.group * 32 + key % 32;
+                const float length = 0.25f * static_cast<float>(length_of(v, l * list_size + key));
+                const uint16_t* z = v.scores + (2 * l + key / 32) * a_.group * 32 + key % 32;
                 for (size_t g = 0; g < width_; ++g)
                     to.push_back(g < groups() ? sound(static_cast<float>(z[g * 32]) * v.scale[g] + v.bias[g] + length * v.sigma[g]) : least);
             }
@@ -123,7 +118,7 @@ private:
         set_bars(rank, [this](size_t i, size_t g, std::vector<float>& to) { gather(parts_[i].sample, g, to); });
         for (int64_t h = 0; h < a_.heads; ++h)
             for (size_t g = 0; g < groups(); ++g) heads_[static_cast<size_t>(h)].lse[g] = bar(h, g) > least ? bar(h, g) : nothing;
-        each([this](View& v) { find_candidates(v); });
+        each([this](View& v) { find(v, head(v).lse.data(), 1.0f); });
         for (int64_t h = 0; h < a_.heads; ++h) {
             int64_t found = 0;
             for (size_t s = 0; s < a_.segments.size(); ++s) found += view(h, s).found;
@@ -132,67 +127,44 @@ private:
         return true;
     }
 
-    void find_candidates(View& v) {
-        const SketchSegment& s = *v.segment;
-        const size_t n = static_cast<size_t>(s.n);
-        v.index.resize(n);
-        v.length.resize(n);
-        v.rows.resize((n + 16) * width_);
-        v.found = k_.find_reach({map(v), of_head(s.sketch, v.head, v.lists() * s.shape.list_bytes()), s.shape.list_bytes(), v.sigma.data(),
-                                 head(v).lse.data(), 1.0f, s.n, v.index.data(), v.rows.data(), v.length.data(),
-                                 of_head(s.codes, v.head, s.n * s.shape.code_bytes), s.shape.code_bytes});
-    }
-
     void score_codes(View& v) {
-        const SketchSegment& s = *v.segment;
-        const int32_t* plan = of_head(s.code_plan, v.head, 3);
-        v.fresh.resize((static_cast<size_t>(v.found) + 4) * width_);
-        Rescore r{};
-        r.map = map(v);
-        r.index = v.index.data();
-        r.rows = v.rows.data();
-        r.m = v.found;
-        r.codes = {of_head(s.codes, v.head, s.n * s.shape.code_bytes), s.shape.code_bytes, plan[0], plan[1], plan[2], v.p.data(), static_cast<int>(d_),
-                   of_head(s.code_coordinate, v.head, s.shape.chunks() * 16), of_head(s.code_step, v.head, s.shape.chunks() * 16)};
-        r.fresh = v.fresh.data();
-        k_.score_codes(r);
+        k_.score_codes(rescore_of(v));
         // Some four groups for each key that will be wanted: the bar that their largest numbers give is then a little low at most.
         int64_t found = 0;
         for (size_t i = 0; i < a_.segments.size(); ++i) found += view(v.head, i).found;
         const int64_t together = std::max<int64_t>(1, found / s_.refined / 4);
         std::vector<float>& best = parts_[index_of(v)].best;
         best.assign(static_cast<size_t>((v.found + together - 1) / together) * width_, least);
-        by_width(width_, [&]<size_t P>() {
-            float* x = v.fresh.data();
+        for (size_t g = 0; g < groups(); ++g) {
+            float* x = v.fresh.data() + static_cast<int64_t>(g) * v.stride;
             for (int64_t i = 0; i < v.found; i += together) {
-                float most[P];
-                std::fill_n(most, P, least);
-                for (int64_t j = i; j < std::min(i + together, v.found); ++j, x += P)
-                    for (size_t g = 0; g < P; ++g) {
-                        x[g] = sound(x[g]);
-                        most[g] = most[g] > x[g] ? most[g] : x[g];
-                    }
-                std::copy_n(most, P, best.data() + static_cast<size_t>(i / together) * P);
+                float most = least;
+                for (int64_t j = i; j < std::min(i + together, v.found); ++j) {
+                    x[j] = sound(x[j]);
+                    most = most > x[j] ? most : x[j];
+                }
+                best[static_cast<size_t>(i / together) * width_ + g] = most;
             }
-        });
+        }
     }
 
     // Scores by the keys themselves what is above the bar for any query head, for all of them.
     void score_exactly(View& v) {
-        float above[max_group];
-        for (size_t g = 0; g < width_; ++g) above[g] = g < groups() ? bar(v.head, g) : -nothing;
-        v.exact.index.resize(static_cast<size_t>(v.found) + 1);
+        make_room(v.exact.index, v.found + 1);
+        make_room(scratch().best, v.found);
+        float* over = scratch().best.data();  // by how much a key is above a bar at most
+        std::fill_n(over, v.found, nothing);
+        for (size_t g = 0; g < groups(); ++g) {
+            const float above = bar(v.head, g), *x = v.fresh.data() + static_cast<int64_t>(g) * v.stride;
+            for (int64_t i = 0; i < v.found; ++i) over[i] = x[i] - above > over[i] ? x[i] - above : over[i];
+        }
         int64_t kept = 0;
-        by_width(width_, [&]<size_t P>() {
-            for (size_t i = 0; i < static_cast<size_t>(v.found); ++i) {
-                uint32_t any = 0;
-                for (size_t g = 0; g < P; ++g) any |= v.fresh[i * P + g] >= above[g] ? ~0u : 0u;
-                v.exact.index[static_cast<size_t>(kept)] = v.index[i];  // without a branch: nothing could predict it
-                kept += any & 1;
-            }
-        });
+        for (int64_t i = 0; i < v.found; ++i) {
+            v.exact.index[static_cast<size_t>(kept)] = v.index[static_cast<size_t>(i)];  // without a branch: nothing could predict it
+            kept += over[i] >= 0.0f;
+        }
         v.exact.n = kept;
-        v.exact.weights.resize((static_cast<size_t>(kept) + 4) * width_);
+        make_room(v.exact.weights, (kept + 4) * static_cast<int64_t>(width_));
         score_exact(k_, *v.segment, v.head, head(v).q.data(), v.exact.index.data(), kept, group(), v.exact.weights.data());
     }
 

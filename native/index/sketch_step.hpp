@@ -7,6 +7,8 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
+#include <mutex>
 #include <vector>
 
 #include "index/arithmetic.hpp"
@@ -18,6 +20,12 @@ namespace sakuin {
 // Natural units squared: what a score's variance by sketch counts as at most where an exponential of it is taken. Residues of larger
 // variance are not Gaussian.
 constexpr float most_variance = 1.0f;
+
+// Scratch keeps what it had room for: numbers that come and go would be set to 0 each time.
+template <class T>
+void make_room(std::vector<T>& x, int64_t n) {
+    if (static_cast<int64_t>(x.size()) < n) x.resize(static_cast<size_t>(n));
+}
 
 inline float cap_of(float x, float cap) { return cap > 0.0f ? cap * std::tanh(x / cap) : x; }
 
@@ -36,18 +44,19 @@ struct View {
     std::vector<float> scale, bias, sigma, top, sum;
     std::vector<float> variance, squares;             // of a score by sketch; sums of the squares of weights, relative to 2^(2 top)
     std::vector<float> slope;                         // of the natural score, softcap included, at `top`
-    std::vector<uint16_t> rate;
-    std::vector<int32_t> offset;
-    bool quick = false;                               // whether rate and offset may be used
+    std::vector<uint16_t> floor, rate, plus;          // as in ScoreMap, where `quick` says that they may be used
+    bool quick = false;
     std::vector<float> in_list;                       // (lists, padded) sums of weights
-    std::vector<uint16_t> z;
-    std::vector<std::byte> tables;
+    std::vector<uint16_t> z;                          // scores of all keys, where they are kept (Step::keeps)
+    const uint16_t* scores = nullptr;                 // them, or for the time of the scan those in the thread's scratch
+    std::vector<uint32_t> masks, words;               // the queries as the scan takes them (ScanQuery)
+    std::vector<int32_t> start;
 
-    std::vector<uint32_t> index;                      // keys to be scored again, their 16-bit scores, their residue lengths
-    std::vector<uint16_t> rows;
-    std::vector<uint8_t> length;
-    int64_t found = 0;
-    std::vector<float> fresh, old;                    // (found, padded) weights
+    std::vector<uint32_t> index, begin;               // keys to be scored again, where each list's begin
+    std::vector<uint16_t> rows;                       // (group + 1, row_stride) their 16-bit scores; their residue lengths in quarters
+    int64_t found = 0, stride = 0;                    // stride: found and a vector more
+    bool sifted = false;                              // whether `found` is by the final lse, or more by a lower bound of it
+    std::vector<float> fresh;                         // (group, stride) weights, where they are kept
 
     // Results, relative to the lse of the head's index.
     Tier exact, coded;
@@ -57,7 +66,15 @@ struct View {
     int64_t touched = 0;
 
     int64_t lists() const { return lists_of(segment->n); }
+    int64_t row_stride() const { return segment->n + 32; }
 };
+
+// What a thread needs while it works on one segment: small enough to stay in its cache.
+struct Scratch {
+    std::vector<uint16_t> z;
+    std::vector<float> fresh, old, best;  // (group, stride) weights, twice; (stride,) largest share for any query head
+};
+Scratch& scratch();
 
 struct Head {
     std::vector<float> q;               // (group, head_dim), scaled to base 2
@@ -65,6 +82,9 @@ struct Head {
     std::vector<float> share;           // of the index in everything, by that; what fills up is 0
     bool strayed = false;               // the estimate was far off: the query is none that the index was built for
     float tolerance = 1.0f;             // multiplies the thresholds
+    // While segments are scanned: the static part's lse once it is there, and the sum of those of the index so far. A lower bound.
+    std::mutex mutex{};
+    std::vector<float> so_far;
     std::vector<float> out, total, covered, error;  // over all segments, relative to index_lse: (group, head_dim), padded each
 };
 
@@ -87,7 +107,7 @@ protected:
         parallel_for(static_cast<int64_t>(views_.size()), a_.n_threads, [&](int64_t i) { fn(views_[static_cast<size_t>(i)]); });
     }
     ScoreMap map(const View& v) const {
-        return {v.z.data(), v.scale.data(), v.bias.data(), group(), softcap(), v.quick ? v.rate.data() : nullptr, v.quick ? v.offset.data() : nullptr};
+        return {v.scores, v.scale.data(), v.bias.data(), group(), softcap(), v.floor.data(), v.quick ? v.rate.data() : nullptr, v.plus.data()};
     }
 
     void score(View& v, uint16_t* largest);
@@ -95,7 +115,14 @@ protected:
     void choose_quick(View& v, const uint16_t* largest);
     void sum_lists(View& v);
     void estimate_lse(int64_t h);
-    void find(View& v);
+    // Whether scores and weights of all segments are kept to the end of the step.
+    bool keeps() const { return keeps_ || a_.target_error > 0.0f || a_.trace_tier != nullptr; }
+    float rescored_above(const Head& head) const { return a_.rescore * head.tolerance / static_cast<float>(n_); }
+    Reach reach(View& v, const float* lse, float least);
+    void find(View& v, const float* lse, float least);
+    void find_beforehand(View& v);
+    void sift(View& v);
+    Rescore rescore_of(View& v);
     void limit(int64_t h);
     std::vector<uint16_t> reach_of(const View& v);
     void attend(View& v);
@@ -117,7 +144,8 @@ protected:
     const int64_t t_, d_;
     const size_t width_;  // the group, padded
     int64_t n_ = 0;
-    std::vector<Head> heads_;
+    bool keeps_ = false;
+    std::deque<Head> heads_;  // does not move them
     std::vector<View>& views_;
 };
 

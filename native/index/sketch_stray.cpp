@@ -30,10 +30,10 @@ bool Step::strayed(int64_t h) {
 void Step::attend_exactly(View& v) {
     const SketchSegment& s = *v.segment;
     const size_t n = static_cast<size_t>(s.n);
-    v.exact.index.resize(n);
+    make_room(v.exact.index, s.n);
     for (size_t i = 0; i < n; ++i) v.exact.index[i] = static_cast<uint32_t>(i);
     v.exact.n = s.n;
-    v.exact.weights.resize((n + 4) * width_);
+    make_room(v.exact.weights, (s.n + 4) * static_cast<int64_t>(width_));
     v.coded.n = 0;
     float* w = v.exact.weights.data();
     score_exact(k_, s, v.head, head(v).q.data(), v.exact.index.data(), s.n, group(), w);
@@ -91,11 +91,11 @@ void Step::write_trace(View& v, const std::vector<float>& share) {
     };
     for (size_t i = 0; i < static_cast<size_t>(v.segment->n); ++i)
         put(i, 0.0f, [&](size_t g) {
-            const float x = static_cast<float>(v.z[(i / 32 * groups() + g) * 32 + i % 32]) * v.scale[g] + v.bias[g];
+            const float x = static_cast<float>(v.scores[(i / 32 * groups() + g) * 32 + i % 32]) * v.scale[g] + v.bias[g];
             return std::exp2(cap_of(x, softcap()) - lse[g]);
         });
     for (size_t i = 0; i < static_cast<size_t>(v.found); ++i)
-        put(v.index[i], 1.0f, [&](size_t g) { return v.fresh[i * width_ + g]; });
+        put(v.index[i], 1.0f, [&](size_t g) { return v.fresh[g * static_cast<size_t>(v.stride) + i]; });
     for (size_t i = 0; i < static_cast<size_t>(v.coded.n); ++i)
         put(v.coded.index[i], 2.0f, [&](size_t g) { return v.coded.weights[i * width_ + g]; });
     for (size_t i = 0; i < static_cast<size_t>(v.exact.n); ++i)

@@ -23,7 +23,8 @@ std::vector<const Kernels*> runnable() {
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     if (avx2) found.push_back(&kernels_avx2);
     if (avx512) found.push_back(&kernels_avx512);
-    if (avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni"))
+    // The last is missing on Cooper Lake alone, which is served as one without BF16.
+    if (avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi2"))
         found.push_back(&kernels_avx512bf16);
 #endif
     return found;

@@ -41,8 +41,8 @@ struct Kernels {
     void (*exp2)(const float* x, float* y, size_t n, bool exact);
     void (*transpose)(const uint32_t* x, uint32_t* y);                // lanes x lanes
     void (*reduce)(const float* x, size_t n, float* sum, float* max);  // n a multiple of lanes
-    // codes: `pairs` x 32 bytes, tables: 2 x pairs x 16 entries; scores of 32 keys and the mask of those above `limit`
-    void (*look_up)(const uint8_t* codes, const uint16_t* tables, int pairs, uint16_t limit, uint16_t* scores, uint32_t* mask);
+    // entries (32,): of a table of 16, by one nibble of each of 32 codes; mask: of those z that are not below their entry
+    void (*look_up)(const uint8_t* codes, const uint16_t* table, bool high, const uint16_t* z, uint16_t* entries, uint32_t* mask);
 };
 
 }  // namespace sakuin

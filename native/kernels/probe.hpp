@@ -48,13 +48,11 @@ struct Probe {
         *sum = I::hsum(s);
         *max = I::hmax(m);
     }
-    static void look_up(const uint8_t* codes, const uint16_t* tables, int pairs, uint16_t limit, uint16_t* scores,
-                        uint32_t* mask) {
-        auto acc = I::keys32(0);
-        for (int p = 0; p < pairs; ++p)
-            acc = I::look_up(acc, codes + 32 * p, I::table16(tables + 32 * p), I::table16(tables + 32 * p + 16));
-        I::store(scores, acc);
-        *mask = I::above(acc, limit);
+    static void look_up(const uint8_t* codes, const uint16_t* table, bool high, const uint16_t* z, uint16_t* entries, uint32_t* mask) {
+        const auto t = I::table16(table);
+        const auto found = high ? I::template entries<4>(codes, t) : I::template entries<0>(codes, t);
+        I::store(entries, found);
+        *mask = I::at_least(z, found);
     }
 
     static uint64_t read_all(const void* p, size_t bytes) {

@@ -135,6 +135,52 @@ struct Generic {
         return __builtin_convertvector(reinterpret_cast<S>(v << static_cast<uint32_t>(24 - 8 * N)) >> 24, F);
     }
 
+    // --- products of whole numbers ------------------------------------------------------------------------------------
+    // sums + the four products of each 32-bit unit's unsigned bytes `x` and signed ones `y`. Where `sums_in_pairs`, units hold two sums of
+    // 16 bits, each of two products, which `widen_pairs` adds to sums of 32.
+    static constexpr bool sums_in_pairs = false;
+    static SAKUIN_INLINE U add_bytes(U sums, U x, U y) {
+        for (int b = 0; b < 32; b += 8) {
+            const S code = reinterpret_cast<S>(x >> static_cast<uint32_t>(b) & 255u), factor = reinterpret_cast<S>(y << static_cast<uint32_t>(24 - b)) >> 24;
+            sums += reinterpret_cast<U>(code * factor);
+        }
+        return sums;
+    }
+    static SAKUIN_INLINE U widen_pairs(U sums, U) { return sums; }
+    // sums + the two products of each unit's signed halves
+    static SAKUIN_INLINE U add_halves(U sums, U x, U y) {
+        const S a = reinterpret_cast<S>(x), b = reinterpret_cast<S>(y);
+        return sums + reinterpret_cast<U>((a << 16 >> 16) * (b << 16 >> 16) + (a >> 16) * (b >> 16));
+    }
+
+    // --- masks and gathers --------------------------------------------------------------------------------------------
+    // Bit i is set where v[i] > limit.
+    static SAKUIN_INLINE uint32_t mask_above(F v, float limit) {
+        uint32_t bits = 0;
+        for (int i = 0; i < Lanes; ++i) bits |= static_cast<uint32_t>(v[i] > limit) << i;
+        return bits;
+    }
+    // Writes those of Lanes numbers whose bit is set, in order; `to` has room for all of them. Returns how many.
+    static SAKUIN_INLINE int keep(uint32_t* to, U v, uint32_t mask) {
+        int n = 0;
+        for (; mask != 0; mask &= mask - 1) to[n++] = v[__builtin_ctz(mask)];
+        return n;
+    }
+    // The same for 32 numbers of 16 bits in memory; whether the instruction set does it at once.
+    static constexpr bool keeps_halves = false;
+    static SAKUIN_INLINE void keep_halves(uint16_t* to, const uint16_t* from, uint32_t mask) {
+        for (; mask != 0; mask &= mask - 1) *to++ = from[__builtin_ctz(mask)];
+    }
+    // out[j][k] = the 32-bit word j of row k, for the first `words` (1 to 8) of each; what comes after in memory is not touched.
+    static SAKUIN_INLINE void columns(const uint8_t* const (&rows)[Lanes], int words, U (&out)[8]) {
+        for (int k = 0; k < Lanes; ++k)
+            for (int j = 0; j < 8; ++j) {
+                uint32_t word = 0;
+                if (j < words) __builtin_memcpy(&word, rows[k] + 4 * j, 4);
+                out[j][k] = word;
+            }
+    }
+
     // --- 2^x ----------------------------------------------------------------------------------------------------------
     // 2^x for x <= 127 (no check); 0 below -126.5 and for -inf, NaN for NaN. Relative error below 2e-7 (Exact) or 1e-4.
     template <bool Exact = true>
@@ -170,8 +216,6 @@ struct Generic {
 
     // --- 16-bit scores of 32 keys -------------------------------------------------------------------------------------
     // `Keys32` holds one uint16 per key of a block of 32, in an order of its own; `Table16` a look-up table of 16 uint16.
-    // A block's codes of two sub-quantizers are 32 bytes: the low nibble of byte k is key k's entry in the first table, the high
-    // nibble its entry in the second.
     struct Keys32 {
         uint16_t v[32];
     };
@@ -184,11 +228,16 @@ struct Generic {
         return k;
     }
     static SAKUIN_INLINE Table16 table16(const uint16_t* t) { return read<Table16>(t); }
-    // acc + first[low nibble] + second[high nibble], modulo 2^16.
-    static SAKUIN_INLINE Keys32 look_up(Keys32 acc, const uint8_t* codes, const Table16& first, const Table16& second) {
-        for (int i = 0; i < 32; ++i)
-            acc.v[i] = static_cast<uint16_t>(acc.v[i] + first.v[codes[i] & 15] + second.v[codes[i] >> 4]);
-        return acc;
+    // From sums of 32 bits that fit into 16: unit l of all of `low` is key 8 (l / 4) + l % 4, of `high` the key four further on.
+    static constexpr int pieces = 16 / Lanes;
+    static SAKUIN_INLINE Keys32 pack(const U (&low)[pieces], const U (&high)[pieces]) {
+        Keys32 k;
+        for (int l = 0; l < 16; ++l) {
+            const int key = l / 4 * 8 + l % 4;
+            k.v[key] = static_cast<uint16_t>(low[l / Lanes][l % Lanes]);
+            k.v[key + 4] = static_cast<uint16_t>(high[l / Lanes][l % Lanes]);
+        }
+        return k;
     }
     // Each key's entry in one table, by the four bits from `Shift` of its byte.
     template <int Shift>
@@ -197,18 +246,20 @@ struct Generic {
         for (int i = 0; i < 32; ++i) k.v[i] = table.v[codes[i] >> Shift & 15];
         return k;
     }
-    static SAKUIN_INLINE Keys32 add(Keys32 a, Keys32 b) {
-        for (int i = 0; i < 32; ++i) a.v[i] = static_cast<uint16_t>(a.v[i] + b.v[i]);
-        return a;
+    // The same, by numbers of 16 bits from 0 to 15.
+    static SAKUIN_INLINE Keys32 entries(const uint16_t* which, const Table16& table) {
+        Keys32 k;
+        for (int i = 0; i < 32; ++i) k.v[i] = table.v[which[i] & 15];
+        return k;
     }
     static SAKUIN_INLINE Keys32 max(Keys32 a, Keys32 b) {
         for (int i = 0; i < 32; ++i) a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
         return a;
     }
-    // Bit k is set where key k's number is above `limit`.
-    static SAKUIN_INLINE uint32_t above(Keys32 a, uint16_t limit) {
+    // Bit k is set where z[k] >= key k's number in `limit`.
+    static SAKUIN_INLINE uint32_t at_least(const uint16_t* z, const Keys32& limit) {
         uint32_t bits = 0;
-        for (int i = 0; i < 32; ++i) bits |= static_cast<uint32_t>(a.v[i] > limit) << i;
+        for (int i = 0; i < 32; ++i) bits |= static_cast<uint32_t>(z[i] >= limit.v[i]) << i;
         return bits;
     }
     static SAKUIN_INLINE void store(uint16_t* p, const Keys32& a) { __builtin_memcpy(p, a.v, sizeof a.v); }

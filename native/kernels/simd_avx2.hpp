@@ -68,6 +68,25 @@ struct Avx2 : Generic<Avx2, 8> {
         }
     }
 
+    static constexpr bool sums_in_pairs = true;
+    static SAKUIN_INLINE U add_bytes(U sums, U x, U y) {
+        return reinterpret_cast<U>(_mm256_add_epi16(reinterpret_cast<__m256i>(sums), _mm256_maddubs_epi16(reinterpret_cast<__m256i>(x), reinterpret_cast<__m256i>(y))));
+    }
+    static SAKUIN_INLINE U widen_pairs(U sums, U pairs) {
+        return sums + reinterpret_cast<U>(_mm256_madd_epi16(reinterpret_cast<__m256i>(pairs), _mm256_set1_epi16(1)));
+    }
+    static SAKUIN_INLINE U add_halves(U sums, U x, U y) {
+        return sums + reinterpret_cast<U>(_mm256_madd_epi16(reinterpret_cast<__m256i>(x), reinterpret_cast<__m256i>(y)));
+    }
+
+    static SAKUIN_INLINE uint32_t mask_above(F v, float limit) {
+        return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(v, _mm256_set1_ps(limit), _CMP_GT_OQ)));
+    }
+    static SAKUIN_INLINE void columns(const uint8_t* const (&rows)[8], int words, U (&out)[8]) {
+        for (int k = 0; k < 8; ++k) out[k] = load_u32(rows[k], words);
+        transpose(out);
+    }
+
     // `low` holds keys 0-7 and 16-23, `high` keys 8-15 and 24-31: the order in which unpacking bytes leaves them.
     struct Keys32 {
         __m256i low, high;
@@ -79,6 +98,15 @@ struct Avx2 : Generic<Avx2, 8> {
         const __m256i v = _mm256_set1_epi16(static_cast<short>(x));
         return {v, v};
     }
+    // From keys in order.
+    static SAKUIN_INLINE Keys32 keys32(__m256i first, __m256i second) {
+        return {_mm256_permute2x128_si256(first, second, 0x20), _mm256_permute2x128_si256(first, second, 0x31)};
+    }
+    static SAKUIN_INLINE Keys32 pack(const U (&low)[2], const U (&high)[2]) {
+        __m256i x[2];
+        for (int k = 0; k < 2; ++k) x[k] = _mm256_packus_epi32(reinterpret_cast<__m256i>(low[k]), reinterpret_cast<__m256i>(high[k]));
+        return keys32(x[0], x[1]);
+    }
     static SAKUIN_INLINE Table16 table16(const uint16_t* t) {
         const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(t));
         const __m256i low = _mm256_and_si256(v, _mm256_set1_epi16(0xff)), high = _mm256_srli_epi16(v, 8);
@@ -87,33 +115,27 @@ struct Avx2 : Generic<Avx2, 8> {
         const __m256i h = _mm256_permute4x64_epi64(_mm256_packus_epi16(high, high), 0x88);
         return {l, h};
     }
-    static SAKUIN_INLINE Keys32 look_up(Keys32 acc, const uint8_t* codes, const Table16& first, const Table16& second) {
-        const __m256i c = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
-        const __m256i nibble = _mm256_set1_epi8(15);
-        acc = add_entries(acc, _mm256_and_si256(c, nibble), first);
-        return add_entries(acc, _mm256_and_si256(_mm256_srli_epi16(c, 4), nibble), second);
-    }
     template <int Shift>
     static SAKUIN_INLINE Keys32 entries(const uint8_t* codes, const Table16& table) {
         const __m256i c = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes)), nibble = _mm256_set1_epi8(15);
-        return add_entries(keys32(0), _mm256_and_si256(Shift == 0 ? c : _mm256_srli_epi16(c, 4), nibble), table);
+        return entries(_mm256_and_si256(Shift == 0 ? c : _mm256_srli_epi16(c, 4), nibble), table);
     }
-    static SAKUIN_INLINE Keys32 add_entries(Keys32 acc, __m256i index, const Table16& t) {
-        const __m256i l = _mm256_shuffle_epi8(t.low, index), h = _mm256_shuffle_epi8(t.high, index);
-        return {_mm256_add_epi16(acc.low, _mm256_unpacklo_epi8(l, h)), _mm256_add_epi16(acc.high, _mm256_unpackhi_epi8(l, h))};
+    static SAKUIN_INLINE Keys32 entries(const uint16_t* which, const Table16& table) {
+        const __m256i* p = reinterpret_cast<const __m256i*>(which);
+        return entries(_mm256_permute4x64_epi64(_mm256_packus_epi16(_mm256_loadu_si256(p), _mm256_loadu_si256(p + 1)), 0xd8), table);
     }
-    static SAKUIN_INLINE Keys32 add(Keys32 a, Keys32 b) {
-        return {_mm256_add_epi16(a.low, b.low), _mm256_add_epi16(a.high, b.high)};
+    static SAKUIN_INLINE Keys32 entries(__m256i index, const Table16& table) {
+        const __m256i l = _mm256_shuffle_epi8(table.low, index), h = _mm256_shuffle_epi8(table.high, index);
+        return {_mm256_unpacklo_epi8(l, h), _mm256_unpackhi_epi8(l, h)};
     }
     static SAKUIN_INLINE Keys32 max(Keys32 a, Keys32 b) {
         return {_mm256_max_epu16(a.low, b.low), _mm256_max_epu16(a.high, b.high)};
     }
-    static SAKUIN_INLINE uint32_t above(Keys32 a, uint16_t limit) {
-        const __m256i bound = _mm256_set1_epi16(static_cast<short>(limit)), zero = _mm256_setzero_si256();
-        // Not above means that the saturated difference is 0. packs undoes the split of the unpacking.
-        const __m256i l = _mm256_cmpeq_epi16(_mm256_subs_epu16(a.low, bound), zero);
-        const __m256i h = _mm256_cmpeq_epi16(_mm256_subs_epu16(a.high, bound), zero);
-        return ~static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_packs_epi16(l, h)));
+    static SAKUIN_INLINE uint32_t at_least(const uint16_t* z, const Keys32& limit) {
+        const Keys32 x = keys32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(z)), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(z + 16)));
+        const __m256i low = _mm256_cmpeq_epi16(_mm256_max_epu16(x.low, limit.low), x.low);
+        const __m256i high = _mm256_cmpeq_epi16(_mm256_max_epu16(x.high, limit.high), x.high);
+        return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_packs_epi16(low, high)));  // which undoes the split of the unpacking
     }
     static SAKUIN_INLINE void store(uint16_t* p, const Keys32& a) {
         __m256i* out = reinterpret_cast<__m256i*>(p);

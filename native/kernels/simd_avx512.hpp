@@ -63,6 +63,44 @@ struct Avx512Base : Generic<Tag, 16> {
         }
     }
 
+    static constexpr bool sums_in_pairs = true;
+    static SAKUIN_INLINE U add_bytes(U sums, U x, U y) {
+        return reinterpret_cast<U>(_mm512_add_epi16(reinterpret_cast<__m512i>(sums), _mm512_maddubs_epi16(reinterpret_cast<__m512i>(x), reinterpret_cast<__m512i>(y))));
+    }
+    static SAKUIN_INLINE U widen_pairs(U sums, U pairs) {
+        return sums + reinterpret_cast<U>(_mm512_madd_epi16(reinterpret_cast<__m512i>(pairs), _mm512_set1_epi16(1)));
+    }
+    static SAKUIN_INLINE U add_halves(U sums, U x, U y) {
+        return sums + reinterpret_cast<U>(_mm512_madd_epi16(reinterpret_cast<__m512i>(x), reinterpret_cast<__m512i>(y)));
+    }
+
+    static SAKUIN_INLINE uint32_t mask_above(F v, float limit) { return _mm512_cmp_ps_mask(v, _mm512_set1_ps(limit), _CMP_GT_OQ); }
+    static SAKUIN_INLINE int keep(uint32_t* to, U v, uint32_t mask) {
+        _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(static_cast<__mmask16>(mask), reinterpret_cast<__m512i>(v)));
+        return __builtin_popcount(mask);
+    }
+    static SAKUIN_INLINE void columns(const uint8_t* const (&rows)[16], int words, U (&out)[8]) {
+        const __mmask8 some = static_cast<__mmask8>((1u << words) - 1u);
+        const auto row = [&](int k) { return _mm256_maskz_loadu_epi32(some, rows[k]); };
+        __m512i c[2][4];  // in each 128-bit lane: words j of four rows, words 4 + j of these, both of four rows more
+        for (int h = 0; h < 2; ++h) {
+            __m512i a[4], b[4];
+            for (int k = 0; k < 4; ++k) a[k] = _mm512_inserti64x4(_mm512_castsi256_si512(row(8 * h + k)), row(8 * h + 4 + k), 1);
+            for (int k = 0; k < 2; ++k) {
+                b[k] = _mm512_unpacklo_epi32(a[2 * k], a[2 * k + 1]);
+                b[2 + k] = _mm512_unpackhi_epi32(a[2 * k], a[2 * k + 1]);
+            }
+            for (int k = 0; k < 2; ++k) {
+                c[h][2 * k] = _mm512_unpacklo_epi64(b[2 * k], b[2 * k + 1]);
+                c[h][2 * k + 1] = _mm512_unpackhi_epi64(b[2 * k], b[2 * k + 1]);
+            }
+        }
+        for (int j = 0; j < 4; ++j) {
+            out[j] = reinterpret_cast<U>(_mm512_shuffle_i32x4(c[0][j], c[1][j], 0x88));
+            out[4 + j] = reinterpret_cast<U>(_mm512_shuffle_i32x4(c[0][j], c[1][j], 0xdd));
+        }
+    }
+
     struct Keys32 {
         __m512i v;
     };
@@ -73,21 +111,20 @@ struct Avx512Base : Generic<Tag, 16> {
     static SAKUIN_INLINE Table16 table16(const uint16_t* t) {
         return {_mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(t)))};
     }
-    static SAKUIN_INLINE Keys32 look_up(Keys32 acc, const uint8_t* codes, const Table16& first, const Table16& second) {
-        const __m512i c = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes)));
-        const __m512i low = _mm512_permutexvar_epi16(c, first.v);
-        const __m512i high = _mm512_permutexvar_epi16(_mm512_srli_epi16(c, 4), second.v);
-        return {_mm512_add_epi16(acc.v, _mm512_add_epi16(low, high))};
+    static SAKUIN_INLINE Keys32 pack(const U (&low)[1], const U (&high)[1]) {
+        return {_mm512_packus_epi32(reinterpret_cast<__m512i>(low[0]), reinterpret_cast<__m512i>(high[0]))};
     }
     template <int Shift>
     static SAKUIN_INLINE Keys32 entries(const uint8_t* codes, const Table16& table) {
         const __m512i c = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes)));
         return {_mm512_permutexvar_epi16(Shift == 0 ? c : _mm512_srli_epi16(c, 4), table.v)};
     }
-    static SAKUIN_INLINE Keys32 add(Keys32 a, Keys32 b) { return {_mm512_add_epi16(a.v, b.v)}; }
+    static SAKUIN_INLINE Keys32 entries(const uint16_t* which, const Table16& table) {
+        return {_mm512_permutexvar_epi16(_mm512_loadu_si512(which), table.v)};
+    }
     static SAKUIN_INLINE Keys32 max(Keys32 a, Keys32 b) { return {_mm512_max_epu16(a.v, b.v)}; }
-    static SAKUIN_INLINE uint32_t above(Keys32 a, uint16_t limit) {
-        return _mm512_cmpgt_epu16_mask(a.v, _mm512_set1_epi16(static_cast<short>(limit)));
+    static SAKUIN_INLINE uint32_t at_least(const uint16_t* z, const Keys32& limit) {
+        return _mm512_cmpge_epu16_mask(_mm512_loadu_si512(z), limit.v);
     }
     static SAKUIN_INLINE void store(uint16_t* p, const Keys32& a) { _mm512_storeu_si512(p, a.v); }
 };
@@ -96,11 +133,20 @@ struct Avx512 : Avx512Base<Avx512> {
     static constexpr const char* name = "avx512";
 };
 
-#if defined(__AVX512BF16__) && defined(__AVX512VNNI__)
-// A build of its own for CPUs with BF16 and VNNI: bf16 keys meet bf16 queries without being widened, two products a lane.
+#if defined(__AVX512BF16__) && defined(__AVX512VNNI__) && defined(__AVX512VBMI2__)
+// A build of its own for CPUs with BF16, VNNI and VBMI2: bf16 keys meet bf16 queries without being widened, two products a lane.
 struct Avx512Bf16 : Avx512Base<Avx512Bf16> {
     static constexpr const char* name = "avx512bf16";
-    static constexpr bool has_bf16_dot = true;
+    static constexpr bool has_bf16_dot = true, sums_in_pairs = false, keeps_halves = true;
+    static SAKUIN_INLINE void keep_halves(uint16_t* to, const uint16_t* from, uint32_t mask) {
+        _mm512_storeu_si512(to, _mm512_maskz_compress_epi16(mask, _mm512_loadu_si512(from)));
+    }
+    static SAKUIN_INLINE U add_bytes(U sums, U x, U y) {
+        return reinterpret_cast<U>(_mm512_dpbusd_epi32(reinterpret_cast<__m512i>(sums), reinterpret_cast<__m512i>(x), reinterpret_cast<__m512i>(y)));
+    }
+    static SAKUIN_INLINE U add_halves(U sums, U x, U y) {
+        return reinterpret_cast<U>(_mm512_dpwssd_epi32(reinterpret_cast<__m512i>(sums), reinterpret_cast<__m512i>(x), reinterpret_cast<__m512i>(y)));
+    }
     // acc + first(a) * first(b) + second(a) * second(b), products and sums in fp32
     static SAKUIN_INLINE F dot_bf16(F acc, U a, U b) {
         return _mm512_dpbf16_ps(acc, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));

@@ -26,19 +26,31 @@ struct ScoreMap {
     int group;
     float softcap;  // in base 2 (cap * log2(e)); 0: none
     // For sums over lists, where single weights may be off by 3 %: the upper half of the float 2^(score - top) is about
-    // z * rate / 2^16 + offset, clamped at 0. Null where that does not reach: with a softcap, or scores too far apart.
-    const uint16_t* rate;   // (padded,)
-    const int32_t* offset;  // (padded,)
+    // max(z - floor, 0) * rate + plus. `rate` is null where that does not reach: with a softcap, or scores too far apart.
+    const uint16_t *floor, *rate, *plus;  // (padded,)
 };
 
-// Look-up tables of a group's projected queries over the sub-quantizers of a segment.
-struct SketchTables {
+// A group's projected queries as the scan multiplies them with a segment's codes: factors of 8 bits, four in a word.
+struct ScanQuery {
     const float* p;              // (group, head_dim) projected queries
     const int16_t* coordinate;   // (subs, 2); the second is -1 where the sub-quantizer holds one coordinate in four bits
     const float* step;           // (subs, 2)
-    int group, head_dim, subs;
-    void* tables;                // out: table_bytes() each, (subs, group)
-    float *scale, *bias;         // (group,) out: scale; bias is lowered by what the tables were raised
+    int group, head_dim, subs;   // subs: a multiple of 4
+    uint32_t* masks;             // out (subs / 4, 2): which bits of four nibbles are first coordinates, and of what is above them second ones
+    uint32_t* words;             // out (subs / 4, 2, group): the factors of these
+    int32_t* start;              // out (group,): so that the least sum is 0
+    float *scale, *bias, *variance;  // (group,) out: scale, a whole number of 128ths where it is below 128; bias is lowered by the start; variance raised by what rounding adds
+};
+
+// Scores of all keys of `lists` lists.
+struct Scan {
+    const uint8_t* sketch;
+    int64_t lists, list_bytes;
+    int subs, group;
+    const uint32_t *masks, *words;
+    const int32_t* start;
+    uint16_t* z;        // out, as in ScoreMap: room for 64 * lists * group
+    uint16_t* largest;  // out (group,), over all of them
 };
 
 struct Reach {
@@ -49,9 +61,10 @@ struct Reach {
     const float* lse;         // (padded,) of the whole softmax, static part included
     float least;              // a key is found if it may have a larger share than this for one of the query heads
     int64_t n;                // keys
-    uint32_t* index;          // out: which keys, in order; room for n
-    uint16_t* rows;           // out: (found, padded) their 16-bit scores
-    uint8_t* length;          // out: their residue lengths in quarters
+    uint32_t* index;          // out: which keys, in order; room for n and 32 more
+    uint32_t* begin;          // out (lists + 1,): where each list's keys begin in `index`
+    uint16_t* rows;           // out (group + 1, row_stride): their 16-bit scores, and their residue lengths in quarters
+    int64_t row_stride;       // at least n + 32
     const uint8_t* codes;     // rows of `code_bytes` that the found keys will be scored from: fetched ahead
     int64_t code_bytes;
 };
@@ -67,13 +80,15 @@ struct CodeRows {
     const float* step;          // (16 * chunks): the quantizer's
 };
 
-// Keys that were found: scored again from codes, and sorted by what that says. All arrays per query head are (padded,).
+// Keys that were found: scored again from codes, and sorted by what that says. Constants per query head are (padded,); arrays over
+// the found keys are read and written as far as a vector of 16 numbers reaches from the last.
 struct Rescore {
     ScoreMap map;
     const float* top;      // the segment's largest score, to which its list sums are relative
-    const uint32_t* index;
-    const uint16_t* rows;  // (m, padded), readable to the end of a vector
-    int64_t m;
+    const uint32_t *index, *begin;  // as `Reach` leaves them
+    const uint16_t* rows;           // (group, row_stride)
+    int64_t row_stride;
+    int64_t m, lists;
     CodeRows codes;
     const float* lse;      // weights are relative to this
     const float* fold;     // 2^(top - lse): brings list sums to it
@@ -81,32 +96,33 @@ struct Rescore {
     float coded_above, exact_above;  // of the share, for any query head
     const uint8_t* value_codes;      // rows of `value_bytes` that will be added for keys above `coded_above`: fetched ahead
     int64_t value_bytes;
-    float *fresh, *old;    // scratch (m, padded) each, with room for a vector more; fresh: out, the new weights
+    float *fresh, *old;    // (group, stride): out, the new weights, and those in the lists
+    float* best;           // (stride,): out, the largest share
+    int64_t stride;        // at least m + 16
     float* in_list;        // (lists, padded): found keys are taken out, those that stay are put back by their new weight
-    uint32_t *exact, *coded;   // out: keys, room for m each
+    uint32_t *exact, *coded;   // out: keys, room for m and 16 more
     float* coded_weights;      // out: (coded, padded)
     int64_t n_exact, n_coded;  // out
     float *taken, *put;        // out (padded): the sums of the squares of the weights that leave lists / that come back
 };
 
 struct SketchKernels {
-    size_t table_bytes;
-
     // p (group, head_dim) = q (group, head_dim) x basis (head_dim, head_dim) in fp16
     void (*project)(const float* q, const uint16_t* basis, int group, int head_dim, float* p);
     // dot[g] = the sum of q[g] * mean, variance[g] = the sum of p[g] * p[g] * residue; mean and residue (head_dim,)
     void (*moments)(const float* q, const float* p, const float* mean, const float* residue, int group, int head_dim, float* dot,
                     float* variance);
-    void (*make_tables)(const SketchTables&);
-    // Scores of all keys of `lists` lists; z has room for 64 * lists * group; largest (group,) over all of them
-    void (*scan)(const uint8_t* sketch, int64_t lists, int64_t list_bytes, int subs, const void* tables, int group, uint16_t* z,
-                 uint16_t* largest);
+    void (*prepare_scan)(const ScanQuery&);
+    void (*scan)(const Scan&);
     // sums (lists, padded): per list the sum of 2^(score - top[head]) over the first n keys; squares (padded): that of its square, over all
     void (*list_sums)(const ScoreMap&, const float* top, int64_t n, float* sums, float* squares);
     // Keys whose reach is above `least`; returns how many
     int64_t (*find_reach)(const Reach&);
+    // Keeps those of `found` keys, as find_reach left them, whose reach is above `least`; uses neither z, sketch nor codes
+    int64_t (*filter_reach)(const Reach&, int64_t found);
     void (*rescore)(Rescore&);
-    // fresh (m, padded) = the scores of the found keys by their codes, without the softcap; of `Rescore` it uses map, index, rows, m, codes
+    // fresh (group, stride) = the scores of the found keys by their codes, without the softcap; of `Rescore` it uses map, index, rows,
+    // row_stride, m, codes, fresh, stride
     void (*score_codes)(const Rescore&);
     // scores (m, padded) = q (group, head_dim) . keys[index], what fills up set to 0
     void (*score_rows)(const float* q, const void* keys, DType dtype, int head_dim, const uint32_t* index, int64_t m, int group,

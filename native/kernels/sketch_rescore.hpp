@@ -36,17 +36,16 @@ struct SketchRescore {
     static SAKUIN_INLINE F raise(F x) { return I::template exp2<false>(I::min(I::set1(127.0f), x)); }
 
     // See ScoreMap::rate.
-    static SAKUIN_INLINE float quick(uint16_t z, uint16_t rate, int32_t offset) {
-        const int32_t upper = static_cast<int32_t>((static_cast<uint32_t>(z) * rate) >> 16) + offset;
-        const uint32_t bits = static_cast<uint32_t>(upper > 0 ? upper : 0) << 16;
+    static SAKUIN_INLINE float quick(uint16_t z, uint16_t floor, uint16_t rate, uint16_t plus) {
+        const uint32_t bits = ((z > floor ? static_cast<uint32_t>(z - floor) : 0u) * rate + plus) << 16;
         float f;
         __builtin_memcpy(&f, &bits, 4);
         return f;
     }
-    static SAKUIN_INLINE F quick(const uint16_t* z, U rate, S offset) {
-        const U product = (__builtin_convertvector(I::template read<H>(z), U) * rate) >> 16;
-        const S upper = reinterpret_cast<S>(product) + offset;
-        return I::as_f32(reinterpret_cast<U>(upper > 0 ? upper : S{}) << 16);
+    static SAKUIN_INLINE F quick(const uint16_t* z, S floor, U rate, U plus) {
+        const S above = __builtin_convertvector(I::template read<H>(z), S) - floor;
+        // Below 2^16 all of them, so products of halves do.
+        return I::as_f32((I::add_halves(plus, reinterpret_cast<U>(above > 0 ? above : S{}), rate)) << 16);
     }
 
     // A constant per query head, repeated over the vectors that hold whole keys.
@@ -67,124 +66,95 @@ struct SketchRescore {
             I::store(x + i, raise(capped(I::load(x + i), softcap) - I::load(below.at(i))));
     }
     static void weights(float* x, int64_t m, int group, float softcap, const float* minus) {
-        by_width(group, [&]<int P>() { weights_of<P>(x, m, softcap, minus); });
+        switch (padded(group)) {
+            case 4: weights_of<4>(x, m, softcap, minus); break;
+            case 8: weights_of<8>(x, m, softcap, minus); break;
+            default: weights_of<16>(x, m, softcap, minus); break;
+        }
     }
 
     static void rescore(Rescore& r) {
-        by_width(r.map.group, [&]<int P>() { rescore_of<P>(r); });
-    }
-
-    template <int P>
-    static void rescore_of(Rescore& r) {
         SketchCodes<I>::score(r);
-        old_weights<P>(r);
-        weights_of<P>(r.fresh, r.m, r.map.softcap, r.lse);
-        sort<P>(r);
+        for (int64_t i = 0; i < r.m; i += lanes) I::store(r.best + i, F{});
+        for (int g = 0; g < r.map.group; ++g) weigh(r, g);
+        sort(r);
+        for (int g = 0; g < padded(r.map.group); ++g) r.taken[g] = r.put[g] = 0.0f;
+        SketchRows<I>::in_tiles(r.map.group, [&]<int G>(int first) { correct_lists<G>(r, first); });
     }
 
-    // The weights with which the keys stand in their lists.
-    template <int P>
-    static void old_weights(Rescore& r) {
-        const Pattern<P, float> fold(r.fold);
+private:
+    // One query head's weights: by its new scores, and those with which its keys stand in their lists.
+    static void weigh(const Rescore& r, int g) {
+        float *fresh = r.fresh + g * r.stride, *old = r.old + g * r.stride;
+        const uint16_t* z = r.rows + g * r.row_stride;
+        const F lse = I::set1(r.lse[g]), share = I::set1(r.share[g]);
+        for (int64_t i = 0; i < r.m; i += lanes) {
+            const F w = raise(capped(I::load(fresh + i), r.map.softcap) - lse);
+            I::store(fresh + i, w);
+            I::store(r.best + i, I::max(w * share, I::load(r.best + i)));
+        }
+        const F fold = I::set1(r.fold[g]);
         if (r.map.rate == nullptr) {
-            const Pattern<P, float> scale(r.map.scale), bias(r.map.bias), top(r.top);
-            for (int64_t i = 0; i < r.m * P; i += lanes) {
-                const F x = capped(score(r.rows + i, I::load(scale.at(i)), I::load(bias.at(i))), r.map.softcap);
-                I::store(r.old + i, raise(x - I::load(top.at(i))) * I::load(fold.at(i)));
-            }
+            const F scale = I::set1(r.map.scale[g]), bias = I::set1(r.map.bias[g]);
+            for (int64_t i = 0; i < r.m; i += lanes) I::store(old + i, raise(capped(score(z + i, scale, bias), r.map.softcap) - r.top[g]) * fold);
             return;
         }
-        uint32_t wide[max_group];
-        for (int g = 0; g < P; ++g) wide[g] = r.map.rate[g];
-        const Pattern<P, uint32_t> rate(wide);
-        const Pattern<P, int32_t> offset(r.map.offset);
-        for (int64_t i = 0; i < r.m * P; i += lanes)
-            I::store(r.old + i, quick(r.rows + i, I::load_u32(rate.at(i)), reinterpret_cast<S>(I::load_u32(offset.at(i)))) * I::load(fold.at(i)));
+        const S floor = S{} + static_cast<int32_t>(r.map.floor[g]);
+        const U rate = U{} + static_cast<uint32_t>(r.map.rate[g]), plus = U{} + static_cast<uint32_t>(r.map.plus[g]);
+        for (int64_t i = 0; i < r.m; i += lanes) I::store(old + i, quick(z + i, floor, rate, plus) * fold);
     }
 
-    // Bit i is set where v[i] > limit.
-    static SAKUIN_INLINE uint32_t above(F v, float limit) {
-#if defined(__AVX512F__)
-        if constexpr (lanes == 16) return _mm512_cmp_ps_mask(v, _mm512_set1_ps(limit), _CMP_GT_OQ);
-#elif defined(__AVX2__)
-        if constexpr (lanes == 8)
-            return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(v, _mm256_set1_ps(limit), _CMP_GT_OQ)));
-#else
-        uint32_t bits = 0;
-        for (int i = 0; i < lanes; ++i) bits |= static_cast<uint32_t>(v[i] > limit) << i;
-        return bits;
-#endif
-    }
-
-    // No branches: nothing could predict them. What a key is not is written where the next one will overwrite it.
-    template <int P>
     static void sort(Rescore& r) {
-        constexpr int group = P > lanes ? P : lanes;  // numbers looked at together: whole keys in whole vectors
-        const Pattern<P, float> share(r.share);
-        const float *fresh = r.fresh, *old = r.old;
-        const uint32_t* index = r.index;
         int64_t n_exact = 0, n_coded = 0;
-        Squares<P> squares;
-        for (int64_t i = 0; i < r.m * P; i += group) {
-            uint32_t exact = 0, coded = 0;
-            for (int k = 0; k < group; k += lanes) {
-                const F s = I::load(fresh + i + k) * I::load(share.at(i + k));
-                exact |= above(s, r.exact_above) << k;
-                coded |= above(s, r.coded_above) << k;
+        for (int64_t i = 0; i < r.m; i += lanes) {
+            const F best = I::load(r.best + i);
+            uint32_t exact = I::mask_above(best, r.exact_above), coded = I::mask_above(best, r.coded_above) & ~exact;
+            if (r.m - i < lanes) {
+                const uint32_t here = (1u << (r.m - i)) - 1u;
+                exact &= here;
+                coded &= here;
             }
-            for (int k = 0; k < group / P; ++k) {
-                const int64_t key = i / P + k;
-                if (key >= r.m) break;
-                const uint32_t mask = ((1u << P) - 1u) << (k * P);
-                const bool is_exact = (exact & mask) != 0, is_coded = (coded & mask) != 0;
-                const uint32_t at = index[key];
-                I::prefetch_far(r.value_codes + (is_coded ? static_cast<int64_t>(at) * r.value_bytes : 0));
-                place<P>(fresh + key * P, old + key * P, !is_coded, r.in_list + static_cast<int64_t>(at / list_size) * P, r.coded_weights + n_coded * P, squares);
-                r.exact[n_exact] = r.coded[n_coded] = at;
-                n_exact += is_exact;
-                n_coded += is_coded && !is_exact;
+            const U index = I::load_u32(r.index + i);
+            n_exact += I::keep(r.exact + n_exact, index, exact);
+            const int64_t from = n_coded;
+            n_coded += I::keep(r.coded + n_coded, index, coded);
+            for (int64_t k = from; coded != 0; coded &= coded - 1, ++k) {
+                const int64_t at = i + __builtin_ctz(coded);
+                I::prefetch_far(r.value_codes + static_cast<int64_t>(r.coded[k]) * r.value_bytes);
+                float* to = r.coded_weights + k * padded(r.map.group);
+                for (int g = 0; g < r.map.group; ++g) to[g] = r.fresh[g * r.stride + at];
+                for (int g = r.map.group; g < padded(r.map.group); ++g) to[g] = 0.0f;
             }
         }
         r.n_exact = n_exact;
         r.n_coded = n_coded;
-        __builtin_memcpy(r.taken, squares.taken, P * sizeof(float));
-        __builtin_memcpy(r.put, squares.put, P * sizeof(float));
     }
 
-    // Sums of squares of the weights that leave lists and that come back.
-    typedef float Four __attribute__((vector_size(16)));
-    template <int P>
-    struct Squares {
-        Four taken[P / 4] = {}, put[P / 4] = {};
-    };
-
-    template <int P>
-    static SAKUIN_INLINE void place(const float* fresh, const float* old, bool stays, float* list, float* coded, Squares<P>& squares) {
-        const uint32_t kept = stays ? ~0u : 0u;
-#pragma GCC unroll 4
-        for (int g = 0; g < P; g += 4) {  // whole vectors: plain loops over heads would be guarded against aliasing, key by key
-            typedef uint32_t Bits __attribute__((vector_size(16)));
-            Four f, o, l;
-            __builtin_memcpy(&f, fresh + g, 16);
-            __builtin_memcpy(&o, old + g, 16);
-            __builtin_memcpy(&l, list + g, 16);
-            const Four back = reinterpret_cast<Four>(reinterpret_cast<Bits>(f) & kept);
-            l += back - o;
-            squares.taken[g / 4] += o * o;
-            squares.put[g / 4] += back * back;
-            __builtin_memcpy(list + g, &l, 16);
-            __builtin_memcpy(coded + g, &f, 16);
+    // Takes found keys out of their lists, and puts back those that stay by their new weight.
+    template <int G>
+    static void correct_lists(const Rescore& r, int first) {
+        const int width = padded(r.map.group);
+        F taken[G] = {}, put[G] = {};
+        for (int64_t l = 0; l < r.lists; ++l) {
+            const int64_t end = r.begin[l + 1];
+            if (r.begin[l] == end) continue;
+            F change[G] = {};
+            for (int64_t i = r.begin[l]; i < end; i += lanes) {
+                const int here = end - i < lanes ? static_cast<int>(end - i) : lanes;
+                const F best = I::load(r.best + i);
+                const U in_list = reinterpret_cast<U>(I::iota() < S{} + here), stays = in_list & ~reinterpret_cast<U>(best > r.coded_above);
+                for (int g = 0; g < G; ++g) {
+                    const F back = I::as_f32(I::load_u32(r.fresh + (first + g) * r.stride + i) & stays);
+                    const F old = I::as_f32(I::load_u32(r.old + (first + g) * r.stride + i) & in_list);
+                    change[g] += back - old;
+                    taken[g] = I::fma(old, old, taken[g]);
+                    put[g] = I::fma(back, back, put[g]);
+                }
+            }
+            SketchRows<I>::template reduce<G>(change, r.in_list + l * width + first);
         }
-    }
-
-private:
-    template <class Fn>
-    static SAKUIN_INLINE void by_width(int group, const Fn& fn) {
-        switch (padded(group)) {
-            case 4: fn.template operator()<4>(); break;
-            case 8: fn.template operator()<8>(); break;
-            default: fn.template operator()<16>(); break;
-        }
+        SketchRows<I>::template reduce<G>(taken, r.taken + first);
+        SketchRows<I>::template reduce<G>(put, r.put + first);
     }
 };
 

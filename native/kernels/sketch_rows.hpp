@@ -17,7 +17,7 @@ struct SketchRows {
     static constexpr int tile = lanes == 16 ? 8 : 4;  // query heads whose sums stay in registers together
     static constexpr int ahead = 12;  // rows that are fetched before they are needed
 
-    // 16 numbers of 4 bits: number l stands in word l % 2 of 32 bits at bit 4 * (l / 2) (see SketchCodes::unpack).
+    // 16 numbers of 4 bits: number l stands in word l % 2 of 32 bits at bit 4 * (l / 2) (see SketchCodes).
     static SAKUIN_INLINE void unpack4(const uint8_t* p, F (&x)[parts]) {
         typedef uint64_t L __attribute__((vector_size(lanes * 4)));
         uint64_t two;

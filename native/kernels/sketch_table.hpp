@@ -1,6 +1,7 @@
 // Builds the table of the `sketch` kernels for one instruction set. Included only by the files compiled per instruction set.
 #pragma once
 
+#include "kernels/sketch_dots.hpp"
 #include "kernels/sketch_rescore.hpp"
 #include "kernels/sketch_rows.hpp"
 #include "kernels/sketch_scan.hpp"
@@ -9,16 +10,16 @@ namespace sakuin {
 
 template <class I>
 constexpr SketchKernels make_sketch_table() {
-    using Scan = SketchScan<I>;
+    using Keys = SketchScan<I>;
     using Rows = SketchRows<I>;
     return SketchKernels{
-        .table_bytes = sizeof(typename I::Table16),
-        .project = &Scan::project,
-        .moments = &Scan::moments,
-        .make_tables = &Scan::make_tables,
-        .scan = &Scan::scan,
-        .list_sums = &Scan::list_sums,
-        .find_reach = &Scan::find_reach,
+        .project = &Keys::project,
+        .moments = &Keys::moments,
+        .prepare_scan = &SketchDots<I>::prepare,
+        .scan = &SketchDots<I>::scan,
+        .list_sums = &Keys::list_sums,
+        .find_reach = &Keys::find_reach,
+        .filter_reach = &Keys::filter_reach,
         .rescore = &SketchRescore<I>::rescore,
         .score_codes = &SketchCodes<I>::score,
         .score_rows = &Rows::score_rows,

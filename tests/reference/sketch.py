@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 LIST = 64
+LOG2E = 1.4426950408889634
 DISTORTION = {0: 1.0, 2: 0.119, 4: 0.0115, 8: 0.00009}  # mean squared error on a unit Gaussian: where bits go
 RANGES = {  # half-widths of a quantizer in standard deviations, of which the best is taken
     2: (1.5, 1.8, 2.2, 2.7, 3.3, 4.0, 5.0, 7.0, 10.0),
@@ -42,6 +43,8 @@ class Segment:
     residue: Tensor  # (d,) mean squared residue of the sketch
     length: Tensor  # (n,) a key's residue over the usual one, in quarters, 0 to 15
     codes: Tensor  # (n, d) what the codes add to the sketch, as decoded
+    steps: Tensor  # (2, d) of the quantizers of sketch and codes, 0 where there are no bits
+    bits: Tensor  # (2, d) that they have
     value_codes: Tensor  # (n, d) as decoded
     list_of: Tensor  # (n,)
     list_mean: Tensor  # (lists, d)
@@ -93,11 +96,12 @@ def plan_codes(energy: Tensor, row_bytes: int) -> list[int]:
     return best
 
 
-def decoded(x: Tensor, bits: int, power: int = 4) -> Tensor:
-    """`x` (n,) as its codes tell it, with the range that leaves the least mean `power` of the error."""
+def decoded(x: Tensor, bits: int, power: int = 4) -> tuple[Tensor, float]:
+    """`x` (n,) as its codes tell it, with the range that leaves the least mean `power` of the error, and the
+    quantizer's step."""
     deviation = float(x.square().mean().sqrt())
     if bits == 0 or deviation == 0:
-        return torch.zeros_like(x)
+        return torch.zeros_like(x), 0.0
     middle = (2**bits - 1) / 2
 
     def error(step: float) -> float:
@@ -105,7 +109,22 @@ def decoded(x: Tensor, bits: int, power: int = 4) -> Tensor:
         return (step / 2) ** power / (power + 1) + float(beyond.pow(power).sum()) / len(x)
 
     step = min((2 * width * deviation / 2**bits for width in RANGES[bits]), key=error)
-    return ((x / step + middle + 0.5).floor().clamp(0, 2**bits - 1) - middle) * step
+    return ((x / step + middle + 0.5).floor().clamp(0, 2**bits - 1) - middle) * step, step
+
+
+def rounded(p: Tensor, step: Tensor, bits: Tensor, most: int, whole: bool) -> tuple[Tensor, Tensor]:
+    """Projected queries (group, d) as whole multiples, at most `most`, of a unit per step, and the variance that
+    this adds to a score. `whole`: units are 128ths of a bit, and sums fit into 16 bits."""
+    x = p * step * LOG2E
+    top = 2.0**bits - 1
+    unit = x.abs().amax(1, keepdim=True) / most
+    if whole:
+        unit = torch.maximum(unit, (x.abs() * top).sum(1, keepdim=True) / 64000)
+        unit = (unit * 128).ceil().clamp(min=1) / 128
+    unit = unit.clamp(min=1e-30)
+    near = (x / unit).round() * unit
+    lost = ((x - near).square() * top.square() * 0.04).sum(1) / LOG2E**2
+    return torch.where(step > 0, near / (step * LOG2E).clamp(min=1e-300), 0.0), lost
 
 
 def decoded_values(values: Tensor) -> Tensor:
@@ -149,8 +168,12 @@ def seal(
     basis = basis or find_basis(keys - mean, moment.double())
     y = (keys - mean) @ basis.inverse.T
 
-    bits = water_fill(basis.weight * y.square().mean(0), max(2, round(sketch_bits * d / 8) * 2) * 2)
-    sketch = torch.stack([decoded(y[:, j], int(bits[j]), power) for j in range(d)], 1)
+    bits = torch.zeros(2, d, dtype=torch.long)
+    steps = torch.zeros(2, d, dtype=torch.float64)
+    bits[0] = water_fill(basis.weight * y.square().mean(0), max(4, round(sketch_bits * d / 16) * 4) * 2)
+    sketch = torch.zeros_like(y)
+    for j in range(d):
+        sketch[:, j], steps[0, j] = decoded(y[:, j], int(bits[0, j]), power)
     left = y - sketch
     residue = left.square().mean(0)
     length = (left.square() @ basis.weight).sqrt()
@@ -161,7 +184,8 @@ def seal(
     plan = plan_codes((basis.weight * residue)[ranked], -int(-code_bits * -(-d // 16) // 2) * 4)
     codes = torch.zeros_like(y)
     for rank, j in enumerate(ranked.tolist()):
-        codes[:, j] = decoded(left[:, j], plan[rank // 16], power)
+        bits[1, j] = plan[rank // 16]
+        codes[:, j], steps[1, j] = decoded(left[:, j], plan[rank // 16], power)
 
     centred = values - values.mean(0)
     sample = centred[:: max(1, len(centred) // 512)]
@@ -187,6 +211,8 @@ def seal(
         residue,
         length,
         codes,
+        steps,
+        bits,
         decoded_values(values),
         list_of,
         decoded_values(list_mean),
@@ -218,10 +244,17 @@ def attend(
         return z if softcap is None else softcap * (z / softcap).tanh()
 
     p = [query @ s.basis.project for s in segments]
+    by_sketch = [rounded(p_, s.steps[0], s.bits[0], 127, True) for p_, s in zip(p, segments, strict=True)]
     raw = torch.cat(
-        [p_ @ s.sketch.T + (query @ s.mean)[:, None] for p_, s in zip(p, segments, strict=True)], 1
+        [
+            near @ s.sketch.T + (query @ s.mean)[:, None]
+            for (near, _), s in zip(by_sketch, segments, strict=True)
+        ],
+        1,
     )
-    variance = [p_.square() @ s.residue for p_, s in zip(p, segments, strict=True)]
+    variance = [
+        p_.square() @ s.residue + lost for p_, (_, lost), s in zip(p, by_sketch, segments, strict=True)
+    ]
     raised = torch.cat(
         [reach * v.sqrt()[:, None] * s.length / 4 for v, s in zip(variance, segments, strict=True)], 1
     )
@@ -235,7 +268,12 @@ def attend(
     if len(scored) > most:
         scored = may_have.topk(most).indices
 
-    refined = torch.cat([p_ @ s.codes.T for p_, s in zip(p, segments, strict=True)], 1)
+    by_code = []
+    for p_, s in zip(p, segments, strict=True):
+        eights = s.bits[1] == 8
+        near = rounded(p_, s.steps[1] * ~eights, s.bits[1], 127, False)[0]
+        by_code.append(near + rounded(p_, s.steps[1] * eights, s.bits[1], 32767, False)[0])
+    refined = torch.cat([near @ s.codes.T for near, s in zip(by_code, segments, strict=True)], 1)
     z[:, scored] = capped((raw + refined)[:, scored])
     share = (z - everything).exp().amax(0)
     tier = torch.zeros(n, dtype=torch.long)

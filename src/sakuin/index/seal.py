@@ -115,7 +115,7 @@ def seal(
     features = _value_features(values_f32, leading * _VALUE_WEIGHT)
 
     lists, chunks = -(-n // LIST), -(-d // 16)
-    subs = max(2, round(config.sketch_bits_for(d) * d / 8) * 2)
+    subs = max(4, round(config.sketch_bits_for(d) * d / 16) * 4)
     code_bytes = math.ceil(config.code_bits_for(d) * chunks / 2 - 1e-6) * 4
     int8 = Int8KV.of(keys_f32, values_f32) if config.kv_dtype == "int8" else None
     if int8 is not None:
