@@ -33,8 +33,7 @@ def figures() -> list[str]:
     return parts
 
 
-def machine(result: dict[str, Any]) -> str:
-    """Where a result was measured, in words."""
+def _machine(result: dict[str, Any]) -> str:
     m = result["machine"]
     return f"{m['cpu']}, {m['threads']} threads, kernels {m['isa']}, torch {m['torch']}, {m['date']}"
 
@@ -44,7 +43,7 @@ def _decode(results: list[dict[str, Any]]) -> str:
     dtypes = result["results"]
     lines = [
         "Decode of SmolLM2-135M, milliseconds a token (median), with sakuin beside transformers' own `sdpa`, "
-        f"in one run (`{result['command']}`; {machine(result)}):\n",
+        f"in one run (`{result['command']}`; {_machine(result)}):\n",
         "| tokens | " + " | ".join(f"{d} sakuin | {d} sdpa" for d in dtypes) + " |",
         "|---:|" + "---:|---:|" * len(dtypes),
     ]
@@ -60,7 +59,7 @@ def _fidelity(results: list[dict[str, Any]]) -> str:
         "The next token against full attention, KL divergence in nats over 200 teacher-forced tokens of real "
         "text that end in a question about a planted fact, fp32; *touched* is what is read of index and "
         "offloaded keys and values, as a share of these at 2 bytes a number "
-        f"(`{result['command']}`; {machine(result)}):\n",
+        f"(`{result['command']}`; {_machine(result)}):\n",
         "| model | context | mean | worst token | touched |",
         "|---|---:|---:|---:|---:|",
     ]
@@ -78,7 +77,7 @@ def _step(results: list[dict[str, Any]]) -> str:
         "256 MB of other memory were read, so that caches are cold; median "
         "milliseconds, mean over layers and queries, and the ratio of the shortest times "
         "(`python benchmarks/sketch_step.py --isa ISA`; "
-        f"{machine(results[-1])}):\n",
+        f"{_machine(results[-1])}):\n",
         "| kernels | our exact `flat` | `sketch` | ratio | of the shortest |",
         "|---|---:|---:|---:|---:|",
     ]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from figures import inserted, machine
+from figures import inserted
 
 from sakuin.choice import Shape
 from sakuin.cli import app
@@ -91,8 +91,10 @@ def _auto() -> str:
         path = HERE.parent / "benchmarks" / "results" / f"choice-{isa}.json"
         if path.is_file():
             found = json.loads(path.read_text("utf-8"))
+            m = found["machine"]
             lines.append(
-                f"\n{isa} (`{found['command']}`; {machine(found)}): predicted times are off by "
+                f"\n{isa} (`{found['command']}`; {m['cpu']}, {m['threads']} threads, {m['date']}): "
+                "predicted times are off by "
                 f"{found['off_median']:.0%} (median), by up to {found['off_nine_tenths']:.0%} in nine of ten "
                 "cases. Over all lengths and heads measured, what is chosen takes "
                 f"{found['chosen_over_better']:.2f} times as long as the faster of the two on average, "
