@@ -7,6 +7,7 @@ figures from the benchmarks' committed results.
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
 from dataclasses import MISSING, fields
@@ -16,8 +17,10 @@ from typing import Any
 import typer
 from figures import inserted
 
+from sakuin.choice import Shape
 from sakuin.cli import app
 from sakuin.config import PRESETS, RetrievalConfig
+from sakuin.costs import COSTS
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Written by docs/generate.py from the code; `make format` writes it anew. -->\n"
@@ -42,7 +45,7 @@ def cli() -> str:
 
 
 def settings() -> str:
-    """The settings' reference: every field of `RetrievalConfig`, and the presets."""
+    """The settings' reference: every field of `RetrievalConfig`, the presets, and what `"auto"` chooses."""
     parts = [NOTE, "# Settings\n\n`sakuin.RetrievalConfig` holds every setting of retrieval attention.\n\n"]
     described = _described(inspect.getdoc(RetrievalConfig) or "")
     parts.append("| setting | default | meaning |\n|---|---|---|\n")
@@ -53,7 +56,55 @@ def settings() -> str:
     for name, changes in PRESETS.items():
         text = ", ".join(f"`{key}={value!r}`" for key, value in changes.items()) or "the defaults"
         parts.append(f"- `{name}`: {text}\n")
+    parts.append(_auto())
     return "".join(parts)
+
+
+_MODELS = {
+    "SmolLM2-135M": Shape(64, 3, 3),
+    "Qwen2.5-0.5B": Shape(64, 7, 2),
+    "Llama-3-8B": Shape(128, 4, 8),
+    "gemma-3-270m": Shape(256, 4, 1),
+}
+
+
+def _auto() -> str:
+    """From how many tokens on `index="auto"` is `sketch`."""
+    lines = [
+        '\n## What `index="auto"` chooses\n',
+        "`flat`, and `sketch` from so many offloaded tokens on, with keys and values in bf16 / in fp32, by "
+        "the heads of a layer and the kernels that run. How it decides stands in [indexes.md](indexes.md); "
+        "`sakuin doctor --model MODEL` says it for a model on the machine at hand.\n",
+        "| as in | head_dim | KV heads | group | " + " | ".join(COSTS) + " |",
+        "|---|---:|---:|---:|" + "---:|" * len(COSTS),
+    ]
+    for name, shape in _MODELS.items():
+        cells = [
+            " / ".join(
+                _count(shape.sketch_from(RetrievalConfig(), stored, costs)) for stored in ("bf16", "fp32")
+            )
+            for costs in COSTS.values()
+        ]
+        numbers = f"{shape.head_dim} | {shape.n_kv_heads} | {shape.group_size}"
+        lines.append(f"| {name} | {numbers} | " + " | ".join(cells) + " |")
+    for isa in COSTS:
+        path = HERE.parent / "benchmarks" / "results" / f"choice-{isa}.json"
+        if path.is_file():
+            found = json.loads(path.read_text("utf-8"))
+            m = found["machine"]
+            lines.append(
+                f"\n{isa} (`{found['command']}`; {m['cpu']}, {m['threads']} threads, {m['date']}): "
+                "predicted times are off by "
+                f"{found['off_median']:.0%} (median), by up to {found['off_nine_tenths']:.0%} in nine of ten "
+                "cases. Over all lengths and heads measured, what is chosen takes "
+                f"{found['chosen_over_better']:.2f} times as long as the faster of the two on average, "
+                f"{found['worst_over_better']:.2f} times at worst."
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _count(tokens: int | None) -> str:
+    return "never" if tokens is None else f"{tokens:,}"
 
 
 def _commands(command: Any, name: str) -> list[tuple[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import sakuin
-from sakuin import zoo
+from sakuin import RetrievalConfig, choice, zoo
 from sakuin.evaluate import capture
 
 FACT = "The support contract with Halden ends on: 14 March 2031."
@@ -115,6 +115,13 @@ def test_ask_with_full_attention_has_no_index_to_speak_of(paper: Path) -> None:
     assert (got["index"], got["coverage"], got["evidence"]) == ("full", None, [])
 
 
+def test_ask_says_what_auto_chose(paper: Path) -> None:
+    words = ("ask", str(paper), QUESTION, "--index", "auto", "--max-new-tokens", "24")
+    got = json.loads(run(*words, "--preset", "fast", "--json").stdout)
+    assert (got["index"], got["coverage"], got["index_s"] > 0) == ("flat", 1.0, True)
+    assert "flat (chosen by auto)" in run(*words).stdout
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -140,6 +147,7 @@ def test_what_the_parser_refuses_is_one_sentence_too(words: list[str], said: str
         (["--index", "sketch", "--preset", "exact"], "--preset exact means --index flat"),
         (["--preset", "exact", "--tolerance", "2"], "--tolerance and other presets do not change"),
         (["--index", "flat", "--preset", "fast"], "--preset fast means --index sketch"),
+        (["--index", "auto", "--preset", "exact"], "--preset exact means --index flat, got --index auto"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(paper: Path, words: list[str], said: str) -> None:
@@ -175,7 +183,7 @@ def test_a_reader_that_goes_away_ends_ask_quietly(paper: Path) -> None:
         (["-", "-", "Why?"], "once only"),
         (["PAPER", "Why?", "--tolerance", "nan"], "tolerance must be a finite number of at least 0, got nan"),
         (["PAPER", "Why?", "--tolerance", "-1"], "tolerance must be a finite number of at least 0, got -1"),
-        (["PAPER", "Why?", "--index", "hnsw"], "must be sketch, flat or full, got 'hnsw'"),
+        (["PAPER", "Why?", "--index", "hnsw"], "must be sketch, flat, auto or full, got 'hnsw'"),
         (
             ["PAPER", "Why?", "--preset", "best"],
             "preset must be one of fast, balanced, faithful, exact, got 'best'",
@@ -236,9 +244,16 @@ def test_doctor_says_what_this_machine_gives() -> None:
     assert report["fits"]["window"] == 8192
     assert report["fits"]["tokens"]["sketch"] > 0
     assert set(report["extras"]) == {"gguf", "eval", "documents", "server", "cluster"}
+    (chosen,) = report["auto"]
+    assert (chosen["head_dim"], chosen["group_size"], chosen["n_kv_heads"]) == (64, 3, 3)
+    assert chosen["sketch_from"] == choice.Shape(64, 3, 3).sketch_from(RetrievalConfig(), chosen["kv_dtype"])
+    assert (chosen["segment"], chosen["sketch_bits"], chosen["code_bits"]) == (4096, 1.25, 3)
     forced = json.loads(run("doctor", "--json", SAKUIN_ISA="portable").stdout)
     assert forced["kernel"] == "portable"
-    assert "kernel" in run("doctor").stdout
+    assert [each["head_dim"] for each in forced["auto"]] == [64, 128, 256]
+    shown = run("doctor").stdout
+    assert "kernel" in shown
+    assert "offloaded tokens sketch (head_dim 128, 8 KV heads, groups of 4" in " ".join(shown.split())
 
 
 @pytest.mark.parametrize("after", [2.0, 8.0])

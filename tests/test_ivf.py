@@ -13,8 +13,10 @@ from reference.exact import Data, attention, made, relative
 from reference.trace import Layer, real_trace
 from test_sketch import ODD, odd
 from torch import Tensor
+from transformers import LlamaConfig
 
 from sakuin.index import IvfIndex, Static, build_index
+from sakuin.memory import estimate
 
 
 def index_of(keys: Tensor, values: Tensor, **knobs: Any) -> IvfIndex:
@@ -248,3 +250,13 @@ def test_on_a_real_trace_the_estimate_helps_in_every_layer_and_the_budget_bounds
         assert errors["tight"] < errors["dropped, tight"]
         assert errors["default"] < errors["tight"]
         assert errors["default"] < 0.05
+
+
+def test_its_memory_is_what_the_estimate_says():
+    config = LlamaConfig(
+        hidden_size=384, num_hidden_layers=1, num_attention_heads=6, num_key_value_heads=2, head_dim=64
+    )
+    for n, knobs in ((640, {}), (700, {"list_size": 48}), (17_000, {"list_size": 512})):
+        index = of(made(n, dtype=torch.bfloat16), **knobs)
+        need = estimate(config, n, torch.bfloat16, index.config, weights=0)
+        assert index.nbytes - index.kv_bytes == pytest.approx(need.index, rel=0.01)

@@ -130,15 +130,23 @@ class RetrievalCache(Cache):
     def stats(self) -> dict[str, Any]:
         """What the decode steps spent, means over the steps.
 
-        `steps`; `exact`, `codes`: shares of the offloaded tokens attended so; `coverage`: share of the
-        softmax mass in the static part or attended exactly or from codes; `touched_bytes` of a step over all
+        `index`: the kind of index that holds the offloaded tokens, which `"auto"` has chosen (where sequences
+        or layers differ, all kinds, with commas); `steps`; `exact`, `codes`: shares of the offloaded tokens
+        attended so; `coverage`: share of the softmax mass in the static part or attended exactly or from
+        codes; `touched_bytes` of a step over all
         layers; `touched_share` of the offloaded keys and values at 2 bytes a number; `seconds` of a step over
         all layers; `layers`: a list of the same, with each one's `layer`.
         """
-        found = [(i, layer.log) for i, layer in enumerate(self.layers) if isinstance(layer, RetrievalLayer)]
-        whole = summarize([log for _, log in found])
-        whole["layers"] = [{"layer": i, **summarize([log])} for i, log in found]
+        found = [(i, layer) for i, layer in enumerate(self.layers) if isinstance(layer, RetrievalLayer)]
+        whole = self._kind([layer for _, layer in found]) | summarize([layer.log for _, layer in found])
+        whole["layers"] = [
+            {"layer": i, **self._kind([layer]), **summarize([layer.log])} for i, layer in found
+        ]
         return whole
+
+    def _kind(self, layers: list[RetrievalLayer]) -> dict[str, Any]:
+        kinds = {row.index.kind for layer in layers for row in layer.rows}
+        return {"index": ", ".join(sorted(kinds)) or self.config.index}
 
     def kv_bytes(self) -> dict[str, int]:
         """Bytes of keys, values and indexes: on the model's `device` (with the room kept for growth) and on

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 KVDtype = Literal["auto", "bf16", "fp16", "fp32", "int8"]
 
-INDEX_KINDS: list[str] = ["sketch", "flat", "ivf", "graph", "topk", "pages", "streaming"]
+INDEX_KINDS: list[str] = ["sketch", "flat", "auto", "ivf", "graph", "topk", "pages", "streaming"]
 """Names that `index` may have; `sakuin.index.register` adds to them."""
 KV_DTYPES: tuple[str, ...] = ("auto", "bf16", "fp16", "fp32", "int8")
-INT8_KINDS: list[str] = ["sketch", "flat"]
+INT8_KINDS: list[str] = ["sketch", "flat", "auto"]
 """Kinds that can store keys and values with `kv_dtype="int8"`; `register` adds those that say so."""
 MOST_SEGMENT = 65536
 SEGMENT_PER_DIM = 64
@@ -30,9 +30,10 @@ class RetrievalConfig:
     ----------
     index
         How offloaded tokens are found: `"sketch"` (attention-aware, the default), `"flat"` (exact, reads
-        everything), `"ivf"` (lists by k-means), `"graph"` (links between keys that answer the same queries),
-        or, for comparison only, `"topk"`, `"pages"` or `"streaming"` (`sakuin.index.peers`); or a kind that
-        was registered (docs/indexes.md).
+        everything), `"auto"` (`flat` while the context is short, `sketch` from the length on where that saves
+        a fifth of a step's time; docs/indexes.md), `"ivf"` (lists by k-means), `"graph"` (links between keys
+        that answer the same queries), or, for comparison only, `"topk"`, `"pages"` or `"streaming"`
+        (`sakuin.index.peers`); or a kind that was registered (docs/indexes.md).
     sink
         Tokens at the start that are always attended exactly, on the model's device.
     recent
@@ -45,11 +46,12 @@ class RetrievalConfig:
     target_error
         Largest relative error of a step's attention output that an index may estimate of itself, for any
         query head, or None. A step begins with `tolerance`; where its estimate is above the target, the
-        thresholds of that KV head are lowered and it attends again, in the end exactly. `"sketch"` only.
+        thresholds of that KV head are lowered and it attends again, in the end exactly. `"sketch"` and
+        `"auto"` only.
     kv_dtype
-        How offloaded keys and values are stored; `"auto"` is the model's dtype. `"int8"` (`"sketch"` and
-        `"flat"` only) takes half of bf16: 8 bits a number, with a scale for each channel of a segment's keys
-        and for each token's value.
+        How offloaded keys and values are stored; `"auto"` is the model's dtype. `"int8"` (`"sketch"`,
+        `"flat"` and `"auto"` only) takes half of bf16: 8 bits a number, with a scale for each channel of a
+        segment's keys and for each token's value.
     exact_above
         A forward pass of more query positions than this attends exactly (prefill); fewer go through the
         index.
@@ -150,9 +152,10 @@ class RetrievalConfig:
         _between("cap", self.cap, 0.0, 1.0)
         if self.target_error is not None:
             _between("target_error", self.target_error, 1e-6, 1.0)
-            if self.index != "sketch":
+            if self.index not in ("sketch", "auto"):
                 raise ValueError(
-                    f"target_error needs index='sketch', which estimates its error; got index={self.index!r}"
+                    "target_error needs index='sketch', which estimates its error, or 'auto'; got "
+                    f"index={self.index!r}"
                 )
         if self.sketch_bits != "auto":
             _between("sketch_bits", self.sketch_bits, 0.5, 4.0)

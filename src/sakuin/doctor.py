@@ -18,10 +18,13 @@ import transformers
 from packaging.requirements import Requirement
 
 import sakuin
-from sakuin import _native, memory, models, zoo
+from sakuin import _native, choice, memory, models, zoo
 from sakuin.config import RetrievalConfig
 
 _USEFUL = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd")
+_SHAPES = tuple(choice.Shape(*heads) for heads in ((64, 7, 2), (128, 4, 8), (256, 4, 1)))
+"""Where no model is named, what `index="auto"` chooses is shown for heads that models of 0.5B, 8B and 0.3B
+have."""
 _OPENMP = re.compile(r"/(lib(?:gomp|iomp5|omp)[^/]*\.so[^/]*)$")
 
 
@@ -29,7 +32,7 @@ def examine(model: str | None = None) -> dict[str, Any]:
     """Everything that `sakuin doctor` shows.
 
     model : a name or path as for `sakuin.load`; adds how many tokens fit with each index, and the model's
-        window.
+        window, and `auto` is for its heads.
 
     Sizes are in bytes.
     """
@@ -55,9 +58,27 @@ def examine(model: str | None = None) -> dict[str, Any]:
         "models": {name: entry.is_here for name, entry in zoo.MODELS.items()},
         "extras": extras(),
     }
+    stored = report["dtype"]
+    shapes = _SHAPES
     if model is not None:
         report["fits"] = _fits(model, have.bytes)
+        shapes = (memory.heads_of(models.describe(model).config),)
+    report["auto"] = [_auto(shape, choice.STORED[getattr(torch, stored)]) for shape in shapes]
     return report
+
+
+def _auto(shape: choice.Shape, stored: str) -> dict[str, Any]:
+    """What `index="auto"` chooses for the heads of a layer: `flat`, and `sketch` with these sizes from
+    `sketch_from` offloaded tokens on (None: never)."""
+    config, d = RetrievalConfig(index="auto"), shape.head_dim
+    return {
+        **vars(shape),
+        "kv_dtype": stored,
+        "sketch_from": shape.sketch_from(config, stored),
+        "segment": config.segment_tokens(d),
+        "sketch_bits": config.sketch_bits_for(d),
+        "code_bits": config.code_bits_for(d),
+    }
 
 
 def openmp_runtimes() -> list[str]:

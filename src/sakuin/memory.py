@@ -16,10 +16,12 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
+from sakuin import choice
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
 from sakuin.index.graph import COORDINATES, RUN
 from sakuin.index.int8 import bytes_per_number
+from sakuin.index.ivf import LARGEST
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _NO_LIMIT = 1 << 60
@@ -109,11 +111,15 @@ def estimate(
         kv += shape.full_layers * min(n_tokens, waiting) * size
     kv *= 2 * per_layer
     index = 0
+    kind = None if retrieval is None else retrieval.index
+    if retrieval is not None and kind == "auto":
+        offloaded = n_tokens - retrieval.sink - retrieval.recent
+        kind = heads_of(config).kind(offloaded, retrieval, choice.stored_as(retrieval, dtype))
     if retrieval is None:
         kv += (
             2 * per_layer * n_tokens * size
         )  # the ordinary cache copies a layer's keys and values to append to them
-    elif retrieval.index == "sketch":
+    elif kind == "sketch":
         bits = (
             retrieval.sketch_bits_for(shape.head_dim)
             + retrieval.code_bits_for(shape.head_dim)
@@ -121,7 +127,14 @@ def estimate(
             + _SUMMARY_BITS
         )
         index = int(shape.full_layers * n_tokens * per_layer * bits / 8)
-    elif retrieval.index == "graph":
+    elif kind == "ivf":
+        # Of a token: its position; of a list: its start, centroid and mean value; of a segment: where its
+        # last list ends, mean and spread.
+        d, longest = shape.head_dim, max(retrieval.segment_tokens(shape.head_dim), LARGEST)
+        lists, segments = -(-n_tokens // retrieval.list_size), -(-n_tokens // longest)
+        head = 4 * n_tokens + (4 + 4 * d) * lists + (4 + 4 * d + 2 * d * d) * segments
+        index = shape.full_layers * shape.kv_heads * head
+    elif kind == "graph":
         # Of a token: links and how many there are, coordinates, a share of its run's mean key and value.
         token = 4 * retrieval.graph_degree + 2 + 2 * COORDINATES + 2 * shape.head_dim * stored / RUN
         index = int(shape.full_layers * n_tokens * shape.kv_heads * token)
@@ -166,6 +179,12 @@ def tokens_that_fit(
         else:
             high = middle - 1
     return low
+
+
+def heads_of(config: PreTrainedConfig) -> choice.Shape:
+    """The heads of a full-attention layer, by which `index="auto"` chooses."""
+    shape = _Shape.of(config.get_text_config())
+    return choice.Shape(shape.head_dim, shape.heads // shape.kv_heads, shape.kv_heads)
 
 
 def count_weights(config: PreTrainedConfig) -> int:

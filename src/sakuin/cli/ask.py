@@ -46,8 +46,9 @@ def ask(
     index: Annotated[
         str | None,
         typer.Option(
-            metavar="sketch|flat|full",
-            help="How old tokens are found: sketch (the default), flat (all, exactly), or full attention.",
+            metavar="sketch|flat|auto|full",
+            help="How old tokens are found: sketch (the default), flat (all, exactly), auto (flat while the "
+            "context is short, else sketch), or full attention.",
         ),
     ] = None,
     preset: Annotated[
@@ -111,8 +112,8 @@ def _settings(
 ) -> RetrievalConfig | Literal["full"]:
     from sakuin import RetrievalConfig
 
-    if index not in (None, "sketch", "flat", "full"):
-        raise SakuinError(f"--index must be sketch, flat or full, got {index!r}.")
+    if index not in (None, "sketch", "flat", "auto", "full"):
+        raise SakuinError(f"--index must be sketch, flat, auto or full, got {index!r}.")
     changes: dict[str, Any] = {}
     if index is not None and index != "full":
         changes["index"] = index
@@ -126,11 +127,12 @@ def _settings(
                 "out."
             )
         return "full"
-    if preset is not None and index is not None and config.index != RetrievalConfig.preset(preset).index:
-        raise SakuinError(
-            f"--preset {preset} means --index {RetrievalConfig.preset(preset).index}, got --index {index} "
-            "beside it; leave one out."
-        )
+    if preset is not None and index is not None:
+        meant = RetrievalConfig.preset(preset).index
+        if index != meant and (index, meant) != ("auto", "sketch"):
+            raise SakuinError(
+                f"--preset {preset} means --index {meant}, got --index {index} beside it; leave one out."
+            )
     if config.index == "flat" and (tolerance is not None or preset not in (None, "exact")):
         raise SakuinError(
             "--index flat and --preset exact attend to everything exactly, which --tolerance and other "
@@ -210,7 +212,7 @@ def _object(context: Context, answer: Answer, model: str) -> dict[str, Any]:
         "answer": answer.text,
         "evidence": [asdict(span) for span in answer.evidence],
         "model": model,
-        "index": "full" if context.config is None else context.config.index,
+        "index": answer.stats.get("index", "full"),
         "tokens": answer.tokens,
         "prefill_s": context.prefill_s + answer.prefill_s,
         "index_s": context.index_s,
@@ -262,7 +264,11 @@ def _figures(context: Context, answer: Answer) -> Iterator[tuple[str, str]]:
             yield "index", "none: the text is short enough to be attended exactly"
             yield "keys and values", f"{gb(held['device'])}, buffers to grow in included"
             return
-        yield "index", f"{context.config.index}, {context.index_s:.1f} s, whole segments beside the prefill"
+        chosen = " (chosen by auto)" if context.config.index == "auto" else ""
+        yield (
+            "index",
+            f"{stats['index']}{chosen}, {context.index_s:.1f} s, whole segments beside the prefill",
+        )
         yield "coverage", f"{stats['coverage']:.1%} of the attention"
         yield (
             "touched",

@@ -19,8 +19,8 @@ def doctor(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """Show CPU features, kernels, threads, memory, the dtype that `auto` means here, extras, and how long a
-    context fits."""
+    """Show CPU features, kernels, threads, memory, the dtype and the index that `auto` means here, extras,
+    and how long a context fits."""
     with told_in_a_sentence():
         from sakuin.doctor import examine
 
@@ -47,6 +47,14 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "GPU", report["gpu"] or "none"
     yield "memory", f"{gb(report['memory']['available'])} {report['memory']['bound']}"
     yield "dtype auto", report["dtype"]
+    for each in report["auto"]:
+        start = each["sketch_from"]
+        yield (
+            "index auto",
+            ("flat" if start is None else f"flat, from {start:,} offloaded tokens sketch")
+            + f" (head_dim {each['head_dim']}, {each['n_kv_heads']} KV heads, groups of "
+            f"{each['group_size']}, {each['kv_dtype']})",
+        )
     yield "cache folder", report["cache_folder"]
     yield (
         "models here",

@@ -1,5 +1,6 @@
 """The indexes: one protocol (`base`), one file each; `build` makes one from keys and values."""
 
+from sakuin.index.auto import AutoIndex
 from sakuin.index.base import Index, Static, decode_by_parts, new_index, register
 from sakuin.index.build import build_index
 from sakuin.index.flat import FlatIndex
@@ -9,6 +10,7 @@ from sakuin.index.peers import PagesIndex, StreamingIndex, TopKIndex
 from sakuin.index.sketch import SketchIndex
 
 __all__ = [
+    "AutoIndex",
     "FlatIndex",
     "GraphIndex",
     "Index",

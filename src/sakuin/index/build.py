@@ -25,7 +25,7 @@ def build_index(
     group_size: int | None = None,
     **knobs: Any,
 ) -> Index:
-    """An index of `kind` (`"sketch"`, `"flat"` or another of `INDEX_KINDS`) over `keys` and `values`.
+    """An index of `kind` (`"sketch"`, `"flat"`, `"auto"`, another of `INDEX_KINDS`) over `keys` and `values`.
 
     Parameters
     ----------

@@ -44,7 +44,14 @@ class SketchIndex(Index):
 
     stores_int8 = True
 
-    def __init__(self, n_kv_heads: int, head_dim: int, group_size: int, config: RetrievalConfig) -> None:
+    def __init__(
+        self,
+        n_kv_heads: int,
+        head_dim: int,
+        group_size: int,
+        config: RetrievalConfig,
+        moment: QueryMoment | None = None,
+    ) -> None:
         check_geometry(n_kv_heads, head_dim, group_size)
         self.n_kv_heads, self.head_dim, self.group_size, self.config = (
             n_kv_heads,
@@ -55,7 +62,8 @@ class SketchIndex(Index):
         # Replaced as a whole, never changed: a fork or a step in another thread keeps what it took.
         self._segments: list[_native.SketchSegment] = []
         self._bases: list[Basis] = []
-        self._moment = QueryMoment(n_kv_heads, head_dim)
+        # Of queries that were seen before the first token was sealed, where `sakuin.index.auto` has some.
+        self._moment = QueryMoment(n_kv_heads, head_dim) if moment is None else moment
 
     @property
     def n_tokens(self) -> int:

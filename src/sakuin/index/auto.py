@@ -1,0 +1,130 @@
+"""`auto`: exact while that is fast enough, `sketch` from the number of tokens on where it pays
+(`sakuin.choice`).
+
+An index learns how long its sequence is only as it grows, so the choice is made at each `append`. It begins
+as `flat`: what a short context does not use, sketches and codes, is neither built nor held. The append that
+makes the sequence long enough seals all tokens so far as `sketch` (in a cache on its background thread, like
+every append), and `sketch` it stays. Only the queries' second moment is kept for that from the start, since
+queries cannot be had again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from sakuin.choice import Shape, stored_as
+from sakuin.config import RetrievalConfig
+from sakuin.index.base import Index, Static, check_array, register
+from sakuin.index.flat import FlatIndex
+from sakuin.index.moment import QueryMoment
+from sakuin.index.sketch import SketchIndex
+from sakuin.partial import PartialAttention
+
+
+@register("auto")
+class AutoIndex(Index):
+    """A `flat` or a `sketch` index, whichever suits its number of tokens.
+
+    `kind` is the name of what was chosen, `chosen` the index itself.
+    """
+
+    stores_int8 = True
+
+    def __init__(self, n_kv_heads: int, head_dim: int, group_size: int, config: RetrievalConfig) -> None:
+        self.n_kv_heads, self.head_dim, self.group_size = n_kv_heads, head_dim, group_size
+        self.config = config
+        flat = config.with_changes(index="flat", target_error=None)  # an error of zero meets any target
+        self._choose(FlatIndex(n_kv_heads, head_dim, group_size, flat))
+        self._moment = QueryMoment(n_kv_heads, head_dim)
+
+    def _choose(self, index: Index) -> None:
+        self.chosen, self.kind = index, index.kind
+
+    @property
+    def n_tokens(self) -> int:
+        return self.chosen.n_tokens
+
+    @property
+    def nbytes(self) -> int:
+        return self.chosen.nbytes
+
+    @property
+    def kv_bytes(self) -> int:
+        return self.chosen.kv_bytes
+
+    def append(self, keys: Tensor, values: Tensor, queries: Tensor | None = None) -> None:
+        if isinstance(self.chosen, SketchIndex):
+            self.chosen.append(keys, values, queries)
+            return
+        check_array("keys", keys, self.n_kv_heads, self.head_dim)
+        if queries is not None:
+            self.check_query(queries)
+        shape = Shape(self.head_dim, self.group_size, self.n_kv_heads)
+        start = shape.sketch_from(self.config, stored_as(self.config, keys.dtype))
+        if start is None or self.n_tokens + keys.shape[1] < start:
+            self.chosen.append(keys, values)
+            if queries is not None:
+                self._moment.add(queries)
+        else:
+            self._choose(self._sketch_of(keys, values, queries))
+
+    def _sketch_of(self, keys: Tensor, values: Tensor, queries: Tensor | None) -> SketchIndex:
+        """All tokens so far and these as `sketch`."""
+        config = self.config.with_changes(index="sketch")
+        moment = self._moment.copy()
+        if self.n_tokens:
+            # The older tokens' queries are in the moment already: now all count for all segments.
+            if queries is not None:
+                moment.add(queries)
+                queries = None
+            old_keys, old_values = zip(*self.chosen.blocks(), strict=True)
+            keys, values = torch.cat([*old_keys, keys], 1), torch.cat([*old_values, values], 1)
+        sketch = SketchIndex(self.n_kv_heads, self.head_dim, self.group_size, config, moment)
+        sketch.append(keys, values, queries)
+        return sketch
+
+    def attend(
+        self,
+        q: Tensor,
+        *,
+        scaling: float,
+        static_lse: Tensor | None = None,
+        softcap: float | None = None,
+        tolerance: float | None = None,
+        mass: Tensor | None = None,
+    ) -> PartialAttention:
+        self.check_query(q)
+        return self.chosen.attend(
+            q, scaling=scaling, static_lse=static_lse, softcap=softcap, tolerance=tolerance, mass=mass
+        )
+
+    def decode(
+        self,
+        q: Tensor,
+        static: Static,
+        *,
+        scaling: float,
+        softcap: float | None = None,
+        mass: Tensor | None = None,
+    ) -> PartialAttention:
+        self.check_query(q)
+        return self.chosen.decode(q, static, scaling=scaling, softcap=softcap, mass=mass)
+
+    def search(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        self.check_query(q)
+        return self.chosen.search(q, k)
+
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.chosen.blocks()
+
+    def crop(self, n_tokens: int) -> tuple[Tensor, Tensor]:
+        return self.chosen.crop(n_tokens)
+
+    def fork(self) -> AutoIndex:
+        other = AutoIndex(self.n_kv_heads, self.head_dim, self.group_size, self.config)
+        other._choose(self.chosen.fork())
+        other._moment = self._moment.copy()
+        return other
