@@ -31,7 +31,7 @@ def unpacked_sketch(f: dict[str, Tensor], head: int) -> tuple[Tensor, Tensor]:
     lists = f["sketch"].shape[1]
     subs = f["sub_coordinate"].shape[1]
     rows = f["sketch"][head]
-    # Byte 4 l + i of a block's word holds number i of key 8 (l / 4) + l % 4, above it that of the key four further on.
+    # Byte 4 l + i of a row holds number i of key 8 (l / 4) + l % 4, above it that of the key four further on.
     codes = rows[:, :-32].reshape(lists, 2, subs // 4, 4, 4, 4)
     nibbles = torch.stack([codes & 15, codes >> 4], 4).permute(0, 1, 3, 4, 5, 2, 6)
     nibbles = nibbles.reshape(lists * LIST, subs)[:n].float()

@@ -113,8 +113,8 @@ def decoded(x: Tensor, bits: int, power: int = 4) -> tuple[Tensor, float]:
 
 
 def rounded(p: Tensor, step: Tensor, bits: Tensor, most: int, whole: bool) -> tuple[Tensor, Tensor]:
-    """Projected queries (group, d) as whole multiples, at most `most`, of a unit per step, and the variance that
-    this adds to a score. `whole`: units are 128ths of a bit, and sums fit into 16 bits."""
+    """Projected queries (group, d) as whole multiples, at most `most`, of a unit per step, and the variance
+    that this adds to a score. `whole`: units are 128ths of a bit, and sums fit into 16 bits."""
     x = p * step * LOG2E
     top = 2.0**bits - 1
     unit = x.abs().amax(1, keepdim=True) / most
