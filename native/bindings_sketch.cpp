@@ -302,7 +302,7 @@ void bind_sketch(nb::module_& m) {
         .def("__len__", [](const Sealed& s) { return s.segment.n; });
     m.def("sketch_seal", &seal, nb::rv_policy::take_ownership, nb::arg("fields"), nb::arg("y"), nb::arg("weight"), nb::arg("features"), nb::arg("keys"),
           nb::arg("values"), nb::arg("values_f32"), nb::arg("n_threads"), nb::arg("isa") = "",
-          "Seal keys and values: fills the tensors of `fields` (all but mean and basis) and returns the segment.");
+          "Seal keys and values: fills the tensors of `fields` (all but mean and basis) and returns the segment. y is used up.");
     m.def("sketch_attend", &attend, nb::arg("q"), nb::arg("segments"), nb::arg("scaling"), nb::arg("n_threads"), nb::arg("settings"),
           nb::arg("static_lse") = nb::none(), nb::arg("softcap") = nb::none(), nb::arg("mass") = nb::none(), nb::arg("trace") = false, nb::arg("isa") = "",
           "Attention over a chain of segments: (out, lse, coverage, exact, coded, error, touched_bytes), with trace also tier and weight. settings: rescore, coded, exact\n"

@@ -3,6 +3,8 @@ and values."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from reference.exact import Data, made
@@ -11,6 +13,7 @@ from torch import Tensor
 import sakuin
 from sakuin.index import SketchIndex
 from sakuin.index.moment import QueryMoment
+from sakuin.index.scratch import keep_scratch
 from sakuin.index.seal import LIST, find_basis
 
 
@@ -261,3 +264,17 @@ def test_sealing_is_the_same_for_every_number_of_threads():
     for other in results[1:]:
         assert float((other["order"] != results[0]["order"]).float().mean()) < 0.2
         assert torch.allclose(other["residue"], results[0]["residue"], rtol=0.02)
+
+
+def test_memory_that_is_used_again_changes_nothing():
+    longer, shorter = made(1500, d=64), made(700, d=64)
+    fresh = [sealed(longer), sealed(shorter)]
+
+    def again() -> list[dict[str, Tensor]]:
+        keep_scratch()
+        return [sealed(longer), sealed(shorter)]
+
+    with ThreadPoolExecutor(1) as thread:  # scratch is kept by thread
+        kept = thread.submit(again).result()
+    for one, other in zip(fresh, kept, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)

@@ -62,7 +62,7 @@ struct SketchSegment {
 // What sealing needs beside the segment's keys and values, which linear algebra outside of here prepares.
 struct SealArgs {
     const Kernels* kernels;
-    const float* y;         // (heads, head_dim, n): keys in the basis' coordinates, the weightiest first
+    float* y;               // (heads, head_dim, n): keys in the basis' coordinates, the weightiest first; overwritten
     const float* weight;    // (heads, head_dim): how much logit variance a unit of squared error costs
     const float* features;  // (heads, n_features, n): what beside the first 16 coordinates the lists should keep together
     int64_t n_features;

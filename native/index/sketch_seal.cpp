@@ -1,5 +1,5 @@
-// Sealing a segment of the `sketch` index: which key belongs to which list, and packing. Which coordinate gets how many bits is in
-// quantize.cpp.
+// Sealing a segment of the `sketch` index: measuring and packing. Which coordinate gets how many bits is in quantize.cpp, which key
+// belongs to which list in bisection.cpp.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -8,6 +8,7 @@
 #include <span>
 
 #include "index/arithmetic.hpp"
+#include "index/bisection.hpp"
 #include "index/quantize.hpp"
 #include "index/sketch.hpp"
 #include "parallel.hpp"
@@ -15,50 +16,17 @@
 namespace sakuin {
 namespace {
 
-// Lists of 64 keys that lie close together: halve where the features spread most, until a list is left.
-class Bisection {
-public:
-    Bisection(std::vector<std::span<const float>> features, int64_t n) : features_(std::move(features)), order_(static_cast<size_t>(n)) {
-        std::iota(order_.begin(), order_.end(), 0);
-        split(0, static_cast<size_t>(n));
-    }
-    const std::vector<int32_t>& order() const { return order_; }
-
-private:
-    void split(size_t from, size_t to) {
-        const size_t lists = (to - from + list_size - 1) / list_size;
-        if (lists <= 1) return;
-        const std::span<const float>* widest = nullptr;
-        float most = -1.0f;
-        for (const auto& f : features_) {
-            float sum = 0.0f, squares = 0.0f;
-            for (size_t i = from; i < to; ++i) {
-                const float v = f[static_cast<size_t>(order_[i])];
-                sum += v;
-                squares += v * v;
-            }
-            const float spread = squares - sum * sum / static_cast<float>(to - from);
-            if (spread > most) {
-                most = spread;
-                widest = &f;
-            }
-        }
-        const size_t middle = from + lists / 2 * list_size;
-        if (widest != nullptr)
-            std::nth_element(order_.begin() + static_cast<ptrdiff_t>(from), order_.begin() + static_cast<ptrdiff_t>(middle),
-                             order_.begin() + static_cast<ptrdiff_t>(to), [&](int32_t a, int32_t b) {
-                                 const float x = (*widest)[static_cast<size_t>(a)], y = (*widest)[static_cast<size_t>(b)];
-                                 return x < y || (x == y && a < b);
-                             });
-        split(from, middle);
-        split(middle, to);
-    }
-
-    std::vector<std::span<const float>> features_;
-    std::vector<int32_t> order_;
-};
-
 double square(float x) { return static_cast<double>(x) * static_cast<double>(x); }
+
+// In eight chains, so that no addition waits for the last one.
+float sum(std::span<const float> x) {
+    float sums[8] = {};
+    size_t i = 0;
+    for (; i + 8 <= x.size(); i += 8)
+        for (size_t k = 0; k < 8; ++k) sums[k] += x[i + k];
+    for (; i < x.size(); ++i) sums[0] += x[i];
+    return ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
+}
 
 class HeadSealer {
 public:
@@ -79,8 +47,8 @@ public:
     }
 
 private:
-    std::span<float> residue(int64_t j) { return std::span(residue_).subspan(static_cast<size_t>(j * n_), static_cast<size_t>(n_)); }
-    std::span<const float> y(int64_t j) const { return {a_.y + (h_ * d_ + j) * n_, static_cast<size_t>(n_)}; }
+    // y of a coordinate, less what the sketch and then the codes say, once they are chosen.
+    std::span<float> residue(int64_t j) const { return {a_.y + (h_ * d_ + j) * n_, static_cast<size_t>(n_)}; }
     float weight(int64_t j) const { return a_.weight[h_ * d_ + j]; }
     template <class T>
     static T* out(const T* p) {
@@ -166,29 +134,21 @@ private:
     }
 
     void make_lists() {
-        std::vector<std::vector<float>> scaled;
-        std::vector<std::span<const float>> features;
         const int64_t leading = std::min<int64_t>(d_, 16);
-        scaled.reserve(static_cast<size_t>(leading));
-        for (int64_t j = 0; j < leading; ++j) {
-            auto& f = scaled.emplace_back(static_cast<size_t>(n_));
-            const float w = std::sqrt(weight(j));
-            for (size_t i = 0; i < f.size(); ++i) f[i] = w * y(j)[i];
-            features.emplace_back(f);
-        }
-        for (int64_t e = 0; e < a_.n_features; ++e)
-            features.emplace_back(a_.features + (h_ * a_.n_features + e) * n_, static_cast<size_t>(n_));
-        order_ = Bisection(std::move(features), n_).order();
+        FeatureRows features(n_, leading + a_.n_features);
+        for (int64_t j = 0; j < leading; ++j) features.set(j, residue(j).data(), std::sqrt(weight(j)));
+        for (int64_t e = 0; e < a_.n_features; ++e) features.set(leading + e, a_.features + (h_ * a_.n_features + e) * n_, 1.0f);
+        order_ = bisect(features);
         std::transform(order_.begin(), order_.end(), out(s_.order) + h_ * n_, [](int32_t i) { return static_cast<uint16_t>(i); });
     }
 
-    // From here on everything is in the order of the lists.
+    // From here on everything is in the order of the lists. In place: new memory would cost more than the copy.
     void put_in_order() {
-        residue_.resize(static_cast<size_t>(d_ * n_));
+        std::vector<float> was(static_cast<size_t>(n_));
         for (int64_t j = 0; j < d_; ++j) {
-            const std::span<const float> from = y(j);
             const std::span<float> to = residue(j);
-            for (size_t i = 0; i < to.size(); ++i) to[i] = from[static_cast<size_t>(order_[i])];
+            std::copy(to.begin(), to.end(), was.begin());
+            for (size_t i = 0; i < to.size(); ++i) to[i] = was[static_cast<size_t>(order_[i])];
         }
     }
 
@@ -202,7 +162,7 @@ private:
             const std::span<const float> x = residue(j);
             for (size_t first = 0; first < x.size(); first += list_size) {
                 const size_t last = std::min(first + list_size, x.size());
-                const float mean = std::accumulate(x.begin() + static_cast<ptrdiff_t>(first), x.begin() + static_cast<ptrdiff_t>(last), 0.0f) / static_cast<float>(last - first);
+                const float mean = sum(x.subspan(first, last - first)) / static_cast<float>(last - first);
                 for (size_t i = first; i < last; ++i) away[i] = x[i] - mean;
             }
             within[j] = mean_square(k_, away);
@@ -215,12 +175,12 @@ private:
         a_.kernels->sketch->add_rows(a_.values_f32 + h_ * n_ * d_, DType::f32, static_cast<int>(d_), rows.data(), n_, weights.data(),
                                      static_cast<int>(leading), sums.data());
         for (int64_t j = 0; j < leading; ++j) {
-            const std::span<const float> sum = std::span<const float>(sums).subspan(static_cast<size_t>(j * d_), static_cast<size_t>(d_));
+            const std::span<const float> part = std::span<const float>(sums).subspan(static_cast<size_t>(j * d_), static_cast<size_t>(d_));
             // What chance alone would give is taken off (as James and Stein have it, but three times): few keys tell little of how
             // values go with them, and those that tell most are the ones that leave their list.
-            const float strength = static_cast<float>(d_) * mean_square(k_, sum), chance = 3.0f * s_.spread[h_].value / static_cast<float>(n_);
+            const float strength = static_cast<float>(d_) * mean_square(k_, part), chance = 3.0f * s_.spread[h_].value / static_cast<float>(n_);
             const float kept = strength > chance ? 1.0f - chance / strength : 0.0f;
-            for (int64_t k = 0; k < d_; ++k) tilt[j * d_ + k] = to_bf16(kept * sum[static_cast<size_t>(k)]);
+            for (int64_t k = 0; k < d_; ++k) tilt[j * d_ + k] = to_bf16(kept * part[static_cast<size_t>(k)]);
         }
     }
 
@@ -289,7 +249,6 @@ private:
             k_.pack_row(v, static_cast<int>(d_), to + i * bytes, params + 2 * i);
             steps += square(from_bf16(params[2 * i + 1]));
             for (int64_t j = 0; j < d_; ++j) mean[static_cast<size_t>(j)] += v[j];
-            squares += static_cast<double>(k_.squares(v, d_));
             if ((i + 1) % list_size == 0 || i + 1 == n_) {
                 const int64_t list = i / list_size;
                 for (size_t j = 0; j < mean.size(); ++j) all[j] += mean[j];
@@ -299,6 +258,8 @@ private:
                 std::fill(mean.begin(), mean.end(), 0.0f);
             }
         }
+        for (int64_t i = 0; i < n_; i += list_size)
+            squares += static_cast<double>(k_.squares(a_.values_f32 + (h_ * n_ + i) * d_, std::min<int64_t>(list_size, n_ - i) * d_));
         const double n = static_cast<double>(n_), width = static_cast<double>(d_);
         double of_mean = 0.0;
         for (const float x : all) of_mean += square(x / static_cast<float>(n_));
@@ -323,7 +284,6 @@ private:
     const SketchSegment& s_;
     const SealKernels& k_;
     const int64_t h_, d_, n_;
-    std::vector<float> residue_;  // (head_dim, n): y less what the sketch says
     std::vector<Quantizer> quantizers_, refine_;
     std::vector<std::vector<uint8_t>> codes_;  // per coordinate in the sketch
     struct Sub {

@@ -19,7 +19,11 @@ from time import perf_counter
 from torch import Tensor
 
 from sakuin.index.base import Index
+from sakuin.index.scratch import drop_scratch, keep_scratch
 from sakuin.threads import work_alone
+
+_IDLE = 5.0
+"""Seconds without a job after which the worker gives up its scratch memory."""
 
 
 @dataclass
@@ -130,9 +134,20 @@ class Sealer:
 def _work(queue: SimpleQueue[Job | None]) -> None:
     # Holds the queue alone, so that the thread keeps no cache alive.
     work_alone()
-    while (job := queue.get()) is not None:
+    keep_scratch()
+    wait: float | None = None
+    while True:
+        try:
+            job = queue.get(timeout=wait)
+        except Empty:
+            drop_scratch()
+            wait = None
+            continue
+        if job is None:
+            return
         job.run()
         del job
+        wait = _IDLE
 
 
 _SEALERS: weakref.WeakSet[Sealer] = weakref.WeakSet()

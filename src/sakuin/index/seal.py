@@ -20,7 +20,8 @@ from torch import Tensor
 from sakuin import _native
 from sakuin.config import RetrievalConfig
 from sakuin.index.int8 import SCALES, Int8KV
-from sakuin.index.moment import QueryMoment
+from sakuin.index.moment import QueryMoment, second_moment
+from sakuin.index.scratch import scratch
 
 LIST = 64
 """Keys in a list: they share a mean value, and two of the kernels' blocks of 32."""
@@ -49,7 +50,7 @@ class Basis:
 def find_basis(centred: Tensor, root: Tensor) -> Basis:
     """The basis for keys `centred` fp32 `(n_kv_heads, n, head_dim)` under the queries' second moment, `root`
     root^T, fp64."""
-    covariance = (centred.transpose(1, 2) @ centred).double()
+    covariance = second_moment(centred).double()
     seen = root.transpose(1, 2) @ covariance @ root
     size = seen.diagonal(dim1=1, dim2=2).amax(1).clamp(min=1e-300)
     _, vectors = torch.linalg.eigh((seen / size[:, None, None]).float())
@@ -65,22 +66,32 @@ def find_basis(centred: Tensor, root: Tensor) -> Basis:
     return Basis(project, inverse, weight.float().contiguous())
 
 
-def _value_features(values: Tensor, weight: float | Tensor) -> Tensor:
+def _value_features(values: Tensor, weight: Tensor) -> Tensor:
     """The values' leading principal coordinates `(n_kv_heads, _, n)`, about, scaled so that lists keep close
     values together as well."""
-    centred = values - values.mean(1, keepdim=True)
-    sample = centred[:, :: max(1, centred.shape[1] // _SAMPLE)]
+    sample = values[:, :: max(1, values.shape[1] // _SAMPLE)] - values.mean(1, keepdim=True)
     covariance = sample.transpose(1, 2) @ sample
     covariance /= covariance.diagonal(dim1=1, dim2=2).amax(1).clamp(min=1e-30)[:, None, None]
     axes = covariance[:, :, : 2 * _VALUE_FEATURES]
     for _ in range(8):  # towards the leading axes, twice as many as are kept
         axes, _ = torch.linalg.qr(covariance @ axes)
     _, turned = torch.linalg.eigh(axes.transpose(1, 2) @ covariance @ axes)
-    axes = (axes @ turned).flip(-1)
-    top = (centred @ axes[:, :, :_VALUE_FEATURES]).transpose(1, 2)
-    spread = top.std(2, unbiased=False).amax(1).clamp(min=1e-30)
-    scaled: Tensor = top * (weight / spread)[:, None, None]
-    return scaled.contiguous()
+    axes = (axes @ turned).flip(-1)[:, :, :_VALUE_FEATURES]
+    # Centred only here: a centred copy of the values would cost more than the product.
+    top: Tensor = axes.transpose(1, 2).contiguous() @ values.transpose(1, 2)
+    middle = top.mean(2, keepdim=True)
+    top -= middle
+    spread = _deviation(top).amax(1)
+    # What rounding leaves of values that are all equal is no spread.
+    spread = torch.maximum(spread, middle.abs().amax((1, 2)) * 1e-6).clamp(min=1e-30)
+    top *= (weight / spread)[:, None, None]
+    return top
+
+
+def _deviation(x: Tensor) -> Tensor:
+    """The root mean square along the last dimension."""
+    size: Tensor = torch.linalg.vector_norm(x, dim=-1) / math.sqrt(x.shape[-1])
+    return size
 
 
 def _check_squares(name: str, x: Tensor) -> None:
@@ -101,23 +112,26 @@ def seal(
     """A sealed segment of `keys` and `values` `(n_kv_heads, n, head_dim)`, and its basis (`basis` where one
     is given)."""
     heads, n, d = keys.shape
-    keys, values = keys.contiguous(), values.contiguous()
-    keys_f32, values_f32 = keys.float(), values.float().contiguous()
+    keys, values = keys.detach().contiguous(), values.detach().contiguous()
+    keys_f32 = scratch("keys", keys.shape).copy_(keys)
+    values_f32 = values
+    if values.dtype != torch.float32:
+        values_f32 = scratch("values", values.shape).copy_(values)
+    int8 = Int8KV.of(keys_f32, values_f32) if config.kv_dtype == "int8" else None
     mean = keys_f32.mean(1)
-    centred = keys_f32 - mean[:, None]
+    centred = keys_f32.sub_(mean[:, None])
     _check_squares("keys", centred)
     _check_squares("values", values_f32)
     if basis is None:
         basis = find_basis(centred, moment.root())
-    y = (basis.inverse.float() @ centred.transpose(1, 2)).contiguous()
+    y = torch.bmm(basis.inverse.float(), centred.transpose(1, 2), out=scratch("y", (heads, d, n)))
     _check_squares("keys", y)
-    leading = basis.weight[:, 0].sqrt() * y[:, 0].std(1, unbiased=False)
+    leading = basis.weight[:, 0].sqrt() * _deviation(y[:, 0])
     features = _value_features(values_f32, leading * _VALUE_WEIGHT)
 
     lists, chunks = -(-n // LIST), -(-d // 16)
     subs = max(4, round(config.sketch_bits_for(d) * d / 16) * 4)
     code_bytes = math.ceil(config.code_bits_for(d) * chunks / 2 - 1e-6) * 4
-    int8 = Int8KV.of(keys_f32, values_f32) if config.kv_dtype == "int8" else None
     if int8 is not None:
         keys, values = int8.keys, int8.values  # what is attended exactly; all else knows the originals
     fields = {
