@@ -92,7 +92,10 @@ void Step::score(View& v, uint16_t* largest) {
     v.start.resize(groups());
     k_.prepare_scan({v.p.data(), of_head(s.sub_coordinate, v.head, subs * 2), of_head(s.sub_step, v.head, subs * 2), group(), static_cast<int>(d_), subs,
                      v.masks.data(), v.words.data(), v.start.data(), v.scale.data(), v.bias.data(), v.variance.data()});
-    for (size_t g = 0; g < groups(); ++g) v.sigma[g] = a_.reach * std::sqrt(v.variance[g]);
+    for (size_t g = 0; g < groups(); ++g) {
+        const float deviation = std::sqrt(v.variance[g]);
+        v.sigma[g] = (searches_ ? a_.reach : std::max(a_.reach, 1.0f + deviation * ln2)) * deviation;
+    }
     std::vector<uint16_t>& z = keeps() ? v.z : scratch().z;
     make_room(z, v.lists() * list_size * a_.group);
     v.scores = z.data();

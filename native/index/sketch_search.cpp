@@ -30,7 +30,7 @@ class Search : public Step {
 public:
     Search(const SketchAttend& args, const SketchSearch& search, std::vector<View>& views, std::vector<Part>& parts, int64_t t)
         : Step(args, views, t), s_(search), parts_(parts) {
-        keeps_ = true;
+        searches_ = true;
         parts_.resize(views.size());
         bars_.resize(static_cast<size_t>(a_.heads * a_.group));
         for (int64_t h = 0; h < a_.heads; ++h) {

@@ -116,7 +116,7 @@ protected:
     void sum_lists(View& v);
     void estimate_lse(int64_t h);
     // Whether scores and weights of all segments are kept to the end of the step.
-    bool keeps() const { return keeps_ || a_.target_error > 0.0f || a_.trace_tier != nullptr; }
+    bool keeps() const { return searches_ || a_.target_error > 0.0f || a_.trace_tier != nullptr; }
     float rescored_above(const Head& head) const { return a_.rescore * head.tolerance / static_cast<float>(n_); }
     Reach reach(View& v, const float* lse, float least);
     void find(View& v, const float* lse, float least);
@@ -144,7 +144,7 @@ protected:
     const int64_t t_, d_;
     const size_t width_;  // the group, padded
     int64_t n_ = 0;
-    bool keeps_ = false;
+    bool searches_ = false;  // scores are inner products then, not logits
     std::deque<Head> heads_;  // does not move them
     std::vector<View>& views_;
 };

@@ -65,7 +65,7 @@ class RetrievalConfig:
         falls as 1 / sqrt(tokens) only.
     reach
         Standard deviations of its own sketch error by which a token's score is raised when judging whether it
-        may be large.
+        may be large; 1 + that deviation where it is more, for heads that the sketch shows badly.
     cap
         Largest share of the offloaded tokens that one step scores again; bounds the time of a step.
     sketch_bits
@@ -106,7 +106,7 @@ class RetrievalConfig:
     rescore_share: float = 4.0
     codes_share: float = 1.25
     exact_share: float = 30.0
-    reach: float = 2.0
+    reach: float = 2.5
     cap: float = 0.3
     sketch_bits: float | Literal["auto"] = "auto"
     code_bits: float | Literal["auto"] = "auto"

@@ -230,7 +230,7 @@ def attend(
     a: float = 4.0,
     b: float = 1.25,
     c: float = 30.0,
-    reach: float = 2.0,
+    reach: float = 2.5,
     cap: float = 0.3,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`out` (group, d), `lse` (group,) of the index alone, and each token's tier: 0 by its list, 1 the same
@@ -256,7 +256,11 @@ def attend(
         p_.square() @ s.residue + lost for p_, (_, lost), s in zip(p, by_sketch, segments, strict=True)
     ]
     raised = torch.cat(
-        [reach * v.sqrt()[:, None] * s.length / 4 for v, s in zip(variance, segments, strict=True)], 1
+        [
+            ((1 + v.sqrt()).clamp(min=reach) * v.sqrt())[:, None] * s.length / 4
+            for v, s in zip(variance, segments, strict=True)
+        ],
+        1,
     )
     length = torch.cat([s.length for s in segments])
     z = capped(raw)

@@ -62,7 +62,7 @@ class QueryMoment:
             return identity
         # Scaled to fit float32, in which axes are found twice as fast and well enough: any basis would do.
         scale = (self.total.diagonal(dim1=1, dim2=2).amax(1) / self.count).clamp(min=1e-300)
-        values, vectors = torch.linalg.eigh((self.total / self.count / scale[:, None, None]).float())
+        values, vectors = axes_of(self.total / self.count / scale[:, None, None])
         floored = torch.maximum(values, values[:, -1:] * _FLOOR).double() * scale[:, None]
         root = vectors.double() * floored.clamp(min=0).sqrt()[:, None]
         return torch.where((floored[:, -1] > 0)[:, None, None], root, identity)
@@ -72,3 +72,13 @@ class QueryMoment:
         other = QueryMoment(0, 0)
         other.total, other.count = self.total, self.count  # `add` replaces the tensor, never writes into it
         return other
+
+
+def axes_of(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, the least first, and eigenvectors of symmetric `x`: in float32, and as it comes where MKL
+    says that it does not converge there, which happens with many equal eigenvalues."""
+    try:
+        values, vectors = torch.linalg.eigh(x.float())
+    except torch.linalg.LinAlgError:
+        values, vectors = (y.float() for y in torch.linalg.eigh(x.double()))
+    return values, vectors

@@ -20,7 +20,7 @@ from torch import Tensor
 from sakuin import _native
 from sakuin.config import RetrievalConfig
 from sakuin.index.int8 import SCALES, Int8KV
-from sakuin.index.moment import QueryMoment, second_moment
+from sakuin.index.moment import QueryMoment, axes_of, second_moment
 from sakuin.index.scratch import scratch
 
 LIST = 64
@@ -53,7 +53,7 @@ def find_basis(centred: Tensor, root: Tensor) -> Basis:
     covariance = second_moment(centred).double()
     seen = root.transpose(1, 2) @ covariance @ root
     size = seen.diagonal(dim1=1, dim2=2).amax(1).clamp(min=1e-300)
-    _, vectors = torch.linalg.eigh((seen / size[:, None, None]).float())
+    _, vectors = axes_of(seen / size[:, None, None])
     # The inverse of root^T, by its columns' lengths: they are the axes of the moment, at right angles.
     axes = root / root.square().sum(1, keepdim=True)
     project = axes @ vectors.flip(-1).double()
@@ -75,7 +75,7 @@ def _value_features(values: Tensor, weight: Tensor) -> Tensor:
     axes = covariance[:, :, : 2 * _VALUE_FEATURES]
     for _ in range(8):  # towards the leading axes, twice as many as are kept
         axes, _ = torch.linalg.qr(covariance @ axes)
-    _, turned = torch.linalg.eigh(axes.transpose(1, 2) @ covariance @ axes)
+    _, turned = axes_of(axes.transpose(1, 2) @ covariance @ axes)
     axes = (axes @ turned).flip(-1)[:, :, :_VALUE_FEATURES]
     # Centred only here: a centred copy of the values would cost more than the product.
     top: Tensor = axes.transpose(1, 2).contiguous() @ values.transpose(1, 2)
