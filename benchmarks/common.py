@@ -8,6 +8,7 @@ import platform
 import statistics
 from collections.abc import Callable, Iterable
 from datetime import date
+from functools import cache
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -70,6 +71,22 @@ def median_ms(
         run()
         times.append((perf_counter() - start) * 1e3)
     return statistics.median(times), min(times), max(times)
+
+
+@cache
+def _memory() -> torch.Tensor:
+    """256 MiB, more than a cache holds."""
+    return torch.zeros(1 << 27, dtype=torch.bfloat16)
+
+
+def others() -> float:
+    """Read 256 MiB of other memory, as a model does before it comes back to a layer; bytes a second."""
+    return _native.read_rate(_memory(), torch.get_num_threads())
+
+
+def bandwidth() -> float:
+    """Bytes a second of reading memory: a median."""
+    return statistics.median(others() for _ in range(9))
 
 
 def show(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
