@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 from collections.abc import Callable, Iterable
 from datetime import date
 from functools import cache
@@ -26,6 +27,8 @@ from sakuin.doctor import examine
 RESULTS = Path(__file__).parent / "results"
 
 console = Console(highlight=False, soft_wrap=True)
+if not console.is_terminal:
+    console.width = 160  # rich takes 80, too few for the tables
 
 
 def load(name: str, dtype: str) -> tuple[Any, Any]:
@@ -87,6 +90,15 @@ def others() -> float:
 def bandwidth() -> float:
     """Bytes a second of reading memory: a median."""
     return statistics.median(others() for _ in range(9))
+
+
+def command() -> str:
+    """How the running script was called, without the folder of `--traces`, which is of this machine alone."""
+    arguments = sys.argv[1:]
+    if "--traces" in arguments:
+        at = arguments.index("--traces")
+        del arguments[at : at + 2]
+    return " ".join([f"python benchmarks/{Path(sys.argv[0]).name}", *arguments])
 
 
 def show(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:

@@ -7,20 +7,21 @@ steps as tokens were appended, where a step is one layer's attention over its of
 heads, and nothing else of the model; both on all threads, each step and append after more memory was read
 than a cache holds. In decoding, appends run on a thread of their own beside the model.
 
-Run: python benchmarks/growth.py [--kinds sketch flat ivf graph] [--traces FOLDER]
+Run: python benchmarks/growth.py [--kinds sketch flat ivf graph] [--layers 2 12 27] [--traces FOLDER]
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median
 from time import perf_counter
 from typing import Any
 
 import torch
-from common import others, show, write
+from common import command, others, show, write
 from shapes import traced
 
 from sakuin import merge
@@ -41,10 +42,10 @@ class Asked:
     def __init__(self, layer: Layer) -> None:
         kept = torch.tensor(layer.some_asked(16))
         static = layer.static()
-        self.layer, self.q = layer, layer.asked[:, kept].contiguous()
+        self.layer = replace(layer, asked=layer.asked[:, kept].contiguous())
+        self.q = self.layer.asked
         self.static = PartialAttention(static.out[:, kept], static.lse[:, kept].contiguous())
-        truth = merge([static, layer.exact()]).out
-        self.truth = truth[:, kept]
+        self.truth = merge([self.static, self.layer.exact()]).out
 
     def error(self, index: Index) -> tuple[float, float]:
         """Mean error in running text and at the retrieval steps."""
@@ -122,9 +123,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", nargs="+", default=["sketch", "flat", "ivf", "graph"])
     parser.add_argument("--traces", type=Path, help="keep captured traces in this folder")
+    parser.add_argument("--layers", nargs="+", type=int, default=list(LAYERS))
     chosen = parser.parse_args()
     trace = traced("smollm2", LENGTH, chosen.traces)
-    trace = longer(Trace({number: trace.layers[number] for number in LAYERS}, trace.about), TOKENS)
+    trace = longer(Trace({number: trace.layers[number] for number in chosen.layers}, trace.about), TOKENS)
     rows = []
     for number, layer in trace.layers.items():
         asked = Asked(layer)
@@ -132,9 +134,7 @@ def main() -> None:
             rows += rows_of(number, asked, kind)
             print(f"layer {number}, {kind}", flush=True)
     show(f"Grown from {START:,} to {TOKENS:,} tokens", rows[0], [row.values() for row in rows])
-    write(
-        "growth", {"command": "python benchmarks/growth.py", "start": START, "tokens": TOKENS, "rows": rows}
-    )
+    write("growth", {"command": command(), "start": START, "tokens": TOKENS, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from common import show, write
+from common import command, show, write
 from shapes import traced
 
 from sakuin.evaluate import compare, longer
@@ -25,17 +25,17 @@ def main() -> None:
     folder = parser.parse_args().traces
     trace = traced("smollm2", LENGTH, folder)
     results: dict[str, Any] = {}
-    for name, model, measured in (
-        ("captured", "smollm2", lambda: trace),
-        ("resampled", "smollm2", lambda: longer(trace, LONG)),
-        ("gemma3-270m", "gemma3-270m", lambda: traced("gemma3-270m", GEMMA_LENGTH, folder)),
+    for name, measured in (
+        ("captured", lambda: trace),
+        ("resampled", lambda: longer(trace, LONG)),
+        ("gemma3-270m", lambda: traced("gemma3-270m", GEMMA_LENGTH, folder)),
     ):
         found = measured()
         rows = [asdict(row) for row in compare(found)]
         show(name, rows[0], [row.values() for row in rows])
         tokens = next(iter(found.layers.values())).keys.shape[1]
-        results[name] = {"model": model, "tokens": tokens, "methods": rows}
-    write("indexes", {"command": "python benchmarks/indexes.py", "results": results})
+        results[name] = {"tokens": tokens, "methods": rows}
+    write("indexes", {"command": command(), "results": results})
 
 
 if __name__ == "__main__":

@@ -22,12 +22,12 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from common import bandwidth, show, write
+from common import bandwidth, command, show, write
 from shapes import HEADS_128, paired, traced
 from torch import Tensor
 
 from sakuin import _native, merge
-from sakuin.evaluate import Trace, longer
+from sakuin.evaluate import Layer, Trace, longer
 from sakuin.index import Index
 from sakuin.partial import PartialAttention
 
@@ -55,12 +55,11 @@ class Held:
     scaling: float
 
     @classmethod
-    def of(cls, trace: Trace, seed: int) -> Held:
-        """Eight KV heads, each resampled by itself, and both indexes over them."""
-        captured = [paired(trace, HEADS_128[i % len(HEADS_128)]) for i in range(KV_HEADS)]
+    def of(cls, kinds: list[Layer], seed: int) -> Held:
+        """Eight KV heads of these kinds in turn, each resampled by itself, and both indexes over them."""
         heads = [
-            longer(Trace({0: layer}, trace.about), TOKENS, seed=KV_HEADS * seed + i).layers[0]
-            for i, layer in enumerate(captured)
+            longer(Trace({0: kinds[i % len(kinds)]}, {}), TOKENS, seed=KV_HEADS * seed + i).layers[0]
+            for i in range(KV_HEADS)
         ]
 
         def all_of(name: str, dim: int = 0) -> Tensor:
@@ -92,17 +91,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--traces", type=Path, help="keep captured traces in this folder")
     trace = traced("smollm2", LENGTH, parser.parse_args().traces)
-    layers = []
+    kinds, layers = [paired(trace, heads) for heads in HEADS_128], []
     for i in range(HELD):
-        layers.append(Held.of(trace, i))
+        layers.append(Held.of(kinds, i))
         print(f"layer {i}", flush=True)
     t, retrieval = layers[0].asked.shape[1], layers[0].retrieval
     # As many steps in running text as there are retrieval steps.
     positions = [*range(t - retrieval, t), *(i * (t - retrieval) // retrieval for i in range(retrieval))]
     times: dict[str, list[float]] = {"sketch": [], "flat": []}
     errors: dict[bool, list[float]] = {True: [], False: []}
-    touched, rate = [], bandwidth()
+    touched, rate = [], 0.0
     for _ in range(ROUNDS):
+        rate = max(rate, bandwidth())
         for at in positions:
             queries, found = [layer.asked[:, at : at + 1].contiguous() for layer in layers], {}
             for kind, seconds in times.items():
@@ -135,7 +135,7 @@ def main() -> None:
     write(
         f"llama_step-{isa}",
         {
-            "command": "python benchmarks/llama_step.py",
+            "command": command(),
             "shape": {"layers": LAYERS, "kv_heads": KV_HEADS, "group": GROUP, "head_dim": HEAD_DIM},
             "tokens": TOKENS,
             "layers_held": HELD,

@@ -23,7 +23,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from common import bandwidth, others, show, write
+from common import bandwidth, command, others, show, write
 from shapes import HEADS_128, Steps, fact_mass, paired, traced
 
 from sakuin import _native
@@ -84,25 +84,27 @@ def measured(steps: Steps, with_sdpa: bool) -> dict[str, Any]:
     errors, t = steps.errors(part), layer.asked.shape[1]
     assert part.stats is not None
 
-    def one(x: torch.Tensor, at: int) -> torch.Tensor:
-        return x[:, at : at + 1].contiguous()
+    queries, besides = (
+        [x[:, at : at + 1].contiguous() for at in range(t)] for x in (layer.asked, steps.static.lse)
+    )
 
     def sketch(at: int) -> None:
-        index.attend(one(layer.asked, at), scaling=layer.scaling, static_lse=one(steps.static.lse, at))
+        index.attend(queries[at], scaling=layer.scaling, static_lse=besides[at])
 
     def flat(at: int) -> None:
-        _native.flat_attend(one(layer.asked, at), [(layer.keys, layer.values)], layer.scaling, threads)
+        _native.flat_attend(queries[at], [(layer.keys, layer.values)], layer.scaling, threads)
 
     methods = {"sketch": sketch, "flat": flat}
     if with_sdpa:
         keys, values = (x[None].float() for x in (layer.keys, layer.values))
 
         def sdpa(at: int, as_heads: bool) -> None:
-            q = one(layer.asked, at)
-            group = len(q)
+            group = len(queries[at])
             shape = (1, group, 1, -1) if as_heads else (1, 1, group, -1)
             k, v = (x.expand(-1, shape[1], -1, -1) for x in (keys, values))
-            torch.nn.functional.scaled_dot_product_attention(q.view(shape), k, v, scale=layer.scaling)
+            torch.nn.functional.scaled_dot_product_attention(
+                queries[at].view(shape), k, v, scale=layer.scaling
+            )
 
         methods["sdpa_heads"] = lambda at: sdpa(at, True)
         methods["sdpa_positions"] = lambda at: sdpa(at, False)
@@ -150,12 +152,13 @@ def main() -> None:
         shape = SHAPES[name]
         trace = traced(shape.model, shape.length, chosen.traces)
         for tokens in chosen.tokens:
-            rows, rate = [], bandwidth()
+            rows, rate = [], 0.0
             for heads in shape.heads:
                 captured = layer_of(trace, heads)
                 number, d = heads[0][0], captured.keys.shape[2]
                 layer = longer(Trace({number: captured}, trace.about), tokens).layers[number]
                 steps = Steps.of(layer, shape.group)
+                rate = max(rate, bandwidth())
                 row = measured(steps, tokens <= SDPA_UP_TO)
                 mass = fact_mass(captured, trace.about)
                 rows.append({"heads": heads, "tokens": tokens, "head_dim": d, "fact_mass": mass, **row})
@@ -178,7 +181,7 @@ def main() -> None:
     write(
         f"scaling-{_native.isa()}",
         {
-            "command": "python benchmarks/scaling.py",
+            "command": command(),
             "d128": "keys, values and queries of two KV heads of smollm2 side by side (benchmarks/shapes.py)",
             "results": results,
         },

@@ -16,25 +16,35 @@ def _table(columns: dict[str, str], rows: list[list[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _trace(name: str, measured: dict[str, Any]) -> str:
+    """What benchmarks/indexes.py measured on: a trace's name there, and its tokens."""
+    model = {"captured": "smollm2", "resampled": "smollm2, resampled"}.get(name, name)
+    return f"{model}, {measured['tokens']:,}"
+
+
 def _methods(result: dict[str, Any]) -> str:
     """Every method in one frame."""
-    columns = {"model, tokens": "l", "method": "l", "running text": "r", "retrieval": "r", "worst head": "r"}
+    columns = {"trace, tokens": "l", "method": "l", "running text": "r", "retrieval": "r", "worst head": "r"}
     columns |= {"worst step": "r", "touched": "r", "ms": "r"}
     rows = []
-    for measured in result["results"].values():
+    for name, measured in result["results"].items():
         for row in measured["methods"]:
             if row["method"] == "flat" or row["touched_share"] > 1:  # exact: said in the text
                 continue
             timed = row["method"].split()[0] in ("sketch", "ivf", "graph")
             rows.append(
                 [
-                    f"{measured['model']}, {measured['tokens']:,}",
+                    _trace(name, measured),
                     row["method"],
                     f"{row['running']:.3f}",
                     f"{row['retrieval']:.3f}",
                     f"{row['worst_head']:.2f}",
                     f"{row['worst_step']:.2f}",
-                    f"{row['touched_share']:.1%}",
+                    _percent(row["touched_share"]),
                     f"{row['step_ms']:.2f}" if timed else "",
                 ]
             )
@@ -44,7 +54,7 @@ def _methods(result: dict[str, Any]) -> str:
 def _exact_methods(result: dict[str, Any]) -> str:
     """What of the same run the table of methods leaves out: exact methods, memory, build."""
     columns = {
-        "model, tokens": "l",
+        "trace, tokens": "l",
         "floor ms": "r",
         "`flat` ms": "r",
         "torch fp32 ms": "r",
@@ -52,18 +62,18 @@ def _exact_methods(result: dict[str, Any]) -> str:
     }
     columns |= {f"{kind} {what}": "r" for what in ("holds", "build s") for kind in ("sketch", "ivf", "graph")}
     rows = []
-    for measured in result["results"].values():
+    for name, measured in result["results"].items():
         by_name = {row["method"]: row for row in measured["methods"]}
         torch_ms = by_name["torch SDPA, fp32"]["step_ms"] if "torch SDPA, fp32" in by_name else None
         kinds = [by_name[kind] for kind in ("sketch", "ivf", "graph")]
         rows.append(
             [
-                f"{measured['model']}, {measured['tokens']:,}",
+                _trace(name, measured),
                 f"{kinds[0]['floor_ms']:.2f}",
                 f"{by_name['flat']['step_ms']:.2f}",
                 "" if torch_ms is None else f"{torch_ms:.1f}",
                 f"{kinds[0]['step_ms']:.2f}",
-                *(f"{kind['memory_share']:.0%}" for kind in kinds),
+                *(_percent(kind["memory_share"]) for kind in kinds),
                 *(f"{kind['build_s']:.1f}" for kind in kinds),
             ]
         )
@@ -82,7 +92,7 @@ def _scaling(*results: dict[str, Any]) -> str:
             f"{row['running']:.4f}",
             f"{row['retrieval']:.4f}",
             f"{row['worst_step']:.3f}",
-            f"{row['touched_share']:.1%}",
+            _percent(row["touched_share"]),
             f"{row['floor_ms']:.2f}",
             f"{row['flat_ms']:.2f}",
             f"{row['sketch_ms']:.2f}",
@@ -111,8 +121,8 @@ def _llama(*results: dict[str, Any]) -> str:
                 f"{row['sketch_s']:.3f}",
                 f"{row['running']:.4f}",
                 f"{row['retrieval']:.4f}",
-                f"{row['touched_share']:.1%}",
-                f"{row['memory_share']:.0%}",
+                _percent(row["touched_share"]),
+                _percent(row["memory_share"]),
             ]
         )
     return _table(columns, rows)
@@ -133,7 +143,7 @@ def _growth(result: dict[str, Any]) -> str:
                 *(f"{mean[name]:.4f}" for name in ("once", "grown", "once_retrieval", "grown_retrieval")),
                 f"{mean['append_ms']:.2f}",
                 f"{mean['step_ms']:.3f}",
-                f"{mean['share']:.1%}",
+                _percent(mean["share"]),
             ]
         )
     return _table(columns, rows)
