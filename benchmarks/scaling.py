@@ -99,12 +99,10 @@ def measured(steps: Steps, with_sdpa: bool) -> dict[str, Any]:
         keys, values = (x[None].float() for x in (layer.keys, layer.values))
 
         def sdpa(at: int, as_heads: bool) -> None:
-            group = len(queries[at])
-            shape = (1, group, 1, -1) if as_heads else (1, 1, group, -1)
-            k, v = (x.expand(-1, shape[1], -1, -1) for x in (keys, values))
-            torch.nn.functional.scaled_dot_product_attention(
-                queries[at].view(shape), k, v, scale=layer.scaling
-            )
+            q, group = queries[at], len(queries[at])
+            q = q.view((1, group, 1, -1) if as_heads else (1, 1, group, -1))
+            k, v = (x.expand(-1, q.shape[1], -1, -1) for x in (keys, values))
+            torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=layer.scaling)
 
         methods["sdpa_heads"] = lambda at: sdpa(at, True)
         methods["sdpa_positions"] = lambda at: sdpa(at, False)

@@ -35,7 +35,7 @@ def _methods(result: dict[str, Any]) -> str:
         for row in measured["methods"]:
             if row["method"] == "flat" or row["touched_share"] > 1:  # exact: said in the text
                 continue
-            timed = row["method"].split()[0] in ("sketch", "ivf", "graph")
+            timed = row["method"].replace(",", "").split()[0] in ("sketch", "ivf", "graph")
             rows.append(
                 [
                     _trace(name, measured),
