@@ -6,8 +6,10 @@ import json
 import os
 import platform
 import statistics
+import sys
 from collections.abc import Callable, Iterable
 from datetime import date
+from functools import cache
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -25,6 +27,8 @@ from sakuin.doctor import examine
 RESULTS = Path(__file__).parent / "results"
 
 console = Console(highlight=False, soft_wrap=True)
+if not console.is_terminal:
+    console.width = 160  # rich takes 80, too few for the tables
 
 
 def load(name: str, dtype: str) -> tuple[Any, Any]:
@@ -70,6 +74,31 @@ def median_ms(
         run()
         times.append((perf_counter() - start) * 1e3)
     return statistics.median(times), min(times), max(times)
+
+
+@cache
+def _memory() -> torch.Tensor:
+    """256 MiB, more than a cache holds."""
+    return torch.zeros(1 << 27, dtype=torch.bfloat16)
+
+
+def others() -> float:
+    """Read 256 MiB of other memory, as a model does before it comes back to a layer; bytes a second."""
+    return _native.read_rate(_memory(), torch.get_num_threads())
+
+
+def bandwidth() -> float:
+    """Bytes a second of reading memory: a median."""
+    return statistics.median(others() for _ in range(9))
+
+
+def command() -> str:
+    """How the running script was called, without the folder of `--traces`, which is of this machine alone."""
+    arguments = sys.argv[1:]
+    if "--traces" in arguments:
+        at = arguments.index("--traces")
+        del arguments[at : at + 2]
+    return " ".join([f"python benchmarks/{Path(sys.argv[0]).name}", *arguments])
 
 
 def show(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:

@@ -17,7 +17,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import load, median_ms, show, write
+from common import load, median_ms, others, show, write
 
 from sakuin import _native, build_index, merge
 from sakuin.evaluate import capture, longer
@@ -39,11 +39,6 @@ def main() -> None:
     isa = parser.parse_args().isa
     trace = longer(capture(*load("smollm2", "fp32"), LENGTH, LAYERS), KEYS)
     threads, rows = torch.get_num_threads(), []
-    memory = torch.zeros(1 << 27, dtype=torch.bfloat16)
-
-    def others() -> None:
-        _native.read_rate(memory, threads)
-
     for number, whole in trace.layers.items():
         layer = whole.head(HEAD)
         heads = torch.cat([layer.queries] * 3)[:GROUP]

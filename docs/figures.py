@@ -1,22 +1,42 @@
-"""The README's figures, from the JSON files that the benchmarks wrote. Called by docs/generate.py.
+"""The README's figures and the pages' tables, from the JSON files that the benchmarks wrote. Called by
+docs/generate.py.
 
-What was not measured is not there: each benchmark writes its file, and each file has its paragraph.
+What was not measured is not there: each benchmark writes its file, and each file has its paragraph or table.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+from tables import TABLES
+
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
-BEGIN, END = "<!-- figures: begin -->\n", "<!-- figures: end -->\n"
+MARKED = re.compile(r"(<!-- (figures|table ([\w-]+)): begin -->\n).*?(<!-- \2: end -->\n)", re.DOTALL)
 
 
-def inserted(readme: str) -> str:
-    """`readme` with the figures between its marks."""
-    before, rest = readme.split(BEGIN)
-    return before + BEGIN + "\n".join(figures()) + END + rest.split(END)[1]
+def inserted(page: str) -> str:
+    """`page` with what belongs between its marks: the README's figures, or the table that they name."""
+
+    def filled(mark: re.Match[str]) -> str:
+        return mark[1] + ("\n".join(figures()) if mark[3] is None else table(mark[3])) + mark[4]
+
+    return MARKED.sub(filled, page)
+
+
+def table(name: str) -> str:
+    """A table of docs/tables.py and where it comes from; nothing if nothing was measured."""
+    pattern, made = TABLES[name]
+    found = _results(pattern)
+    if not found:
+        return ""
+    return f"`{found[-1]['command']}`; {_machine(found[-1])}:\n\n{made(*found)}"
+
+
+def _results(pattern: str) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob(f"{pattern}.json"))]
 
 
 def figures() -> list[str]:
@@ -27,7 +47,7 @@ def figures() -> list[str]:
         ("fidelity", _fidelity),
         ("sketch_step-*", _step),
     ):
-        found = [json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob(f"{pattern}.json"))]
+        found = _results(pattern)
         if found:
             parts.append(paragraph(found))
     return parts

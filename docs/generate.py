@@ -149,11 +149,11 @@ def _described(docstring: str) -> dict[str, str]:
 
 def main(check: bool) -> int:
     wrong = []
-    readme = HERE.parent / "README.md"
+    with_figures = (HERE.parent / "README.md", HERE / "indexes.md", HERE / "scaling.md")
     written = (
         (HERE / "cli.md", cli()),
         (HERE / "settings.md", settings()),
-        (readme, inserted(readme.read_text(encoding="utf-8"))),
+        *((page, inserted(page.read_text(encoding="utf-8"))) for page in with_figures),
     )
     for path, text in written:
         if not check:

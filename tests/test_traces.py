@@ -69,6 +69,8 @@ def test_the_parts_of_a_layer_make_the_attention_of_all_tokens(trace: Trace) -> 
 def test_retrieval_steps_look_at_the_fact(trace: Trace, smollm2: tuple[Any, Any]) -> None:
     ids = PlantedText.make(smollm2[1], LENGTH + 1).ids
     (fact_at,) = (i for i in range(len(ids) - 80) if smollm2[1].decode(ids[i : i + 5]) == "71493")
+    first, last = trace.about["fact"]
+    assert first < fact_at < last - 5 < first + 32
     layer = trace.layers[26]
     assert 3 <= layer.retrieval <= 7
     z = layer.asked @ layer.keys.float().repeat_interleave(3, 0).transpose(1, 2) * layer.scaling

@@ -26,12 +26,14 @@ class PlantedText:
     """Tokens of a text with a fact planted in it, a question about it and the answer at the end.
 
     ids : all tokens, the answer included.
+    fact : positions of the fact's tokens, the first and the one past the last.
     question_at : position of the question's first token: up to here it is running text.
     answer_at : position of the answer's first token. The tokens from just before it on are retrieval steps:
         each has to find the fact to predict what follows.
     """
 
     ids: tuple[int, ...]
+    fact: tuple[int, int]
     question_at: int
     answer_at: int
 
@@ -62,6 +64,7 @@ class PlantedText:
         body = start + running[:at] + fact + running[at:]
         return cls(
             ids=tuple(body + question + answer),
+            fact=(len(start) + at, len(start) + at + len(fact)),
             question_at=len(body),
             answer_at=len(body) + len(question),
         )

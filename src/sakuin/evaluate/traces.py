@@ -129,7 +129,8 @@ class Layer:
 
 @dataclass
 class Trace:
-    """Layers of one model over one text. `about` says where they come from: model, length, sink, recent."""
+    """Layers of one model over one text. `about` says where they come from: model, length, sink, recent, and
+    `fact`, the positions of the planted fact's tokens in the text, the first and the one past the last."""
 
     layers: dict[int, Layer]
     about: dict[str, Any]
@@ -284,6 +285,7 @@ def capture(
         "length": length,
         "sink": sink,
         "recent": recent,
+        "fact": list(planted.fact),
     }
     return Trace(found, about)
 

@@ -1,0 +1,159 @@
+"""The tables of docs/indexes.md and docs/scaling.md, from the JSON files that the benchmarks wrote. Called by
+docs/figures.py, which puts each between its marks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import fmean
+from typing import Any
+
+
+def _table(columns: dict[str, str], rows: list[list[str]]) -> str:
+    """Markdown; `columns` maps titles to alignments, `l` or `r`."""
+    rule = "|".join("---" if side == "l" else "---:" for side in columns.values())
+    lines = ["| " + " | ".join(columns) + " |", f"|{rule}|"]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _trace(name: str, measured: dict[str, Any]) -> str:
+    """What benchmarks/indexes.py measured on: a trace's name there, and its tokens."""
+    model = {"captured": "smollm2", "resampled": "smollm2, resampled"}.get(name, name)
+    return f"{model}, {measured['tokens']:,}"
+
+
+def _methods(result: dict[str, Any]) -> str:
+    """Every method in one frame."""
+    columns = {"trace, tokens": "l", "method": "l", "running text": "r", "retrieval": "r", "worst head": "r"}
+    columns |= {"worst step": "r", "touched": "r", "ms": "r"}
+    rows = []
+    for name, measured in result["results"].items():
+        for row in measured["methods"]:
+            if row["method"] == "flat" or row["touched_share"] > 1:  # exact: said in the text
+                continue
+            timed = row["method"].replace(",", "").split()[0] in ("sketch", "ivf", "graph")
+            rows.append(
+                [
+                    _trace(name, measured),
+                    row["method"],
+                    f"{row['running']:.3f}",
+                    f"{row['retrieval']:.3f}",
+                    f"{row['worst_head']:.2f}",
+                    f"{row['worst_step']:.2f}",
+                    _percent(row["touched_share"]),
+                    f"{row['step_ms']:.2f}" if timed else "",
+                ]
+            )
+    return _table(columns, rows)
+
+
+def _exact_methods(result: dict[str, Any]) -> str:
+    """What of the same run the table of methods leaves out: exact methods, memory, build."""
+    columns = {
+        "trace, tokens": "l",
+        "floor ms": "r",
+        "`flat` ms": "r",
+        "torch fp32 ms": "r",
+        "`sketch` ms": "r",
+    }
+    columns |= {f"{kind} {what}": "r" for what in ("holds", "build s") for kind in ("sketch", "ivf", "graph")}
+    rows = []
+    for name, measured in result["results"].items():
+        by_name = {row["method"]: row for row in measured["methods"]}
+        torch_ms = by_name["torch SDPA, fp32"]["step_ms"] if "torch SDPA, fp32" in by_name else None
+        kinds = [by_name[kind] for kind in ("sketch", "ivf", "graph")]
+        rows.append(
+            [
+                _trace(name, measured),
+                f"{kinds[0]['floor_ms']:.2f}",
+                f"{by_name['flat']['step_ms']:.2f}",
+                "" if torch_ms is None else f"{torch_ms:.1f}",
+                f"{kinds[0]['step_ms']:.2f}",
+                *(_percent(kind["memory_share"]) for kind in kinds),
+                *(f"{kind['build_s']:.1f}" for kind in kinds),
+            ]
+        )
+    return _table(columns, rows)
+
+
+def _scaling(*results: dict[str, Any]) -> str:
+    columns = {"kernels": "l", "head_dim, group": "r", "tokens": "r", "running text": "r", "retrieval": "r"}
+    columns |= {"worst step": "r", "touched": "r", "floor ms": "r", "`flat` ms": "r", "`sketch` ms": "r"}
+    columns |= {"floor / `sketch`": "r", "`flat` / `sketch`": "r", "torch fp32 / `sketch`": "r"}
+    rows = [
+        [
+            result["machine"]["isa"],
+            f"{row['head_dim']}, {row['group']}",
+            f"{row['tokens']:,}",
+            f"{row['running']:.4f}",
+            f"{row['retrieval']:.4f}",
+            f"{row['worst_step']:.3f}",
+            _percent(row["touched_share"]),
+            f"{row['floor_ms']:.2f}",
+            f"{row['flat_ms']:.2f}",
+            f"{row['sketch_ms']:.2f}",
+            f"{row['floor_over_sketch']:.1f}",
+            f"{row['flat_over_sketch']:.1f}",
+            f"{row['sdpa_over_sketch']:.0f}" if "sdpa_over_sketch" in row else "",
+        ]
+        for result in results
+        for row in result["results"]
+    ]
+    return _table(columns, rows)
+
+
+def _llama(*results: dict[str, Any]) -> str:
+    columns = {"kernels": "l", "goal s": "r", "floor s": "r", "`flat` s": "r", "`sketch` s": "r"}
+    columns |= {"running text": "r", "retrieval": "r", "touched": "r", "index holds": "r"}
+    rows = []
+    for result in results:
+        row = result["results"]
+        rows.append(
+            [
+                result["machine"]["isa"],
+                f"{row['goal_s']:.3f}",
+                f"{row['floor_s']:.2f}",
+                f"{row['flat_s']:.2f}",
+                f"{row['sketch_s']:.3f}",
+                f"{row['running']:.4f}",
+                f"{row['retrieval']:.4f}",
+                _percent(row["touched_share"]),
+                _percent(row["memory_share"]),
+            ]
+        )
+    return _table(columns, rows)
+
+
+def _growth(result: dict[str, Any]) -> str:
+    columns = {"index": "l", "appends of": "r", "running text: at once": "r", "grown": "r"}
+    columns |= {"retrieval: at once": "r", "grown ": "r", "one append, ms": "r", "one step, ms": "r"}
+    columns |= {"appends / steps": "r"}
+    rows = []
+    for kind, by in dict.fromkeys((row["kind"], row["by"]) for row in result["rows"]):
+        layers = [row for row in result["rows"] if (row["kind"], row["by"]) == (kind, by)]
+        mean = {name: fmean(row[name] for row in layers) for name in layers[0] if name != "kind"}
+        rows.append(
+            [
+                f"`{kind}`",
+                str(by),
+                *(f"{mean[name]:.4f}" for name in ("once", "grown", "once_retrieval", "grown_retrieval")),
+                f"{mean['append_ms']:.2f}",
+                f"{mean['step_ms']:.3f}",
+                _percent(mean["share"]),
+            ]
+        )
+    return _table(columns, rows)
+
+
+TABLES: dict[str, tuple[str, Callable[..., str]]] = {
+    "methods": ("indexes", _methods),
+    "exact-methods": ("indexes", _exact_methods),
+    "growth": ("growth", _growth),
+    "scaling": ("scaling-*", _scaling),
+    "llama": ("llama_step-*", _llama),
+}
+"""Names of tables to the benchmark's files and what makes a table of their contents."""
