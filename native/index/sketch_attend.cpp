@@ -94,7 +94,7 @@ void Step::score(View& v, uint16_t* largest) {
                      v.masks.data(), v.words.data(), v.start.data(), v.scale.data(), v.bias.data(), v.variance.data()});
     for (size_t g = 0; g < groups(); ++g) {
         const float deviation = std::sqrt(v.variance[g]);
-        v.sigma[g] = (searches_ ? a_.reach : std::max(a_.reach, 1.0f + deviation * ln2)) * deviation;
+        v.sigma[g] = (searches_ ? a_.reach : std::max(a_.reach, 0.5f + deviation * ln2)) * deviation;
     }
     std::vector<uint16_t>& z = keeps() ? v.z : scratch().z;
     make_room(z, v.lists() * list_size * a_.group);

@@ -65,7 +65,7 @@ class RetrievalConfig:
         falls as 1 / sqrt(tokens) only.
     reach
         Standard deviations of its own sketch error by which a token's score is raised when judging whether it
-        may be large; 1 + that deviation where it is more, for heads that the sketch shows badly.
+        may be large; 0.5 + that deviation where it is more, for heads that the sketch shows badly.
     cap
         Largest share of the offloaded tokens that one step scores again; bounds the time of a step.
     sketch_bits

@@ -257,7 +257,7 @@ def attend(
     ]
     raised = torch.cat(
         [
-            ((1 + v.sqrt()).clamp(min=reach) * v.sqrt())[:, None] * s.length / 4
+            ((0.5 + v.sqrt()).clamp(min=reach) * v.sqrt())[:, None] * s.length / 4
             for v, s in zip(variance, segments, strict=True)
         ],
         1,

@@ -79,6 +79,6 @@ def axes_of(x: Tensor) -> tuple[Tensor, Tensor]:
     says that it does not converge there, which happens with many equal eigenvalues."""
     try:
         values, vectors = torch.linalg.eigh(x.float())
-    except torch.linalg.LinAlgError:
+    except RuntimeError:  # torch.linalg.LinAlgError, which its types do not export
         values, vectors = (y.float() for y in torch.linalg.eigh(x.double()))
     return values, vectors
