@@ -21,6 +21,7 @@ from common import load, median_ms, others, show, write
 
 from sakuin import _native, build_index, merge
 from sakuin.evaluate import capture, longer
+from sakuin.index.pages import in_large_pages
 from sakuin.partial import PartialAttention
 
 KEYS, GROUP, LENGTH, HEAD = 131072, 7, 7600, 1
@@ -46,6 +47,12 @@ def main() -> None:
             "sketch", layer.keys, layer.values, queries=heads, query_positions=layer.query_positions
         )
         static, exact = layer.static(), layer.exact()
+        # As the segments of `sketch`: `flat` is to read from pages as large.
+        keys, values = in_large_pages(
+            dict.fromkeys(("keys", "values"), (layer.keys.shape, layer.keys.dtype))
+        ).values()
+        keys.copy_(layer.keys)
+        values.copy_(layer.values)
         truth = merge([static, exact]).out
         for name, positions in POSITIONS.items():
             q, beside = one_group(layer.asked, positions), one_group(static.lse, positions)
@@ -62,8 +69,8 @@ def main() -> None:
                     q, index.segments, layer.scaling, threads, settings, static_lse=beside, isa=isa
                 )
 
-            def flat(q: Any = q, layer: Any = layer) -> Any:
-                return _native.flat_attend(q, [(layer.keys, layer.values)], layer.scaling, threads, isa=isa)
+            def flat(q: Any = q, kv: Any = (keys, values), layer: Any = layer) -> Any:
+                return _native.flat_attend(q, [kv], layer.scaling, threads, isa=isa)
 
             # In turns, so that what else the machine does falls on both; and each after more memory was read
             # than a cache holds, since a model comes back to a layer only after all its others.

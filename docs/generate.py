@@ -149,7 +149,7 @@ def _described(docstring: str) -> dict[str, str]:
 
 def main(check: bool) -> int:
     wrong = []
-    with_figures = (HERE.parent / "README.md", HERE / "indexes.md", HERE / "scaling.md")
+    with_figures = (HERE.parent / "README.md", *(HERE / f"{n}.md" for n in ("indexes", "scaling", "speed")))
     written = (
         (HERE / "cli.md", cli()),
         (HERE / "settings.md", settings()),

@@ -1,5 +1,5 @@
-"""The tables of docs/indexes.md and docs/scaling.md, from the JSON files that the benchmarks wrote. Called by
-docs/figures.py, which puts each between its marks.
+"""The tables of docs/indexes.md, docs/scaling.md and docs/speed.md, from the JSON files that the benchmarks
+wrote. Called by docs/figures.py, which puts each between its marks.
 """
 
 from __future__ import annotations
@@ -149,11 +149,31 @@ def _growth(result: dict[str, Any]) -> str:
     return _table(columns, rows)
 
 
+def _step(*results: dict[str, Any]) -> str:
+    """One step of `sketch` beside `flat`, means over layers and kinds of queries."""
+    columns = {"kernels": "l", "`flat` ms": "r", "`sketch` ms": "r", "`flat` / `sketch`": "r"}
+    columns |= {"by the shortest times": "r", "error": "r", "touched": "r"}
+    rows = [
+        [
+            result["command"].split()[-1],
+            f"{fmean(row['flat_ms'] for row in result['results']):.2f}",
+            f"{fmean(row['sketch_ms'] for row in result['results']):.2f}",
+            f"{result['flat_over_sketch']:.2f}",
+            f"{result['flat_over_sketch_best']:.2f}",
+            f"{fmean(row['error'] for row in result['results']):.4f}",
+            _percent(fmean(row["touched_share"] for row in result["results"])),
+        ]
+        for result in results
+    ]
+    return _table(columns, rows)
+
+
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {
     "methods": ("indexes", _methods),
     "exact-methods": ("indexes", _exact_methods),
     "growth": ("growth", _growth),
     "scaling": ("scaling-*", _scaling),
     "llama": ("llama_step-*", _llama),
+    "step": ("sketch_step-*", _step),
 }
 """Names of tables to the benchmark's files and what makes a table of their contents."""

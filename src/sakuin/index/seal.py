@@ -21,6 +21,7 @@ from sakuin import _native
 from sakuin.config import RetrievalConfig
 from sakuin.index.int8 import SCALES, Int8KV
 from sakuin.index.moment import QueryMoment, axes_of, second_moment
+from sakuin.index.pages import in_large_pages
 from sakuin.index.scratch import scratch
 
 LIST = 64
@@ -134,29 +135,31 @@ def seal(
     code_bytes = math.ceil(config.code_bits_for(d) * chunks / 2 - 1e-6) * 4
     if int8 is not None:
         keys, values = int8.keys, int8.values  # what is attended exactly; all else knows the originals
-    fields = {
-        "keys": torch.empty_like(keys),
-        "values": torch.empty_like(values),
-        "order": torch.empty(heads, n, dtype=torch.uint16),
-        "mean": mean.contiguous(),
-        "basis": basis.project.view(torch.uint16),
-        "sketch": torch.empty(heads, lists, subs * 32 + 32, dtype=torch.uint8),
-        "sub_coordinate": torch.empty(heads, subs, 2, dtype=torch.int16),
-        "sub_step": torch.empty(heads, subs, 2),
-        "residue": torch.empty(heads, d),
-        "codes": torch.empty(heads, n, code_bytes, dtype=torch.uint8),
-        "code_plan": torch.empty(heads, 3, dtype=torch.int32),
-        "code_coordinate": torch.empty(heads, chunks * 16, dtype=torch.int16),
-        "code_step": torch.empty(heads, chunks * 16),
-        "value_codes": torch.empty(heads, n, chunks * 8, dtype=torch.uint8),
-        "value_params": torch.empty(heads, n, 2, dtype=torch.uint16),
-        "list_codes": torch.empty(heads, lists, chunks * 8, dtype=torch.uint8),
-        "list_params": torch.empty(heads, lists, 2, dtype=torch.uint16),
-        "within": torch.empty(heads, d),
-        "tilt": torch.empty(heads, min(d, 16), d, dtype=torch.uint16),
-        "code_residue": torch.empty(heads, d),
-        "spread": torch.empty(heads, 3),
-    }
+    bits, floats = torch.uint16, torch.float32  # bits: those of bf16 numbers
+    fields = in_large_pages(
+        {
+            "keys": (keys.shape, keys.dtype),
+            "values": (values.shape, values.dtype),
+            "order": ((heads, n), torch.uint16),
+            "sketch": ((heads, lists, subs * 32 + 32), torch.uint8),
+            "sub_coordinate": ((heads, subs, 2), torch.int16),
+            "sub_step": ((heads, subs, 2), floats),
+            "residue": ((heads, d), floats),
+            "codes": ((heads, n, code_bytes), torch.uint8),
+            "code_plan": ((heads, 3), torch.int32),
+            "code_coordinate": ((heads, chunks * 16), torch.int16),
+            "code_step": ((heads, chunks * 16), floats),
+            "value_codes": ((heads, n, chunks * 8), torch.uint8),
+            "value_params": ((heads, n, 2), bits),
+            "list_codes": ((heads, lists, chunks * 8), torch.uint8),
+            "list_params": ((heads, lists, 2), bits),
+            "within": ((heads, d), floats),
+            "tilt": ((heads, min(d, 16), d), bits),
+            "code_residue": ((heads, d), floats),
+            "spread": ((heads, 3), floats),
+        }
+    )
+    fields |= {"mean": mean.contiguous(), "basis": basis.project.view(torch.uint16)}
     if int8 is not None:
         fields |= {name: getattr(int8, name) for name in SCALES}
     segment = _native.sketch_seal(fields, y, basis.weight, features, keys, values, values_f32, n_threads)

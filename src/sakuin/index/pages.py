@@ -1,0 +1,55 @@
+"""Memory for what a step reads in single rows. In pages of 4 KB each such row costs a walk through the page
+tables beside the read itself; in pages of 2 MB, which Linux gives where it is asked for them, few do.
+
+Called by `sakuin.index.seal`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import mmap
+import sys
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+_HUGE = 2 << 20
+_LINE = 64
+
+
+def in_large_pages(wanted: Mapping[str, tuple[Sequence[int], torch.dtype]]) -> dict[str, Tensor]:
+    """Tensors of these shapes and dtypes with any content, side by side in one piece of memory, each from a
+    cache line on. Whole stretches of 2 MB of it are huge pages where the system gives them; where it does
+    not, nothing else changes."""
+    with torch.inference_mode(False):  # tensors made in it could not be written outside it later
+        return _carved(wanted)
+
+
+def _carved(wanted: Mapping[str, tuple[Sequence[int], torch.dtype]]) -> dict[str, Tensor]:
+    starts, end = {}, 0
+    for name, (shape, dtype) in wanted.items():
+        starts[name] = end
+        end += -(-math.prod(shape) * dtype.itemsize // _LINE) * _LINE
+    memory = _memory(end)
+    return {
+        name: memory[starts[name] : starts[name] + math.prod(shape) * dtype.itemsize].view(dtype).view(*shape)
+        for name, (shape, dtype) in wanted.items()
+    }
+
+
+def _memory(size: int) -> Tensor:
+    """`size` bytes, uint8."""
+    if size < _HUGE or not sys.platform.startswith("linux"):
+        return torch.empty(size, dtype=torch.uint8)
+    # What is never touched, before the first such page and after the last byte, takes no memory.
+    try:
+        room = mmap.mmap(-1, size + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError:  # no memory: torch says so in its own words, or has a little less to find
+        return torch.empty(size, dtype=torch.uint8)
+    memory = torch.frombuffer(room, dtype=torch.uint8)
+    start = -memory.data_ptr() % _HUGE
+    with contextlib.suppress(OSError):  # a kernel without them
+        room.madvise(mmap.MADV_HUGEPAGE, start, size // _HUGE * _HUGE)
+    return memory[start : start + size]
