@@ -35,6 +35,7 @@ def test_the_memory_goes_with_the_last_tensor() -> None:
     whole = weakref.ref(a.untyped_storage())
     del a
     gc.collect()
+    assert whole() is not None
     b.fill_(2.0)
     assert float(b.sum()) == 16.0
     del b

@@ -86,6 +86,7 @@ void Step::score(View& v, uint16_t* largest) {
     k_.project(q.data(), of_head(s.basis, v.head, d_ * d_), group(), static_cast<int>(d_), v.p.data());
     k_.moments(q.data(), v.p.data(), of_head(s.mean, v.head, d_), of_head(s.residue, v.head, d_), group(), static_cast<int>(d_), v.bias.data(),
                v.variance.data());
+    v.rounding = v.variance;
     const int subs = static_cast<int>(s.shape.subs);
     v.masks.resize(static_cast<size_t>(subs) / 2);
     v.words.resize(v.masks.size() * groups());
@@ -93,6 +94,7 @@ void Step::score(View& v, uint16_t* largest) {
     k_.prepare_scan({v.p.data(), of_head(s.sub_coordinate, v.head, subs * 2), of_head(s.sub_step, v.head, subs * 2), group(), static_cast<int>(d_), subs,
                      v.masks.data(), v.words.data(), v.start.data(), v.scale.data(), v.bias.data(), v.variance.data()});
     for (size_t g = 0; g < groups(); ++g) {
+        v.rounding[g] = v.variance[g] - v.rounding[g];
         const float deviation = std::sqrt(v.variance[g]);
         v.sigma[g] = (searches_ ? a_.reach : std::max(a_.reach, 0.5f + deviation * ln2)) * deviation;
     }
@@ -131,13 +133,10 @@ void Step::sum_lists(View& v) {
 void Step::choose_quick(View& v, const uint16_t* largest) {
     constexpr int32_t one = 127 * 128 - 7;
     for (std::vector<uint16_t>* x : {&v.floor, &v.rate, &v.plus}) x->assign(width_, 0);
-    v.quick = a_.softcap == 0.0f;
+    v.quick = a_.softcap == 0.0f && std::all_of(v.scale.begin(), v.scale.end(), [](float x) { return x <= 1.0f; });
+    if (!v.quick) return;
     for (size_t g = 0; g < groups(); ++g) {
         const float rate = v.scale[g] * 128.0f;
-        if (!(rate <= 128.0f)) {
-            v.quick = false;
-            return;
-        }
         const int32_t whole = static_cast<int32_t>(rate), below = one / whole, most = largest[g];
         const int32_t floor = std::max(most - below, 0), plus = one - (most - floor) * whole;
         v.rate[g] = static_cast<uint16_t>(whole);
@@ -209,7 +208,7 @@ void Step::attend(View& v) {
     r.lse = head.index_lse.data();
     r.fold = fold;
     r.share = head.share.data();
-    r.coded_above = a_.coded * unit;
+    r.coded_above = std::min(a_.coded, a_.exact) * unit;  // what is attended exactly leaves its list
     r.exact_above = a_.exact * unit;
     r.value_codes = of_head(s.value_codes, v.head, s.n * s.shape.value_bytes());
     r.value_bytes = s.shape.value_bytes();

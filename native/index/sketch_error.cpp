@@ -24,7 +24,7 @@ void Step::expect_noise(View& v) {
     v.noise.assign(width_, 0.0f);
     for (size_t g = 0; g < groups(); ++g) {
         const float slope = v.slope[g] * v.slope[g];
-        const float sketch = std::expm1(std::min(v.variance[g] * slope, most_variance)), code = std::expm1(std::min(by_code[g] * slope, most_variance));
+        const float sketch = std::expm1(std::min(v.variance[g] * slope, most_variance)), code = std::expm1(std::min((by_code[g] + v.rounding[g]) * slope, most_variance));
         v.noise[g] = (v.squares[g] * (1.0f + 2.0f * sketch) + v.put[g]) * spread.value + coded[g] * (spread.value_code + code * spread.variance);
     }
 }

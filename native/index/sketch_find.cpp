@@ -28,13 +28,14 @@ void Step::find(View& v, const float* lse, float least) {
 // While the scores are in the cache, before the lse of everything is known: by what is known of it so far, which is less, and so
 // finds some keys more. What it finds beyond the rest does not depend on the order of segments, since `sift` takes that out.
 void Step::find_beforehand(View& v) {
-    constexpr float margin = 0.01f;  // more than rounding can make of sums
+    // More than rounding can make of sums of as many segments, in whatever order.
+    const float margin = 0.01f, relative = static_cast<float>(a_.segments.size()) * 0x1p-23f;
     float lse[max_group];
     {
         Head& head = this->head(v);
         const std::lock_guard lock(head.mutex);
         for (size_t g = 0; g < groups(); ++g) head.so_far[g] = log2_add(head.so_far[g], v.top[g] + std::log2(v.sum[g]));
-        for (size_t g = 0; g < width_; ++g) lse[g] = head.so_far[g] - margin;
+        for (size_t g = 0; g < width_; ++g) lse[g] = head.so_far[g] - margin - relative * std::abs(head.so_far[g]);
     }
     find(v, lse, rescored_above(head(v)));
     v.sifted = false;

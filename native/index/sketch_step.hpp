@@ -1,5 +1,5 @@
 // One attention step over a chain of `sketch` segments, for all KV heads at one query position. Internal to the files that
-// implement it: sketch_attend.cpp (the ordinary way), sketch_error.cpp (how far off it may be) and sketch_stray.cpp (heads whose
+// implement it: sketch_attend.cpp (the ordinary way), sketch_find.cpp (what is scored again), sketch_error.cpp (how far off it may be) and sketch_stray.cpp (heads whose
 // estimate fails, and what is reported); sketch_search.cpp takes its scan.
 #pragma once
 
@@ -42,8 +42,9 @@ struct View {
     int64_t head, first;                              // first: tokens in the segments before
     std::vector<float> p;                             // (group, head_dim) projected queries
     std::vector<float> scale, bias, sigma, top, sum;
+    std::vector<float> rounding;                      // what of the variance comes from the factors of the scan
     std::vector<float> variance, squares;             // of a score by sketch; sums of the squares of weights, relative to 2^(2 top)
-    std::vector<float> slope;                         // of the natural score, softcap included, at `top`
+    std::vector<float> slope;                         // of the natural score, softcap included, at the largest
     std::vector<uint16_t> floor, rate, plus;          // as in ScoreMap, where `quick` says that they may be used
     bool quick = false;
     std::vector<float> in_list;                       // (lists, padded) sums of weights

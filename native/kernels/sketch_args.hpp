@@ -84,7 +84,7 @@ struct CodeRows {
 // the found keys are read and written as far as a vector of 16 numbers reaches from the last.
 struct Rescore {
     ScoreMap map;
-    const float* top;      // the segment's largest score, to which its list sums are relative
+    const float* top;      // the score to which list sums are relative, about the segment's largest
     const uint32_t *index, *begin;  // as `Reach` leaves them
     const uint16_t* rows;           // (group, row_stride)
     int64_t row_stride;

@@ -58,8 +58,8 @@ private:
             most = I::max(most, I::max(size, other));
             span = I::fma(size, top, I::fma(other, I::set1(3.0f), span));
         }
-        // Factors take 8 bits, sums 16; what rounding may add stays below the 1,500 that are left.
-        const float scale = unit_of(I::hmax(most) * (1.0f / 127.0f), I::hsum(span) * (1.0f / 64000.0f)), inverse = 1.0f / scale;
+        // Factors take 8 bits, sums 16; rounding adds 4,000 to them at the most sub-quantizers.
+        const float scale = unit_of(I::hmax(most) * (1.0f / 127.0f), I::hsum(span) * (1.0f / 61000.0f)), inverse = 1.0f / scale;
         F least = {}, middle = {}, lost = {};
         int8_t factor[2][most_subs];
         for (int s = 0; s < a.subs; s += lanes) {

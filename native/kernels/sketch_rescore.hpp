@@ -6,6 +6,7 @@
 #include "kernels/simd.hpp"
 #include "kernels/sketch_args.hpp"
 #include "kernels/sketch_codes.hpp"
+#include "kernels/sketch_rows.hpp"
 
 namespace sakuin {
 
@@ -44,7 +45,7 @@ struct SketchRescore {
     }
     static SAKUIN_INLINE F quick(const uint16_t* z, S floor, U rate, U plus) {
         const S above = __builtin_convertvector(I::template read<H>(z), S) - floor;
-        // Below 2^16 all of them, so products of halves do.
+        // Below 2^15 all of them, so products of signed halves do.
         return I::as_f32((I::add_halves(plus, reinterpret_cast<U>(above > 0 ? above : S{}), rate)) << 16);
     }
 

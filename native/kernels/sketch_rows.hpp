@@ -1,4 +1,4 @@
-// Kernels of the `sketch` index that read single rows: scores from codes and from true keys, weighted sums of value codes and of
+// Kernels of the `sketch` index that read single rows: scores from true keys, weighted sums of value codes and of
 // true values. Included only by the files compiled per instruction set (see simd.hpp).
 #pragma once
 

@@ -1,6 +1,7 @@
 // Builds the table of the `sketch` kernels for one instruction set. Included only by the files compiled per instruction set.
 #pragma once
 
+#include "kernels/sketch_codes.hpp"
 #include "kernels/sketch_dots.hpp"
 #include "kernels/sketch_rescore.hpp"
 #include "kernels/sketch_rows.hpp"

@@ -119,7 +119,7 @@ def rounded(p: Tensor, step: Tensor, bits: Tensor, most: int, whole: bool) -> tu
     top = 2.0**bits - 1
     unit = x.abs().amax(1, keepdim=True) / most
     if whole:
-        unit = torch.maximum(unit, (x.abs() * top).sum(1, keepdim=True) / 64000)
+        unit = torch.maximum(unit, (x.abs() * top).sum(1, keepdim=True) / 61000)
         unit = (unit * 128).ceil().clamp(min=1) / 128
     unit = unit.clamp(min=1e-30)
     near = (x / unit).round() * unit

@@ -23,7 +23,7 @@ def second_moment(x: Tensor) -> Tensor:
     d = x.shape[2]
     if d <= _BLOCK:
         return x.transpose(1, 2) @ x
-    total = torch.empty(x.shape[0], d, d)
+    total = torch.empty(x.shape[0], d, d, dtype=x.dtype, device=x.device)
     for i in range(0, d, _BLOCK):
         j = min(i + _BLOCK, d)
         strip = x[:, :, i:j].transpose(1, 2) @ x[:, :, i:]

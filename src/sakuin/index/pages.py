@@ -42,14 +42,14 @@ def _carved(wanted: Mapping[str, tuple[Sequence[int], torch.dtype]]) -> dict[str
 def _memory(size: int) -> Tensor:
     """`size` bytes, uint8."""
     if size < _HUGE or not sys.platform.startswith("linux"):
-        return torch.empty(size, dtype=torch.uint8)
+        return torch.empty(size, dtype=torch.uint8, device="cpu")
     # What is never touched, before the first such page and after the last byte, takes no memory.
     try:
         room = mmap.mmap(-1, size + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError:  # no memory: torch says so in its own words, or has a little less to find
-        return torch.empty(size, dtype=torch.uint8)
+        return torch.empty(size, dtype=torch.uint8, device="cpu")
     memory = torch.frombuffer(room, dtype=torch.uint8)
     start = -memory.data_ptr() % _HUGE
-    with contextlib.suppress(OSError):  # a kernel without them
+    with contextlib.suppress(OSError, AttributeError):  # a kernel or a Python without them
         room.madvise(mmap.MADV_HUGEPAGE, start, size // _HUGE * _HUGE)
     return memory[start : start + size]

@@ -1,8 +1,9 @@
 """Memory that sealing uses again and again. The kernel hands out new memory page by page, as it is first
 touched, and for a segment's floats that takes longer than what is computed in them.
 
-A thread that calls `keep_scratch` keeps the memory until it calls `drop_scratch`; in any other, scratch is
-new memory each time. Called by `sakuin.index.seal`, `sakuin.index.moment` and `sakuin.sealing`.
+A thread that has called `keep_scratch` keeps the memory, and gives it up when it calls `drop_scratch`; in any
+other, scratch is new memory each time. Called by `sakuin.index.seal`, `sakuin.index.moment` and
+`sakuin.sealing`.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ def scratch(name: str, shape: Sequence[int]) -> Tensor:
     """An fp32 tensor of this shape with any content, to be done with before the thread asks for the same name
     again."""
     if _kept.held is None:
-        return torch.empty(shape)
+        return torch.empty(shape, dtype=torch.float32, device="cpu")
     size = math.prod(shape)
     held = _kept.held.get(name)
     if held is None or held.numel() < size:
         # Tensors made in inference mode could not be written outside it later.
         with torch.inference_mode(False):
-            held = _kept.held[name] = torch.empty(size)
+            held = _kept.held[name] = torch.empty(size, dtype=torch.float32, device="cpu")
     return held[:size].view(shape)
 
 
