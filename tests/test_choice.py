@@ -82,9 +82,11 @@ def test_the_measured_constants_choose_flat_for_short_contexts_and_sketch_for_lo
         shape = Shape(d, group, heads)
         start = shape.sketch_from(RetrievalConfig(), stored, COSTS[isa])
         if start is None:  # keys and values of half the bytes may be read faster than an index finds them
-            far = [f(1 << 20, RetrievalConfig(), COSTS[isa], stored) for f in (shape.flat_us, shape.sketch_us)]
             assert stored == "int8"
-            assert far[0] < choice.WORTH * far[1]
+            flat, sketch = (
+                f(1 << 20, RetrievalConfig(), COSTS[isa], stored) for f in (shape.flat_us, shape.sketch_us)
+            )
+            assert flat < choice.WORTH * sketch
             continue
         assert 256 < start < 131_072, (d, group, heads, start)
         flat, sketch = (
