@@ -200,7 +200,7 @@ private:
         const int64_t bytes = s_.shape.list_bytes(), lists = lists_of(n_);
         uint8_t* const to = out(s_.sketch) + h_ * lists * bytes;
         std::memset(to, 0, static_cast<size_t>(lists * bytes));
-        for (int64_t sub = 0; sub < s_.shape.subs; ++sub) {  // as the kernel takes them (see SketchDots::tile)
+        for (int64_t sub = 0; sub < s_.shape.subs; ++sub) {  // as the kernel takes them (see SketchScan::tile)
             const std::vector<uint8_t> codes = nibbles(static_cast<size_t>(sub));
             for (int64_t i = 0; i < lists * list_size; ++i) {
                 const int64_t block = i % list_size / 32, key = i % 8, lane = i % 32 / 8 * 4 + key % 4;

@@ -1,10 +1,10 @@
-// Kernels of the `sketch` index around the scan: projection of the queries, the exponentials of all keys, and the search for those
-// that may have a large weight. Included only by the files compiled per instruction set (see simd.hpp).
+// The scan of the `sketch` index: every key's score by its sketch, for a group's query heads together. A sketch's numbers are evenly
+// spaced, so a score is a sum of whole numbers: codes of two or four bits times factors of eight, four products a 32-bit lane, a key
+// a lane. Included only by the files compiled per instruction set (see simd.hpp).
 #pragma once
 
 #include "kernels/simd.hpp"
 #include "kernels/sketch_args.hpp"
-#include "kernels/sketch_rescore.hpp"
 #include "kernels/sketch_rows.hpp"
 
 namespace sakuin {
@@ -14,239 +14,181 @@ struct SketchScan {
     using F = typename I::F;
     using U = typename I::U;
     using S = typename I::S;
-    using H = typename I::H;
     using Keys32 = typename I::Keys32;
-    using Table16 = typename I::Table16;
     static constexpr int lanes = I::lanes;
+    static constexpr int most_subs = 1024;
 
-    // --- projection -------------------------------------------------------------------------------------------------------
+    // --- queries ------------------------------------------------------------------------------------------------------------
+    static void prepare(const ScanQuery& a) {
+        const int quads = a.subs / 4;
+        for (int k = 0; k < quads; ++k) {
+            uint8_t first[4], second[4];
+            for (int i = 0; i < 4; ++i) {
+                const bool two = a.coordinate[2 * (4 * k + i) + 1] >= 0;
+                first[i] = two ? 3 : 15;
+                second[i] = two ? 3 : 0;
+            }
+            __builtin_memcpy(a.masks + 2 * k, first, 4);
+            __builtin_memcpy(a.masks + 2 * k + 1, second, 4);
+        }
+        for (int g = 0; g < a.group; ++g) one_head(a, g);
+    }
+
+    // --- the scan -----------------------------------------------------------------------------------------------------------
+    static void scan(const Scan& a) {
+        SketchRows<I>::in_tiles(a.group, [&]<int G>(int g) { tile<G>(a, g); });
+    }
+
+private:
+    static constexpr float top_code(bool two) { return two ? 3.0f : 15.0f; }
+
+    static void one_head(const ScanQuery& a, int g) {
+        const float* p = a.p + g * a.head_dim;
+        float x[2][most_subs];
+        F most = {}, span = {};
+        for (int s = 0; s < a.subs; ++s) {
+            const int second = a.coordinate[2 * s + 1];
+            x[0][s] = p[a.coordinate[2 * s]] * a.step[2 * s];
+            x[1][s] = second < 0 ? 0.0f : p[second] * a.step[2 * s + 1];
+        }
+        for (int s = 0; s < a.subs; s += lanes) {
+            const int here = a.subs - s < lanes ? a.subs - s : lanes;
+            const F first = I::load(x[0] + s, here), second = I::load(x[1] + s, here);
+            const F size = I::max(first, -first), other = I::max(second, -second), top = tops(a, s, here);
+            most = I::max(most, I::max(size, other));
+            span = I::fma(size, top, I::fma(other, I::set1(3.0f), span));
+        }
+        // Factors take 8 bits, sums 16; rounding adds 4,000 to them at the most sub-quantizers.
+        const float scale = unit_of(I::hmax(most) * (1.0f / 127.0f), I::hsum(span) * (1.0f / 61000.0f)), inverse = 1.0f / scale;
+        F least = {}, middle = {}, lost = {};
+        int8_t factor[2][most_subs];
+        for (int s = 0; s < a.subs; s += lanes) {
+            const int here = a.subs - s < lanes ? a.subs - s : lanes;
+            const F top = tops(a, s, here);
+            for (int i = 0; i < 2; ++i) {
+                const F levels = i == 0 ? top : I::set1(3.0f), exact = I::load(x[i] + s, here) * inverse;
+                // Through clamped numbers: what is none becomes the least of them.
+                const S rounded = nearest(I::min(I::max(exact, I::set1(-127.0f)), I::set1(127.0f)));
+                const F q = __builtin_convertvector(rounded, F), rest = exact - q;
+                least = I::fma(I::min(q, F{}), levels, least);
+                middle = I::fma(q * 0.5f, levels, middle);
+                // Codes lie some fifth of their range around the middle of it.
+                lost = I::fma(rest * rest, levels * levels * 0.04f, lost);
+                typedef int8_t Bytes __attribute__((vector_size(lanes)));
+                const Bytes bytes = __builtin_convertvector(rounded, Bytes);
+                __builtin_memcpy(factor[i] + s, &bytes, static_cast<size_t>(here));
+            }
+        }
+        for (int k = 0; k < a.subs / 4; ++k)
+            for (int i = 0; i < 2; ++i) __builtin_memcpy(a.words + (2 * k + i) * a.group + g, factor[i] + 4 * k, 4);
+        const float start = -I::hsum(least);
+        a.start[g] = static_cast<int32_t>(start);
+        a.scale[g] = scale;
+        a.bias[g] -= scale * (start + I::hsum(middle));
+        a.variance[g] += scale * scale * I::hsum(lost);
+    }
+    // A whole number of 128ths that is not below either number: so are exponentials whole multiples of sums (ScoreMap::rate).
+    static SAKUIN_INLINE float unit_of(float a, float b) {
+        const float least = a > b ? a : b;
+        if (!(least < 128.0f)) return least < 1e38f ? least : 1e38f;  // nobody takes exponentials of such sums; not a number included
+        const float whole = static_cast<float>(static_cast<int32_t>(least * 128.0f));
+        return (whole < least * 128.0f || whole < 1.0f ? whole + 1.0f : whole) * (1.0f / 128.0f);
+    }
+    static SAKUIN_INLINE F tops(const ScanQuery& a, int s, int n) {
+        float top[lanes] = {};
+        for (int i = 0; i < n; ++i) top[i] = top_code(a.coordinate[2 * (s + i) + 1] >= 0);
+        return I::load(top);
+    }
+    static SAKUIN_INLINE S nearest(F x) { return __builtin_convertvector(x + (x < 0.0f ? I::set1(-0.5f) : I::set1(0.5f)), S); }
+
+    // A key's codes in words of four nibbles: those without second coordinates come first. Sums in pairs are widened where a run ends, so
+    // that they fit into 16 bits: a pair of codes adds 2 * 15 * 127 at most, or 4 * 3 * 127 where all four hold two coordinates.
+    struct Words {
+        int n, plain = 0, end[most_subs / 4];
+        explicit Words(const Scan& a) : n(a.subs / 4) {
+            while (plain < n && a.masks[2 * plain + 1] == 0) ++plain;
+            int most = 0, runs = 0;
+            for (int k = 0; k < n; ++k) {
+                const int here = (a.masks[2 * k + 1] == 0x03030303u ? 4 * 3 : 2 * 15) * 127;
+                if (most + here > 32767) {
+                    end[runs++] = k;
+                    most = 0;
+                }
+                most += here;
+            }
+            end[runs] = n;
+        }
+    };
+
+    // G query heads from `g`. A block of 32 keys is subs / 4 times 64 bytes: byte 4 l + i holds in its low nibble number i of key
+    // 8 (l / 4) + l % 4, in its high one that of the key four further on, as packing sums brings them together (simd.hpp).
     template <int G>
-    static void project_tile(const float* q, const uint16_t* basis, int d, float* p) {
-        for (int j = 0; j < d; j += lanes) {
-            const int here = d - j < lanes ? d - j : lanes;  // head_dim is a multiple of 8, maybe not of the lanes
-            F acc[G] = {};
-            for (int i = 0; i < d; ++i) {
-                const uint16_t* at = basis + static_cast<size_t>(i) * static_cast<size_t>(d) + j;
-                const F row = here < lanes ? I::load_fp16(at, here) : I::load_fp16(at);
-                for (int g = 0; g < G; ++g) acc[g] = I::fma(I::set1(q[g * d + i]), row, acc[g]);
-            }
-            for (int g = 0; g < G; ++g) here < lanes ? I::store(p + g * d + j, acc[g], here) : I::store(p + g * d + j, acc[g]);
-        }
-    }
-    static void project(const float* q, const uint16_t* basis, int group, int d, float* p) {
-        SketchRows<I>::in_tiles(group, [&]<int G>(int g) { project_tile<G>(q + g * d, basis, d, p + g * d); });
-    }
-
-    static void moments(const float* q, const float* p, const float* mean, const float* residue, int group, int d, float* dot, float* variance) {
-        for (int g = 0; g < group; ++g, q += d, p += d) {
-            F first = {}, second = {};
-            for (int j = 0; j < d; j += lanes) {
-                const int here = d - j < lanes ? d - j : lanes;
-                const bool part = here < lanes;
-                const F x = part ? I::load(q + j, here) : I::load(q + j), y = part ? I::load(p + j, here) : I::load(p + j);
-                first = I::fma(x, part ? I::load(mean + j, here) : I::load(mean + j), first);
-                second = I::fma(y * y, part ? I::load(residue + j, here) : I::load(residue + j), second);
-            }
-            dot[g] = I::hsum(first);
-            variance[g] = I::hsum(second);
-        }
-    }
-
-    // --- exponentials ---------------------------------------------------------------------------------------------------------
-    // The sum of the quick weights (ScoreMap::rate) of a block of 32 keys, lane by lane; their squares are added to `squares`.
-    static SAKUIN_INLINE F quick_sum(const uint16_t* z, uint16_t floor, uint16_t rate, uint16_t plus, F& squares) {
-#if defined(__AVX512BW__)
-        if constexpr (lanes == 16 && sizeof(Keys32) == sizeof(__m512i)) {
-            __m512i v = _mm512_subs_epu16(_mm512_loadu_si512(z), _mm512_set1_epi16(static_cast<short>(floor)));
-            v = _mm512_mullo_epi16(v, _mm512_set1_epi16(static_cast<short>(rate)));
-            v = _mm512_add_epi16(v, _mm512_set1_epi16(static_cast<short>(plus)));
-            const F a = I::bf16_first(reinterpret_cast<U>(v)), b = I::bf16_second(reinterpret_cast<U>(v));
-            squares = I::fma(a, a, I::fma(b, b, squares));
-            return a + b;
-        }
-#elif defined(__AVX2__)
-        if constexpr (lanes == 8 && sizeof(Keys32) == 64) {
-            F sum = {};
+    static void tile(const Scan& a, int g) {
+        const Words words(a);
+        Keys32 most[G];
+        for (int i = 0; i < G; ++i) most[i] = I::keys32(0);
+        for (int64_t l = 0; l < a.lists; ++l)
             for (int half = 0; half < 2; ++half) {
-                __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(z + 16 * half));
-                v = _mm256_subs_epu16(v, _mm256_set1_epi16(static_cast<short>(floor)));
-                v = _mm256_mullo_epi16(v, _mm256_set1_epi16(static_cast<short>(rate)));
-                v = _mm256_add_epi16(v, _mm256_set1_epi16(static_cast<short>(plus)));
-                const F a = I::bf16_first(reinterpret_cast<U>(v)), b = I::bf16_second(reinterpret_cast<U>(v));
-                squares = I::fma(a, a, I::fma(b, b, squares));
-                sum += a + b;
+                const uint8_t* codes = a.sketch + l * a.list_bytes + half * words.n * 64;
+                uint16_t* to = a.z + ((2 * l + half) * a.group + g) * 32;
+                block<G>(a, codes, g, words, [&](int i, Keys32 z) {
+                    I::store(to + i * 32, z);
+                    most[i] = I::max(most[i], z);
+                });
             }
-            return sum;
-        }
-#else
-        F sum = {};
-        for (int i = 0; i < 32; ++i) {
-            const float w = SketchRescore<I>::quick(z[i], floor, rate, plus);
-            sum[i % lanes] += w;
-            squares[i % lanes] += w * w;
-        }
-        return sum;
-#endif
-    }
-
-    // Over the keys [from, to) of a block, one by one: the end of a segment, and scores that the quick form does not cover.
-    static float slow_sum(const ScoreMap& m, const uint16_t* z, int g, float top, int64_t n, F& squares) {
-        float sum = 0.0f;
-        for (int64_t i = 0; i < n; i += lanes) {
-            const int here = n - i < lanes ? static_cast<int>(n - i) : lanes;
-            if (m.rate != nullptr) {
-                for (int k = 0; k < here; ++k) {
-                    const float w = SketchRescore<I>::quick(z[i + k], m.floor[g], m.rate[g], m.plus[g]);
-                    sum += w;
-                    squares[k] += w * w;
-                }
-                continue;
-            }
-            const F x = SketchRescore<I>::score(z + i, I::set1(m.scale[g]), I::set1(m.bias[g]));
-            const F w = I::select_first(here, I::template exp2<false>(SketchRescore<I>::capped(x, m.softcap) - top), F{});
-            squares = I::fma(w, w, squares);
-            sum += I::hsum(w);
-        }
-        return sum;
-    }
-
-    template <int G>
-    static void sums_tile(const ScoreMap& m, const float* top, int64_t n, int first, float* sums, float* squares) {
-        const int width = padded(m.group);
-        const int64_t lists = (n + list_size - 1) / list_size;
-        F square[G] = {};
-        for (int64_t l = 0; l < lists; ++l) {
-            const uint16_t* z = m.z + (2 * l * m.group + first) * 32;
-            float* to = sums + l * width + first;
-            const int64_t left = n - l * list_size;
-            if (left >= list_size && m.rate != nullptr) {
-                F acc[G];
-                for (int g = 0; g < G; ++g) {
-                    const auto sum = [&](const uint16_t* keys) { return quick_sum(keys, m.floor[first + g], m.rate[first + g], m.plus[first + g], square[g]); };
-                    acc[g] = sum(z + g * 32) + sum(z + (m.group + g) * 32);
-                }
-                SketchRows<I>::template reduce<G>(acc, to);
-                continue;
-            }
-            for (int g = 0; g < G; ++g) {
-                const int64_t second = left - 32 < 0 ? 0 : left - 32 > 32 ? 32 : left - 32;
-                to[g] = slow_sum(m, z + g * 32, first + g, top[first + g], left < 32 ? left : 32, square[g]) +
-                        slow_sum(m, z + (m.group + g) * 32, first + g, top[first + g], second, square[g]);
-            }
-        }
-        SketchRows<I>::template reduce<G>(square, squares + first);
-    }
-    static void list_sums(const ScoreMap& m, const float* top, int64_t n, float* sums, float* squares) {
-        const int64_t all = (n + list_size - 1) / list_size * padded(m.group);
-        for (int64_t i = 0; i < all; ++i) sums[i] = 0.0f;
-        for (int g = 0; g < padded(m.group); ++g) squares[g] = 0.0f;
-        SketchRows<I>::in_tiles(m.group, [&]<int G>(int first) { sums_tile<G>(m, top, n, first, sums, squares); });
-    }
-
-    // --- reach ----------------------------------------------------------------------------------------------------------------
-    static int64_t find_reach(const Reach& a) {
-        const ScoreMap& m = a.map;
-        Table16 limits[max_group];
-        make_limits(a, limits);
-        const int64_t lists = (a.n + list_size - 1) / list_size;
-        int64_t found = 0;
-        for (int64_t l = 0; l < lists; ++l) {
-            a.begin[l] = static_cast<uint32_t>(found);
-            const uint8_t* sizes = a.sketch + (l + 1) * a.list_bytes - 32;
-            for (int half = 0; half < 2; ++half) {
-                const int64_t at = l * list_size + half * 32;
-                if (at >= a.n) break;
-                const uint16_t* z = m.z + (2 * l + half) * m.group * 32;
-                uint32_t mask = 0;
-                for (int g = 0; g < m.group; ++g) {
-                    const Keys32 limit = half == 0 ? I::template entries<0>(sizes, limits[g]) : I::template entries<4>(sizes, limits[g]);
-                    mask |= I::at_least(z + g * 32, limit);
-                }
-                if (a.n - at < 32) mask &= (1u << (a.n - at)) - 1u;
-                if (mask != 0) found += take(a, z, sizes, 4 * half, static_cast<uint32_t>(at), mask, found);
-            }
-        }
-        a.begin[lists] = static_cast<uint32_t>(found);
-        return found;
-    }
-
-    // Appends the keys of a block whose bits are set; `sizes` holds their residue lengths at bit `shift`.
-    static SAKUIN_INLINE int64_t take(const Reach& a, const uint16_t* z, const uint8_t* sizes, int shift, uint32_t at, uint32_t mask, int64_t found) {
-        uint32_t* index = a.index + found;
-        uint16_t* lengths = a.rows + a.map.group * a.row_stride + found;
-        int64_t n = 0;
-        if constexpr (I::keeps_halves) {
-            for (int k = 0; k < 32; k += lanes)
-                n += I::keep(index + n, reinterpret_cast<U>(I::iota()) + (at + static_cast<uint32_t>(k)), mask >> k & ((1u << lanes) - 1u));
-            for (int g = 0; g < a.map.group; ++g) I::keep_halves(a.rows + g * a.row_stride + found, z + g * 32, mask);
+        for (int i = 0; i < G; ++i) {
             uint16_t all[32];
-            for (int k = 0; k < 32; ++k) all[k] = static_cast<uint16_t>(sizes[k] >> shift & 15);
-            I::keep_halves(lengths, all, mask);
-        } else {
-            for (; mask != 0; mask &= mask - 1, ++n) {
-                const int k = __builtin_ctz(mask);
-                index[n] = at + static_cast<uint32_t>(k);
-                lengths[n] = static_cast<uint16_t>(sizes[k] >> shift & 15);
-                for (int g = 0; g < a.map.group; ++g) a.rows[g * a.row_stride + found + n] = z[g * 32 + k];
+            I::store(all, most[i]);
+            uint16_t largest = 0;
+            for (const uint16_t v : all) largest = v > largest ? v : largest;
+            a.largest[g + i] = largest;
+        }
+    }
+
+    // The words [from, to) of G heads; `seconds` says which coordinates of them.
+    template <int G>
+    static SAKUIN_INLINE void add_words(const Scan& a, const uint8_t* codes, int g, int from, int to, bool seconds, U (&low)[G], U (&high)[G]) {
+        const uint32_t shift = seconds ? 2 : 0;
+        for (int k = from; k < to; ++k) {
+            const U c = I::load_u32(codes + k * 64), mask = U{} + a.masks[2 * k + seconds];
+            const uint32_t* words = a.words + (2 * k + seconds) * a.group + g;
+            const U x = (c >> shift) & mask, y = (c >> (4 + shift)) & mask;
+            for (int i = 0; i < G; ++i) {
+                const U factors = U{} + words[i];
+                low[i] = I::add_bytes(low[i], x, factors);
+                high[i] = I::add_bytes(high[i], y, factors);
             }
         }
-        for (int64_t i = 0; i < n; ++i) {  // a row may lie on two lines
-            const uint8_t* code = a.codes + static_cast<int64_t>(index[i]) * a.code_bytes;
-            I::prefetch_far(code);
-            I::prefetch_far(code + a.code_bytes - 1);
-        }
-        return n;
     }
 
-    static int64_t filter_reach(const Reach& a, int64_t found) {
-        Table16 limits[max_group];
-        make_limits(a, limits);
-        const uint16_t* lengths = a.rows + a.map.group * a.row_stride;
-        const int64_t lists = (a.n + list_size - 1) / list_size;
-        int64_t kept = 0, list = 0;
-        for (int64_t i = 0; i < found; i += 32) {
-            uint32_t mask = 0;
-            for (int g = 0; g < a.map.group; ++g) mask |= I::at_least(a.rows + g * a.row_stride + i, I::entries(lengths + i, limits[g]));
-            if (found - i < 32) mask &= (1u << (found - i)) - 1u;
-            for (; list <= lists && a.begin[list] < i + 32; ++list)
-                a.begin[list] = static_cast<uint32_t>(kept + __builtin_popcount(mask & ((1u << (a.begin[list] - i)) - 1u)));
-            // In place: what is written never reaches what has not been read.
-            int64_t n = 0;
-            for (int k = 0; k < 32; k += lanes) n += I::keep(a.index + kept + n, I::load_u32(a.index + i + k), mask >> k & ((1u << lanes) - 1u));
-            for (int g = 0; g <= a.map.group; ++g) I::keep_halves(a.rows + g * a.row_stride + kept, a.rows + g * a.row_stride + i, mask);
-            kept += n;
+    // Calls put(head, scores) for the 32 keys of a block.
+    template <int G, class Fn>
+    static SAKUIN_INLINE void block(const Scan& a, const uint8_t* codes, int g, const Words& words, const Fn& put) {
+        U low[I::pieces][G], high[I::pieces][G];
+        for (int piece = 0; piece < I::pieces; ++piece, codes += sizeof(U)) {
+            U x[G], y[G];
+            for (int i = 0; i < G; ++i) x[i] = y[i] = U{} + static_cast<uint32_t>(a.start[g + i]);
+            if constexpr (!I::sums_in_pairs) {
+                add_words<G>(a, codes, g, 0, words.n, false, x, y);
+                add_words<G>(a, codes, g, words.plain, words.n, true, x, y);
+            } else {
+                for (int run = 0, from = 0; from < words.n; from = words.end[run++]) {
+                    U of_x[G] = {}, of_y[G] = {};
+                    add_words<G>(a, codes, g, from, words.end[run], false, of_x, of_y);
+                    add_words<G>(a, codes, g, from > words.plain ? from : words.plain, words.end[run], true, of_x, of_y);
+                    for (int i = 0; i < G; ++i) {
+                        x[i] = I::widen_pairs(x[i], of_x[i]);
+                        y[i] = I::widen_pairs(y[i], of_y[i]);
+                    }
+                }
+            }
+            for (int i = 0; i < G; ++i) low[piece][i] = x[i], high[piece][i] = y[i];
         }
-        for (; list <= lists; ++list) a.begin[list] = static_cast<uint32_t>(kept);
-        return kept;
-    }
-
-    static SAKUIN_INLINE void make_limits(const Reach& a, Table16 (&limits)[max_group]) {
-        const float least = __builtin_log2f(a.least);
-        for (int g = 0; g < a.map.group; ++g) limits[g] = limits_of(a, g, least);
-    }
-
-    // The least 16-bit score with which a key may have a share above 2^least, by its residue length.
-    static SAKUIN_INLINE Table16 limits_of(const Reach& a, int g, float least) {
-        const float cap = a.map.softcap;
-        float bar = a.lse[g] + least;
-        if (cap > 0.0f) {
-            const float r = bar / cap;
-            // What is out of the cap's reach is so at any length: 65535 or 0 below.
-            bar = r >= 1.0f ? __builtin_inff() : r <= -1.0f ? -__builtin_inff() : cap * __builtin_atanhf(r);
+        for (int i = 0; i < G; ++i) {
+            U x[I::pieces], y[I::pieces];
+            for (int piece = 0; piece < I::pieces; ++piece) x[piece] = low[piece][i], y[piece] = high[piece][i];
+            put(i, I::pack(x, y));
         }
-        const float inverse = 1.0f / a.map.scale[g];
-        const F start = I::set1((bar - a.map.bias[g]) * inverse), slope = I::set1(-0.25f * a.sigma[g] * inverse);
-        uint16_t limit[16];
-        for (int s = 0; s < 16; s += lanes) {
-            F z = I::fma(__builtin_convertvector(I::iota() + s, F), slope, start);
-            z = I::min(I::max(z, F{}), I::set1(65535.0f));  // NaN becomes 0
-            S whole = __builtin_convertvector(z, S);
-            whole -= __builtin_convertvector(whole, F) < z;  // rounded up
-            const H half = __builtin_convertvector(whole, H);
-            __builtin_memcpy(limit + s, &half, sizeof half);
-        }
-        limit[15] = 0;
-        return I::table16(limit);
     }
 };
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels/sketch_codes.hpp"
-#include "kernels/sketch_dots.hpp"
+#include "kernels/sketch_keys.hpp"
 #include "kernels/sketch_rescore.hpp"
 #include "kernels/sketch_rows.hpp"
 #include "kernels/sketch_scan.hpp"
@@ -11,13 +11,13 @@ namespace sakuin {
 
 template <class I>
 constexpr SketchKernels make_sketch_table() {
-    using Keys = SketchScan<I>;
+    using Keys = SketchKeys<I>;
     using Rows = SketchRows<I>;
     return SketchKernels{
         .project = &Keys::project,
         .moments = &Keys::moments,
-        .prepare_scan = &SketchDots<I>::prepare,
-        .scan = &SketchDots<I>::scan,
+        .prepare_scan = &SketchScan<I>::prepare,
+        .scan = &SketchScan<I>::scan,
         .list_sums = &Keys::list_sums,
         .find_reach = &Keys::find_reach,
         .filter_reach = &Keys::filter_reach,
