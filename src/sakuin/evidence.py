@@ -40,6 +40,8 @@ class Span:
     weight : share of all that was looked up, 0 to 1.
     line_start, line_end : the lines, counted from 1, of its first and last character.
     text : the passage.
+    page : the page, counted from 1, of its first character; None where the file has no pages.
+    heading : the heading above its first character, or its own; None where there is none that is known.
     """
 
     start: int
@@ -49,6 +51,8 @@ class Span:
     line_start: int = 0
     line_end: int = 0
     text: str = ""
+    page: int | None = None
+    heading: str | None = None
 
 
 def passages(
