@@ -159,13 +159,17 @@ def _answer(
     *,
     stream: bool,
 ) -> tuple[Context, Answer]:
-    from sakuin import Context, documents, memory, models
-    from sakuin.context import check_length
+    from sakuin import documents
 
+    # Before what takes seconds to import: a wrong path is said at once.
     with notes.status("reading"):
         texts = [documents.read(path, encoding) for path in paths]
     for note in (note for text in texts for note in text.notes):
         notes.print(note, style="dim", markup=False)
+
+    from sakuin import Context, memory, models
+    from sakuin.context import check_length
+
     with notes.status("starting"):
         _quiet()
         known = models.describe(model_name)

@@ -1,5 +1,6 @@
 """What a read document is: a name, its text, and where its pages and headings are.
- Offsets of evidence count characters of `Document.text`. Of plain text this is what was decoded: line ends
+
+Offsets of evidence count characters of `Document.text`. Of plain text this is what was decoded: line ends
 are not translated. Of other files it is the text that was taken from them, which is therefore kept with a
 context.
 """

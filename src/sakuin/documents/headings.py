@@ -1,5 +1,6 @@
 """Where the headings of a PDF are: its bookmarks say so, else its fonts do.
- Few PDFs say what is a heading. Bookmarks name the page and the words; without them a line in a larger font
+
+Few PDFs say what is a heading. Bookmarks name the page and the words; without them a line in a larger font
 than the running text is taken for one, and a bold line that begins with a number as headings do.
 """
 

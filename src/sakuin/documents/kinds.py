@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import zipfile
 from pathlib import PurePath
 from typing import Literal
@@ -120,7 +121,7 @@ def _in_zip(data: bytes, name: str) -> Kind:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             inside = archive.namelist()
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, struct.error):
         if by_suffix(name) == "word":
             raise SakuinError(
                 f"{name} is damaged or cut short: it begins as a Word document, and its end is missing; get "

@@ -1,5 +1,6 @@
 """HTML: decoded as the page says, hidden parts taken out, laid out as Markdown by markdownify.
- Headings, lists and tables keep their form as Markdown, which models read well; emphasis and links leave only
+
+Headings, lists and tables keep their form as Markdown, which models read well; emphasis and links leave only
 their words. What a style sheet hides is not known here; what the page's own tags and `style` attributes hide
 is. Word documents come through here too, after mammoth has made HTML of them.
 """
@@ -30,6 +31,9 @@ _MEANT = {  # the web's names mean these supersets
     "gbk": "gb18030",
     "euc_kr": "cp949",
 }
+_UNKNOWN = {"windows-31j": "cp932", "x-sjis": "cp932", "windows-949": "cp949", "x-euc-jp": "euc_jp"}
+"""Names on the web that Python does not know."""
+
 _UNSEEN = ("script", "style", "template", "head", "svg", "math[display=none]", "object", "datalist")
 _HIDING = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
 _ELSEWHERE = ("iframe", "frame", "video", "audio", "embed", "canvas")
@@ -122,8 +126,9 @@ def _declared(data: bytes) -> str | None:
     found = _DECLARED.search(data[:_DECLARED_WITHIN])
     if not found:
         return None
+    said = (found[1] or found[2]).decode("ascii", "replace").lower()
     try:
-        name = codecs.lookup((found[1] or found[2]).decode("ascii", "replace")).name
+        name = codecs.lookup(_UNKNOWN.get(said, said)).name
     except LookupError:
         return None
     # A page whose declaration could be read as ASCII is in no encoding of two bytes a letter.
@@ -145,9 +150,9 @@ def _prepare(soup: BeautifulSoup) -> str:
     # A table that holds headings or tables lays a page out; as a table it would become one line.
     for table in soup.find_all("table"):
         if table.find(["table", *_HEADINGS]):
-            for part in [table, *table.find_all(["tbody", "thead", "tfoot", "tr", "td", "th"])]:
-                if part is table or part.find_parent("table") is table:
-                    part.name = "div"
+            parts = table.find_all(["tbody", "thead", "tfoot", "tr", "td", "th"])
+            for part in [*(part for part in parts if part.find_parent("table") is table), table]:
+                part.name = "div"
     pictures = soup.find_all("img", alt=lambda alt: alt != "")
     for picture in soup.find_all("img"):
         alt = " ".join(str(picture.get("alt") or "").split())

@@ -1,5 +1,6 @@
 """From the lines of printed pages to running text.
- Words that a line end divides are put together, ligatures become letters, and lines that stand on top or at
+
+Words that a line end divides are put together, ligatures become letters, and lines that stand on top or at
 the foot of page after page are left out after their first time, for they would cut the sentences that run
 over them.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 
 from sakuin.documents.document import Mark
 
@@ -24,8 +26,11 @@ _DIVIDED = re.compile(r"(\w*)\ufffe(\w*)")
 _NUMBERS = (re.compile(r"\d{1,6}(?=\D*$)"), re.compile(r"\d{1,6}"))
 _PAGE_NUMBER = re.compile(r"[-–—\s]*\d{1,6}[-–—\s]*")
 _ROMAN = re.compile(r"[ivxlc]+", re.I)
-_EDGE = 2
+_EDGE = 3
 """Lines at the top and at the foot of a page that may be running heads."""
+
+_GAP = 1.6
+"""Font sizes between two baselines from which lines do not belong together."""
 
 _FEW = 3
 """Pages on which a line must stand to be a running head."""
@@ -38,22 +43,26 @@ _SENTENCE_ENDS = (".", "!", "?", ":", ";", "。", "！", "？", '"', "”", ")")
 
 @dataclass
 class Line:
-    """A line of a page. size : of its font in points, 0 where it is not known. weight : of its font,
-    likewise.
+    """A line of a page.
+
+    size, weight : of its font, the size in points; 0 where they are not known.
+    y : of its baseline, in points; None where it is not known.
     """
 
     text: str
     size: float = 0.0
     weight: int = 0
+    y: float | None = None
 
 
 Pages = list[list[Line]]
 
 
-def lines(taken: list[list[tuple[str, float, int]]]) -> Pages:
-    """The lines of each page, from text, font size and font weight of each."""
+def lines(taken: list[list[tuple[str, float, int, float | None]]]) -> Pages:
+    """The lines of each page, from text, font size, font weight and baseline of each."""
     found = [
-        [Line(text.translate(_SIGNS).strip(), size, weight) for text, size, weight in page] for page in taken
+        [Line(text.translate(_SIGNS).strip(), size, weight, y) for text, size, weight, y in page]
+        for page in taken
     ]
     words = Counter(re.findall(r"\w+(?:-\w+)*", "\n".join(line.text for page in found for line in page)))
 
@@ -83,9 +92,10 @@ def drop_running(pages: Pages) -> list[str]:
     places: dict[tuple[str, ...], dict[int, Line]] = {}
     numbers: dict[int, list[Line]] = {}
     for number, page in enumerate(pages):
-        full = [line for line in page if line.text]
-        for edge, lines in (("top", full[:_EDGE]), ("foot", full[max(len(full) - _EDGE, _EDGE) :])):
-            for line in lines:
+        # By height, for many writers draw head and foot before what lies between.
+        full = sorted((line for line in page if line.text), key=lambda line: -(line.y or 0))
+        for edge, inward in (("top", full), ("foot", full[::-1])):
+            for line in _set_apart(inward):
                 for key in _same(line.text, number):
                     places.setdefault((edge, *key), {}).setdefault(number, line)
                 if _PAGE_NUMBER.fullmatch(line.text):
@@ -108,6 +118,16 @@ def drop_running(pages: Pages) -> list[str]:
     return dropped
 
 
+def _set_apart(inward: list[Line]) -> list[Line]:
+    """Of the lines from a page's edge inward, the outermost, where a gap parts them from the others."""
+    for count, (outer, inner) in enumerate(pairwise(inward[: _EDGE + 1]), 1):
+        if outer.y is None or inner.y is None:
+            return []
+        if abs(outer.y - inner.y) > _GAP * max(outer.size, inner.size):
+            return inward[:count]
+    return []
+
+
 def _same(text: str, number: int) -> list[tuple[str, ...]]:
     """What a running line of the page `number` has in common with that of the next page."""
     keys: list[tuple[str, ...]] = [(text,)]
@@ -127,39 +147,26 @@ def joined(pages: Pages, headings: dict[tuple[int, int], str]) -> tuple[str, tup
     """
     pieces: list[str] = []
     marks: list[Mark] = []
-    length, heading = 0, None
-
-    def add(text: str) -> None:
-        nonlocal length
-        pieces.append(text)
-        length += len(text)
-
+    length, heading, divided = 0, None, False
     for number, page in enumerate(pages):
         opened = False
         for at, line in enumerate(page):
             if not line.text:
                 continue
             title = headings.get((number, at))
-            if pieces:
-                add(_gap(pieces[-1], new_page=not opened, heading=title is not None))
+            if pieces and not divided:
+                # A blank line where a paragraph surely ends.
+                ended = title is not None or (not opened and pieces[-1].endswith(_SENTENCE_ENDS))
+                pieces.append("\n\n" if ended else "\n")
+                length += len(pieces[-1])
             if title:
                 heading = title
             if title or not opened:
                 marks.append(Mark(length, number + 1, heading))
             opened = True
-            add(line.text.removesuffix("\ufffe"))
-            if line.text.endswith("\ufffe"):
-                add("\ufffe")
+            divided = line.text.endswith("\ufffe")
+            pieces.append(line.text.removesuffix("\ufffe"))
+            length += len(pieces[-1])
         if not opened:  # it has no text, and its number is not to be lost
             marks.append(Mark(length, number + 1, heading))
-    return "".join(piece for piece in pieces if piece != "\ufffe"), tuple(marks)
-
-
-def _gap(before: str, *, new_page: bool, heading: bool) -> str:
-    """What stands between two lines: nothing in a divided word, a blank line where a paragraph surely
-    ends.
-    """
-    if before == "\ufffe":
-        return ""
-    ended = heading or (new_page and before.endswith(_SENTENCE_ENDS))
-    return "\n\n" if ended else "\n"
+    return "".join(pieces), tuple(marks)

@@ -1,5 +1,6 @@
 """PDF: its text in reading order, page by page, with the headings that its bookmarks or its fonts show.
- PDFium takes the pages apart (`pdfium`), `headings` finds headings, `pages` makes running text. What the file
+
+PDFium takes the pages apart (`pdfium`), `headings` finds headings, `pages` makes running text. What the file
 holds that has no text (a scan, a picture) is said here.
 """
 
@@ -39,7 +40,10 @@ def read(data: bytes, name: str) -> Document:
 
 def _taken_apart(data: bytes, name: str) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-P", str(Path(pdfium.__file__))], input=data, capture_output=True, check=False
+        [sys.executable, "-P", str(Path(pdfium.__file__)), str(pdfium.MOST_BYTES)],
+        input=data,
+        capture_output=True,
+        check=False,
     )
     try:
         taken: dict[str, Any] = json.loads(done.stdout)
@@ -50,7 +54,7 @@ def _taken_apart(data: bytes, name: str) -> dict[str, Any]:
         "damaged": f"{name} is damaged or cut short: no pages are found in it; get it once more.",
         "long": f"{name} holds more than {pdfium.MOST_CHARACTERS:,} characters; split it.",
         "memory": f"{name} cannot be read: taking its pages apart failed or took more than "
-        f"{pdfium.MOST_BYTES >> 30} GB of memory, as damaged files do; print it into a new PDF and try that.",
+        f"{pdfium.MOST_BYTES >> 20:,} MB of memory, as damaged files do; print it into a new PDF.",
     }
     if error := taken.get("error"):
         raise SakuinError(remedy[error])

@@ -1,8 +1,9 @@
 """The part of reading a PDF that runs in a process of its own: PDFium takes the pages apart into lines.
- PDFium is C++ and gets files from strangers. In a process of its own a file that makes it crash, or that
+
+PDFium is C++ and gets files from strangers. In a process of its own a file that makes it crash, or that
 unpacks to gigabytes, costs a sentence and not the user's session, and threads need no lock. Run by
-`sakuin.documents.pdf` as a script, with the file on standard input and one JSON object on standard output; it
-imports nothing of sakuin.
+`sakuin.documents.pdf` as a script, with the limit of memory as its argument, the file on standard input and
+one JSON object on standard output; it imports nothing of sakuin.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import itertools
 import json
 import re
 import sys
+from ctypes import c_double
 from typing import Any
 
 MOST_BYTES = 2 << 30
@@ -26,9 +28,9 @@ _LINE_END = re.compile(r"\r\n?|\n")
 def take_apart(data: bytes) -> dict[str, Any]:
     """The pages of a PDF, or `{"error": "encrypted" | "damaged" | "long"}`.
 
-    pages : for each its `lines`, `[text, size, weight]` with the font size in points and the weight of the
-    first
-        letter (0 where it cannot be told), the count of its `pictures`, and whether it is `damaged`.
+    pages : for each its `lines`, `[text, size, weight, y]`: size (points) and weight of the first letter's
+        font and the height of its baseline, 0, 0 and None where they cannot be told; the count of its
+        `pictures`; whether it is `damaged`.
     bookmarks : `[title, page, level]`, page counted from 0.
     """
     import pypdfium2
@@ -78,23 +80,26 @@ def _page(pdf: Any, number: int) -> dict[str, Any]:
     for end in [*_LINE_END.finditer(text), None]:
         line = text[start : end.start() if end else None]
         blanks = len(line) - len(line.lstrip())
-        size, weight = _font(letters, start + blanks) if known and line.strip() else (0.0, 0)
+        size, weight, y = _font(letters, start + blanks) if known and line.strip() else (0.0, 0, None)
         if end or line:
-            lines.append([line, size, weight])
+            lines.append([line, size, weight, y])
         start = end.end() if end else start
     letters.close()
     page.close()
     return {"lines": lines, "pictures": pictures, "damaged": False}
 
 
-def _font(letters: Any, at: int) -> tuple[float, int]:
-    """Size on the page, in points, and weight of a letter's font."""
+def _font(letters: Any, at: int) -> tuple[float, int, float | None]:
+    """Size on the page, in points, and weight of a letter's font, and the height of its baseline."""
     import pypdfium2.raw as raw
 
     matrix = raw.FS_MATRIX()
     # A font's own size says nothing: many writers set it to 1 and scale the text.
     scale = (matrix.c**2 + matrix.d**2) ** 0.5 if raw.FPDFText_GetMatrix(letters, at, matrix) else 1.0
-    return round(raw.FPDFText_GetFontSize(letters, at) * scale, 1), raw.FPDFText_GetFontWeight(letters, at)
+    size = round(raw.FPDFText_GetFontSize(letters, at) * scale, 1)
+    x, y = c_double(), c_double()
+    placed = raw.FPDFText_GetCharOrigin(letters, at, x, y)
+    return size, raw.FPDFText_GetFontWeight(letters, at), round(y.value, 1) if placed else None
 
 
 def _bookmarks(pdf: Any) -> list[list[Any]]:
@@ -115,7 +120,7 @@ def main() -> None:
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
-        resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES + len(data),) * 2)
+        resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[1]) + len(data),) * 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         taken = take_apart(data)

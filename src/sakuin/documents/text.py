@@ -1,5 +1,6 @@
 """Plain text: bytes decoded, and refused in words where they are no text.
- Offsets count the characters exactly as decoded: line ends are not translated; only a byte order mark at the
+
+Offsets count the characters exactly as decoded: line ends are not translated; only a byte order mark at the
 start is taken off. Markdown stays as it is too; its headings are marked.
 """
 
@@ -53,7 +54,9 @@ def check_encoding(encoding: str | None) -> None:
     if encoding is None or encoding == "auto":
         return
     try:
-        b"".decode(encoding)
+        b"x".decode(encoding)
+    except UnicodeError:
+        pass  # in UTF-16, half a letter
     except LookupError:
         raise SakuinError(
             f"there is no text encoding named {encoding!r}; usual ones are utf-8, cp932, shift_jis, euc_jp, "

@@ -1,5 +1,6 @@
 """Word documents: mammoth makes HTML of them, `markup` makes text of that.
- mammoth knows what a plain walk over the paragraphs misses: tracked changes (read as accepted), content
+
+mammoth knows what a plain walk over the paragraphs misses: tracked changes (read as accepted), content
 controls, text boxes, footnotes, nested tables. A Word file has no pages of its own: where one ends depends on
 the machine that shows it.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+import zlib
 from dataclasses import replace
 
 from sakuin.documents import extra, markup
@@ -81,7 +83,7 @@ def _survey(data: bytes, name: str) -> tuple[list[str], list[str]]:
                 if re.fullmatch(r"word/(header|footer)\d*\.xml", part.filename)
             )
             comments = any(part.filename == "word/comments.xml" for part in parts)
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError, zlib.error) as error:
         if isinstance(error, SakuinError):
             raise
         raise SakuinError(f"{name} is damaged ({error}); open it in Word and save it anew.") from None
