@@ -48,6 +48,12 @@ def test_a_web_page_saved_as_a_pdf_and_words_saved_as_html_are_named(tmp_path: P
     assert "is plain text in spite of its suffix .docx" in read(tmp_path / "c.docx").notes[0]
 
 
+def test_a_suffix_that_promises_what_is_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.pdf").write_bytes(bytes(range(256)) * 20)
+    with pytest.raises(SakuinError, match="is not a PDF, as its suffix says, and no text either"):
+        read(tmp_path / "a.pdf")
+
+
 def test_programs_and_templates_that_begin_with_a_tag_stay_text(tmp_path: Path) -> None:
     for name in ("page.j2", "page.vue", "notes.md", "page.py"):
         (tmp_path / name).write_text("<html><body>{{ words }}</body></html>\n")

@@ -317,7 +317,12 @@ class Context:
         head = len(self._prompt.head)
         starts = self._tokens.starts[: self._done] + [self._at + start for start in asked.starts[:held]]
         ends = self._tokens.ends[: self._done] + [self._at + end for end in asked.ends[:held]]
-        found = evidence.passages(mass[:, head : head + n], starts, ends, self._body, self._places)
+        breaks = {
+            place + at
+            for place, document in zip(self._places, self.documents, strict=True)
+            for at in (0, *document.breaks())
+        }
+        found = evidence.passages(mass[:, head : head + n], starts, ends, self._body, sorted(breaks))
         return [self._span(start, end, weight) for start, end, weight in found]
 
     def _span(self, start: int, end: int, weight: float) -> Span:

@@ -62,7 +62,8 @@ def passages(
 
     mass : `(n_kv_heads, n)`, attention above `ABOVE` of the n tokens that begin and end in `text` at `starts`
         and `ends`.
-    places : where in `text` each of its documents begins; no passage reaches from one into the next.
+    places : where in `text` each of its documents and their parts begin; no passage reaches from one into the
+        next.
     """
     scores = mass.sum(0).tolist()
     found: list[list[float]] = []

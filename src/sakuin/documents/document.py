@@ -47,6 +47,15 @@ class Document:
         at = bisect_right(self._mark_starts, offset)
         return self.marks[at - 1] if at else Mark(0)
 
+    def breaks(self) -> list[int]:
+        """Where a heading begins, or a page with a new paragraph: no passage of evidence reaches over."""
+        found, heading = [], None
+        for mark in self.marks:
+            if mark.heading != heading or self.text.endswith("\n\n", 0, mark.start):
+                found.append(mark.start)
+            heading = mark.heading
+        return found
+
     def extended(self, text: str) -> Document:
         """The document with `text` after its end, which belongs to no page and to no heading of the file."""
         marks = (*self.marks, Mark(len(self.text))) if self.marks else ()

@@ -34,7 +34,7 @@ _MEANT = {  # the web's names mean these supersets
 _UNKNOWN = {"windows-31j": "cp932", "x-sjis": "cp932", "windows-949": "cp949", "x-euc-jp": "euc_jp"}
 """Names on the web that Python does not know."""
 
-_UNSEEN = ("script", "style", "template", "head", "svg", "math[display=none]", "object", "datalist")
+_UNSEEN = ("script", "style", "template", "head", "svg", "object", "datalist")
 _HIDING = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
 _ELSEWHERE = ("iframe", "frame", "video", "audio", "embed", "canvas")
 _HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")

@@ -53,6 +53,18 @@ def _parse(data: bytes, name: str, encoding: str | None) -> Document:
     elif kind in _READERS:
         document = _READERS[kind](data, name)
     else:
-        document = text.read(data, name, encoding, markdown=kind == "markdown")
+        document = _text(data, name, encoding, markdown=kind == "markdown")
     said = kinds.note(kind, name)
     return replace(document, notes=(said, *document.notes)) if said else document
+
+
+def _text(data: bytes, name: str, encoding: str | None, *, markdown: bool) -> Document:
+    try:
+        return text.read(data, name, encoding, markdown=markdown)
+    except SakuinError:
+        if (should := kinds.by_suffix(name)) in _READERS and text.guess(data) is None:
+            raise SakuinError(
+                f"{name} is not {kinds.CALLED[should]}, as its suffix says, and no text either; get it once "
+                "more."
+            ) from None
+        raise
