@@ -13,7 +13,7 @@ import os
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from transformers import DynamicCache
@@ -115,9 +115,11 @@ class Context:
         paths: Iterable[str | os.PathLike[str]],
         config: RetrievalConfig | Literal["full"] | None = None,
         progress: Progress | None = None,
-        encoding: str = "utf-8",
+        encoding: str | None = None,
     ) -> Context:
-        """Prefill the texts in files, one after another; `-` is standard input. Else as `from_text`."""
+        """Prefill the texts in files, one after another, as `sakuin.documents.read` reads them; `-` is
+        standard input. Else as `from_text`.
+        """
         return cls.from_documents(
             model, tokenizer, [documents.read(path, encoding) for path in paths], config, progress
         )
@@ -149,7 +151,7 @@ class Context:
         if not text:
             return
         last = self.documents[-1]
-        self.documents[-1] = replace(last, text=last.text + text)
+        self.documents[-1] = last.extended(text)
         self._body += text
         try:
             self._read(progress)
@@ -315,13 +317,19 @@ class Context:
         head = len(self._prompt.head)
         starts = self._tokens.starts[: self._done] + [self._at + start for start in asked.starts[:held]]
         ends = self._tokens.ends[: self._done] + [self._at + end for end in asked.ends[:held]]
-        found = evidence.passages(mass[:, head : head + n], starts, ends, self._body, self._places)
+        breaks = {
+            place + at
+            for place, document in zip(self._places, self.documents, strict=True)
+            for at in (0, *document.breaks())
+        }
+        found = evidence.passages(mass[:, head : head + n], starts, ends, self._body, sorted(breaks))
         return [self._span(start, end, weight) for start, end, weight in found]
 
     def _span(self, start: int, end: int, weight: float) -> Span:
         which = bisect_right(self._places, start) - 1
         document, place = self.documents[which], self._places[which]
         start, end = start - place, min(end - place, len(document.text))
+        mark = document.mark(start)
         return Span(
             start=start,
             end=end,
@@ -330,6 +338,8 @@ class Context:
             line_start=document.line(start),
             line_end=document.line(max(end - 1, start)),
             text=document.text[start:end],
+            page=mark.page,
+            heading=mark.heading,
         )
 
 
