@@ -150,6 +150,19 @@ def _growth(result: dict[str, Any]) -> str:
     return _table(columns, rows)
 
 
+def _quantizers(result: dict[str, Any]) -> str:
+    columns = {"way": "l", "running text": "r", "retrieval": "r", "worst head": "r", "worst step": "r"}
+    rows = [
+        [
+            row["way"],
+            *(f"{row[name]:.4f}" for name in ("running", "retrieval")),
+            *(f"{row[name]:.3f}" for name in ("worst_head", "worst_step")),
+        ]
+        for row in result["results"]
+    ]
+    return _table(columns, rows)
+
+
 def _sealing(result: dict[str, Any]) -> str:
     columns = {"model, tokens": "l", "a layer's prefill, thread s": "r", "sealing it, thread s": "r"}
     columns |= {"share": "r", "left at the end, all layers, s": "r"}
@@ -190,6 +203,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {
     "methods": ("indexes", _methods),
     "exact-methods": ("indexes", _exact_methods),
     "growth": ("growth", _growth),
+    "quantizers": ("quantizers", _quantizers),
     "sealing": ("sealing", _sealing),
     "scaling": ("scaling-*", _scaling),
     "llama": ("llama_step-*", _llama),
