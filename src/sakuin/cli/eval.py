@@ -1,0 +1,10 @@
+"""`sakuin eval`: does the answer survive? Each evaluation runs configurations beside full attention.
+
+One file for each command (`eval_fidelity`, `eval_needle`, ...); options that they share are in `eval_options`.
+"""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer(help="Measure whether answers stay what full attention gives.", no_args_is_help=True)
