@@ -131,7 +131,7 @@ def _share(name: str, text: str) -> float:
 
 def _count(n: int, u: float) -> int:
     """A number of tokens between 1 and n, by ratio."""
-    return max(1, round(n**u))
+    return max(1, round(math.pow(n, u)))
 
 
 KNOBS: dict[str, Callable[[int, float], dict[str, Any]]] = {
