@@ -22,6 +22,7 @@ from transformers.cache_utils import DynamicLayer
 from sakuin.cache import RetrievalCache, copy_layer
 from sakuin.config import STEP_SETTINGS, RetrievalConfig
 from sakuin.evaluate.configurations import Configuration, calibrated
+from sakuin.evaluate.configurations import configuration as named
 from sakuin.evaluate.seeing import seeing
 from sakuin.models import cache_keyword
 from sakuin.segments import QUERY_STEP
@@ -104,10 +105,15 @@ class Prefilled:
         """
         if configuration.config is None:
             return self.full_cache()
-        if configuration.share is None:
+        if configuration.share is None and configuration.like is None:
             return self.retrieval_cache(configuration.config)
         if not tried:
             raise ValueError(f"{configuration.name!r} is at a share, which takes tokens to be tried on")
+        if configuration.like is not None:
+            other = self.cache(named(configuration.like))
+            self.continued(other, tried[:_TRIED])
+            configuration = configuration.at(touched_share(other))
+        assert configuration.config is not None
         n = max(1, len(self.ids) - configuration.config.sink - configuration.config.recent)
 
         def measure(config: RetrievalConfig) -> float:
