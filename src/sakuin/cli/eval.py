@@ -1,6 +1,6 @@
 """`sakuin eval`: does the answer survive? Each evaluation runs configurations beside full attention.
 
-One file for each command (`eval_fidelity`, `eval_needle`, ...); options that they share are in `eval_options`.
+One file for each command (`eval_fidelity`, ...); options that they share are in `eval_options`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """The named configurations that every evaluation runs side by side: full attention, the presets, and each
 kind of index at its settings, at others, or at a given share of touched bytes.
 
-A name is `KIND_OR_PRESET[:SETTING=VALUE,...][@SHARE]`: `balanced`, `ivf:estimate_rest=false`, `pages@9%`. So
-methods can be compared at equal bytes: `@9%` turns the kind's one knob (`KNOBS`) until a step touches that
-share of the offloaded keys and values (`calibrated`).
+A name is `KIND_OR_PRESET[:SETTING=VALUE,...][@SHARE]`: `balanced`, `ivf:estimate_rest=false`, `pages@9%`,
+`pages@balanced`. So methods can be compared at equal bytes: `@9%` turns the kind's one knob (`KNOBS`) until a
+step touches that share of the offloaded keys and values (`calibrated`), `@balanced` until it touches what
+`balanced` does.
 
 Called by the evaluations beside it and by `sakuin eval`.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from sakuin.config import INDEX_KINDS, PRESETS, RetrievalConfig
@@ -37,11 +38,13 @@ class Configuration:
     config : the settings; None is full attention.
     share : the touched share that the kind's knob is to be turned to, or None to take the settings as they
         are.
+    like : the name of a configuration whose touched share that is to be; None where `share` is known.
     """
 
     name: str
     config: RetrievalConfig | None
     share: float | None = None
+    like: str | None = None
 
     @property
     def kind(self) -> str:
@@ -54,8 +57,8 @@ class Configuration:
         return FULL if self.config is None else self.config
 
     def at(self, share: float) -> Configuration:
-        """The same kind at a touched share."""
-        return configuration(f"{self.name.partition('@')[0]}@{100 * share:.3g}%")
+        """The same, under the same name, at a touched share."""
+        return replace(self, share=share, like=None)
 
 
 def configurations(names: str | Iterable[str]) -> list[Configuration]:
@@ -91,6 +94,9 @@ def configuration(name: str) -> Configuration:
         raise SakuinError(
             f"{name!r}: {word} has no knob that changes what it touches; @SHARE works for {', '.join(KNOBS)}."
         )
+    if share.partition(":")[0] in (*PRESETS, *INDEX_KINDS):
+        configuration(share)
+        return Configuration(name, config, like=share)
     return Configuration(name, config, _share(name, share))
 
 
@@ -122,7 +128,10 @@ def _share(name: str, text: str) -> float:
     except ValueError:
         share = math.nan
     if not 0 < share <= 1:
-        raise SakuinError(f"the share in {name!r} must be above 0 % and at most 100 %, as in @9%.")
+        raise SakuinError(
+            f"the share in {name!r} must be above 0 % and at most 100 %, as in @9%, or a configuration to be "
+            "like, as in @balanced."
+        )
     return share
 
 
@@ -131,7 +140,7 @@ def _share(name: str, text: str) -> float:
 
 def _count(n: int, u: float) -> int:
     """A number of tokens between 1 and n, by ratio."""
-    return max(1, round(n**u))
+    return max(1, round(math.pow(n, u)))
 
 
 KNOBS: dict[str, Callable[[int, float], dict[str, Any]]] = {
