@@ -7,4 +7,8 @@ from __future__ import annotations
 
 import typer
 
+from sakuin.cli import eval_ruler
+
 app = typer.Typer(help="Measure whether answers stay what full attention gives.", no_args_is_help=True)
+
+app.command("ruler")(eval_ruler.ruler)

@@ -38,3 +38,11 @@ Out = Annotated[
         help="Where results are kept as they come, so that the same command goes on after an interruption.",
     ),
 ]
+Window = Annotated[
+    int | None,
+    typer.Option(
+        "--window",
+        metavar="TOKENS",
+        help="Tokens that the model shall read where that is more than it was made for, by YaRN.",
+    ),
+]

