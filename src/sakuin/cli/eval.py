@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import typer
 
-from sakuin.cli import eval_ruler
+from sakuin.cli import eval_harness, eval_ruler
 
 app = typer.Typer(help="Measure whether answers stay what full attention gives.", no_args_is_help=True)
 
 app.command("ruler")(eval_ruler.ruler)
+app.command("harness")(eval_harness.harness)
