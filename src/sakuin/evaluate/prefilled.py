@@ -29,8 +29,8 @@ from sakuin.segments import QUERY_STEP
 
 CHUNK = 2048
 STEP = 16
-"""Positions of one pass of a teacher-forced continuation. Up to `exact_above` of them go through an index each
-by itself, as in decoding, and the model's weights are read once for all."""
+"""Positions of one pass of a teacher-forced continuation. Up to `exact_above` of them go through an index
+each by itself, as in decoding, and the model's weights are read once for all."""
 FULL_STEP = 256
 """The same with full attention."""
 _TRIED = 32
