@@ -7,4 +7,7 @@ from __future__ import annotations
 
 import typer
 
+from sakuin.cli import eval_fidelity
+
 app = typer.Typer(help="Measure whether answers stay what full attention gives.", no_args_is_help=True)
+app.command("fidelity")(eval_fidelity.fidelity)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sakuin.errors import SakuinError
+
 Model = Annotated[
     str,
     typer.Option(
@@ -38,3 +40,11 @@ Out = Annotated[
         help="Where results are kept as they come, so that the same command goes on after an interruption.",
     ),
 ]
+
+
+def numbers(option: str, text: str) -> list[int]:
+    """Whole numbers of at least 1 with blanks or commas between them."""
+    words = text.replace(",", " ").split()
+    if not words or not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise SakuinError(f"{option} takes whole numbers above 0 with blanks between them, got {text!r}.")
+    return [int(word) for word in words]

@@ -48,6 +48,7 @@ class Prefilled:
         self.model, self.ids = model, ids
         self._cache, self._queries = cache, queries
         self._built: RetrievalCache | None = None
+        self._exact: RetrievalCache | None = None
 
     @classmethod
     def read(cls, model: Any, ids: Sequence[int], progress: Callable[[int], None] | None = None) -> Prefilled:
@@ -90,18 +91,33 @@ class Prefilled:
         """
         built = self._built
         if built is None or _builds(built.config) != _builds(config):
-            self._built = None
-            built = RetrievalCache(self.model.config, config)
-            built.fill(self._cache, self._queries)
-            built.seal()
-            self._built = built
+            self._built = None  # before the next takes memory
+            built = self._built = self._new(config)
         return built.fork(config)
 
-    def cache(self, configuration: Configuration, tried: Sequence[int] = ()) -> Any:
+    def exact_cache(self, config: RetrievalConfig) -> RetrievalCache:
+        """As `retrieval_cache`, for a configuration that stays the same while others change beside it."""
+        if self._exact is None or self._exact.config != config:
+            self._exact = self._new(config)
+        return self._exact.fork()
+
+    def _new(self, config: RetrievalConfig) -> RetrievalCache:
+        cache = RetrievalCache(self.model.config, config)
+        cache.fill(self._cache, self._queries)
+        cache.seal()
+        return cache
+
+    def cache(
+        self, configuration: Configuration, tried: Sequence[int] = (), share: float | None = None
+    ) -> Any:
         """A cache of a configuration, free to be used.
 
         tried : tokens that follow, on which a configuration at a share is turned to it (the first 32 are
             taken); may be left out where the configuration has no share.
+        share : the share of the configuration that it is to be like, where that is known.
+
+        A configuration at a share that its kind cannot have is a `SakuinError`; one that is to be like
+        another touches as little as it can then.
         """
         if configuration.config is None:
             return self.full_cache()
@@ -109,10 +125,13 @@ class Prefilled:
             return self.retrieval_cache(configuration.config)
         if not tried:
             raise ValueError(f"{configuration.name!r} is at a share, which takes tokens to be tried on")
+        nearest = configuration.like is not None
         if configuration.like is not None:
-            other = self.cache(named(configuration.like))
-            self.continued(other, tried[:_TRIED])
-            configuration = configuration.at(touched_share(other))
+            if share is None:
+                other = self.cache(named(configuration.like))
+                self.continued(other, tried[:_TRIED])
+                share = touched_share(other)
+            configuration = configuration.at(share)
         assert configuration.config is not None
         n = max(1, len(self.ids) - configuration.config.sink - configuration.config.recent)
 
@@ -121,7 +140,7 @@ class Prefilled:
             self.continued(cache, tried[:_TRIED])
             return touched_share(cache)
 
-        return self.retrieval_cache(calibrated(configuration, n, measure))
+        return self.retrieval_cache(calibrated(configuration, n, measure, nearest=nearest))
 
     def continued(self, cache: Any, ids: Sequence[int], each: Callable[[Tensor], None] | None = None) -> None:
         """Feed `ids` to a cache of these tokens, in passes through its indexes; `each` is given the logits of
