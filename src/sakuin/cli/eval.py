@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import typer
 
-from sakuin.cli import eval_fidelity
+from sakuin.cli import eval_fidelity, eval_needle
 
 app = typer.Typer(help="Measure whether answers stay what full attention gives.", no_args_is_help=True)
 app.command("fidelity")(eval_fidelity.fidelity)
+app.command("needle")(eval_needle.needle)

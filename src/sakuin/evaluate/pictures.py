@@ -13,6 +13,7 @@ from typing import Any
 
 from sakuin.errors import SakuinError
 from sakuin.evaluate.fidelity import Unit
+from sakuin.evaluate.needle import Cell
 from sakuin.evaluate.summary import rows
 
 _LEAST = 1e-7
@@ -79,6 +80,31 @@ def _against_bytes(units: Sequence[Unit], folder: Path, model: str) -> list[Path
         axes.set_title(f"{model}: {title}", fontsize=9)
         axes.grid(alpha=0.3)
     return _save(figure, folder / "bytes")
+
+
+def draw_needle(cells: Sequence[Cell], folder: Path, model: str) -> list[Path]:
+    """A heat map of depth and length for each configuration, side by side; the files written."""
+    names = list(dict.fromkeys(cell.configuration for cell in cells))
+    lengths, depths = sorted({cell.length for cell in cells}), sorted({cell.depth for cell in cells})
+    figure, all_axes = _figure(
+        (0.5 * len(lengths) + 1.4) * len(names), 0.3 * len(depths) + 1.6, columns=len(names)
+    )
+    for axes, name in zip(all_axes if len(names) > 1 else [all_axes], names, strict=True):
+        grid = [[_found(cells, name, length, depth) for length in lengths] for depth in depths]
+        shown = axes.imshow(grid, aspect="auto", cmap="RdYlGn", vmin=0, vmax=1)
+        axes.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths], fontsize=7, rotation=45)
+        axes.set_yticks(range(len(depths)), [f"{depth:.0%}" for depth in depths], fontsize=7)
+        axes.set_xlabel("tokens", fontsize=8)
+        axes.set_title(name, fontsize=9)
+    figure.supylabel("depth of the needle", fontsize=8)
+    figure.suptitle(f"{model}: share of the needles found", fontsize=9)
+    figure.colorbar(shown, ax=all_axes)
+    return _save(figure, folder / "needle")
+
+
+def _found(cells: Sequence[Cell], name: str, length: int, depth: float) -> float:
+    own = [c for c in cells if (c.configuration, c.length, c.depth) == (name, length, depth)]
+    return sum(c.found for c in own) / max(1, sum(c.needles for c in own))
 
 
 def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:

@@ -21,7 +21,8 @@ from transformers.cache_utils import DynamicLayer
 
 from sakuin.cache import RetrievalCache, copy_layer
 from sakuin.config import STEP_SETTINGS, RetrievalConfig
-from sakuin.evaluate.configurations import Configuration, calibrated
+from sakuin.decoding import Runner, Sampling
+from sakuin.evaluate.configurations import PEERS, Configuration, calibrated
 from sakuin.evaluate.configurations import configuration as named
 from sakuin.evaluate.seeing import seeing
 from sakuin.models import cache_keyword
@@ -152,6 +153,23 @@ class Prefilled:
                 if each:
                     each(logits.float())
 
+    def answer(
+        self, cache: Any, ids: Sequence[int], tokenizer: Any, most: int, *, one_line: bool = False
+    ) -> str:
+        """What the model says after `ids`, taking the likeliest token each time, until it ends or `most`
+        tokens are said; `one_line`: or until its line ends. The cache is one of these tokens."""
+        runner = Runner(self.model, cache, getattr(getattr(cache, "config", None), "exact_above", 1))
+        runner.prefill(ids[:-1])
+        ends, said = runner.end_tokens(tokenizer), []
+        for token in runner.tokens(ids[-1], most, Sampling(), []):
+            if token in ends:
+                break
+            said.append(token)
+            if one_line and "\n" in tokenizer.decode(said).lstrip():
+                break
+        text: str = tokenizer.decode(said, skip_special_tokens=True).strip()
+        return text.partition("\n")[0] if one_line else text
+
     def _forward(self, cache: Any, ids: Sequence[int], keep: int) -> Tensor:
         """Logits `(t, vocabulary)`; of the last `keep` positions if that is not 0."""
         rows = torch.tensor([list(ids)], device=self.model.device)
@@ -171,11 +189,17 @@ def _builds(config: RetrievalConfig) -> RetrievalConfig | dict[str, Any]:
 def touched_share(cache: RetrievalCache) -> float:
     """What the steps of a cache touched, as a share of the offloaded keys and values at 2 bytes a number.
 
-    `topk` is there as the best that any search for single tokens could reach, so that it is counted as if its
-    search were free: what it attends, and no more.
+    Peers are counted in their favour. All that they read counts as if a number took 2 bytes, as it would in
+    use, also where keys and values are kept in fp32 to be measured (`sketch` is counted as it is stored). And
+    `topk`, which is there as the best that any search for single tokens could reach, counts as if its search
+    were free: what it attends, and no more.
     """
     stats = cache.stats()
-    if cache.config.index != "topk":
-        return float(stats["touched_share"])
-    rows = cache.retrieval_layers[0].rows[0].index
-    return float(stats["exact"]) * rows.kv_bytes / max(rows.offloaded_bytes(1), 1)
+    kind = cache.config.index
+    if kind == "topk":
+        return float(stats["exact"])
+    share = float(stats["touched_share"])
+    if kind not in PEERS:
+        return share
+    index = cache.retrieval_layers[0].rows[0].index
+    return share * index.offloaded_bytes(1) / max(index.kv_bytes, 1)
