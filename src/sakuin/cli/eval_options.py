@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sakuin.errors import SakuinError
+
 Model = Annotated[
     str,
     typer.Option(
@@ -46,3 +48,16 @@ Window = Annotated[
         help="Tokens that the model shall read where that is more than it was made for, by YaRN.",
     ),
 ]
+
+
+def numbers(option: str, text: str) -> list[int]:
+    """Whole numbers of at least 1 with blanks or commas between them."""
+    words = text.replace(",", " ").split()
+    if not words or not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise SakuinError(f"{option} takes whole numbers above 0 with blanks between them, got {text!r}.")
+    return [int(word) for word in words]
+
+
+def known_as(model: str, window: int | None) -> str:
+    """What results call a model whose window may have been made longer."""
+    return model if window is None else f"{model} to {window}"

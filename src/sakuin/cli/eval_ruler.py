@@ -5,14 +5,13 @@ from __future__ import annotations
 import json as json_
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sakuin.cli.errors import told_in_a_sentence
-from sakuin.cli.eval_options import Configurations, Dtype, Model, Out, Window
+from sakuin.cli.eval_options import Configurations, Dtype, Model, Out, Window, known_as, numbers
 from sakuin.cli.show import JSON_HELP, console, notes
-from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
     from sakuin.evaluate.ruler import Row
@@ -22,10 +21,12 @@ def ruler(
     model: Model = "smollm2",
     lengths: Annotated[
         str,
-        typer.Option(metavar="TOKENS", help="Lengths of prompt and answer, with commas between them."),
+        typer.Option(
+            metavar="NUMBERS", help="Tokens of prompt and answer together, with blanks between the numbers."
+        ),
     ] = "4096",
     tasks: Annotated[
-        str, typer.Option(metavar="NAMES", help="RULER's tasks, with commas between them, or all.")
+        str, typer.Option(metavar="NAMES", help="RULER's tasks, with blanks between them, or all.")
     ] = "all",
     samples: Annotated[int, typer.Option(metavar="N", help="Samples of each task and length.")] = 10,
     configurations: Configurations = "balanced",
@@ -49,38 +50,22 @@ def ruler(
         from sakuin.evaluate.ruler_samples import check_installed, check_tasks
 
         check_installed()
-        wanted, chosen = named(configurations), check_tasks(_words(tasks))
-        sizes = _numbers(lengths)
+        wanted, chosen = named(configurations), check_tasks(tasks.replace(",", " ").split())
+        sizes = numbers("--lengths", lengths)
         with notes.status(f"loading {model}", spinner="line") as status:
             loaded, tokenizer = models.load(model, dtype, "cpu", window)
-            made = about(loaded, model, seed)
-            results = Results(out / f"ruler-{_file_name(made)}.jsonl", made)
+            made = about(loaded, known_as(model, window), seed)
+            folder = out / f"ruler-{Path(known_as(model, window)).stem}".replace(" ", "-")
+            results = Results(folder / "results.jsonl", made)
             scored = run(loaded, tokenizer, wanted, results, sizes, chosen, samples, seed, say=status.update)
         rows = summarized(scored)
+        report = {"about": made, "samples": samples, "rows": [asdict(row) for row in rows]}
+        (folder / "ruler.json").write_text(json_.dumps(report, indent=1) + "\n", encoding="utf-8")
         if json:
-            print(json_.dumps({"about": made, "samples": samples, "rows": [asdict(row) for row in rows]}))
+            print(json_.dumps(report))
         else:
             _show(rows)
-            notes.print(f"Every answer is in {results.path}.")
-
-
-def _words(text: str) -> list[str]:
-    return [word for word in text.replace(",", " ").split() if word]
-
-
-def _numbers(text: str) -> list[int]:
-    words = _words(text)
-    if not words or not all(word.isascii() and word.isdigit() for word in words):
-        raise SakuinError(
-            f"--lengths must be whole numbers of tokens with commas between them, got {text!r}."
-        )
-    return [int(word) for word in dict.fromkeys(words)]
-
-
-def _file_name(made: dict[str, Any]) -> str:
-    """A name that differs where results must not be mixed."""
-    model = Path(str(made["model"])).name.removesuffix(".gguf")
-    return f"{model}-{made['dtype']}-{made['window']}-{made['seed']}"
+            console.print(f"\nResults are in {folder}.")
 
 
 def _show(rows: list[Row]) -> None:

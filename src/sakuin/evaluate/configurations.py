@@ -156,13 +156,16 @@ read at each step, so that an index need not be built anew."""
 
 
 def calibrated(
-    wanted: Configuration, n_tokens: int, measure: Callable[[RetrievalConfig], float]
+    wanted: Configuration,
+    n_tokens: int,
+    measure: Callable[[RetrievalConfig], float],
+    *,
+    nearest: bool = False,
 ) -> RetrievalConfig:
     """The settings with which `wanted` touches its share of `n_tokens` offloaded tokens.
 
-    measure : the touched share of some settings, on a few steps.
-
-    Raises `SakuinError` where the least that the kind can touch is more than its share.
+    measure : the touched share of some settings, on a few steps. nearest : take the least that the kind can
+        touch where that is more than its share; else that is a `SakuinError`.
     """
     assert wanted.config is not None
     if wanted.share is None:
@@ -175,6 +178,8 @@ def calibrated(
 
     least = measure(settings(low))
     if least > wanted.share * (1 + CLOSE):
+        if nearest:
+            return settings(low)
         raise SakuinError(
             f"{wanted.name!r} cannot be had here: {wanted.kind} touches at least {least:.1%} of {n_tokens:,} "
             "offloaded tokens; give it a larger share."

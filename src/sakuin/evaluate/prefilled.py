@@ -21,7 +21,8 @@ from transformers.cache_utils import DynamicLayer
 
 from sakuin.cache import RetrievalCache, copy_layer
 from sakuin.config import STEP_SETTINGS, RetrievalConfig
-from sakuin.evaluate.configurations import Configuration, calibrated
+from sakuin.decoding import Runner, Sampling
+from sakuin.evaluate.configurations import PEERS, Configuration, calibrated
 from sakuin.evaluate.configurations import configuration as named
 from sakuin.evaluate.seeing import seeing
 from sakuin.models import cache_keyword
@@ -29,8 +30,8 @@ from sakuin.segments import QUERY_STEP
 
 CHUNK = 2048
 STEP = 16
-"""Positions of one pass of a teacher-forced continuation. Up to `exact_above` of them go through an index each
-by itself, as in decoding, and the model's weights are read once for all."""
+"""Positions of one pass of a teacher-forced continuation. Up to `exact_above` of them go through an index
+each by itself, as in decoding, and the model's weights are read once for all."""
 FULL_STEP = 256
 """The same with full attention."""
 _TRIED = 32
@@ -48,6 +49,7 @@ class Prefilled:
         self.model, self.ids = model, ids
         self._cache, self._queries = cache, queries
         self._built: RetrievalCache | None = None
+        self._exact: RetrievalCache | None = None
 
     @classmethod
     def read(cls, model: Any, ids: Sequence[int], progress: Callable[[int], None] | None = None) -> Prefilled:
@@ -90,18 +92,33 @@ class Prefilled:
         """
         built = self._built
         if built is None or _builds(built.config) != _builds(config):
-            self._built = None
-            built = RetrievalCache(self.model.config, config)
-            built.fill(self._cache, self._queries)
-            built.seal()
-            self._built = built
+            self._built = None  # before the next takes memory
+            built = self._built = self._new(config)
         return built.fork(config)
 
-    def cache(self, configuration: Configuration, tried: Sequence[int] = ()) -> Any:
+    def exact_cache(self, config: RetrievalConfig) -> RetrievalCache:
+        """As `retrieval_cache`, for a configuration that stays the same while others change beside it."""
+        if self._exact is None or self._exact.config != config:
+            self._exact = self._new(config)
+        return self._exact.fork()
+
+    def _new(self, config: RetrievalConfig) -> RetrievalCache:
+        cache = RetrievalCache(self.model.config, config)
+        cache.fill(self._cache, self._queries)
+        cache.seal()
+        return cache
+
+    def cache(
+        self, configuration: Configuration, tried: Sequence[int] = (), share: float | None = None
+    ) -> Any:
         """A cache of a configuration, free to be used.
 
         tried : tokens that follow, on which a configuration at a share is turned to it (the first 32 are
             taken); may be left out where the configuration has no share.
+        share : the share of the configuration that it is to be like, where that is known.
+
+        A configuration at a share that its kind cannot have is a `SakuinError`; one that is to be like
+        another touches as little as it can then.
         """
         if configuration.config is None:
             return self.full_cache()
@@ -109,10 +126,13 @@ class Prefilled:
             return self.retrieval_cache(configuration.config)
         if not tried:
             raise ValueError(f"{configuration.name!r} is at a share, which takes tokens to be tried on")
+        nearest = configuration.like is not None
         if configuration.like is not None:
-            other = self.cache(named(configuration.like))
-            self.continued(other, tried[:_TRIED])
-            configuration = configuration.at(touched_share(other))
+            if share is None:
+                other = self.cache(named(configuration.like))
+                self.continued(other, tried[:_TRIED])
+                share = touched_share(other)
+            configuration = configuration.at(share)
         assert configuration.config is not None
         n = max(1, len(self.ids) - configuration.config.sink - configuration.config.recent)
 
@@ -121,7 +141,7 @@ class Prefilled:
             self.continued(cache, tried[:_TRIED])
             return touched_share(cache)
 
-        return self.retrieval_cache(calibrated(configuration, n, measure))
+        return self.retrieval_cache(calibrated(configuration, n, measure, nearest=nearest))
 
     def continued(self, cache: Any, ids: Sequence[int], each: Callable[[Tensor], None] | None = None) -> None:
         """Feed `ids` to a cache of these tokens, in passes through its indexes; `each` is given the logits of
@@ -132,6 +152,23 @@ class Prefilled:
                 logits = self._forward(cache, ids[at : at + step], 0)
                 if each:
                     each(logits.float())
+
+    def answer(
+        self, cache: Any, ids: Sequence[int], tokenizer: Any, most: int, *, one_line: bool = False
+    ) -> str:
+        """What the model says after `ids`, taking the likeliest token each time, until it ends or `most`
+        tokens are said; `one_line`: or until its line ends. The cache is one of these tokens."""
+        runner = Runner(self.model, cache, getattr(getattr(cache, "config", None), "exact_above", 1))
+        runner.prefill(ids[:-1])
+        ends, said = runner.end_tokens(tokenizer), []
+        for token in runner.tokens(ids[-1], most, Sampling(), []):
+            if token in ends:
+                break
+            said.append(token)
+            if one_line and "\n" in tokenizer.decode(said).lstrip():
+                break
+        text: str = tokenizer.decode(said, skip_special_tokens=True).strip()
+        return text.partition("\n")[0] if one_line else text
 
     def _forward(self, cache: Any, ids: Sequence[int], keep: int) -> Tensor:
         """Logits `(t, vocabulary)`; of the last `keep` positions if that is not 0."""
@@ -152,11 +189,17 @@ def _builds(config: RetrievalConfig) -> RetrievalConfig | dict[str, Any]:
 def touched_share(cache: RetrievalCache) -> float:
     """What the steps of a cache touched, as a share of the offloaded keys and values at 2 bytes a number.
 
-    `topk` is there as the best that any search for single tokens could reach, so that it is counted as if its
-    search were free: what it attends, and no more.
+    Peers are counted in their favour. All that they read counts as if a number took 2 bytes, as it would in
+    use, also where keys and values are kept in fp32 to be measured (`sketch` is counted as it is stored). And
+    `topk`, which is there as the best that any search for single tokens could reach, counts as if its search
+    were free: what it attends, and no more.
     """
     stats = cache.stats()
-    if cache.config.index != "topk":
-        return float(stats["touched_share"])
-    rows = cache.retrieval_layers[0].rows[0].index
-    return float(stats["exact"]) * rows.kv_bytes / max(rows.offloaded_bytes(1), 1)
+    kind = cache.config.index
+    if kind == "topk":
+        return float(stats["exact"])
+    share = float(stats["touched_share"])
+    if kind not in PEERS:
+        return share
+    index = cache.retrieval_layers[0].rows[0].index
+    return share * index.offloaded_bytes(1) / max(index.kv_bytes, 1)

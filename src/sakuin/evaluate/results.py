@@ -30,21 +30,24 @@ class Results:
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_file() and path.stat().st_size:
-                self._load(path)
-            else:
+            # A line without its end is what an interruption left of it.
+            data = path.read_bytes() if path.is_file() else b""
+            whole = data[: data.rfind(b"\n") + 1]
+            if whole:
+                self._load(path, whole)
+            if len(whole) < len(data):
+                with path.open("r+b") as file:
+                    file.truncate(len(whole))
+            if not whole:
                 self._write(json.dumps({"about": self.about}))
         except OSError as error:
             raise SakuinError(
                 f"{path} cannot be used for results ({error.strerror}); choose another."
             ) from None
 
-    def _load(self, path: Path) -> None:
-        data = path.read_bytes()
-        # A line without its end is what an interruption left of it.
-        whole = data[: data.rfind(b"\n") + 1]
+    def _load(self, path: Path, whole: bytes) -> None:
         try:
-            first, *lines = [json.loads(line) for line in whole.splitlines()] or [{}]
+            first, *lines = [json.loads(line) for line in whole.splitlines()]
             about = first["about"]
             self._found = {line["key"]: line["result"] for line in lines}
         except (ValueError, KeyError, TypeError):
@@ -58,9 +61,6 @@ class Results:
                 f"{path} holds results of another run ({differ} {_short(about.get(differ))}, now "
                 f"{_short(self.about.get(differ))}); choose another folder, or remove the file."
             )
-        if len(whole) < len(data):
-            with path.open("r+b") as file:
-                file.truncate(len(whole))
 
     def add(self, key: str, result: Any) -> None:
         """Keep a result for good."""
