@@ -1,4 +1,4 @@
-"""A model past the window that it was made for, by YaRN: does retrieval attention still say what full attention
+"""A model past its trained window, by YaRN: does retrieval attention still say what full attention
 says there, and does full attention itself still work?
 
 A long real text with a code planted at each of ten depths is read once. Then 200 tokens of the text that
