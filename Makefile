@@ -23,7 +23,7 @@ $(VENV)/.torch: constraints.txt
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml $(NATIVE)
 	@echo "Installing sakuin (the native core is compiled: a minute or two)"
-	@$(PIP) scikit-build-core nanobind cmake ninja hnswlib  # hnswlib may come as source, whose build wants isolation
+	@$(PIP) scikit-build-core nanobind cmake ninja hnswlib rouge-score sqlitedict word2number  # the last four may come as source, whose build wants isolation
 	@$(PIP) --no-build-isolation --editable '.[dev]'
 	@touch $@
 

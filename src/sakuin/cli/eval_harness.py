@@ -50,9 +50,9 @@ def harness(
     with told_in_a_sentence():
         from sakuin import models
         from sakuin.evaluate.configurations import configurations as named
-        from sakuin.evaluate.harness_runs import found, run
+        from sakuin.evaluate.harness_runs import checked, found, run
 
-        wanted, told = named(configurations), _metadata(metadata)
+        wanted, told = checked(named(configurations), limit), _metadata(metadata)
         chosen = found(_words(tasks), told)
         with notes.status(f"loading {model}", spinner="line") as status:
             loaded, tokenizer = models.load(model, dtype, "auto", window)

@@ -44,13 +44,14 @@ def ruler(
     with told_in_a_sentence():
         from sakuin import models
         from sakuin.evaluate.configurations import configurations as named
+        from sakuin.evaluate.configurations import with_full
         from sakuin.evaluate.results import Results
         from sakuin.evaluate.ruler import about, summarized
         from sakuin.evaluate.ruler import ruler as run
         from sakuin.evaluate.ruler_samples import check_installed, check_tasks
 
         check_installed()
-        wanted, chosen = named(configurations), check_tasks(tasks.replace(",", " ").split())
+        wanted, chosen = with_full(named(configurations)), check_tasks(tasks.replace(",", " ").split())
         sizes = numbers("--lengths", lengths)
         with notes.status(f"loading {model}", spinner="line") as status:
             loaded, tokenizer = models.load(model, dtype, "cpu", window)

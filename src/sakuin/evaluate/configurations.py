@@ -100,6 +100,14 @@ def configuration(name: str) -> Configuration:
     return Configuration(name, config, _share(name, share))
 
 
+def with_full(others: Iterable[Configuration]) -> list[Configuration]:
+    """Full attention, and then the others; a `SakuinError` where there are none."""
+    beside = [one for one in others if one.config is not None]
+    if not beside:
+        raise SakuinError("name at least one configuration beside full attention, which is always run.")
+    return [Configuration(FULL, None), *beside]
+
+
 def _known() -> str:
     return ", ".join((FULL, *PRESETS, *INDEX_KINDS))
 

@@ -276,7 +276,7 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
 
 def check_configuration(wanted: Configuration) -> Configuration:
     """`wanted`, if requests can be answered with it one by one."""
-    if wanted.share is not None:
+    if wanted.share or wanted.like:
         raise SakuinError(
             f"{wanted.name!r} is at a share of touched bytes, for which each text would have to be decoded "
             "many times; name its settings instead."

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sakuin.errors import SakuinError
-from sakuin.evaluate.configurations import FULL, Configuration, configuration
+from sakuin.evaluate.configurations import FULL, Configuration, with_full
 from sakuin.evaluate.harness import TASKS, SakuinLM, check_configuration
 from sakuin.evaluate.paired import Difference, difference
 
@@ -52,6 +52,13 @@ def found(names: Sequence[str], metadata: dict[str, Any]) -> dict[str, Any]:
     )
 
 
+def checked(configurations: Sequence[Configuration], limit: int | None) -> list[Configuration]:
+    """Full attention and the configurations beside it; `SakuinError` where tasks cannot be run so."""
+    if limit is not None and limit < 1:
+        raise SakuinError(f"the number of documents must be at least 1, got {limit}.")
+    return [check_configuration(one) for one in with_full(configurations)]
+
+
 def run(
     model: Any,
     tokenizer: Any,
@@ -66,20 +73,14 @@ def run(
     model, tokenizer : as `sakuin.load` gives them. chosen : what `found` gave.
     limit : documents of each task; None is all.
     """
-    others = [one for one in configurations if one.config is not None]
-    if not others:
-        raise SakuinError("name at least one configuration beside full attention, which is always run.")
-    if limit is not None and limit < 1:
-        raise SakuinError(f"the number of documents must be at least 1, got {limit}.")
-    for one in others:
-        check_configuration(one)
+    wanted = checked(configurations, limit)
     results = {}
-    for one in (configuration(FULL), *others):
+    for one in wanted:
         say(f"{', '.join(chosen['tasks'])}: {one.name}")
         results[one.name] = _evaluated(SakuinLM(model, one, tokenizer=tokenizer), chosen, limit, metadata)
     return [
         metric
-        for one in others
+        for one in wanted[1:]
         for task in results[FULL]["samples"]
         for metric in _metrics(task, one.name, results[FULL], results[one.name])
     ]

@@ -19,7 +19,7 @@ from sakuin.cache import RetrievalCache
 from sakuin.config import RetrievalConfig
 from sakuin.decoding import Runner, Sampling
 from sakuin.errors import SakuinError
-from sakuin.evaluate.configurations import FULL, Configuration, configuration
+from sakuin.evaluate.configurations import FULL, Configuration, with_full
 from sakuin.evaluate.paired import Difference, difference
 from sakuin.evaluate.prefilled import Prefilled, touched_share
 from sakuin.evaluate.results import Results
@@ -115,7 +115,7 @@ def ruler(
         raise SakuinError("name at least one length in tokens.")
     for length in lengths:
         _check_length(model, length)
-    wanted = _with_full(configurations)
+    wanted = with_full(configurations)
     prompt = Prompt.of(tokenizer)
     scored = []
     for length in lengths:
@@ -174,13 +174,6 @@ def _row(
     )
 
 
-def _with_full(configurations: Sequence[Configuration]) -> list[Configuration]:
-    others = [one for one in configurations if one.config is not None]
-    if not others:
-        raise SakuinError("name at least one configuration beside full attention, which is always run.")
-    return [configuration(FULL), *others]
-
-
 def _check_length(model: Any, length: int) -> None:
     window = models.window(model.config)
     if window is not None and length > window:
@@ -210,7 +203,7 @@ def _answered(
         if key not in results:
             if read is None:
                 read = Prefilled.read(model, ids[:-1])
-            if one.share is not None and not tried:
+            if (one.share or one.like) and not tried:
                 # What full attention goes on with: the steps on which the knobs of configurations are turned.
                 tried = _tried(model, tokenizer, read, ids[-1])
             results.add(key, asdict(_answer(model, tokenizer, read, sample, ids, one, tried)))
@@ -270,6 +263,6 @@ def _key(sample: Sample, ids: Sequence[int], one: Configuration) -> str:
     """Everything that an answer depends on beside `about`: the prompt's tokens, the settings, the length of
     the answer."""
     settings = None if one.config is None else asdict(one.config)
-    state = json.dumps([list(ids), sample.references, sample.most, settings, one.share], sort_keys=True)
-    digest = hashlib.sha256(state.encode()).hexdigest()[:12]
+    state = [list(ids), sample.references, sample.most, settings, one.share, one.like]
+    digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:12]
     return f"{sample.task} {sample.length} {sample.index} {one.name} {digest}"
