@@ -194,7 +194,8 @@ def _generate(
             "template": base["template"] + base["answer_prefix"],
             **kind["args"],
         }
-        command = [sys.executable, "-m", ruler_sentences.__name__, str(script)]
+        # By its file, since importing it by its name would import all that lies beside it, torch included.
+        command = [sys.executable, "-P", ruler_sentences.__file__, str(script)]
         for key, value in given.items():
             command += [f"--{key}", str(value)]
         try:

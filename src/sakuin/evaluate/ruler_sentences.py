@@ -1,5 +1,4 @@
-"""Runs one of RULER's generators with sentences split here: `python -m sakuin.evaluate.ruler_sentences SCRIPT
-ARGUMENTS…`.
+"""Runs one of RULER's generators with sentences split here: `python -P ruler_sentences.py SCRIPT ARGUMENTS…`.
 
 Some generators plant their needles between sentences and ask NLTK for these. NLTK's models of sentences are a
 download of their own, which is not made here. But its method, Punkt, needs no labelled text: it learns
@@ -7,7 +6,7 @@ abbreviations from any text. So it is trained on the very essays that it splits,
 machine has: the same samples everywhere.
 
 A process of its own, started by `sakuin.evaluate.ruler_samples`: generators read their arguments when they
-are imported, and set the random seeds of the process.
+are imported, and set the random seeds of the process. Nothing of sakuin is imported here.
 """
 
 from __future__ import annotations
