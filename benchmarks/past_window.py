@@ -4,7 +4,8 @@ says there, and does full attention itself still work?
 A long real text with a code planted at each of ten depths is read once. Then 200 tokens of the text that
 follow are decoded, teacher-forced, and each code is asked for, in each configuration. The truth for the KL
 divergence is the same model's full attention at the same length; whether that is any good shows in its own
-log-likelihood and in the codes that it finds. `--plain` also reads the text without YaRN.
+log-likelihood and in the codes that it finds. `--plain` reads the same text with full attention and without
+YaRN, to see what YaRN is good for.
 
 Run: python benchmarks/past_window.py [--model smollm2] [--window 16384] [--configurations balanced] [--plain]
 """
@@ -118,10 +119,12 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true")
     chosen = parser.parse_args()
     wanted = configurations([FULL, *chosen.configurations])
-    rows = measure(chosen.model, chosen.window, chosen.window, wanted)
+    name = f"past_window-{chosen.model}-{chosen.window}"
     if chosen.plain:
-        rows += measure(chosen.model, None, chosen.window, wanted[:1])
-    write(f"past_window-{chosen.model}-{chosen.window}", {"command": command(), "results": rows})
+        rows, name = measure(chosen.model, None, chosen.window, wanted[:1]), f"{name}-plain"
+    else:
+        rows = measure(chosen.model, chosen.window, chosen.window, wanted)
+    write(name, {"command": command(), "results": rows})
 
 
 if __name__ == "__main__":

@@ -41,14 +41,14 @@ def facts(characters: int = CHARACTERS, texts: int = TEXTS, **_: Any) -> dict[st
         draw = random.Random(number)
         things = draw.sample(_THINGS, FACTS)
         codes = [str(code) for code in draw.sample(range(10_000, 100_000), FACTS)]
-        paragraphs = _text(characters, number).split("\n\n")
-        places = sorted(draw.sample(range(1, len(paragraphs)), FACTS), reverse=True)
+        lines = _text(characters, number).split("\n")
+        places = sorted(draw.sample(range(1, len(lines)), FACTS), reverse=True)
         for place, thing, code in zip(places, things, codes, strict=True):
-            paragraphs.insert(place, f"The access code of the {thing} is {code}.")
+            lines.insert(place, f"\nThe access code of the {thing} is {code}.\n")
         asked = draw.randrange(FACTS)
         rows.append(
             {
-                "text": "\n\n".join(paragraphs),
+                "text": "\n".join(lines),
                 "thing": things[asked],
                 "choices": codes,
                 "answer": asked,
