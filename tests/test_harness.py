@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from sakuin import zoo
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import configurations
 from sakuin.evaluate.harness import TASKS, SakuinLM
@@ -206,3 +210,20 @@ def test_a_real_model_answers_our_tasks(smollm2: tuple[Any, Any]) -> None:
 )
 def test_the_command_refuses_what_it_does_not_know(option: str, value: str, said: str) -> None:
     assert said in refused("eval", "harness", option, value)
+
+
+def test_lm_evals_own_command_line_knows_the_model() -> None:
+    """Once through its parser, its registry and our tasks, with a real model."""
+    zoo.get("smollm2")
+    words = ["run", "--model", "sakuin", "--model_args", "pretrained=smollm2,configuration=balanced"]
+    words += ["--tasks", "sakuin_facts_generate", "--include_path", str(TASKS)]
+    words += ["--metadata", '{"characters": 3000, "texts": 1}']
+    done = subprocess.run(
+        [sys.executable, "-m", "sakuin.evaluate.harness", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert re.search(r"exact_match\s*\|.*\|\s*1", done.stdout), done.stdout

@@ -10,7 +10,7 @@ import typer
 
 from sakuin.cli.errors import told_in_a_sentence
 from sakuin.cli.eval_options import Configurations, Dtype, Model, Window
-from sakuin.cli.show import JSON_HELP, console, notes
+from sakuin.cli.show import JSON_HELP, notes, show_table
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
@@ -99,4 +99,4 @@ def _show(metrics: list[Metric]) -> None:
             "" if change is None else f"{change.mean:+.4f}",
             "" if change is None else f"{change.low:+.4f} to {change.high:+.4f}",
         )
-    console.print(table, width=max(console.width, 120))  # where it is no terminal, rich takes 80
+    show_table(table)

@@ -11,7 +11,7 @@ import typer
 
 from sakuin.cli.errors import told_in_a_sentence
 from sakuin.cli.eval_options import Configurations, Dtype, Model, Out, Window, known_as, numbers
-from sakuin.cli.show import JSON_HELP, console, notes
+from sakuin.cli.show import JSON_HELP, console, notes, show_table
 
 if TYPE_CHECKING:
     from sakuin.evaluate.ruler import Row
@@ -91,4 +91,4 @@ def _show(rows: list[Row]) -> None:
                 touched,
                 style="bold" if row.task is None else None,
             )
-        console.print(table, width=max(console.width, 120))  # where it is no terminal, rich takes 80
+        show_table(table)

@@ -61,8 +61,9 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
     max_length : tokens of prompt and answer; None is the model's window. Longer prompts lose their start, as
         in lm-eval's own models, and a warning says so.
     max_gen_toks : tokens of an answer where the task does not say.
-    batch_size, device : lm-eval hands these to every model; requests are answered one by one, where the model
-        lies.
+    device : where the model is loaded to; lm-eval says `cuda` where nobody else does, which without a GPU is
+        the CPU here as it is for lm-eval's own models.
+    batch_size : lm-eval hands it to every model; requests are answered one by one.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
                 f"sakuin answers requests one by one: batch_size must be 1, got {batch_size!r}."
             )
         if isinstance(pretrained, str | Path):
-            self.model, self.tokenizer = models.load(pretrained, dtype, device or "auto", window)
+            self.model, self.tokenizer = models.load(pretrained, dtype, _place(device), window)
         elif tokenizer is None:
             raise SakuinError("give the tokenizer beside a model that is loaded already.")
         else:
@@ -274,6 +275,12 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
         return answer
 
 
+def _place(device: str | None) -> str:
+    if device is None or (device.startswith("cuda") and not torch.cuda.is_available()):
+        return "auto"
+    return device
+
+
 def check_configuration(wanted: Configuration) -> Configuration:
     """`wanted`, if requests can be answered with it one by one."""
     if wanted.share or wanted.like:
@@ -326,7 +333,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # The class must be registered by the module that others import, not by the one that runs.
-    from sakuin.evaluate.harness import main as run
-
-    run()
+    main()
