@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import typer
 
-from sakuin.cli import eval_fidelity, eval_needle
+from sakuin.cli import eval_extract, eval_fidelity, eval_needle
 
 app = typer.Typer(help="Measure whether answers stay what full attention gives.", no_args_is_help=True)
 app.command("fidelity")(eval_fidelity.fidelity)
 app.command("needle")(eval_needle.needle)
+app.command("extract")(eval_extract.extract)

@@ -155,6 +155,11 @@ def _measure(
         like = key(passage.name, stop.length, configuration.like or "")
         share = results[like]["touched_share"] if like in results else None
         cache = prefilled.cache(configuration, stop.continuation, share)
+        if not cache.retrieval_layers[0].rows[0].index.n_tokens:
+            raise SakuinError(
+                f"a length of {stop.length:,} tokens leaves nothing to an index beside {cache.config.sink} "
+                f"sink tokens and a recent window of {cache.config.recent}; take a larger one."
+            )
         exact = RetrievalConfig(index="flat", sink=cache.config.sink, recent=cache.config.recent)
         audit = Audit(prefilled.exact_cache(exact))
         with audit.of(prefilled.model):
