@@ -95,9 +95,26 @@ def test_a_peer_comes_to_the_share_it_is_to_be_like(units: list[Unit]) -> None:
 
 def test_rows_put_units_together() -> None:
     unit = Unit(
-        "a", 100, "x", [0.1, 0.3, 0.2], [True, False, True], [1.0, 2.0], [1.0, 1.0], [True, False], [True, True],
-        1, [3], [[0.1, 0.5]], 0.9, 0.1, 10.0, 0.9, 0.0, 0.0, {},
-    )  # fmt: skip
+        passage="a",
+        length=100,
+        configuration="x",
+        kl=[0.1, 0.3, 0.2],
+        same=[True, False, True],
+        nll=[1.0, 2.0],
+        full_nll=[1.0, 1.0],
+        right=[True, False],
+        full_right=[True, True],
+        retrieval=1,
+        layers=[3],
+        errors=[[0.1, 0.5]],
+        worst_error=0.9,
+        touched_share=0.1,
+        touched_bytes=10.0,
+        coverage=0.9,
+        exact=0.0,
+        codes=0.0,
+        settings={},
+    )
     other = replace(unit, passage="b", kl=[0.0] * 3, touched_share=0.3, right=[True, True])
     whole = row([unit, other])
     assert (whole.tokens, whole.kl_worst, whole.worst_head) == (6, 0.3, 0.5)
@@ -146,7 +163,8 @@ def test_records_are_those_of_the_context(tokenizer: Any) -> None:
         said = parsed(tokenizer.decode(stop.continuation))
         assert said
         for record in said:
-            assert f"Order {record['order']}: name {record['name']}, depot {record['depot']}," in context
+            told = f"Order {record['order']}: name {record['name']}, depot {record['depot']},"
+            assert told in context
 
 
 def test_what_cannot_be_measured_is_told(model: Any, tokenizer: Any) -> None:

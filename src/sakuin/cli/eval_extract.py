@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from sakuin.cli.errors import told_in_a_sentence
-from sakuin.cli.eval_options import Configurations, Dtype, Model, Out, numbers
+from sakuin.cli.eval_options import Configurations, Dtype, Model, Out, command, numbers
 from sakuin.cli.show import JSON_HELP, console, notes
 from sakuin.errors import SakuinError
 
@@ -28,8 +28,8 @@ def extract(
 ) -> None:
     """Have every record of a long text written as JSON, and count those that are right.
 
-    The model is shown the first two records and goes on by itself. Full attention always answers too: *as full*
-    is the share of the records it has right that a configuration has right as well.
+    The model is shown the first two records and goes on by itself. Full attention always answers too: *as
+    full* is the share of the records it has right that a configuration has right as well.
     """
     with told_in_a_sentence():
         import sakuin
@@ -45,7 +45,10 @@ def extract(
         with notes.status(f"loading {model}", spinner="line") as status:
             loaded, tokenizer = sakuin.load(model, dtype=dtype)
             found = list(run(loaded, tokenizer, most, seeds, wanted, results, status.update))
+        words = {"--model": model, "--dtype": dtype, "--configurations": " ".join(c.name for c in wanted)}
+        words |= {"--lengths": " ".join(map(str, most)), "--seeds": str(seeds)}
         report = {
+            "command": command("extract", words),
             "model": model,
             "dtype": dtype,
             "configurations": [asdict(score) for score in scores(found)],

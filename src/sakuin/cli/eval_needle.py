@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sakuin.cli.errors import told_in_a_sentence
-from sakuin.cli.eval_options import Configurations, Dtype, Model, Out, numbers
+from sakuin.cli.eval_options import Configurations, Dtype, Model, Out, command, numbers
 from sakuin.cli.show import JSON_HELP, console, notes
 from sakuin.errors import SakuinError
 
@@ -69,7 +69,14 @@ def needle(
             loaded, tokenizer = sakuin.load(model, dtype=dtype)
             cells = list(run(loaded, tokenizer, text, grid, wanted, results, status.update))
         found = tallies(cells)
+        words = {"--model": model, "--dtype": dtype, "--configurations": " ".join(c.name for c in wanted)}
+        words |= {
+            "--lengths": " ".join(map(str, grid.lengths)),
+            "--depths": " ".join(f"{x:g}" for x in grid.depths),
+        }
+        words |= {"--seeds": str(seeds), "--needles": str(needles)}
         report = {
+            "command": command("needle", words, files or []),
             "model": model,
             "dtype": dtype,
             "grid": asdict(grid),

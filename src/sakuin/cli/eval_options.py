@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -48,3 +50,9 @@ def numbers(option: str, text: str) -> list[int]:
     if not words or not all(word.isdecimal() and int(word) > 0 for word in words):
         raise SakuinError(f"{option} takes whole numbers above 0 with blanks between them, got {text!r}.")
     return [int(word) for word in words]
+
+
+def command(name: str, words: Mapping[str, str], files: Sequence[Path] = ()) -> str:
+    """The command line that gives the same results again."""
+    options = [word for option, value in words.items() for word in (option, value)]
+    return shlex.join(["sakuin", "eval", name, *(file.name for file in files), *options])
