@@ -47,13 +47,14 @@ def units(model: Any, tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) 
         record_passage(tokenizer, "records", (400,), 100),
     ]
     path = tmp_path_factory.mktemp("fidelity") / "results.jsonl"
-    facts = about("tiny", "fp32", passages)
+    facts = about("tiny", "fp32")
     found = list(run(model, passages, configurations(NAMES), Results(path, facts)))
     heard: list[str] = []
     again = list(run(model, passages, configurations(NAMES), Results(path, facts), heard.append))
     assert (again, heard) == (found, [])
+    assert len(Results(path, facts)) == len(found)
     with pytest.raises(SakuinError, match="another run"):
-        Results(path, about("tiny", "fp32", passages[:1]))
+        Results(path, about("tiny", "bf16"))
     return found
 
 

@@ -84,7 +84,7 @@ def fidelity(
         described = describe(model)
         passages = list(_passages(described.tokenizer, files or [], domains, most, tokens))
         folder = out / f"fidelity-{Path(model).stem}"
-        results = Results(folder / "results.jsonl", about(model, dtype, passages))
+        results = Results(folder / "results.jsonl", about(model, dtype))
         with notes.status(f"loading {model}", spinner="line") as status:
             loaded, _ = sakuin.load(described, dtype=dtype)
             units = list(run(loaded, passages, wanted, results, status.update))
