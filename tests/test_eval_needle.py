@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny import tiny
 
+from sakuin import models, zoo
 from sakuin.errors import SakuinError
 from sakuin.evaluate import extraction, needle
 from sakuin.evaluate.configurations import configurations
@@ -82,15 +87,16 @@ def test_records_are_told_from_other_text() -> None:
     assert parsed(written) == made.records
 
 
-def test_extraction_is_scored_against_the_text_and_full_attention(
-    smollm2: tuple[Any, Any], tmp_path: Path
-) -> None:
+def test_extraction_runs_full_attention_beside_others_and_nothing_twice(tmp_path: Path) -> None:
+    zoo.get("smollm2")
+    model = tiny("llama", vocab_size=49_152), models.describe("smollm2").tokenizer
     path, facts = tmp_path / "results.jsonl", extraction.about("smollm2", "auto")
     wanted = configurations(f"flat:{SMALL}")
-    found = list(extraction.run(*smollm2, [1024], 1, wanted, Results(path, facts)))
+    found = list(extraction.run(*model, [1024], 1, wanted, Results(path, facts)))
     assert [each.configuration for each in found] == ["full", wanted[0].name]
     assert found[0].records > 1
-    again = list(extraction.run(*smollm2, [1024], 1, wanted, Results(path, facts)))
+    assert found[0].answer.startswith('{"order":')
+    again = list(extraction.run(*model, [1024], 1, wanted, Results(path, facts)))
     assert again == found
 
 
@@ -105,3 +111,38 @@ def test_scores_compare_answers() -> None:
     assert (full.right, full.records, full.like_full, full.same) == (3, 4, 1.0, 1)
     assert (ours.right, ours.like_full, ours.same) == (3, 2 / 3, 0)
     assert json.loads(as_lines([first])) == first
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["needle", "--depths", "deep"], "--depths takes a count above 1, or numbers from 0 to 1"),
+        (["extract", "--seeds", "0"], "--seeds must be at least 1, got 0"),
+    ],
+)
+def test_wrong_words_are_told_in_a_sentence(words: list[str], said: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sakuin", "eval", *words, "--out", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(find_spec("matplotlib") is None, reason="matplotlib is not installed")
+def test_the_heat_map_is_drawn(tmp_path: Path) -> None:
+    from sakuin.evaluate.pictures import draw_needle
+
+    cells = [
+        Cell(length, depth, 0, 1, name, "", int(name == "full"), 0.1)
+        for length in (100, 200)
+        for depth in (0.0, 0.5, 1.0)
+        for name in ("full", "ours")
+    ]
+    png, svg = draw_needle(cells, tmp_path, "tiny")
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in svg.read_bytes()
