@@ -27,6 +27,7 @@ PRINTED = {
     "README.md": None,  # the answer that it names `answer`
     "docs/guide.md": None,
     "docs/indexes.md": "torch.Size([6, 1, 64])",
+    "docs/fidelity.md": "balanced ",
     "docs/lm-eval.md": "1.0\n",
     "docs/past-the-window.md": "yarn 2.0\n",
 }

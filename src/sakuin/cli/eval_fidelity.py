@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sakuin.cli.errors import told_in_a_sentence
-from sakuin.cli.eval_options import Configurations, Dtype, Model, Out, Window, known_as, numbers
+from sakuin.cli.eval_options import Configurations, Dtype, Model, Out, Window, command, known_as, numbers
 from sakuin.cli.show import JSON_HELP, console, notes
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ _COLUMNS = {
     "coverage": "coverage",
     "touched_share": "touched",
 }
+
+
+_AHEAD = ("mean", "low", "high")
+"""Of what a configuration's KL divergence is above the first one's."""
 
 
 def fidelity(
@@ -81,11 +85,15 @@ def fidelity(
         described = describe(model, window)
         passages = list(_passages(described.tokenizer, files or [], domains, most, tokens))
         folder = out / f"fidelity-{Path(known_as(model, window)).stem}".replace(" ", "-")
-        results = Results(folder / "results.jsonl", about(known_as(model, window), dtype, passages))
+        results = Results(folder / "results.jsonl", about(known_as(model, window), dtype))
         with notes.status(f"loading {model}", spinner="line") as status:
             loaded, _ = sakuin.load(described, dtype=dtype)
             units = list(run(loaded, passages, wanted, results, status.update))
-        report = _report(model, dtype, units)
+        words = {"--model": model, "--dtype": dtype, "--configurations": " ".join(c.name for c in wanted)}
+        words |= {} if files else {"--domains": domains}
+        words |= {} if window is None else {"--window": str(window)}
+        words |= {"--lengths": " ".join(map(str, most)), "--tokens": str(tokens)}
+        report = _report(command("fidelity", words, files or []), model, dtype, units)
         (folder / "fidelity.json").write_text(json_.dumps(report, indent=1) + "\n", encoding="utf-8")
         if pictures:
             report["pictures"] = [str(path) for path in draw_fidelity(units, folder, model)]
@@ -115,16 +123,20 @@ def _whole(text: str, characters: int) -> str:
     return text
 
 
-def _report(model: str, dtype: str, units: list[Unit]) -> dict[str, Any]:
-    from sakuin.evaluate.summary import rows
+def _report(said: str, model: str, dtype: str, units: list[Unit]) -> dict[str, Any]:
+    from sakuin.evaluate.summary import ahead, layers, rows
 
     def listed(by: Any) -> dict[str, list[dict[str, Any]]]:
         return {str(value): [asdict(row) for row in found] for value, found in rows(units, by).items()}
 
+    first, *others = dict.fromkeys(unit.configuration for unit in units)
     return {
+        "command": said,
         "model": model,
         "dtype": dtype,
         "configurations": [asdict(row) for row in rows(units)[None]],
+        "ahead": {name: dict(zip(_AHEAD, ahead(units, first, name), strict=True)) for name in others},
+        "layers": {name: layers(units, name) for name in (first, *others)},
         "by_text": listed(lambda unit: unit.passage),
         "by_length": listed(lambda unit: unit.length),
     }

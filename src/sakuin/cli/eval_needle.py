@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sakuin.cli.errors import told_in_a_sentence
-from sakuin.cli.eval_options import Configurations, Dtype, Model, Out, Window, known_as, numbers
+from sakuin.cli.eval_options import Configurations, Dtype, Model, Out, Window, command, known_as, numbers
 from sakuin.cli.show import JSON_HELP, console, notes
 from sakuin.errors import SakuinError
 
@@ -70,7 +70,15 @@ def needle(
             loaded, tokenizer = sakuin.load(model, dtype=dtype, window=window)
             cells = list(run(loaded, tokenizer, text, grid, wanted, results, status.update))
         found = tallies(cells)
+        words = {"--model": model, "--dtype": dtype, "--configurations": " ".join(c.name for c in wanted)}
+        words |= {
+            "--lengths": " ".join(map(str, grid.lengths)),
+            "--depths": " ".join(f"{x:g}" for x in grid.depths),
+        }
+        words |= {} if window is None else {"--window": str(window)}
+        words |= {"--seeds": str(seeds), "--needles": str(needles)}
         report = {
+            "command": command("needle", words, files or []),
             "model": model,
             "dtype": dtype,
             "grid": asdict(grid),

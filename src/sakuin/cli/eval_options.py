@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -61,3 +63,9 @@ def numbers(option: str, text: str) -> list[int]:
 def known_as(model: str, window: int | None) -> str:
     """What results call a model whose window may have been made longer."""
     return model if window is None else f"{model} to {window}"
+
+
+def command(name: str, words: Mapping[str, str], files: Sequence[Path] = ()) -> str:
+    """The command line that gives the same results again."""
+    options = [word for option, value in words.items() for word in (option, value)]
+    return shlex.join(["sakuin", "eval", name, *(file.name for file in files), *options])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sakuin.cli.errors import told_in_a_sentence
-from sakuin.cli.eval_options import Configurations, Dtype, Model, Out, Window, known_as, numbers
+from sakuin.cli.eval_options import Configurations, Dtype, Model, Out, Window, command, known_as, numbers
 from sakuin.cli.show import JSON_HELP, console, notes, show_table
 
 if TYPE_CHECKING:
@@ -60,7 +60,16 @@ def ruler(
             results = Results(folder / "results.jsonl", made)
             scored = run(loaded, tokenizer, wanted, results, sizes, chosen, samples, seed, say=status.update)
         rows = summarized(scored)
-        report = {"about": made, "samples": samples, "rows": [asdict(row) for row in rows]}
+        words = {"--model": model, "--dtype": dtype, "--configurations": configurations}
+        words |= {} if window is None else {"--window": str(window)}
+        words |= {"--tasks": tasks, "--lengths": " ".join(map(str, sizes))}
+        words |= {"--samples": str(samples), "--seed": str(seed)}
+        report = {
+            "command": command("ruler", words),
+            "about": made,
+            "samples": samples,
+            "rows": [asdict(row) for row in rows],
+        }
         (folder / "ruler.json").write_text(json_.dumps(report, indent=1) + "\n", encoding="utf-8")
         if json:
             print(json_.dumps(report))

@@ -66,20 +66,14 @@ class Unit:
     settings: dict[str, Any]
 
 
-def key(passage: str, length: int, configuration: str) -> str:
-    """Under which a unit is kept."""
-    return f"{passage} {length} {configuration}"
+def key(passage: Passage, length: int, configuration: str) -> str:
+    """Under which a unit is kept. It holds the passage's tokens: another text of the same name is another."""
+    return f"{passage.name} {_digest(passage)} {length} {configuration}"
 
 
-def about(model: str, dtype: str, passages: Sequence[Passage]) -> dict[str, Any]:
-    """What says that results belong together."""
-    return {
-        "evaluation": "fidelity",
-        "model": model,
-        "dtype": dtype,
-        "lengths": sorted({stop.length for passage in passages for stop in passage.stops}),
-        "passages": {passage.name: _digest(passage) for passage in passages},
-    }
+def about(model: str, dtype: str) -> dict[str, Any]:
+    """What says that results belong together; texts, lengths and configurations may be added later."""
+    return {"evaluation": "fidelity", "model": model, "dtype": dtype}
 
 
 def _digest(passage: Passage) -> str:
@@ -117,14 +111,14 @@ def run(
         missing = [
             stop
             for stop in passage.stops
-            if any(key(passage.name, stop.length, c.name) not in results for c in wanted)
+            if any(key(passage, stop.length, c.name) not in results for c in wanted)
         ]
         prefilled = Prefilled.read(model, ())
         for stop in passage.stops:
             if stop in missing:
                 prefilled = _measure(prefilled, passage, stop, wanted, results, say)
             for c in wanted:
-                yield Unit(**results[key(passage.name, stop.length, c.name)])
+                yield Unit(**results[key(passage, stop.length, c.name)])
 
 
 def _measure(
@@ -148,13 +142,18 @@ def _measure(
     truth = _said(prefilled, prefilled.full_cache(), stop)
     # Those that build the same segments after each other, so that they are built once.
     for configuration in sorted(configurations, key=lambda c: (c.like is not None, c.kind)):
-        name = key(passage.name, stop.length, configuration.name)
+        name = key(passage, stop.length, configuration.name)
         if name in results:
             continue
         say(configuration.name)
-        like = key(passage.name, stop.length, configuration.like or "")
+        like = key(passage, stop.length, configuration.like or "")
         share = results[like]["touched_share"] if like in results else None
         cache = prefilled.cache(configuration, stop.continuation, share)
+        if not cache.retrieval_layers[0].rows[0].index.n_tokens:
+            raise SakuinError(
+                f"a length of {stop.length:,} tokens leaves nothing to an index beside {cache.config.sink} "
+                f"sink tokens and a recent window of {cache.config.recent}; take a larger one."
+            )
         exact = RetrievalConfig(index="flat", sink=cache.config.sink, recent=cache.config.recent)
         audit = Audit(prefilled.exact_cache(exact))
         with audit.of(prefilled.model):

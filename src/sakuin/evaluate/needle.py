@@ -10,6 +10,7 @@ Called by `sakuin eval needle`.
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ def about(model: str, dtype: str, grid: Grid, text: str) -> dict[str, Any]:
         "model": model,
         "dtype": dtype,
         "needles": grid.needles,
-        "characters": len(text),
+        "haystack": hashlib.sha256(text.encode()).hexdigest()[:16],
     }
 
 

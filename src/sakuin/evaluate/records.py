@@ -44,10 +44,8 @@ class Records:
             cut = prose.find("\n", at + _APART)
             if cut < 0:
                 at, cut = 0, prose.find("\n", _APART)
-            parts.append(
-                f"\n\nOrder {record['order']}: {record['name']} of the {record['depot']} depot asked for "
-                f"{record['quantity']} {record['item']}.\n\n"
-            )
+            told = ", ".join(f"{key} {value}" for key, value in record.items() if key != "order")
+            parts.append(f"\n\nOrder {record['order']}: {told}.\n\n")
             held += len(parts[-1])
             records.append(record)
             ends.append(held)

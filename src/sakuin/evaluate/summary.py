@@ -89,6 +89,14 @@ def rows(units: Iterable[Unit], by: Callable[[Unit], object] = lambda unit: None
     return {value: [row(each) for each in group.values()] for value, group in groups.items()}
 
 
+def layers(units: Iterable[Unit], configuration: str) -> dict[int, float]:
+    """The mean error of the attention output of each layer."""
+    own = [unit for unit in units if unit.configuration == configuration]
+    return {
+        number: fmean(e for unit in own for e in unit.errors[at]) for at, number in enumerate(own[0].layers)
+    }
+
+
 def ahead(units: Iterable[Unit], ours: str, peer: str) -> tuple[float, float, float]:
     """By how much the KL divergence of `peer` is above that of `ours` at the same positions: mean and its
     95 % interval. Below 0, all of it, `peer` is better."""
