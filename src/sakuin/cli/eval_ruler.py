@@ -43,6 +43,7 @@ def ruler(
     """
     with told_in_a_sentence():
         from sakuin import models
+        from sakuin.doctor import machine
         from sakuin.evaluate.configurations import configurations as named
         from sakuin.evaluate.configurations import with_full
         from sakuin.evaluate.results import Results
@@ -66,6 +67,7 @@ def ruler(
         words |= {"--samples": str(samples), "--seed": str(seed)}
         report = {
             "command": command("ruler", words),
+            "machine": machine(),
             "about": made,
             "samples": samples,
             "rows": [asdict(row) for row in rows],

@@ -119,9 +119,11 @@ def ruler(
     prompt = Prompt.of(tokenizer)
     scored = []
     for length in lengths:
-        made = {task: samples(tokenizer, task, length, count, seed, say) for task in chosen}
+        made: dict[str, list[Sample]] = {}
         for index in range(count):
             for task in chosen:
+                if task not in made:
+                    made[task] = samples(tokenizer, task, length, count, seed, say)
                 say(f"{task}, {length:,} tokens, sample {index + 1} of {count}")
                 scored += _answered(model, tokenizer, prompt, made[task][index], wanted, results)
     return scored
