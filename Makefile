@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check 
 NATIVE := CMakeLists.txt $(shell find native -name '*.[ch]pp' -not -path 'native/tests/*')
 CHECKED := build/native-tests
 
-.PHONY: help venv demo test test-slow check lint types native-tests docs bench fuzz format clean
+.PHONY: help venv demo test test-slow check lint types native-tests docs bench eval fuzz format clean
 
 help:  ## Show this.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -23,7 +23,7 @@ $(VENV)/.torch: constraints.txt
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml $(NATIVE)
 	@echo "Installing sakuin (the native core is compiled: a minute or two)"
-	@$(PIP) scikit-build-core nanobind cmake ninja hnswlib  # hnswlib may come as source, whose build wants isolation
+	@$(PIP) scikit-build-core nanobind cmake ninja hnswlib rouge-score sqlitedict word2number  # the last four may come as source, whose build wants isolation
 	@$(PIP) --no-build-isolation --editable '.[dev]'
 	@touch $@
 
@@ -55,6 +55,12 @@ docs: venv
 
 bench: venv  ## Run the benchmarks that the figures in the docs come from (slow).
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+eval: venv  ## Measure whether answers stay what full attention gives: a short form of docs/fidelity.md.
+	@$(BIN)/sakuin models get smollm2
+	@$(BIN)/sakuin eval fidelity --lengths 4096 --tokens 96 --configurations "balanced fast faithful streaming topk@balanced"
+	@$(BIN)/sakuin eval needle --lengths "2000 4000" --depths 3 --configurations "full balanced streaming"
+	@$(BIN)/sakuin eval extract --lengths 2000 --configurations "full balanced"
 
 fuzz: venv  ## Throw thousands of odd arrays at the native core.
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/test_native_fuzz.py tests/test_native_fuzz_ivf.py tests/test_native_fuzz_graph.py \

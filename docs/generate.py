@@ -149,7 +149,10 @@ def _described(docstring: str) -> dict[str, str]:
 
 def main(check: bool) -> int:
     wrong = []
-    with_figures = (HERE.parent / "README.md", *(HERE / f"{n}.md" for n in ("indexes", "scaling", "speed")))
+    with_figures = (
+        HERE.parent / "README.md",
+        *(HERE / f"{n}.md" for n in ("fidelity", "indexes", "scaling", "speed")),
+    )
     written = (
         (HERE / "cli.md", cli()),
         (HERE / "settings.md", settings()),

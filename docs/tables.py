@@ -8,6 +8,8 @@ from collections.abc import Callable
 from statistics import fmean
 from typing import Any
 
+from fidelity_tables import TABLES as FIDELITY
+
 
 def _table(columns: dict[str, str], rows: list[list[str]]) -> str:
     """Markdown; `columns` maps titles to alignments, `l` or `r`."""
@@ -208,5 +210,6 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {
     "scaling": ("scaling-*", _scaling),
     "llama": ("llama_step-*", _llama),
     "step": ("sketch_step-*", _step),
+    **FIDELITY,
 }
 """Names of tables to the benchmark's files and what makes a table of their contents."""

@@ -9,6 +9,8 @@ fork, statistics), and refusing models that cannot work.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -20,10 +22,11 @@ from transformers.cache_utils import (
     get_layer_types_and_kwargs,
 )
 
-from sakuin.config import RetrievalConfig
+from sakuin.config import STEP_SETTINGS, RetrievalConfig
 from sakuin.layers import RetrievalLayer
 from sakuin.passes import PassState
 from sakuin.sealing import Sealer
+from sakuin.segments import QUERY_STEP
 from sakuin.steplog import summarize
 
 _PASSED_THROUGH = ("sliding_attention", "linear_attention", "conv", "dummy")
@@ -112,17 +115,54 @@ class RetrievalCache(Cache):
         for row in rows:
             row.flush()
 
-    def fork(self) -> RetrievalCache:
-        """A second cache with the same tokens: it shares the segments, and counts its statistics anew."""
+    def fill(self, source: Cache, queries: Mapping[int, Tensor]) -> None:
+        """Hold the tokens that the model has read through another cache, as after a prefill through this one.
+
+        source : transformers' own cache of one sequence.
+        queries : for each full-attention layer those of the positions that are multiples of 4, after RoPE,
+            `(n_query_heads, m, head_dim)`.
+        """
+        if self.get_seq_length():
+            raise ValueError(
+                f"this cache holds {self.get_seq_length()} tokens already: fill a new RetrievalCache"
+            )
+        n = source.get_seq_length()
+        for number, layer in enumerate(self.layers):
+            theirs: Any = source.layers[number]
+            if not isinstance(layer, RetrievalLayer):
+                self.layers[number] = copy_layer(theirs)
+                continue
+            if theirs.keys.shape[0] != 1:
+                raise ValueError(f"fill takes a cache of one sequence, got {theirs.keys.shape[0]} of them")
+            known, needed = queries[number].shape[1], -(-n // QUERY_STEP)
+            if known != needed:
+                raise ValueError(
+                    f"{n} tokens need queries of {needed} positions (every {QUERY_STEP}th), got {known} for "
+                    f"layer {number}"
+                )
+            layer.fill(theirs.keys, theirs.values, queries[number])
+
+    def fork(self, config: RetrievalConfig | None = None) -> RetrievalCache:
+        """A second cache with the same tokens: it shares the segments, and counts its statistics anew.
+
+        config : other settings for the fork. They must build the same segments: only settings that each step
+            reads (`sakuin.config.STEP_SETTINGS`) may differ.
+        """
+        config = self.config if config is None else _like(self.config, config)
         other = object.__new__(RetrievalCache)
         other.__dict__.update(self.__dict__)
-        other._state = PassState(self.config, self._state.sealer)
+        other.config = config
+        other._state = PassState(config, self._state.sealer)
         other._state.rope_limit = self._state.rope_limit
         other._state.device_path = self._state.device_path
         other.layers = [
-            layer.fork(other._state) if isinstance(layer, RetrievalLayer) else _copy_layer(layer)
+            layer.fork(other._state) if isinstance(layer, RetrievalLayer) else copy_layer(layer)
             for layer in self.layers
         ]
+        if config != self.config:
+            for row in (row for layer in other.retrieval_layers for row in layer.rows):
+                row.config, row.index = config, row.index.fork()
+                row.index.config = config
         return other
 
     # -- measurements ----------------------------------------------------------------------------------------
@@ -190,6 +230,18 @@ class RetrievalCache(Cache):
         return self._state.mass.clone()
 
 
+def _like(config: RetrievalConfig, other: RetrievalConfig) -> RetrievalConfig:
+    """`other`, if what it builds is what `config` builds."""
+    for name in (field.name for field in fields(RetrievalConfig)):
+        before, now = getattr(config, name), getattr(other, name)
+        if before != now and (name not in STEP_SETTINGS or config.index == "auto"):
+            raise ValueError(
+                f"a fork cannot change {name} from {before!r} to {now!r}, with which other segments would be "
+                "built: prefill a new RetrievalCache"
+            )
+    return other
+
+
 def _layers(text_config: Any, state: PassState) -> list[Any]:
     kinds, arguments = get_layer_types_and_kwargs(text_config)
     if "full_attention" not in kinds:
@@ -251,7 +303,8 @@ def _tensors(layer: Any) -> list[Tensor]:
     return [x for x in held if isinstance(x, Tensor)]
 
 
-def _copy_layer(layer: Any) -> Any:
+def copy_layer(layer: Any) -> Any:
+    """A copy of one of transformers' cache layers that shares no memory with it."""
     # Not deepcopy: it refuses tensors that were made with gradients on.
     other = copy.copy(layer)
     for name, value in vars(layer).items():

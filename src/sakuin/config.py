@@ -17,6 +17,24 @@ INDEX_KINDS: list[str] = ["sketch", "flat", "auto", "ivf", "graph", "topk", "pag
 KV_DTYPES: tuple[str, ...] = ("auto", "bf16", "fp16", "fp32", "int8")
 INT8_KINDS: list[str] = ["sketch", "flat", "auto"]
 """Kinds that can store keys and values with `kv_dtype="int8"`; `register` adds those that say so."""
+STEP_SETTINGS = frozenset(
+    (
+        "tolerance",
+        "target_error",
+        "exact_above",
+        "rescore_share",
+        "codes_share",
+        "exact_share",
+        "reach",
+        "cap",
+        "top_k",
+        "budget",
+        "nprobe",
+        "estimate_rest",
+        "ef",
+    )
+)
+"""Settings that each step reads; the others say what is built."""
 MOST_SEGMENT = 65536
 SEGMENT_PER_DIM = 64
 """`segment="auto"` is this many tokens for each of head_dim's dimensions."""

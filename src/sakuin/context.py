@@ -383,7 +383,7 @@ def check_length(config: Any, tokens: int, characters: int) -> None:
     raise SakuinError(
         f"the document is {tokens:,} tokens long and this model reads at most {window:,}, question and "
         f"answer included; about the first {share:.0%} of it ({int(share * characters):,} characters) fit: "
-        "shorten it, or take a model with a longer window."
+        "shorten it, take a model with a longer window, or make this one's longer (`window`, by YaRN)."
     )
 
 

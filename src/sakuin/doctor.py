@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import sys
+from datetime import date
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,18 @@ _SHAPES = tuple(choice.Shape(*heads) for heads in ((64, 7, 2), (128, 4, 8), (256
 """Where no model is named, what `index="auto"` chooses is shown for heads that models of 0.5B, 8B and 0.3B
 have."""
 _OPENMP = re.compile(r"/(lib(?:gomp|iomp5|omp)[^/]*\.so[^/]*)$")
+
+
+def machine() -> dict[str, Any]:
+    """The machine, the libraries and the day in few words, to stand beside measured figures."""
+    return {
+        "cpu": _cpu_name(),
+        "isa": _native.isa(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "date": date.today().isoformat(),
+    }
 
 
 def examine(model: str | None = None) -> dict[str, Any]:

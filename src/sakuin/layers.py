@@ -18,10 +18,13 @@ from transformers.cache_utils import CacheLayerMixin
 from sakuin.exact import attend_blocks
 from sakuin.index import decode_by_parts
 from sakuin.passes import NOT_PLAIN, PassState, Ticket
-from sakuin.segments import Sequence
+from sakuin.segments import QUERY_STEP, Sequence
 from sakuin.steplog import StepLog
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+_FILLED_AT_ONCE = 2048
+"""Tokens, a multiple of `QUERY_STEP`."""
 
 
 class RetrievalLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
@@ -136,6 +139,18 @@ class RetrievalLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         other.padded = [list(padded) for padded in self.padded]
         other.length, other.is_initialized = self.length, self.is_initialized
         return other
+
+    def fill(self, keys: Tensor, values: Tensor, queries: Tensor) -> None:
+        """Hold tokens that were attended elsewhere: keys, values `(1, n_kv_heads, n, head_dim)`, queries
+        `(n_query_heads, m, head_dim)` of the positions that are multiples of `QUERY_STEP`."""
+        self._start(queries[None], keys, values)
+        (row,) = self.rows
+        for at in range(0, keys.shape[2], _FILLED_AT_ONCE):
+            end = at + _FILLED_AT_ONCE
+            kept = queries[:, at // QUERY_STEP : end // QUERY_STEP]
+            row.append_kept(keys[0, :, at:end], values[0, :, at:end], kept)
+            row.seal_full_segments()
+        self.length, self.is_initialized = keys.shape[2], True
 
     # -- attention -------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +28,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from sakuin import zoo
 from sakuin.errors import SakuinError
+from sakuin.rope import own_window, with_window
 
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -62,11 +63,7 @@ class Description:
         return window(self.config)
 
 
-def window(config: PreTrainedConfig) -> int | None:
-    """The longest context in tokens that a model of this configuration was made for, or None where it does
-    not say."""
-    length = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return int(length) if length else None
+window = own_window
 
 
 def resolve(name_or_path: str | os.PathLike[str]) -> Source:
@@ -102,8 +99,8 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Source:
     return Source(name, name)
 
 
-def describe(name_or_path: str | os.PathLike[str]) -> Description:
-    """The configuration and the tokenizer of a model, without its weights."""
+def describe(name_or_path: str | os.PathLike[str], window: int | None = None) -> Description:
+    """The configuration and the tokenizer of a model, without its weights; `window` as in `load`."""
     source = resolve(name_or_path)
     if source.gguf:
         config, tokenizer = _describe_gguf(source)
@@ -119,6 +116,8 @@ def describe(name_or_path: str | os.PathLike[str]) -> Description:
             f"the tokenizer of {source.name} is a slow one, which does not tell where in the text a token "
             "lies; use a model that has a tokenizer.json."
         )
+    if window is not None:
+        config = with_window(config, window, source.name)
     return Description(source, config, tokenizer)
 
 
@@ -126,6 +125,7 @@ def load(
     name_or_path: str | os.PathLike[str] | Description,
     dtype: str | torch.dtype = "auto",
     device: str = "auto",
+    window: int | None = None,
 ) -> tuple[Any, Any]:
     """A model that attends through sakuin, and its tokenizer.
 
@@ -135,14 +135,22 @@ def load(
         (transformers' own "auto" is whatever the file holds); or `"fp32"`, `"bf16"`, `"fp16"`, or a torch
         dtype.
     device : `"auto"` is the first GPU where torch sees one, else the CPU.
+    window : tokens that the model shall read, where that is more than it was made for: its positions are
+        scaled by YaRN (docs/past-the-window.md), at every length. None leaves them as they are.
 
-    Raises `SakuinError` where the model is not there or cannot be read.
+    Raises `SakuinError` where the model is not there or cannot be read, or cannot have that window.
     """
     known = name_or_path if isinstance(name_or_path, Description) else describe(name_or_path)
+    if window is not None:
+        known = replace(known, config=with_window(known.config, window, known.source.name))
     place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    arguments: dict[str, Any] = {"dtype": resolve_dtype(dtype, place), "attn_implementation": "sakuin"}
+    arguments: dict[str, Any] = {
+        "dtype": resolve_dtype(dtype, place),
+        "attn_implementation": "sakuin",
+        "config": known.config,
+    }
     if known.source.gguf:
-        arguments |= {"gguf_file": known.source.gguf, "config": known.config}
+        arguments["gguf_file"] = known.source.gguf
         if hasattr(transformers, "GgufConfig"):
             # Without this some architectures keep the weights packed and look for a kernel on a hub.
             arguments["quantization_config"] = transformers.GgufConfig(dequantize=True)

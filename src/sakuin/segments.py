@@ -189,10 +189,14 @@ class Sequence:
     def append(self, keys: Tensor, values: Tensor, queries: Tensor) -> None:
         """Take the newest tokens: keys, values `(n_kv_heads, n, head_dim)`, queries `(n_query_heads, n,
         head_dim)`."""
-        n = keys.shape[1]
         first = -self.n_tokens % QUERY_STEP
-        if first < n:
-            kept = queries[:, first::QUERY_STEP]
+        self.append_kept(keys, values, queries[:, first::QUERY_STEP])
+
+    def append_kept(self, keys: Tensor, values: Tensor, kept: Tensor) -> None:
+        """As `append`, with the queries `(n_query_heads, m, head_dim)` of those of its positions that are
+        multiples of `QUERY_STEP` alone."""
+        n = keys.shape[1]
+        if kept.shape[1]:
             self._queries.append(kept.clone() if kept.device.type == "cpu" else kept.cpu())
         missing = self.config.sink - len(self._sink)
         if missing > 0:

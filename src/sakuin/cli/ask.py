@@ -78,6 +78,13 @@ def ask(
             metavar="auto|fp32|bf16|fp16", help="Of the model's weights; auto is what is fast here."
         ),
     ] = "auto",
+    window: Annotated[
+        int | None,
+        typer.Option(
+            metavar="TOKENS",
+            help="Tokens that the model shall read where that is more than it was made for, by YaRN.",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Ask a question of documents.
@@ -90,7 +97,7 @@ def ask(
         if max_new_tokens < 1:
             raise SakuinError(f"--max-new-tokens must be at least 1, got {max_new_tokens}.")
         context, answer = _answer(
-            paths, question, model, config, max_new_tokens, encoding, dtype, stream=not json
+            paths, question, model, config, max_new_tokens, encoding, dtype, window, stream=not json
         )
         if json:
             print(json_.dumps(_object(context, answer, model), ensure_ascii=False))
@@ -156,6 +163,7 @@ def _answer(
     max_new_tokens: int,
     encoding: str | None,
     dtype: str,
+    window: int | None,
     *,
     stream: bool,
 ) -> tuple[Context, Answer]:
@@ -172,7 +180,7 @@ def _answer(
 
     with notes.status("starting"):
         _quiet()
-        known = models.describe(model_name)
+        known = models.describe(model_name, window)
         kind = models.resolve_dtype(dtype)
         tokens = sum(len(known.tokenizer(text.text, verbose=False).input_ids) for text in texts)
         check_length(known.config, tokens, sum(len(text.text) for text in texts))

@@ -32,6 +32,15 @@ notes = Console(stderr=True, highlight=False, soft_wrap=True)
 """Progress and remarks: standard error."""
 
 
+_wide = _Console(highlight=False, soft_wrap=True, width=200)
+
+
+def show_table(table: Table) -> None:
+    """A table on standard output, whole where that is no terminal (rich takes 80 columns there, and `print`
+    cannot take more)."""
+    (console if console.is_terminal else _wide).print(table)
+
+
 def bar(*more: ProgressColumn) -> Progress:
     """A progress bar on standard error, gone when it is done; nothing where that is no terminal."""
     return Progress(

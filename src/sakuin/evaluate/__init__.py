@@ -2,8 +2,9 @@
 
 `texts` are real texts with a planted fact, `traces` what a model's layers really see over them, `scaling`
 longer traces than a machine can prefill, `compare` puts indexes side by side on one, and `search` their
-search alone beside other libraries'. Only `sakuin bench` imports this package; nothing that serves users
-does.
+search alone beside other libraries'. `fidelity`, `needle` and `extraction` run whole models, in the named
+`configurations`, from one reading of each text (`prefilled`); `sakuin eval` is their command. Nothing that
+serves users imports this package.
 """
 
 from sakuin.evaluate.compare import METHODS, Method, Row, compare

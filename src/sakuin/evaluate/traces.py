@@ -10,8 +10,7 @@ Used by the tests and benchmarks, and by anyone with `sakuin.evaluate.capture`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sakuin.evaluate.seeing import seeing
 from sakuin.evaluate.texts import PlantedText
 from sakuin.index import Index, build_index
 from sakuin.models import cache_keyword
@@ -321,30 +321,7 @@ def _run(model: Any, ids: Tensor, layers: tuple[int, ...]) -> dict[int, _Seen]:
 
     # In chunks: one pass would build masks of the length squared for sliding layers.
     cache, keyword = DynamicCache(config=model.config), cache_keyword(model)
-    with _seeing(model, see), torch.no_grad():
+    with seeing(model, see), torch.no_grad():
         for at in range(0, ids.shape[1], CHUNK):
             model(ids[:, at : at + CHUNK], logits_to_keep=1, **{keyword: cache})
     return {number: (torch.cat(queries[number], 1), *last[number]) for number in layers}
-
-
-@contextmanager
-def _seeing(model: Any, see: Any) -> Iterator[None]:
-    """Within, `see` is called with what reaches each layer's attention."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-
-    from sakuin.attention import sakuin_attention, sakuin_mask
-
-    def forward(
-        module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **rest: Any
-    ) -> Any:
-        see(module.layer_idx, query, key, value, float(rest["scaling"]), rest.get("softcap"))
-        return sakuin_attention(module, query, key, value, attention_mask, **rest)
-
-    AttentionInterface.register("sakuin_trace", forward)
-    AttentionMaskInterface.register("sakuin_trace", sakuin_mask)
-    before = model.config._attn_implementation
-    model.set_attn_implementation("sakuin_trace")
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)

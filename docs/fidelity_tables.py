@@ -1,0 +1,233 @@
+"""The tables of docs/fidelity.md, from what `sakuin eval` found (benchmarks/evaluation.py). Called by
+docs/tables.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def _table(columns: dict[str, str], rows: Iterable[list[str]]) -> str:
+    """Markdown; `columns` maps titles to alignments, `l` or `r`."""
+    rule = "|".join("---" if side == "l" else "---:" for side in columns.values())
+    lines = ["| " + " | ".join(columns) + " |", f"|{rule}|"]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _nats(x: float) -> str:
+    return f"{x:.3f}" if x >= 0.1 else f"{x:.2g}" if x >= 1e-3 else f"{x:.6f}"
+
+
+def _name(row: Row) -> str:
+    return f"`{row['configuration']}`"
+
+
+def configurations(*results: Row) -> str:
+    """Every configuration of every model, over all texts and lengths."""
+    columns = {"model": "l", "configuration": "l", "touched": "r", "KL mean (95 %)": "r", "worst token": "r"}
+    columns |= {
+        "retrieving": "r",
+        "top-1": "r",
+        "perplexity": "r",
+        "lost": "r",
+        "error": "r",
+        "coverage": "r",
+    }
+    return _table(
+        columns,
+        (
+            [
+                result["model"],
+                _name(row),
+                _percent(row["touched_share"]),
+                f"{_nats(row['kl'])} ({_nats(row['kl_low'])} to {_nats(row['kl_high'])})",
+                _nats(row["kl_worst"]),
+                _nats(row["kl_retrieval"]),
+                _percent(row["top1"]),
+                f"{row['perplexity_ratio']:.4f}",
+                f"{row['lost']} of {row['retrieved']}",
+                f"{row['error']:.4f}",
+                _percent(row["coverage"]),
+            ]
+            for result in results
+            for row in result["configurations"]
+        ),
+    )
+
+
+def by(what: str, title: str) -> Callable[..., str]:
+    """The presets by text or length."""
+
+    def made(*results: Row) -> str:
+        columns = {"model": "l", title: "l", "`balanced`: KL mean": "r", "worst token": "r", "top-1": "r"}
+        columns |= {"lost": "r", "touched": "r", "`fast`: KL mean": "r", "`faithful`: KL mean": "r"}
+        rows = []
+        for result in results:
+            for value, found in result[what].items():
+                named = {row["configuration"]: row for row in found}
+                ours = named["balanced"]
+                rows.append(
+                    [
+                        result["model"],
+                        f"{int(value):,}" if value.isdecimal() else value,
+                        _nats(ours["kl"]),
+                        _nats(ours["kl_worst"]),
+                        _percent(ours["top1"]),
+                        f"{ours['lost']} of {ours['retrieved']}",
+                        _percent(ours["touched_share"]),
+                        *(_nats(named[n]["kl"]) if n in named else "" for n in ("fast", "faithful")),
+                    ]
+                )
+        return _table(columns, rows)
+
+    return made
+
+
+def peers(*results: Row) -> str:
+    """By how much each peer's divergence is above ours at the same positions."""
+    columns = {"model": "l", "peer": "l", "touched": "r", "KL above `balanced`": "r", "95 % interval": "r"}
+    rows = []
+    for result in results:
+        for row in result["configurations"]:
+            if row["configuration"].split("@")[0].split(":")[0] not in (
+                "streaming",
+                "topk",
+                "pages",
+                "ivf",
+                "graph",
+            ):
+                continue
+            above = result["ahead"][row["configuration"]]
+            rows.append(
+                [
+                    result["model"],
+                    _name(row),
+                    _percent(row["touched_share"]),
+                    _nats(above["mean"]),
+                    f"{_nats(above['low'])} to {_nats(above['high'])}",
+                ]
+            )
+    return _table(columns, rows)
+
+
+def layers(*results: Row) -> str:
+    """The layers with the largest error, and what is usual."""
+    columns = {"model": "l", "median layer": "r", "largest errors (layer)": "l"}
+    rows = []
+    for result in results:
+        errors = sorted(
+            ((error, number) for number, error in result["layers"]["balanced"].items()), reverse=True
+        )
+        worst = ", ".join(f"{error:.4f} ({number})" for error, number in errors[:5])
+        rows.append([result["model"], f"{errors[len(errors) // 2][0]:.4f}", worst])
+    return _table(columns, rows)
+
+
+GOALS: tuple[tuple[str, str, Callable[[Row], float], float, Callable[[float], str]], ...] = (
+    ("balanced", "KL mean", lambda row: row["kl"], 0.0004, _nats),
+    ("balanced", "worst token", lambda row: row["kl_worst"], 0.01, _nats),
+    ("balanced", "touched", lambda row: row["touched_share"], 0.09, _percent),
+    ("balanced", "tokens whose likeliest differs", lambda row: 1 - row["top1"], 0.015, _percent),
+    ("balanced", "perplexity ratio", lambda row: row["perplexity_ratio"], 1.001, lambda x: f"{x:.4f}"),
+    ("balanced", "retrieved tokens lost", lambda row: row["lost"], 0, str),
+    ("faithful", "KL mean", lambda row: row["kl"], 0.00005, _nats),
+    ("faithful", "touched", lambda row: row["touched_share"], 0.14, _percent),
+    ("fast", "KL mean", lambda row: row["kl"], 0.002, _nats),
+    ("fast", "touched", lambda row: row["touched_share"], 0.065, _percent),
+)
+"""Preset, what, how it is read from a row, the most it may be, how it is written."""
+
+
+def goals(*results: Row) -> str:
+    """What was wanted of the presets from 7K tokens on, and whether it stands."""
+    columns = {"preset": "l", "goal": "l", "at most": "r"}
+    columns |= {f"{result['model']}, {length:,}": "r" for result, length in _long(results)}
+    rows = []
+    for preset, what, read, most, written in GOALS:
+        cells = []
+        for result, length in _long(results):
+            found = {row["configuration"]: row for row in result["by_length"][str(length)]}
+            value = read(found[preset]) if preset in found else None
+            cells.append(
+                "" if value is None else written(value) + ("" if value <= most else " (**not met**)")
+            )
+        rows.append([f"`{preset}`", what, written(most), *cells])
+    return _table(columns, rows)
+
+
+def _long(results: tuple[Row, ...]) -> list[tuple[Row, int]]:
+    return [
+        (result, int(length)) for result in results for length in result["by_length"] if int(length) >= 7000
+    ]
+
+
+def needles(*results: Row) -> str:
+    """Planted facts, by configuration."""
+    columns = {"model": "l", "tokens": "l", "needles": "r", "documents": "r", "configuration": "l"}
+    columns |= {"found": "r", "lost": "r", "gained": "r", "touched": "r"}
+    return _table(
+        columns,
+        (
+            [
+                result["model"],
+                " ".join(f"{length:,}" for length in result["grid"]["lengths"]),
+                str(result["grid"]["needles"]),
+                str(row["cells"]),
+                _name(row),
+                _percent(row["found"]),
+                str(row["lost"]),
+                str(row["gained"]),
+                "" if row["configuration"] == "full" else _percent(row["touched_share"]),
+            ]
+            for result in results
+            for row in result["configurations"]
+        ),
+    )
+
+
+def extraction(*results: Row) -> str:
+    """Records written as JSON, by configuration."""
+    columns = {
+        "model": "l",
+        "texts": "r",
+        "configuration": "l",
+        "records right": "r",
+        "as full attention": "r",
+    }
+    columns |= {"same answers": "r", "touched": "r"}
+    return _table(
+        columns,
+        (
+            [
+                result["model"],
+                str(row["texts"]),
+                _name(row),
+                f"{row['right']} of {row['records']}",
+                _percent(row["like_full"]),
+                f"{row['same']} of {row['texts']}",
+                "" if row["configuration"] == "full" else _percent(row["touched_share"]),
+            ]
+            for result in results
+            for row in result["configurations"]
+        ),
+    )
+
+
+TABLES: dict[str, tuple[str, Callable[..., str]]] = {
+    "fidelity": ("evaluation-fidelity-*", configurations),
+    "fidelity-goals": ("evaluation-fidelity-*", goals),
+    "fidelity-texts": ("evaluation-fidelity-*", by("by_text", "text")),
+    "fidelity-lengths": ("evaluation-fidelity-*", by("by_length", "tokens")),
+    "fidelity-peers": ("evaluation-fidelity-*", peers),
+    "fidelity-layers": ("evaluation-fidelity-*", layers),
+    "needle": ("evaluation-needle-*", needles),
+    "extract": ("evaluation-extract-*", extraction),
+}
+"""As in docs/tables.py."""

@@ -1,0 +1,77 @@
+"""`sakuin eval extract`: every record of a long text as JSON, beside full attention."""
+
+from __future__ import annotations
+
+import json as json_
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sakuin.cli.errors import told_in_a_sentence
+from sakuin.cli.eval_options import Configurations, Dtype, Model, Out, command, numbers
+from sakuin.cli.show import JSON_HELP, console, notes
+from sakuin.errors import SakuinError
+
+
+def extract(
+    model: Model = "smollm2",
+    dtype: Dtype = "auto",
+    configurations: Configurations = "full balanced fast streaming",
+    lengths: Annotated[
+        str, typer.Option(metavar="NUMBERS", help="Tokens of the texts, with blanks between the numbers.")
+    ] = "2000 4000 6000",
+    seeds: Annotated[int, typer.Option(metavar="N", help="Texts of each length.")] = 1,
+    out: Out = Path("sakuin-eval"),
+    json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """Have every record of a long text written as JSON, and count those that are right.
+
+    The model is shown the first two records and goes on by itself. Full attention always answers too: *as
+    full* is the share of the records it has right that a configuration has right as well.
+    """
+    with told_in_a_sentence():
+        import sakuin
+        from sakuin.evaluate.configurations import configurations as named
+        from sakuin.evaluate.extraction import about, run, scores
+        from sakuin.evaluate.results import Results
+
+        wanted, most = named(configurations), numbers("--lengths", lengths)
+        if seeds < 1:
+            raise SakuinError(f"--seeds must be at least 1, got {seeds}.")
+        folder = out / f"extract-{Path(model).stem}"
+        results = Results(folder / "results.jsonl", about(model, dtype))
+        with notes.status(f"loading {model}", spinner="line") as status:
+            loaded, tokenizer = sakuin.load(model, dtype=dtype)
+            found = list(run(loaded, tokenizer, most, seeds, wanted, results, status.update))
+        words = {"--model": model, "--dtype": dtype, "--configurations": " ".join(c.name for c in wanted)}
+        words |= {"--lengths": " ".join(map(str, most)), "--seeds": str(seeds)}
+        report = {
+            "command": command("extract", words),
+            "model": model,
+            "dtype": dtype,
+            "configurations": [asdict(score) for score in scores(found)],
+            "texts": [asdict(each) for each in found],
+        }
+        (folder / "extract.json").write_text(json_.dumps(report, indent=1) + "\n", encoding="utf-8")
+        if json:
+            print(json_.dumps(report, ensure_ascii=False))
+            return
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False)
+        table.add_column("configuration", no_wrap=True)
+        for title in ("records right", "wrong", "as full", "same answers", "touched"):
+            table.add_column(title, justify="right", no_wrap=True)
+        for score in scores(found):
+            table.add_row(
+                score.configuration,
+                f"{score.right} of {score.records}",
+                str(score.wrong),
+                f"{score.like_full:.1%}",
+                f"{score.same} of {score.texts}",
+                f"{score.touched_share:.1%}" if score.configuration != "full" else "",
+            )
+        console.print(table)
+        console.print(f"\nResults are in {folder}.")

@@ -1,0 +1,185 @@
+"""`sakuin eval fidelity`: the next token, and each head's attention output, against full attention."""
+
+from __future__ import annotations
+
+import json as json_
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sakuin.cli.errors import told_in_a_sentence
+from sakuin.cli.eval_options import Configurations, Dtype, Model, Out, Window, command, known_as, numbers
+from sakuin.cli.show import JSON_HELP, console, notes
+
+if TYPE_CHECKING:
+    from sakuin.evaluate.fidelity import Unit
+    from sakuin.evaluate.summary import Row
+
+USUAL = "balanced fast faithful streaming topk@balanced pages@balanced ivf@balanced"
+DOMAINS = "english contracts logs code tables japanese records"
+
+_COLUMNS = {
+    "kl": "KL mean",
+    "kl_worst": "KL worst",
+    "top1": "top-1",
+    "perplexity_ratio": "perplexity",
+    "lost": "lost",
+    "error": "error",
+    "worst_head": "worst head",
+    "coverage": "coverage",
+    "touched_share": "touched",
+}
+
+
+_AHEAD = ("mean", "low", "high")
+"""Of what a configuration's KL divergence is above the first one's."""
+
+
+def fidelity(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[FILE]…",
+            help="Text files to measure on; without any, the texts of --domains.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Model = "smollm2",
+    dtype: Dtype = "fp32",
+    window: Window = None,
+    configurations: Configurations = USUAL,
+    domains: Annotated[
+        str, typer.Option(metavar="NAMES", help="Kinds of text, with blanks between them.")
+    ] = DOMAINS,
+    lengths: Annotated[
+        str, typer.Option(metavar="NUMBERS", help="Tokens of context, with blanks between the numbers.")
+    ] = "2048 7000",
+    tokens: Annotated[int, typer.Option(metavar="N", help="Tokens that the model is made to say.")] = 256,
+    out: Out = Path("sakuin-eval"),
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", help="Whether to draw PNG and SVG pictures.")
+    ] = True,
+    json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """Compare what the model says next with what full attention says, token by token, over real texts.
+
+    Each text is read once. After each length follow tokens of the text as it goes on, then a question about a
+    fact that was planted in it (for `records`: all of them as JSON). KL is the divergence of the next-token
+    distribution in nats, *error* that of the attention output, *lost* counts retrieved tokens that full
+    attention has right.
+    """
+    with told_in_a_sentence():
+        import sakuin
+        from sakuin.evaluate.configurations import configurations as named
+        from sakuin.evaluate.fidelity import about, run
+        from sakuin.evaluate.pictures import check_matplotlib, draw_fidelity
+        from sakuin.evaluate.results import Results
+        from sakuin.models import describe
+
+        wanted, most = named(configurations), numbers("--lengths", lengths)
+        if pictures:
+            check_matplotlib()
+        described = describe(model, window)
+        passages = list(_passages(described.tokenizer, files or [], domains, most, tokens))
+        folder = out / f"fidelity-{Path(known_as(model, window)).stem}".replace(" ", "-")
+        results = Results(folder / "results.jsonl", about(known_as(model, window), dtype))
+        with notes.status(f"loading {model}", spinner="line") as status:
+            loaded, _ = sakuin.load(described, dtype=dtype)
+            units = list(run(loaded, passages, wanted, results, status.update))
+        words = {"--model": model, "--dtype": dtype, "--configurations": " ".join(c.name for c in wanted)}
+        words |= {} if files else {"--domains": domains}
+        words |= {} if window is None else {"--window": str(window)}
+        words |= {"--lengths": " ".join(map(str, most)), "--tokens": str(tokens)}
+        report = _report(command("fidelity", words, files or []), model, dtype, units)
+        (folder / "fidelity.json").write_text(json_.dumps(report, indent=1) + "\n", encoding="utf-8")
+        if pictures:
+            report["pictures"] = [str(path) for path in draw_fidelity(units, folder, model)]
+        if json:
+            print(json_.dumps(report, ensure_ascii=False))
+        else:
+            _show(report, units, folder)
+
+
+def _passages(tokenizer: Any, files: list[Path], domains: str, lengths: list[int], tokens: int) -> Any:
+    from sakuin import documents
+    from sakuin.evaluate.domains import domain
+    from sakuin.evaluate.passages import passage, record_passage
+
+    for file in files:
+        yield passage(tokenizer, file.name, partial(_whole, documents.read(file).text), lengths, tokens)
+    if files:
+        return
+    for name in domains.split():
+        if domain(name).name == "records":
+            yield record_passage(tokenizer, name, lengths, tokens)
+        else:
+            yield passage(tokenizer, name, domain(name).make, lengths, tokens)
+
+
+def _whole(text: str, characters: int) -> str:
+    return text
+
+
+def _report(said: str, model: str, dtype: str, units: list[Unit]) -> dict[str, Any]:
+    from sakuin.evaluate.summary import ahead, layers, rows
+
+    def listed(by: Any) -> dict[str, list[dict[str, Any]]]:
+        return {str(value): [asdict(row) for row in found] for value, found in rows(units, by).items()}
+
+    first, *others = dict.fromkeys(unit.configuration for unit in units)
+    return {
+        "command": said,
+        "model": model,
+        "dtype": dtype,
+        "configurations": [asdict(row) for row in rows(units)[None]],
+        "ahead": {name: dict(zip(_AHEAD, ahead(units, first, name), strict=True)) for name in others},
+        "layers": {name: layers(units, name) for name in (first, *others)},
+        "by_text": listed(lambda unit: unit.passage),
+        "by_length": listed(lambda unit: unit.length),
+    }
+
+
+def _show(report: dict[str, Any], units: list[Unit], folder: Path) -> None:
+    from sakuin.evaluate.summary import rows
+
+    whole = rows(units)[None]
+    texts = len({unit.passage for unit in units})
+    console.print(f"{report['model']}, {texts} texts, {whole[0].tokens:,} tokens for each configuration.\n")
+    _print(_table("configuration", [(row.configuration, row) for row in whole]))
+    by_text, by_length = rows(units, lambda unit: unit.passage), rows(units, lambda unit: f"{unit.length:,}")
+    for title, found in (("text", by_text), ("tokens", by_length)):
+        if len(found) > 1:
+            console.print()
+            ours = [(str(value), each[0]) for value, each in found.items()]
+            _print(_table(f"{whole[0].configuration}, by {title}", ours))
+    console.print(f"\nResults are in {folder}.")
+
+
+def _print(table: Any) -> None:
+    console.print(table, width=max(console.width, 140))  # where it is no terminal, rich takes 80
+
+
+def _table(title: str, found: list[tuple[str, Row]]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column(title, no_wrap=True)
+    for name in _COLUMNS.values():
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, row in found:
+        table.add_row(name, *(_cell(key, row) for key in _COLUMNS))
+    return table
+
+
+def _cell(key: str, row: Row) -> str:
+    value = getattr(row, key)
+    if key == "lost":
+        return f"{value} of {row.retrieved}"
+    if key in ("top1", "coverage", "touched_share"):
+        return f"{100 * value:.1f} %"
+    if key == "perplexity_ratio":
+        return f"{value:.4f}"
+    return f"{value:.2g}" if value >= 0.001 else f"{value:.1e}" if value < 1e-5 else f"{value:.5f}"

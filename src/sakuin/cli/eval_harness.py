@@ -1,0 +1,102 @@
+"""`sakuin eval harness`: tasks of lm-eval in each configuration, with full attention beside them."""
+
+from __future__ import annotations
+
+import json as json_
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sakuin.cli.errors import told_in_a_sentence
+from sakuin.cli.eval_options import Configurations, Dtype, Model, Window
+from sakuin.cli.show import JSON_HELP, notes, show_table
+from sakuin.errors import SakuinError
+
+if TYPE_CHECKING:
+    from sakuin.evaluate.harness_runs import Metric
+
+
+def harness(
+    tasks: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="Tasks of lm-eval, with commas between them; ours need no download: sakuin_facts, "
+            "sakuin_facts_generate, sakuin_english, or sakuin_long for all three.",
+        ),
+    ] = "sakuin_long",
+    model: Model = "smollm2",
+    configurations: Configurations = "balanced",
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", help="Documents of each task; all without it.")
+    ] = None,
+    metadata: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON",
+            help='What tasks are told; ours know {"characters": 16000, "texts": 10}.',
+        ),
+    ] = None,
+    window: Window = None,
+    dtype: Dtype = "auto",
+    json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """Run tasks of lm-eval (lm-evaluation-harness) in each configuration and with full attention.
+
+    *difference* is the mean over documents less full attention's, with a 95 % confidence interval by the
+    paired bootstrap, for metrics that are means. Needs the extra `eval`.
+    """
+    with told_in_a_sentence():
+        from sakuin import models
+        from sakuin.evaluate.configurations import configurations as named
+        from sakuin.evaluate.harness_runs import checked, found, run
+
+        wanted, told = checked(named(configurations), limit), _metadata(metadata)
+        chosen = found(_words(tasks), told)
+        with notes.status(f"loading {model}", spinner="line") as status:
+            loaded, tokenizer = models.load(model, dtype, "auto", window)
+            metrics = run(loaded, tokenizer, wanted, chosen, limit, told, say=status.update)
+        if json:
+            print(json_.dumps({"model": model, "metrics": [asdict(one) for one in metrics]}))
+        else:
+            _show(metrics)
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
+def _metadata(text: str | None) -> dict[str, object]:
+    if text is None:
+        return {}
+    try:
+        told = json_.loads(text)
+    except json_.JSONDecodeError:
+        told = None
+    if not isinstance(told, dict):
+        raise SakuinError(f'--metadata must be a JSON object such as {{"characters": 16000}}, got {text!r}.')
+    return told
+
+
+def _show(metrics: list[Metric]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("task", "metric", "configuration"):
+        table.add_column(column, no_wrap=True)
+    for column in ("documents", "value", "full", "difference", "95 %"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for one in metrics:
+        change = one.difference
+        table.add_row(
+            one.task,
+            one.metric,
+            one.configuration,
+            f"{one.documents}",
+            f"{one.value:.4f}",
+            f"{one.full:.4f}",
+            "" if change is None else f"{change.mean:+.4f}",
+            "" if change is None else f"{change.low:+.4f} to {change.high:+.4f}",
+        )
+    show_table(table)

@@ -1,0 +1,133 @@
+"""`sakuin eval needle`: planted facts over depth and length, full attention beside every index."""
+
+from __future__ import annotations
+
+import json as json_
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sakuin.cli.errors import told_in_a_sentence
+from sakuin.cli.eval_options import Configurations, Dtype, Model, Out, Window, command, known_as, numbers
+from sakuin.cli.show import JSON_HELP, console, notes
+from sakuin.errors import SakuinError
+
+if TYPE_CHECKING:
+    from sakuin.evaluate.needle import Tally
+
+
+def needle(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[FILE]…",
+            help="Text files that are the haystack; without any, Python's language reference.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Model = "smollm2",
+    dtype: Dtype = "auto",
+    window: Window = None,
+    configurations: Configurations = "full balanced fast streaming",
+    lengths: Annotated[
+        str,
+        typer.Option(metavar="NUMBERS", help="Tokens of the documents, with blanks between the numbers."),
+    ] = "2000 4000 7500",
+    depths: Annotated[
+        str, typer.Option(metavar="N|NUMBERS", help="How many depths, evenly spread, or several from 0 to 1.")
+    ] = "5",
+    seeds: Annotated[int, typer.Option(metavar="N", help="Documents for each length and depth.")] = 1,
+    needles: Annotated[int, typer.Option(metavar="N", help="Planted facts in each document.")] = 1,
+    out: Out = Path("sakuin-eval"),
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", help="Whether to draw PNG and SVG pictures.")
+    ] = True,
+    json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """Ask for facts planted at every depth of documents of every length.
+
+    Full attention always answers too: *lost* counts the answers that it has right and a configuration has
+    not.
+    """
+    with told_in_a_sentence():
+        import sakuin
+        from sakuin.evaluate.configurations import configurations as named
+        from sakuin.evaluate.needle import Grid, about, run, tallies
+        from sakuin.evaluate.results import Results
+
+        wanted = named(configurations)
+        grid = Grid(tuple(numbers("--lengths", lengths)), _depths(depths), seeds, needles)
+        if pictures:
+            from sakuin.evaluate.pictures import check_matplotlib
+
+            check_matplotlib()
+        text = _haystack(files or [])
+        folder = out / f"needle-{Path(known_as(model, window)).stem}-{needles}".replace(" ", "-")
+        results = Results(folder / "results.jsonl", about(known_as(model, window), dtype, grid, text))
+        with notes.status(f"loading {model}", spinner="line") as status:
+            loaded, tokenizer = sakuin.load(model, dtype=dtype, window=window)
+            cells = list(run(loaded, tokenizer, text, grid, wanted, results, status.update))
+        found = tallies(cells)
+        words = {"--model": model, "--dtype": dtype, "--configurations": " ".join(c.name for c in wanted)}
+        words |= {
+            "--lengths": " ".join(map(str, grid.lengths)),
+            "--depths": " ".join(f"{x:g}" for x in grid.depths),
+        }
+        words |= {} if window is None else {"--window": str(window)}
+        words |= {"--seeds": str(seeds), "--needles": str(needles)}
+        report = {
+            "command": command("needle", words, files or []),
+            "model": model,
+            "dtype": dtype,
+            "grid": asdict(grid),
+            "configurations": [asdict(tally) for tally in found],
+            "cells": [asdict(cell) for cell in cells],
+        }
+        (folder / "needle.json").write_text(json_.dumps(report, indent=1) + "\n", encoding="utf-8")
+        if pictures:
+            from sakuin.evaluate.pictures import draw_needle
+
+            report["pictures"] = [str(path) for path in draw_needle(cells, folder, model)]
+        if json:
+            print(json_.dumps(report, ensure_ascii=False))
+        else:
+            _show(found)
+            console.print(f"\nResults are in {folder}.")
+
+
+def _haystack(files: list[Path]) -> str:
+    from sakuin import documents
+    from sakuin.evaluate.texts import technical_english
+
+    return "\n\n".join(documents.read(file).text for file in files) or technical_english()
+
+
+def _depths(text: str) -> tuple[float, ...]:
+    words = text.replace(",", " ").split()
+    if len(words) == 1 and words[0].isdecimal() and int(words[0]) > 1:
+        count = int(words[0])
+        return tuple(i / (count - 1) for i in range(count))
+    try:
+        return tuple(sorted({float(word) for word in words} or {float("nan")}))
+    except ValueError:
+        raise SakuinError(
+            f"--depths takes a count above 1, or numbers from 0 to 1 with blanks between them, got {text!r}."
+        ) from None
+
+
+def _show(found: list[Tally]) -> None:
+    from rich.table import Table
+
+    console.print(
+        f"{found[0].cells} documents, of which full attention finds something in {found[0].solved}.\n"
+    )
+    table = Table(box=None, pad_edge=False)
+    table.add_column("configuration", no_wrap=True)
+    for title in ("needles found", "lost", "gained", "touched"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for tally in found:
+        touched = f"{tally.touched_share:.1%}" if tally.configuration != "full" else ""
+        table.add_row(tally.configuration, f"{tally.found:.1%}", str(tally.lost), str(tally.gained), touched)
+    console.print(table)

@@ -1,0 +1,76 @@
+"""Kinds of text, since nobody's documents look like a benchmark, and where each comes from.
+
+Called by `sakuin.evaluate.fidelity`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from sakuin.errors import SakuinError
+from sakuin.evaluate import generated
+from sakuin.evaluate.records import Records
+from sakuin.evaluate.texts import technical_english
+
+
+def source_code(characters: int) -> str:
+    """Modules of Python's standard library, one after another."""
+    parts, held = [], 0
+    for name in generated.words("modules"):
+        try:
+            found = find_spec(name)
+        except ModuleNotFoundError:
+            continue
+        if found is None or not found.origin or not found.origin.endswith(".py"):
+            continue
+        parts.append(f"# {name}\n\n" + Path(found.origin).read_text(encoding="utf-8") + "\n\n")
+        held += len(parts[-1])
+        if held >= characters:
+            break
+    return "".join(parts)
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A kind of text. make : writes at least so many characters of it, where there are so many."""
+
+    name: str
+    title: str
+    source: str
+    make: Callable[[int], str]
+
+
+_OURS = "generated (`sakuin.evaluate.generated`, Apache-2.0)"
+
+DOMAINS: dict[str, Domain] = {
+    domain.name: domain
+    for domain in (
+        Domain(
+            "english",
+            "technical English",
+            "the language reference in Python's `pydoc_data` (PSF licence)",
+            lambda characters: technical_english(),
+        ),
+        Domain("contracts", "contracts", _OURS, generated.contracts),
+        Domain("logs", "service logs", _OURS, generated.logs),
+        Domain("code", "source code", "modules of Python's standard library (PSF licence)", source_code),
+        Domain("tables", "tables and JSON", _OURS, generated.tables),
+        Domain("japanese", "Japanese rules of a firm", _OURS, generated.japanese),
+        Domain(
+            "records",
+            "records to be extracted as JSON",
+            "technical English as above, with generated orders in it (`sakuin.evaluate.records`, Apache-2.0)",
+            lambda characters: Records.make(characters).text,
+        ),
+    )
+}
+
+
+def domain(name: str) -> Domain:
+    """The domain of that name; else an error that lists the names."""
+    if name not in DOMAINS:
+        raise SakuinError(f"there is no domain {name!r}; the domains are {', '.join(DOMAINS)}.")
+    return DOMAINS[name]

@@ -1,0 +1,187 @@
+"""Structured extraction: every record of a long text as JSON, in each configuration's own words.
+
+Published work found that retrieval methods which pass needle tests fail here, where one answer needs many
+places of the text, one after another. The model is shown the first two records as JSON and goes on by itself;
+its answer is scored against the text, and against full attention's own answer.
+
+Called by `sakuin eval extract`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sakuin.errors import SakuinError
+from sakuin.evaluate.configurations import FULL, Configuration
+from sakuin.evaluate.prefilled import Prefilled
+from sakuin.evaluate.records import ASKED, Records, as_lines, parsed
+from sakuin.evaluate.results import Results
+from sakuin.models import window
+
+Say = Callable[[str], None]
+
+LEAST_LENGTH = 1024
+SHOWN = 2
+"""Records that the model is shown as JSON."""
+_SPARE = 2
+"""Tokens of an answer beyond the right one's, in lines."""
+_START = '{"order":'
+"""How the answer begins, which is said for the model."""
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What one configuration wrote of one text. records : in the text, but for the two that are shown.
+    right : how many of them are in the answer. wrong : other records in it. answer : the text written."""
+
+    length: int
+    seed: int
+    configuration: str
+    records: int
+    right: int
+    wrong: int
+    answer: str
+    touched_share: float
+
+
+def about(model: str, dtype: str) -> dict[str, Any]:
+    """What says that results belong together; lengths and seeds may be added later."""
+    return {"evaluation": "extraction", "model": model, "dtype": dtype}
+
+
+def run(
+    model: Any,
+    tokenizer: Any,
+    lengths: Sequence[int],
+    seeds: int,
+    configurations: Sequence[Configuration],
+    results: Results,
+    say: Say = lambda _: None,
+) -> Iterator[Extraction]:
+    """Every text with full attention and each configuration; what `results` holds is not run again."""
+    wanted = list(configurations)
+    if all(c.name != FULL for c in wanted):
+        wanted.insert(0, Configuration(FULL, None))
+    if min(lengths) < LEAST_LENGTH:
+        raise SakuinError(f"lengths must be at least {LEAST_LENGTH:,} tokens, got {min(lengths):,}.")
+    for length in lengths:
+        for seed in range(seeds):
+            if any(_key(length, seed, c) not in results for c in wanted):
+                _measure(model, tokenizer, length, seed, wanted, results, say)
+            for c in wanted:
+                yield Extraction(**results[_key(length, seed, c)])
+
+
+def _key(length: int, seed: int, configuration: Configuration) -> str:
+    return f"{length} {seed} {configuration.name}"
+
+
+def _measure(
+    model: Any,
+    tokenizer: Any,
+    length: int,
+    seed: int,
+    configurations: Sequence[Configuration],
+    results: Results,
+    say: Say,
+) -> None:
+    def encode(piece: str) -> list[int]:
+        found: list[int] = tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"]
+        return found
+
+    start = list(tokenizer("", verbose=False)["input_ids"])
+    made = Records.make(6 * length, seed)
+    text, records = _cut(made, encode, length - len(start))
+    asked = encode(ASKED + as_lines(records[:SHOWN]) + _START)
+    # As long as the right answer may be, and a little more, in which something wrong would show.
+    line = -(-len(encode(as_lines(records))) // len(records))
+    most = line * (len(records) - SHOWN + _SPARE)
+    limit, whole = window(model.config), length + len(asked) + most
+    if limit is not None and whole > limit:
+        raise SakuinError(
+            f"a text of {length:,} tokens with its {len(records)} records takes {whole:,}, and this model "
+            f"reads {limit:,}; take a smaller length."
+        )
+    where = f"{length:,} tokens, seed {seed}"
+    say(f"{where}: reading")
+    document = Prefilled.read(model, start + encode(text))
+    for c in sorted(configurations, key=lambda c: (c.like is not None, c.kind)):
+        key = _key(length, seed, c)
+        if key in results:
+            continue
+        say(f"{where}: {c.name}")
+        cache = document.cache(c, asked)
+        answer = f"{_START} {document.answer(cache, asked, tokenizer, most)}"
+        said = {json.dumps(record) for record in parsed(answer)}
+        true = {json.dumps(record) for record in records[SHOWN:]}
+        results.add(
+            key,
+            {
+                "length": length,
+                "seed": seed,
+                "configuration": c.name,
+                "records": len(true),
+                "right": len(said & true),
+                "wrong": len(said - true - {json.dumps(record) for record in records[:SHOWN]}),
+                "answer": answer,
+                "touched_share": 0.0 if c.config is None else cache.stats()["touched_share"],
+            },
+        )
+
+
+def _cut(made: Records, encode: Callable[[str], list[int]], length: int) -> tuple[str, list[dict[str, Any]]]:
+    """The longest text that ends with a record's sentence in `length` tokens, and its records."""
+    low, high = SHOWN, len(made.ends)
+    while low < high:  # the most records whose text fits
+        middle = (low + high + 1) // 2
+        fits = len(encode(made.text[: made.ends[middle - 1]])) <= length
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return made.text[: made.ends[low - 1]], made.records[:low]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Texts of one configuration together. right, wrong : records; of `records`. like_full : of the records
+    that full attention has right, the share that this has right too. same : of the texts, those whose answer
+    is full attention's to the letter."""
+
+    configuration: str
+    texts: int
+    records: int
+    right: int
+    wrong: int
+    like_full: float
+    same: int
+    touched_share: float
+
+
+def scores(extractions: Iterable[Extraction]) -> list[Score]:
+    """One for each configuration, in the order of the extractions."""
+    found: dict[str, dict[tuple[int, int], Extraction]] = {}
+    for each in extractions:
+        found.setdefault(each.configuration, {})[each.length, each.seed] = each
+    full = {at: _right(each) for at, each in found[FULL].items()}
+    return [
+        Score(
+            configuration=name,
+            texts=len(own),
+            records=sum(each.records for each in own.values()),
+            right=sum(each.right for each in own.values()),
+            wrong=sum(each.wrong for each in own.values()),
+            like_full=sum(len(full[at] & _right(each)) for at, each in own.items())
+            / max(1, sum(len(full[at]) for at in own)),
+            same=sum(each.answer == found[FULL][at].answer for at, each in own.items()),
+            touched_share=sum(each.touched_share for each in own.values()) / len(own),
+        )
+        for name, own in found.items()
+    ]
+
+
+def _right(each: Extraction) -> set[str]:
+    """The records of the text that are in its answer."""
+    made = Records.make(6 * each.length, each.seed)
+    true = {json.dumps(record) for record in made.records[SHOWN : each.records + SHOWN]}
+    return {json.dumps(record) for record in parsed(each.answer)} & true

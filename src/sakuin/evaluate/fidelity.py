@@ -1,0 +1,218 @@
+"""Does the model still say what it would with full attention? Teacher-forced continuations of texts of
+several kinds and lengths, through every configuration, beside the model's own full attention.
+
+For each text the model reads once (`sakuin.evaluate.prefilled`). Then each configuration is made to say the
+same continuation, in passes of 16 positions, each of which goes through the index by itself. The next-token
+distribution of every position is compared with full attention's, and the attention output of every layer and
+head with exact attention at the same inputs (`sakuin.evaluate.audit`).
+
+Called by `sakuin eval fidelity`; `sakuin.evaluate.summary` makes rows of what is found here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sakuin.config import RetrievalConfig
+from sakuin.errors import SakuinError
+from sakuin.evaluate.audit import Audit
+from sakuin.evaluate.configurations import FULL, Configuration
+from sakuin.evaluate.passages import Passage, Stop
+from sakuin.evaluate.prefilled import Prefilled, touched_share
+from sakuin.evaluate.results import Results
+from sakuin.models import window
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one configuration did with one passage at one length. Lists go over the positions.
+
+    kl : of the next-token distribution, full attention's against this one, in nats. same : whether the
+        likeliest token is the same. nll, full_nll : of the text's own next token (one less than positions).
+    retrieval : how many positions, at the end, are predicted from something far back.
+    errors : relative L2 error of the attention output, by layer and query head, mean over the positions.
+    worst_error : the largest mean over a layer's query heads at one position.
+    layers : the layers' numbers. touched_share, touched_bytes, coverage, exact, codes : as
+        `RetrievalCache.stats` says, for one position over all layers.
+    settings : what was set where the configuration was turned to a share.
+    """
+
+    passage: str
+    length: int
+    configuration: str
+    kl: list[float]
+    same: list[bool]
+    nll: list[float]
+    full_nll: list[float]
+    right: list[bool]
+    full_right: list[bool]
+    retrieval: int
+    layers: list[int]
+    errors: list[list[float]]
+    worst_error: float
+    touched_share: float
+    touched_bytes: float
+    coverage: float
+    exact: float
+    codes: float
+    settings: dict[str, Any]
+
+
+def key(passage: Passage, length: int, configuration: str) -> str:
+    """Under which a unit is kept. It holds the passage's tokens: another text of the same name is another."""
+    return f"{passage.name} {_digest(passage)} {length} {configuration}"
+
+
+def about(model: str, dtype: str) -> dict[str, Any]:
+    """What says that results belong together; texts, lengths and configurations may be added later."""
+    return {"evaluation": "fidelity", "model": model, "dtype": dtype}
+
+
+def _digest(passage: Passage) -> str:
+    whole = (passage.ids, *(stop.continuation for stop in passage.stops))
+    return hashlib.sha256(repr(whole).encode()).hexdigest()[:16]
+
+
+def check_window(model: Any, passages: Iterable[Passage]) -> None:
+    """Raise a `SakuinError` where a passage is longer than the model's window."""
+    most = window(model.config)
+    for passage in passages:
+        for stop in passage.stops:
+            whole = stop.length + len(stop.continuation)
+            if most is not None and whole > most:
+                raise SakuinError(
+                    f"a length of {stop.length:,} and {len(stop.continuation)} tokens after it are more than "
+                    f"the {most:,} that this model reads; take at most {most - len(stop.continuation):,}."
+                )
+
+
+def run(
+    model: Any,
+    passages: Sequence[Passage],
+    configurations: Sequence[Configuration],
+    results: Results,
+    say: Say = lambda _: None,
+) -> Iterator[Unit]:
+    """Measure what `results` does not hold yet; all units, in order of passage, length and configuration.
+
+    Configurations at the share of another (`@balanced`) come after it. say : is told what is being done.
+    """
+    check_window(model, passages)
+    wanted = [c for c in configurations if c.name != FULL]
+    for passage in passages:
+        missing = [
+            stop
+            for stop in passage.stops
+            if any(key(passage, stop.length, c.name) not in results for c in wanted)
+        ]
+        prefilled = Prefilled.read(model, ())
+        for stop in passage.stops:
+            if stop in missing:
+                prefilled = _measure(prefilled, passage, stop, wanted, results, say)
+            for c in wanted:
+                yield Unit(**results[key(passage, stop.length, c.name)])
+
+
+def _measure(
+    prefilled: Prefilled,
+    passage: Passage,
+    stop: Stop,
+    configurations: Sequence[Configuration],
+    results: Results,
+    tell: Say,
+) -> Prefilled:
+    """All configurations at one stop; what was read up to there."""
+
+    def say(text: str) -> None:
+        tell(f"{passage.name}, {stop.length:,} tokens: {text}")
+
+    say("reading")
+    ids_before = passage.context(stop)[len(prefilled.ids) :]
+    prefilled = prefilled.extend(ids_before, lambda done: say(f"reading, {done:,} done"))
+    say(FULL)
+    ids = torch.tensor(stop.continuation)
+    truth = _said(prefilled, prefilled.full_cache(), stop)
+    # Those that build the same segments after each other, so that they are built once.
+    for configuration in sorted(configurations, key=lambda c: (c.like is not None, c.kind)):
+        name = key(passage, stop.length, configuration.name)
+        if name in results:
+            continue
+        say(configuration.name)
+        like = key(passage, stop.length, configuration.like or "")
+        share = results[like]["touched_share"] if like in results else None
+        cache = prefilled.cache(configuration, stop.continuation, share)
+        if not cache.retrieval_layers[0].rows[0].index.n_tokens:
+            raise SakuinError(
+                f"a length of {stop.length:,} tokens leaves nothing to an index beside {cache.config.sink} "
+                f"sink tokens and a recent window of {cache.config.recent}; take a larger one."
+            )
+        exact = RetrievalConfig(index="flat", sink=cache.config.sink, recent=cache.config.recent)
+        audit = Audit(prefilled.exact_cache(exact))
+        with audit.of(prefilled.model):
+            found = _said(prefilled, cache, stop)
+        errors, stats = audit.errors(), cache.stats()
+        unit = {
+            "passage": passage.name,
+            "length": stop.length,
+            "configuration": configuration.name,
+            **_compared(truth, found, ids),
+            "retrieval": stop.retrieval,
+            "layers": audit.layers,
+            "errors": [[_short(e) for e in layer] for layer in errors.mean(2).tolist()],
+            "worst_error": _short(errors.mean(1).max().item()),
+            "touched_share": touched_share(cache),
+            "touched_bytes": stats["touched_bytes"] / _positions(cache),
+            **{what: stats[what] for what in ("coverage", "exact", "codes")},
+            "settings": _settings(configuration, cache.config),
+        }
+        results.add(name, unit)
+    return prefilled
+
+
+def _said(prefilled: Prefilled, cache: Any, stop: Stop) -> Tensor:
+    """Log-probabilities of what follows each token of the continuation, fp32 `(t, vocabulary)`."""
+    rows: list[Tensor] = []
+    prefilled.continued(cache, stop.continuation, lambda logits: rows.append(logits.log_softmax(-1)))
+    return torch.cat(rows)
+
+
+def _compared(truth: Tensor, found: Tensor, ids: Tensor) -> dict[str, Any]:
+    kl = [float((t.exp() * (t - f)).sum()) for t, f in zip(truth, found, strict=True)]
+    following = ids[1:]
+    nll, full_nll = (-x[:-1].gather(1, following[:, None])[:, 0] for x in (found, truth))
+    likeliest, full_likeliest = found.argmax(-1), truth.argmax(-1)
+    return {
+        "kl": [_short(max(x, 0.0)) for x in kl],
+        "same": (likeliest == full_likeliest).tolist(),
+        "nll": [_short(x) for x in nll.tolist()],
+        "full_nll": [_short(x) for x in full_nll.tolist()],
+        "right": (likeliest[:-1] == following).tolist(),
+        "full_right": (full_likeliest[:-1] == following).tolist(),
+    }
+
+
+def _positions(cache: Any) -> float:
+    """Positions of a step, mean over the steps."""
+    log = cache.retrieval_layers[0].log
+    log.shares()  # counts what it has noted
+    return float(max(log.positions, 1) / max(log.steps, 1))
+
+
+def _settings(configuration: Configuration, config: RetrievalConfig) -> dict[str, Any]:
+    """What of the settings differs from the configuration's own."""
+    assert configuration.config is not None
+    before = vars(configuration.config)
+    return {name: value for name, value in vars(config).items() if value != before[name]}
+
+
+def _short(x: float) -> float:
+    """Six digits, which is what fp32 carries."""
+    return float(f"{x:.6g}")

@@ -1,0 +1,252 @@
+"""Needles in a haystack: facts planted at every depth of texts of every length, asked for afterwards.
+
+A needle says a magic number; one question asks for all of a text. Every cell of the grid, a length, a depth
+and a seed, is read once (what lies before the needle once for all depths of a length) and answered by every
+configuration. Where full attention itself does not answer, a miss says nothing of an index; so it always
+runs.
+
+Called by `sakuin eval needle`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sakuin.errors import SakuinError
+from sakuin.evaluate.configurations import FULL, Configuration
+from sakuin.evaluate.generated import words
+from sakuin.evaluate.prefilled import Prefilled
+from sakuin.evaluate.results import Results
+from sakuin.models import window
+from sakuin.prompt import Prompt
+
+Say = Callable[[str], None]
+
+_NEEDLE = "\nOne of the special magic numbers for the {what} is: {number}.\n"
+_ONE = "What is the special magic number for the {what} mentioned in the text?"
+_ALL = "What are all the special magic numbers for the {what} mentioned in the text? Name all {n} of them."
+_NEW_TOKENS = 24
+_MORE_TOKENS = 12
+LEAST_LENGTH = 256
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is tried.
+
+    lengths : of the documents, in tokens. depths : from 0 (the start) to 1 (the end). seeds : how many; each
+        has other needles in another part of the haystack. needles : in each document, the first at the depth,
+        the others spread evenly between it and the end.
+    """
+
+    lengths: tuple[int, ...]
+    depths: tuple[float, ...]
+    seeds: int = 1
+    needles: int = 1
+
+    def __post_init__(self) -> None:
+        for depth in self.depths:
+            if not 0 <= depth <= 1:
+                raise SakuinError(f"depths must be from 0 to 1, got {depth:g}.")
+        if min(self.lengths) < LEAST_LENGTH:
+            raise SakuinError(f"lengths must be at least {LEAST_LENGTH} tokens, got {min(self.lengths)}.")
+        if self.seeds < 1 or not 1 <= self.needles <= 16:
+            raise SakuinError(
+                f"there must be at least one seed and 1 to 16 needles, got {self.seeds} and {self.needles}."
+            )
+
+    @property
+    def new_tokens(self) -> int:
+        """Most tokens of an answer."""
+        return _NEW_TOKENS + _MORE_TOKENS * (self.needles - 1)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One answer. found : how many of the `needles` numbers are in it. touched_share : as
+    `RetrievalCache.stats` says; 0 with full attention, which has none."""
+
+    length: int
+    depth: float
+    seed: int
+    needles: int
+    configuration: str
+    answer: str
+    found: int
+    touched_share: float
+
+
+def about(model: str, dtype: str, grid: Grid, text: str) -> dict[str, Any]:
+    """What says that results belong together; lengths, depths and seeds may be added later."""
+    return {
+        "evaluation": "needle",
+        "model": model,
+        "dtype": dtype,
+        "needles": grid.needles,
+        "haystack": hashlib.sha256(text.encode()).hexdigest()[:16],
+    }
+
+
+def run(
+    model: Any,
+    tokenizer: Any,
+    text: str,
+    grid: Grid,
+    configurations: Sequence[Configuration],
+    results: Results,
+    say: Say = lambda _: None,
+) -> Iterator[Cell]:
+    """Every cell of the grid with full attention and each configuration; what `results` holds is not run
+    again."""
+    wanted = list(configurations)
+    if all(c.name != FULL for c in wanted):
+        wanted.insert(0, Configuration(FULL, None))
+    asker = _Asker(model, tokenizer, text, grid)
+    for length in grid.lengths:
+        for seed in range(grid.seeds):
+            missing = [
+                depth
+                for depth in grid.depths
+                if any(_key(length, depth, seed, c) not in results for c in wanted)
+            ]
+            if missing:
+                asker.measure(length, seed, missing, wanted, results, say)
+            for depth in grid.depths:
+                for c in wanted:
+                    yield Cell(**results[_key(length, depth, seed, c)])
+
+
+def _key(length: int, depth: float, seed: int, configuration: Configuration) -> str:
+    return f"{length} {depth:g} {seed} {configuration.name}"
+
+
+class _Asker:
+    """A model, a haystack and how it is asked."""
+
+    def __init__(self, model: Any, tokenizer: Any, text: str, grid: Grid) -> None:
+        self.model, self.tokenizer, self.grid = model, tokenizer, grid
+        self.prompt = Prompt.of(tokenizer)
+        self.hay = self.prompt.encode(text)
+        # Where a needle may go: after a line's end.
+        self.breaks = [i + 1 for i, end in enumerate(self.hay.ends) if text[end - 1] == "\n"]
+        longest, most = max(grid.lengths), window(model.config)
+        if len(self.hay.ids) < longest or not self.breaks:
+            raise SakuinError(
+                f"the haystack has {len(self.hay.ids):,} tokens, and {longest:,} are needed: give longer "
+                "texts, or smaller lengths."
+            )
+        whole = longest + len(self.prompt.head) + len(self._question("harbour")) + grid.new_tokens
+        if most is not None and whole > most:
+            raise SakuinError(
+                f"a document of {longest:,} tokens with its question and answer takes {whole:,}, and this "
+                f"model reads {most:,}; take at most {longest - (whole - most):,}."
+            )
+
+    def _question(self, what: str) -> list[int]:
+        n = self.grid.needles
+        asked = _ONE.format(what=what) if n == 1 else _ALL.format(what=what, n=n)
+        return self.prompt.question("", asked).ids
+
+    def measure(
+        self,
+        length: int,
+        seed: int,
+        depths: Iterable[float],
+        configurations: Sequence[Configuration],
+        results: Results,
+        say: Say,
+    ) -> None:
+        """All configurations at some depths of one document."""
+        rng = random.Random(1000 * length + seed)
+        what = f"{rng.choice(words('cities'))} {rng.choice(words('goods'))}"
+        numbers = [str(rng.randrange(10_000, 100_000)) for _ in range(self.grid.needles)]
+        needles = [self.prompt.encode(_NEEDLE.format(what=what, number=number)).ids for number in numbers]
+        room = length - sum(map(len, needles))
+        start = 0 if seed == 0 else rng.randrange(max(1, len(self.hay.ids) - room))
+        question = self._question(what)
+        base = Prefilled.read(self.model, self.prompt.head)
+        for depth in sorted(depths):
+            where = f"{length:,} tokens, depth {depth:g}, seed {seed}"
+            places = [
+                self._place(start, room, depth + (1 - depth) * i / len(needles)) for i in range(len(needles))
+            ]
+            say(f"{where}: reading")
+            read = len(base.ids) - len(self.prompt.head)
+            base = base.extend(self.hay.ids[start + read : places[0]])
+            rest: list[int] = []
+            for needle, place, until in zip(needles, places, [*places[1:], start + room], strict=True):
+                rest += [*needle, *self.hay.ids[place:until]]
+            document = base.extend(rest)
+            for c in sorted(configurations, key=lambda c: (c.like is not None, c.kind)):
+                key = _key(length, depth, seed, c)
+                if key not in results:
+                    say(f"{where}: {c.name}")
+                    results.add(key, self._cell(document, question, c, numbers, (length, depth, seed)))
+
+    def _place(self, start: int, room: int, depth: float) -> int:
+        """The line's end nearest to a depth of the haystack's tokens from `start` on."""
+        wanted = start + depth * room
+        inside = [at for at in self.breaks if start <= at <= start + room] or [start + room]
+        return min([start, *inside] if depth == 0 else inside, key=lambda at: abs(at - wanted))
+
+    def _cell(
+        self,
+        document: Prefilled,
+        question: list[int],
+        configuration: Configuration,
+        numbers: list[str],
+        at: tuple[int, float, int],
+    ) -> dict[str, Any]:
+        cache = document.cache(configuration, question)
+        answer = document.answer(
+            cache, question, self.tokenizer, self.grid.new_tokens, one_line=self.prompt.one_line
+        )
+        length, depth, seed = at
+        return {
+            "length": length,
+            "depth": depth,
+            "seed": seed,
+            "needles": len(numbers),
+            "configuration": configuration.name,
+            "answer": answer,
+            "found": sum(number in answer for number in numbers),
+            "touched_share": 0.0 if configuration.config is None else cache.stats()["touched_share"],
+        }
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Cells of one configuration together. found : share of the needles found. lost : cells in which full
+    attention found more; gained : in which it found fewer; solved : in which full attention found any."""
+
+    configuration: str
+    cells: int
+    found: float
+    solved: int
+    lost: int
+    gained: int
+    touched_share: float
+
+
+def tallies(cells: Iterable[Cell]) -> list[Tally]:
+    """One for each configuration, in the order of the cells."""
+    found: dict[str, dict[tuple[int, float, int], Cell]] = {}
+    for cell in cells:
+        found.setdefault(cell.configuration, {})[cell.length, cell.depth, cell.seed] = cell
+    full = found[FULL]
+    return [
+        Tally(
+            configuration=name,
+            cells=len(own),
+            found=sum(cell.found for cell in own.values()) / sum(cell.needles for cell in own.values()),
+            solved=sum(full[at].found > 0 for at in own),
+            lost=sum(cell.found < full[at].found for at, cell in own.items()),
+            gained=sum(cell.found > full[at].found for at, cell in own.items()),
+            touched_share=sum(cell.touched_share for cell in own.values()) / len(own),
+        )
+        for name, own in found.items()
+    ]

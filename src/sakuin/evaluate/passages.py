@@ -1,0 +1,134 @@
+"""From a text to the tokens of a fidelity run: contexts of several lengths, and what the model is made to say
+after each.
+
+After each length come tokens of the text as it goes on, then a question about a fact that was planted at a
+third of that length, and its answer: running text alone would not show a method that loses what is asked for.
+Where the text holds records, the answer is all of them as JSON instead.
+
+Called by `sakuin.evaluate.fidelity`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sakuin.errors import SakuinError
+from sakuin.evaluate.records import ASKED, Records, as_lines
+
+PLACES = ("archive", "harbour", "library", "station", "museum", "garden", "market", "tower")
+_NUMBERS = (71493, 20856, 94317, 58264, 36981, 80742, 15639, 47208)
+_FACT = "\n\nThe secret passkey of the {place} is {number}. Remember it.\n\n"
+_QUESTION = (
+    "\n\nQuestion: What is the secret passkey of the {place}?\nAnswer: The secret passkey of the {place} is"
+)
+_ANSWER = " {number}."
+LEAST_RUNNING = 16
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A length at which a passage is measured.
+
+    length : tokens of the context. continuation : tokens that follow. retrieval : how many of them, at the
+        end, are predicted from something far back: the answer's, from just before it on.
+    """
+
+    length: int
+    continuation: tuple[int, ...]
+    retrieval: int
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Tokens of a text, and the lengths at which it is measured, the least first."""
+
+    name: str
+    ids: tuple[int, ...]
+    stops: tuple[Stop, ...]
+
+    def context(self, stop: Stop) -> tuple[int, ...]:
+        """The tokens before a stop's continuation."""
+        return self.ids[: stop.length]
+
+
+def passage(
+    tokenizer: Any, name: str, text: Callable[[int], str], lengths: Sequence[int], tokens: int
+) -> Passage:
+    """A passage of `text(characters)` with a planted fact for each length; `tokens` follow each.
+
+    Raises `SakuinError` where the text is too short for the longest, or `tokens` for the question.
+    """
+    lengths = sorted(set(lengths))
+    encode = _encoder(tokenizer)
+    start = list(tokenizer("", verbose=False)["input_ids"])
+    if len(lengths) > len(PLACES):
+        raise SakuinError(f"at most {len(PLACES)} lengths can be measured in one run, got {len(lengths)}.")
+    facts, asked = {}, {}
+    for length, place, number in zip(lengths, PLACES, _NUMBERS, strict=False):
+        facts[length] = encode(_FACT.format(place=place, number=number))
+        question = encode(_QUESTION.format(place=place))
+        asked[length] = (question, encode(_ANSWER.format(number=number)))
+        least = len(question) + len(asked[length][1]) + LEAST_RUNNING
+        if tokens < least:
+            raise SakuinError(f"at least {least} tokens must follow each length, got {tokens}.")
+    need = lengths[-1] + tokens
+    running = start + _tokens_of(encode, text, need, name)
+    for length in lengths:  # the shorter first, so that no later one moves an earlier
+        at = length // 3
+        running[at:at] = facts[length]
+    stops = []
+    for length in lengths:
+        question, answer = asked[length]
+        going_on = running[length : length + tokens - len(question) - len(answer)]
+        stops.append(Stop(length, (*going_on, *question, *answer), len(answer)))
+    return Passage(name, tuple(running[: lengths[-1]]), tuple(stops))
+
+
+def record_passage(tokenizer: Any, name: str, lengths: Sequence[int], tokens: int, seed: int = 0) -> Passage:
+    """As `passage`, of a text of records: after each length all of its records are said as JSON, as far as
+    `tokens` go."""
+    lengths = sorted(set(lengths))
+    encode = _encoder(tokenizer)
+    start = list(tokenizer("", verbose=False)["input_ids"])
+    ids: list[int] = []
+    made = Records.make(0, seed)
+    characters = 6 * lengths[-1]
+    while len(ids) < lengths[-1]:
+        made = Records.make(characters, seed)
+        ids, characters = encode(made.text), 2 * characters
+    stops = []
+    for length in lengths:
+        held = tokenizer.decode(ids[: length - len(start)], skip_special_tokens=True)
+        whole = [r for r, end in zip(made.records, made.ends, strict=True) if end <= len(held)]
+        question, said = encode(ASKED), encode(as_lines(whole))
+        said = said[: tokens - len(question)]
+        stops.append(Stop(length, (*question, *said), len(said)))
+    return Passage(name, tuple((start + ids)[: lengths[-1]]), tuple(stops))
+
+
+def _encoder(tokenizer: Any) -> Callable[[str], list[int]]:
+    def encode(piece: str) -> list[int]:
+        found: list[int] = tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"]
+        return found
+
+    return encode
+
+
+def _tokens_of(
+    encode: Callable[[str], list[int]], text: Callable[[int], str], need: int, name: str
+) -> list[int]:
+    """`need` tokens of a text."""
+    characters, before = 3 * need, -1
+    while True:
+        found = text(characters)
+        ids = encode(found[:characters])
+        if len(ids) >= need:
+            return ids[:need]
+        if len(found) <= before or (before >= 0 and len(found) < characters):
+            raise SakuinError(
+                f"{name} has {len(ids):,} tokens, and {need:,} are needed: give a longer text or smaller "
+                "lengths."
+            )
+        before, characters = len(found), 2 * characters

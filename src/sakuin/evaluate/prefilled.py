@@ -1,0 +1,205 @@
+"""Texts that a model has read once, with its own full attention, to be attended in any number of ways.
+
+Reading is what takes long. A `Prefilled` keeps what any `RetrievalCache` is made of, keys, values and every
+fourth query of each layer, so that caches of all configurations come from one reading. It is never changed:
+`extend` makes another that shares what was read, so that one reading serves several lengths and several
+continuations as well.
+
+Called by the evaluations beside it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from sakuin.cache import RetrievalCache, copy_layer
+from sakuin.config import STEP_SETTINGS, RetrievalConfig
+from sakuin.decoding import Runner, Sampling
+from sakuin.evaluate.configurations import PEERS, Configuration, calibrated
+from sakuin.evaluate.configurations import configuration as named
+from sakuin.evaluate.seeing import seeing
+from sakuin.models import cache_keyword
+from sakuin.segments import QUERY_STEP
+
+CHUNK = 2048
+STEP = 16
+"""Positions of one pass of a teacher-forced continuation. Up to `exact_above` of them go through an index
+each by itself, as in decoding, and the model's weights are read once for all."""
+FULL_STEP = 256
+"""The same with full attention."""
+_TRIED = 32
+
+
+class Prefilled:
+    """A model after reading `ids`. Made by `read` and `extend`.
+
+    model : as `sakuin.load` gives it, on the CPU. ids : the tokens read.
+    """
+
+    def __init__(
+        self, model: Any, ids: tuple[int, ...], cache: DynamicCache, queries: dict[int, Tensor]
+    ) -> None:
+        self.model, self.ids = model, ids
+        self._cache, self._queries = cache, queries
+        self._built: RetrievalCache | None = None
+        self._exact: RetrievalCache | None = None
+
+    @classmethod
+    def read(cls, model: Any, ids: Sequence[int], progress: Callable[[int], None] | None = None) -> Prefilled:
+        """Read tokens; `progress` is given how many are done."""
+        return cls(model, (), DynamicCache(config=model.config), {}).extend(ids, progress)
+
+    def extend(self, ids: Sequence[int], progress: Callable[[int], None] | None = None) -> Prefilled:
+        """This and then `ids`; this one stays as it is."""
+        cache, before = self.full_cache(), len(self.ids)
+        queries = {number: [seen] for number, seen in self._queries.items()}
+
+        def see(number: int, q: Tensor, k: Tensor, v: Tensor, scaling: float, softcap: float | None) -> None:
+            # The sequence's length here is the layer's own, which this pass has grown already.
+            first = -position % QUERY_STEP
+            queries.setdefault(number, []).append(q[0, :, first::QUERY_STEP].clone())
+
+        with seeing(self.model, see), torch.no_grad():
+            for at in range(0, len(ids), CHUNK):
+                position = before + at
+                self._forward(cache, ids[at : at + CHUNK], 1)
+                if progress:
+                    progress(position + len(ids[at : at + CHUNK]))
+        kept = {number: torch.cat(parts, 1) for number, parts in queries.items()}
+        return Prefilled(self.model, (*self.ids, *ids), cache, kept)
+
+    def full_cache(self) -> DynamicCache:
+        """transformers' own cache with these tokens, free to be used."""
+        other = copy.copy(self._cache)
+        # A full-attention layer never writes into its tensors; others may.
+        other.layers = [
+            copy.copy(layer) if type(layer) is DynamicLayer else copy_layer(layer)
+            for layer in self._cache.layers
+        ]
+        return other
+
+    def retrieval_cache(self, config: RetrievalConfig) -> RetrievalCache:
+        """A `RetrievalCache` with these tokens, all outside the recent window sealed, free to be used.
+
+        The one that was built last is kept, and forked where only settings that each step reads differ.
+        """
+        built = self._built
+        if built is None or _builds(built.config) != _builds(config):
+            self._built = None  # before the next takes memory
+            built = self._built = self._new(config)
+        return built.fork(config)
+
+    def exact_cache(self, config: RetrievalConfig) -> RetrievalCache:
+        """As `retrieval_cache`, for a configuration that stays the same while others change beside it."""
+        if self._exact is None or self._exact.config != config:
+            self._exact = self._new(config)
+        return self._exact.fork()
+
+    def _new(self, config: RetrievalConfig) -> RetrievalCache:
+        cache = RetrievalCache(self.model.config, config)
+        cache.fill(self._cache, self._queries)
+        cache.seal()
+        return cache
+
+    def cache(
+        self, configuration: Configuration, tried: Sequence[int] = (), share: float | None = None
+    ) -> Any:
+        """A cache of a configuration, free to be used.
+
+        tried : tokens that follow, on which a configuration at a share is turned to it (the first 32 are
+            taken); may be left out where the configuration has no share.
+        share : the share of the configuration that it is to be like, where that is known.
+
+        A configuration at a share that its kind cannot have is a `SakuinError`; one that is to be like
+        another touches as little as it can then.
+        """
+        if configuration.config is None:
+            return self.full_cache()
+        if configuration.share is None and configuration.like is None:
+            return self.retrieval_cache(configuration.config)
+        if not tried:
+            raise ValueError(f"{configuration.name!r} is at a share, which takes tokens to be tried on")
+        nearest = configuration.like is not None
+        if configuration.like is not None:
+            if share is None:
+                other = self.cache(named(configuration.like))
+                self.continued(other, tried[:_TRIED])
+                share = touched_share(other)
+            configuration = configuration.at(share)
+        assert configuration.config is not None
+        n = max(1, len(self.ids) - configuration.config.sink - configuration.config.recent)
+
+        def measure(config: RetrievalConfig) -> float:
+            cache = self.retrieval_cache(config)
+            self.continued(cache, tried[:_TRIED])
+            return touched_share(cache)
+
+        return self.retrieval_cache(calibrated(configuration, n, measure, nearest=nearest))
+
+    def continued(self, cache: Any, ids: Sequence[int], each: Callable[[Tensor], None] | None = None) -> None:
+        """Feed `ids` to a cache of these tokens, in passes through its indexes; `each` is given the logits of
+        each pass, fp32 `(t, vocabulary)`."""
+        step = min(STEP, cache.config.exact_above) if isinstance(cache, RetrievalCache) else FULL_STEP
+        with torch.no_grad():
+            for at in range(0, len(ids), step):
+                logits = self._forward(cache, ids[at : at + step], 0)
+                if each:
+                    each(logits.float())
+
+    def answer(
+        self, cache: Any, ids: Sequence[int], tokenizer: Any, most: int, *, one_line: bool = False
+    ) -> str:
+        """What the model says after `ids`, taking the likeliest token each time, until it ends or `most`
+        tokens are said; `one_line`: or until its line ends. The cache is one of these tokens."""
+        runner = Runner(self.model, cache, getattr(getattr(cache, "config", None), "exact_above", 1))
+        runner.prefill(ids[:-1])
+        ends, said = runner.end_tokens(tokenizer), []
+        for token in runner.tokens(ids[-1], most, Sampling(), []):
+            if token in ends:
+                break
+            said.append(token)
+            if one_line and "\n" in tokenizer.decode(said).lstrip():
+                break
+        text: str = tokenizer.decode(said, skip_special_tokens=True).strip()
+        return text.partition("\n")[0] if one_line else text
+
+    def _forward(self, cache: Any, ids: Sequence[int], keep: int) -> Tensor:
+        """Logits `(t, vocabulary)`; of the last `keep` positions if that is not 0."""
+        rows = torch.tensor([list(ids)], device=self.model.device)
+        out = self.model(
+            input_ids=rows, use_cache=True, logits_to_keep=keep, **{cache_keyword(self.model): cache}
+        )
+        return out.logits[0]  # type: ignore[no-any-return]
+
+
+def _builds(config: RetrievalConfig) -> RetrievalConfig | dict[str, Any]:
+    """What must be equal for two configurations to build the same segments."""
+    if config.index == "auto":  # it chooses by what a step takes
+        return config
+    return {name: value for name, value in vars(config).items() if name not in STEP_SETTINGS}
+
+
+def touched_share(cache: RetrievalCache) -> float:
+    """What the steps of a cache touched, as a share of the offloaded keys and values at 2 bytes a number.
+
+    Peers are counted in their favour. All that they read counts as if a number took 2 bytes, as it would in
+    use, also where keys and values are kept in fp32 to be measured (`sketch` is counted as it is stored). And
+    `topk`, which is there as the best that any search for single tokens could reach, counts as if its search
+    were free: what it attends, and no more.
+    """
+    stats = cache.stats()
+    kind = cache.config.index
+    if kind == "topk":
+        return float(stats["exact"])
+    share = float(stats["touched_share"])
+    if kind not in PEERS:
+        return share
+    index = cache.retrieval_layers[0].rows[0].index
+    return share * index.offloaded_bytes(1) / max(index.kv_bytes, 1)

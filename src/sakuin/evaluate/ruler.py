@@ -1,0 +1,270 @@
+"""RULER with full attention and other configurations beside it: does the score survive?
+
+Every sample's prompt is read once; each configuration answers from there, so that scores are paired sample by
+sample. Called by `sakuin eval ruler`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from time import perf_counter
+from typing import Any
+
+import sakuin
+from sakuin import memory, models
+from sakuin.cache import RetrievalCache
+from sakuin.config import RetrievalConfig
+from sakuin.decoding import Runner, Sampling
+from sakuin.errors import SakuinError
+from sakuin.evaluate.configurations import FULL, Configuration, with_full
+from sakuin.evaluate.paired import Difference, difference
+from sakuin.evaluate.prefilled import Prefilled, touched_share
+from sakuin.evaluate.results import Results
+from sakuin.evaluate.ruler_samples import Sample, check_installed, check_tasks, samples, versions
+from sakuin.prompt import Prompt
+
+SEED = 42
+"""RULER's own."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One sample, answered in one configuration.
+
+    score : RULER's, 0 to 100. tokens : of the prompt. touched_share : of the decode steps, None with full
+        attention and where the whole prompt is attended exactly. seconds : for the answer alone.
+    """
+
+    task: str
+    length: int
+    index: int
+    configuration: str
+    score: float
+    prediction: str
+    references: tuple[str, ...]
+    tokens: int
+    new_tokens: int
+    touched_share: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration at one length against full attention, over all samples or one task's.
+
+    task : its name, or None for the mean over all tasks.
+    full, score : mean scores, 0 to 100, of full attention and of the configuration.
+    loss : the difference, configuration less full attention, over all samples; below 0 is worse.
+    solved, kept : samples that full attention answers wholly (score 100), and those of them that the
+        configuration answers wholly too. kept_loss : the difference over these alone, None where there are
+        none.
+    """
+
+    length: int
+    configuration: str
+    task: str | None
+    full: float
+    score: float
+    loss: Difference
+    solved: int
+    kept: int
+    kept_loss: Difference | None
+    touched_share: float | None
+
+
+def about(model: Any, name: str, seed: int) -> dict[str, Any]:
+    """What must be the same for results to belong together."""
+    return {
+        "evaluation": "ruler",
+        "model": name,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "window": models.window(model.config),
+        "seed": seed,
+        "sakuin": sakuin.__version__,
+        **versions(),
+    }
+
+
+def ruler(
+    model: Any,
+    tokenizer: Any,
+    configurations: Sequence[Configuration],
+    results: Results,
+    lengths: Sequence[int] = (4096,),
+    tasks: Iterable[str] = ("all",),
+    count: int = 10,
+    seed: int = SEED,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[Scored]:
+    """Answer `count` samples of each task and length in each configuration; full attention is always one.
+
+    model, tokenizer : as `sakuin.load` gives them, on the CPU.
+    results : where answers are kept as they come; what it holds already is not asked again.
+    say : is told what is being done.
+
+    Goes through all tasks before it takes the next sample of each, so that an interrupted run has something
+    of every task. Raises `SakuinError` for lengths that the model cannot read, unknown tasks, and where the
+    package with RULER's generators is missing.
+    """
+    check_installed()
+    chosen = check_tasks(tasks)
+    if not lengths:
+        raise SakuinError("name at least one length in tokens.")
+    for length in lengths:
+        _check_length(model, length)
+    wanted = with_full(configurations)
+    prompt = Prompt.of(tokenizer)
+    scored = []
+    for length in lengths:
+        made: dict[str, list[Sample]] = {}
+        for index in range(count):
+            for task in chosen:
+                if task not in made:
+                    made[task] = samples(tokenizer, task, length, count, seed, say)
+                say(f"{task}, {length:,} tokens, sample {index + 1} of {count}")
+                scored += _answered(model, tokenizer, prompt, made[task][index], wanted, results)
+    return scored
+
+
+def summarized(scored: Sequence[Scored]) -> list[Row]:
+    """Each configuration but full attention at each length: its tasks in order, then the mean over them."""
+    full = {(s.length, s.task, s.index): s for s in scored if s.configuration == FULL}
+    groups: dict[tuple[int, str], dict[str, list[Scored]]] = {}
+    for one in scored:
+        if one.configuration != FULL:
+            groups.setdefault((one.length, one.configuration), {}).setdefault(one.task, []).append(one)
+    rows = []
+    for (length, name), tasks in groups.items():
+        pairs = {
+            task: [(full[length, task, one.index].score, one.score) for one in found]
+            for task, found in tasks.items()
+        }
+        for task, found in tasks.items():
+            rows.append(_row(length, name, task, {task: pairs[task]}, found))
+        rows.append(_row(length, name, None, pairs, [one for found in tasks.values() for one in found]))
+    return rows
+
+
+def _row(
+    length: int,
+    name: str,
+    task: str | None,
+    pairs: Mapping[str, Sequence[tuple[float, float]]],
+    found: Sequence[Scored],
+) -> Row:
+    solved = {key: [pair for pair in each if pair[0] == 100] for key, each in pairs.items()}
+    kept = [pair for each in solved.values() for pair in each]
+    shares = [one.touched_share for one in found if one.touched_share is not None]
+
+    def mean(which: int) -> float:
+        return sum(sum(pair[which] for pair in each) / len(each) for each in pairs.values()) / len(pairs)
+
+    return Row(
+        length=length,
+        configuration=name,
+        task=task,
+        full=mean(0),
+        score=mean(1),
+        loss=difference(pairs),
+        solved=len(kept),
+        kept=sum(after == 100 for _, after in kept),
+        kept_loss=difference(solved) if kept else None,
+        touched_share=sum(shares) / len(shares) if shares else None,
+    )
+
+
+def _check_length(model: Any, length: int) -> None:
+    window = models.window(model.config)
+    if window is not None and length > window:
+        raise SakuinError(
+            f"a length of {length:,} tokens is more than the {window:,} that this model reads; take a "
+            "shorter one, or --window for a longer window by YaRN."
+        )
+    need = memory.estimate(model.config, length, model.dtype, RetrievalConfig(), weights=0)
+    memory.check(need, f"a prompt of {length:,} tokens")
+
+
+def _answered(
+    model: Any,
+    tokenizer: Any,
+    prompt: Prompt,
+    sample: Sample,
+    wanted: Sequence[Configuration],
+    results: Results,
+) -> list[Scored]:
+    ids = sample.ids(prompt)
+    keys = {one.name: _key(sample, ids, one) for one in wanted}
+    read: Prefilled | None = None
+    tried: list[int] = []
+    found = []
+    for one in wanted:
+        key = keys[one.name]
+        if key not in results:
+            if read is None:
+                read = Prefilled.read(model, ids[:-1])
+            if (one.share or one.like) and not tried:
+                # What full attention goes on with: the steps on which the knobs of configurations are turned.
+                tried = _tried(model, tokenizer, read, ids[-1])
+            results.add(key, asdict(_answer(model, tokenizer, read, sample, ids, one, tried)))
+        held = results[key]
+        found.append(Scored(**{**held, "references": tuple(held["references"])}))
+    return found
+
+
+def _answer(
+    model: Any,
+    tokenizer: Any,
+    read: Prefilled,
+    sample: Sample,
+    ids: Sequence[int],
+    one: Configuration,
+    tried: Sequence[int],
+) -> Scored:
+    cache = read.cache(one, tried)
+    exact_above = 0 if one.config is None else one.config.exact_above
+    runner = Runner(model, cache, exact_above)
+    ends = runner.end_tokens(tokenizer)
+    said: list[int] = []
+    text = ""
+    started = perf_counter()
+    for token in runner.tokens(ids[-1], sample.most, Sampling(), []):
+        if token in ends:
+            break
+        said.append(token)
+        text = tokenizer.decode(said, skip_special_tokens=True)
+        # A score counts what an answer holds, so that more text cannot lower it.
+        if sample.score(text) == 100:
+            break
+    share = None
+    if isinstance(cache, RetrievalCache) and cache.stats()["steps"]:
+        share = touched_share(cache)
+    return Scored(
+        task=sample.task,
+        length=sample.length,
+        index=sample.index,
+        configuration=one.name,
+        score=sample.score(text),
+        prediction=text,
+        references=sample.references,
+        tokens=len(ids),
+        new_tokens=len(said),
+        touched_share=share,
+        seconds=perf_counter() - started,
+    )
+
+
+def _tried(model: Any, tokenizer: Any, read: Prefilled, last: int) -> list[int]:
+    runner = Runner(model, read.full_cache(), 0)
+    return [last, *runner.tokens(last, 31, Sampling(), [])]
+
+
+def _key(sample: Sample, ids: Sequence[int], one: Configuration) -> str:
+    """Everything that an answer depends on beside `about`: the prompt's tokens, the settings, the length of
+    the answer."""
+    settings = None if one.config is None else asdict(one.config)
+    state = [list(ids), sample.references, sample.most, settings, one.share, one.like]
+    digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:12]
+    return f"{sample.task} {sample.length} {sample.index} {one.name} {digest}"
