@@ -11,9 +11,11 @@ import codecs
 import os
 import sys
 from bisect import bisect_right
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from sakuin.errors import SakuinError
 
@@ -51,6 +53,19 @@ class Document:
     def line(self, offset: int) -> int:
         """The line, counted from 1, that holds the character at `offset`."""
         return bisect_right(self._line_starts, offset)
+
+    def extended(self, text: str) -> Document:
+        """The document with `text` after its end."""
+        return replace(self, text=self.text + text)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Name and text as JSON can hold them; `from_dict` takes it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Document:
+        """The document that `as_dict` wrote."""
+        return cls(**values)
 
     @cached_property
     def _line_starts(self) -> list[int]:

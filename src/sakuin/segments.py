@@ -338,11 +338,21 @@ class Sequence:
             other._meter = meter
         return other
 
+    @property
+    def sink(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of the sink tokens."""
+        return self._sink.keys, self._sink.values
+
+    @property
+    def sealed_end(self) -> int:
+        """Tokens of sink and index; 0 while the index is empty."""
+        return len(self._sink) + self.index.n_tokens if self.index.n_tokens else 0
+
     def state(self) -> SequenceState:
         """All but the index, once what was handed to the worker is in it."""
         self.flush()
         return SequenceState(
-            (self._sink.keys, self._sink.values),
+            self.sink,
             (self._tail.keys, self._tail.values),
             torch.cat(self._queries, 1) if self._queries else None,
             self._first_query,

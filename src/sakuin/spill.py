@@ -49,6 +49,14 @@ def split(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return room | mapped
 
 
+def bytes_on_disk(index: Index) -> int:
+    """Bytes of the index's segments that lie on disk."""
+    if index.config.offload != "disk":
+        return 0
+    tensors = [x for segment in index.stored() for x in segment.tensors.values()]
+    return sum(x.nbytes for x in tensors if getattr(x, "_sakuin_on_disk", False))
+
+
 def _is_there(tensors: Mapping[str, Tensor]) -> bool:
     return getattr(tensors["keys"], "_sakuin_on_disk", False)
 
