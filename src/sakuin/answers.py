@@ -16,7 +16,7 @@ from sakuin import evidence, models
 from sakuin.decoding import Runner, Sampling
 from sakuin.errors import SakuinError
 from sakuin.evidence import Span
-from sakuin.prompt import Encoded, Prompt
+from sakuin.prompt import Prompt
 from sakuin.reading import Reading
 
 
@@ -65,7 +65,8 @@ def answer(
 ) -> tuple[Answer, Reading]:
     """The answer, and the reading with question and answer in it, as the runner's cache has them now.
 
-    question : None answers what stands at the reading's end. retrieval : whether the cache is a `RetrievalCache`, which can tell where it looked.
+    question : None answers what stands at the reading's end. retrieval : whether the cache is a
+    `RetrievalCache`, which can tell where it looked.
     """
     rest = reading.waiting.rstrip()
     asked = prompt.question(rest, question, reading.lead)
@@ -147,7 +148,9 @@ def _say(
 
 
 def _evidence(mass: Any, reading: Reading, n: int) -> list[Span]:
-    found = evidence.passages(mass, reading.starts[:n], reading.ends[:n], reading.body, reading.places or (0,))
+    found = evidence.passages(
+        mass, reading.starts[:n], reading.ends[:n], reading.body, reading.places or (0,)
+    )
     return [_span(reading, start, end, weight) for start, end, weight in found]
 
 

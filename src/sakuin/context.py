@@ -1,10 +1,10 @@
 """A context: documents prefilled once, asked many times.
 
-`Context` holds the cache of a prefilled text and what the text is (`sakuin.reading`). `ask` works on a fork of
-the cache, so that a question leaves nothing behind; `append` and `chat` grow a fork and take it in the place
-of the old one when all went well. How prompts are put together is in `sakuin.prompt`, how an answer comes
-about in `sakuin.answers`, what a context is on disk in `sakuin.snapshot`. Called by users and by the command
-line.
+`Context` holds the cache of a prefilled text and what the text is (`sakuin.reading`). `ask` works on a fork
+of the cache, so that a question leaves nothing behind; `append` and `chat` grow a fork and take it in the
+place of the old one when all went well. How prompts are put together is in `sakuin.prompt`, how an answer
+comes about in `sakuin.answers`, what a context is on disk in `sakuin.snapshot`. Called by users and by the
+command line.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from typing import Any, Literal, Protocol
 
 from transformers import DynamicCache
 
-from sakuin import documents, memory, models
+from sakuin import documents, memory
 from sakuin.answers import Answer, Asking, answer
 from sakuin.cache import RetrievalCache
+from sakuin.checks import check_length, check_model, checked_message, settings_meant
 from sakuin.config import RetrievalConfig
 from sakuin.decoding import Runner, Sampling
 from sakuin.documents import Document
@@ -31,9 +32,6 @@ from sakuin.reading import Reading
 from sakuin.snapshot import parts, store
 
 __all__ = ["Answer", "Context", "Keeper", "Progress", "check_length"]
-
-_FOR_QUESTION = 512
-"""Tokens left to question and answer where it is said how much of a document fits."""
 
 Progress = Callable[[int, int, str], None]
 """Given tokens done, tokens in all, and the phase: "prefill" or "index"."""
@@ -64,8 +62,8 @@ class Context:
         self, model: Any, tokenizer: Any, config: RetrievalConfig | Literal["full"] | None = None
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
-        self.config = _settings(config)
-        _check_model(model)
+        self.config = settings_meant(config)
+        check_model(model)
         self.cache: Any = (
             DynamicCache(config=model.config)
             if self.config is None
@@ -156,7 +154,7 @@ class Context:
         Where the last message is the user's, `chat()` answers it; `ask` puts its question under it. Evidence
         names a message by its number and role. Else as `from_text`.
         """
-        checked = [_message(i, message) for i, message in enumerate(messages)]
+        checked = [checked_message(i, message) for i, message in enumerate(messages)]
         if not checked:
             raise SakuinError("there are no messages; give at least one.")
         context = cls(model, tokenizer, config)
@@ -292,7 +290,7 @@ class Context:
         Raises `SakuinError` where the files are missing or damaged, or belong to another model, tokenizer,
         chat template, dtype or version; nothing is made then.
         """
-        _check_model(model)
+        check_model(model)
         return cls.of_snapshot(store.load(path, model, tokenizer, config), model, tokenizer)
 
     def snapshot(self) -> store.Snapshot:
@@ -418,49 +416,3 @@ class Context:
         other = copy.copy(cache)
         other.layers = [copy.copy(layer) for layer in cache.layers]
         return other
-
-
-def check_length(config: Any, tokens: int, characters: int) -> None:
-    """Raise `SakuinError` where a context of so many tokens and characters is longer than the model reads."""
-    window = models.window(config)
-    if window is None or tokens < window:
-        return
-    share = max(window - _FOR_QUESTION, 0) / tokens
-    raise SakuinError(
-        f"the document is {tokens:,} tokens long and this model reads at most {window:,}, question and "
-        f"answer included; about the first {share:.0%} of it ({int(share * characters):,} characters) fit: "
-        "shorten it, or take a model with a longer window."
-    )
-
-
-def _message(i: int, message: Mapping[str, Any]) -> dict[str, str]:
-    """Role and text of a message; lists of text parts, as some programs write them, are joined."""
-    role, content = message.get("role"), message.get("content")
-    if isinstance(content, list) and all(isinstance(part, Mapping) and "text" in part for part in content):
-        content = "".join(str(part["text"]) for part in content)
-    if not isinstance(role, str) or not isinstance(content, str):
-        raise SakuinError(
-            f"message {i + 1} must have a role and a text as content, got {dict(message)!r:.80}; give "
-            '{"role": "user", "content": "…"}.'
-        )
-    return {"role": role, "content": content}
-
-
-def _settings(config: RetrievalConfig | Literal["full"] | None) -> RetrievalConfig | None:
-    """The settings that a `config` argument means; None is full attention."""
-    if config is None:
-        return RetrievalConfig()
-    if config == "full":
-        return None
-    if not isinstance(config, RetrievalConfig):
-        raise TypeError(f"config must be a RetrievalConfig or 'full', got {config!r}")
-    return config
-
-
-def _check_model(model: Any) -> None:
-    name = getattr(model.config, "_attn_implementation", None)
-    if name != "sakuin":
-        raise SakuinError(
-            f"the model was loaded with attn_implementation={name!r}; load it with sakuin.load, or with "
-            "attn_implementation='sakuin'."
-        )

@@ -27,8 +27,8 @@ _making = threading.Lock()
 
 
 def _passing(model: Any) -> threading.Lock:
-    """The lock of a model: threads take turns, pass by pass, rather than fight over the cores (and some rotary
-    embeddings keep numbers of the running pass)."""
+    """The lock of a model: threads take turns, pass by pass, rather than fight over the cores (and some
+    rotary embeddings keep numbers of the running pass)."""
     with _making:
         return _locks.setdefault(model, threading.Lock())
 

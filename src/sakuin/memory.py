@@ -221,6 +221,9 @@ class _Shape:
         if types is None:
             types = ["sliding_attention" if window else "full_attention"] * layers
         full = sum(kind == "full_attention" for kind in types)
+        inner = (
+            getattr(text, "intermediate_size", None) or 4 * text.hidden_size
+        )  # some have one for each layer
         return cls(
             full_layers=full,
             sliding_layers=sum(kind == "sliding_attention" for kind in types),
@@ -229,7 +232,7 @@ class _Shape:
             kv_heads=int(getattr(text, "num_key_value_heads", None) or heads),
             head_dim=int(getattr(text, "head_dim", None) or text.hidden_size // heads),
             hidden=int(text.hidden_size),
-            intermediate=int(getattr(text, "intermediate_size", None) or 4 * text.hidden_size),
+            intermediate=int(max(inner) if isinstance(inner, list) else inner),
             vocab=int(text.vocab_size),
         )
 

@@ -1,5 +1,5 @@
-"""What transformers' own layers of a cache hold (sliding windows, convolutions, linear attention), as tensors,
-and back.
+"""What transformers' own layers of a cache hold (sliding windows, convolutions, linear attention), as
+tensors, and back.
 
 Layers with an index are `sakuin.layers`' business. Called by `sakuin.snapshot`.
 """
@@ -47,7 +47,8 @@ def restore_layer(layer: Any, tensors: dict[str, Tensor], n_tokens: int, device:
         kept = min(n_tokens, layer.sliding_window - 1)
         if any(x.dim() != 4 or x.shape[0] != 1 or x.shape[2] != kept for x in tensors.values()):
             raise SakuinError(
-                f"a stored sliding window has not the {kept:,} tokens that it should: the snapshot is damaged."
+                f"a stored sliding window has not the {kept:,} tokens that it should: the snapshot is "
+                "damaged."
             )
         layer.lazy_initialization(tensors["keys"], tensors["values"])
         layer.keys, layer.values = tensors["keys"], tensors["values"]
@@ -59,7 +60,10 @@ def restore_layer(layer: Any, tensors: dict[str, Tensor], n_tokens: int, device:
                 raise SakuinError(
                     f"a stored layer holds {name!r}, which its kind does not have: the snapshot is damaged."
                 )
-            layer.lazy_initialization(**{f"{kind}_states": state, "state_idx": int(i)})
+            if kind == "conv":
+                layer.lazy_initialization(conv_states=state, state_idx=int(i))
+            else:
+                layer.lazy_initialization(recurrent_states=state, state_idx=int(i))
             getattr(layer, f"{kind}_states")[int(i)].copy_(state)
             layer.has_previous_state[int(i)] = True
 

@@ -133,18 +133,18 @@ class Prompt:
         """Tokens of the template before each of `messages`, whose contents are left out."""
         if self.one_line:
             raise SakuinError(
-                "this model has no chat template, so it takes no messages; give it a text, or take a model that "
+                "this model has no chat template, so it takes no messages; give it a text, or take a model "
+                "that "
                 "is made for chat."
             )
-        marked = [
-            {**message, "content": f"{_DOCUMENT}{i}END"} for i, message in enumerate(messages)
-        ]
+        marked = [{**message, "content": f"{_DOCUMENT}{i}END"} for i, message in enumerate(messages)]
         rest, found = _rendered(self.tokenizer, marked, answer=False), []
         for message in marked:
             piece, here, rest = rest.partition(message["content"])
             if not here:
                 raise SakuinError(
-                    f"the model's chat template leaves out or changes the message of role {message['role']!r}, so "
+                    "the model's chat template leaves out or changes the message of role "
+                    f"{message['role']!r}, so "
                     "sakuin cannot use it."
                 )
             found.append(_special(self.tokenizer, piece))

@@ -58,7 +58,12 @@ class Reading:
         return replace(self, body=self.body + text, documents=(*self.documents[:-1], last))
 
     def with_tokens(
-        self, ids: Sequence[int], starts: Sequence[int], ends: Sequence[int], at: int, lead: Sequence[int] = ()
+        self,
+        ids: Sequence[int],
+        starts: Sequence[int],
+        ends: Sequence[int],
+        at: int,
+        lead: Sequence[int] = (),
     ) -> Reading:
         """The same with these tokens after the others, and the text prefilled up to `at`."""
         return replace(

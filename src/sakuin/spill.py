@@ -1,5 +1,5 @@
-"""Segments on disk while they are in use (`offload="disk"`): what a step reads of every token stays in memory,
-the rest is mapped from a file and read where it is retrieved.
+"""Segments on disk while they are in use (`offload="disk"`): what a step reads of every token stays in
+memory, the rest is mapped from a file and read where it is retrieved.
 
 `to_disk` puts an index's segments into files that have no name any more when it returns: they go with the
 last mapping, however the process ends. `split` does the same for segments that a snapshot has mapped. Called
@@ -70,7 +70,8 @@ def _spilled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         stat = os.statvfs(folder)
         if stat.f_bavail * stat.f_frsize < 2 * need:
             raise SakuinError(
-                f"{folder} has {stat.f_bavail * stat.f_frsize / 1e6:,.0f} MB free, which is not enough to go on "
+                f"{folder} has {stat.f_bavail * stat.f_frsize / 1e6:,.0f} MB free, which is not enough to "
+                "go on "
                 "with offload='disk'; free some, or set SAKUIN_CACHE to a folder on another disk."
             )
         handle, name = tempfile.mkstemp(dir=folder)

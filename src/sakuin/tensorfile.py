@@ -89,7 +89,7 @@ def write(file: IO[bytes], tensors: Mapping[str, Tensor], metadata: Mapping[str,
         put(bytes(-(size - start) % _LINE))
         if tensor.numel():
             flat = tensor.detach().cpu().contiguous().reshape(-1)
-            put(memoryview(flat.view(torch.uint8).numpy()))
+            put(flat.view(torch.uint8).numpy().data)
     return size, digest.hexdigest()
 
 

@@ -158,7 +158,9 @@ class AutoIndex(Index):
             self._choose(sketch)
             return
         if not kinds <= {"flat"}:
-            raise SakuinError(f"an index that chose by itself cannot hold segments of {', '.join(sorted(kinds))}.")
+            raise SakuinError(
+                f"an index that chose by itself cannot hold segments of {', '.join(sorted(kinds))}."
+            )
         moments, at = {}, 0
         for segment in segments:
             at += segment.n_tokens

@@ -51,7 +51,8 @@ class Basis:
         """fp64, of `project` as rounded, so that rounding costs nothing: y = inverse @ (k - mean)."""
         # By QR: MKL's LU, behind torch.linalg.inv, was seen to fail from head_dim 256 on with two threads.
         q, r = torch.linalg.qr(self.project.double())
-        return torch.linalg.solve_triangular(r, q.transpose(1, 2), upper=True)
+        inverse: Tensor = torch.linalg.solve_triangular(r, q.transpose(1, 2), upper=True)
+        return inverse
 
 
 def find_basis(centred: Tensor, root: Tensor) -> Basis:

@@ -167,7 +167,10 @@ class SketchIndex(Index):
             weight = fields.pop("weight")
             moments.append({name: fields.pop(name) for name in _OF_MOMENT if name in fields})
             segment = _native.SketchSegment(fields)
-            if fields["mean"].shape != (self.n_kv_heads, self.head_dim) or weight.shape != fields["mean"].shape:
+            if (
+                fields["mean"].shape != (self.n_kv_heads, self.head_dim)
+                or weight.shape != fields["mean"].shape
+            ):
                 raise ValueError(
                     f"a stored segment has heads of shape {tuple(fields['mean'].shape)} where "
                     f"{(self.n_kv_heads, self.head_dim)} are needed"
@@ -365,7 +368,7 @@ def _in_order(segment: _native.SketchSegment) -> tuple[Tensor, Tensor]:
     return in_order(*_floats(fields), fields["order"])
 
 
-def _floats(fields: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def _floats(fields: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Keys and values as a segment holds them; those in int8 in fp32."""
     if "key_scale" not in fields:
         return fields["keys"], fields["values"]

@@ -1,5 +1,5 @@
-"""An `add` on its way: what is sealed is written as it comes, and what is stored of the same beginning is taken
-instead of being read again.
+"""An `add` on its way: what is sealed is written as it comes, and what is stored of the same beginning is
+taken instead of being read again.
 
 The manifest of an unfinished context names its parts, so that `gc` in another process leaves them, and so
 that a second `add` finds them. Called by `sakuin.context` through `Context.from_documents`.
@@ -90,7 +90,9 @@ class Adding:
         windows = {part.end: part for part in stored if part.kind == "window" and part.end < limit}
         chain: list[StoredPart] = []
         usable = 0
-        for part in sorted((p for p in stored if p.kind in ("sink", "segment")), key=lambda p: (p.end, p.start)):
+        for part in sorted(
+            (p for p in stored if p.kind in ("sink", "segment")), key=lambda p: (p.end, p.start)
+        ):
             if part.end >= limit or part.start != (chain[-1].end if chain else 0):
                 break
             if names.of(part.kind, part.start, part.end) != part.name:

@@ -44,7 +44,8 @@ def checked_name(name: str) -> str:
     name = unicodedata.normalize("NFC", name)
     if not _NAME.fullmatch(name) or len(name.encode()) > 200:
         raise SakuinError(
-            f"a context cannot be named {name!r}; use letters, digits, '.', '-', '+' and '_', beginning with a letter "
+            f"a context cannot be named {name!r}; use letters, digits, '.', '-', '+' and '_', beginning "
+            "with a letter "
             "or digit, at most 100."
         )
     return name
@@ -86,9 +87,13 @@ class Folder:
             said = json.loads(path.read_bytes())
             version, quota = said["format"], said["quota"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SakuinError(f"{path} cannot be read ({type(error).__name__}); restore it or remove it.") from None
+            raise SakuinError(
+                f"{path} cannot be read ({type(error).__name__}); restore it or remove it."
+            ) from None
         if version != FORMAT:
-            raise SakuinError(f"{path} has the format version {version!r:.40} and this sakuin knows {FORMAT}.")
+            raise SakuinError(
+                f"{path} has the format version {version!r:.40} and this sakuin knows {FORMAT}."
+            )
         if quota is not None and (type(quota) is not int or quota < 0):
             raise SakuinError(f"{path} holds the quota {quota!r:.40}, which is no number of bytes.")
         return quota
@@ -105,7 +110,8 @@ class Folder:
         if not path.is_file():
             if self.manifest(name, unfinished=True).is_file():
                 raise SakuinError(
-                    f"the context {name!r} was not read to its end; `sakuin contexts add {name} … --resume` goes on."
+                    f"the context {name!r} was not read to its end; `sakuin contexts add {name} … --resume` "
+                    "goes on."
                 )
             known = ", ".join(self.names()[:8])
             raise SakuinError(
@@ -115,7 +121,8 @@ class Folder:
         found = manifests.read(path)
         if expired(found):
             raise SakuinError(
-                f"the context {name!r} was kept until {_date(found.kept_until)} and is gone with the next gc; add it "
+                f"the context {name!r} was kept until {_date(found.kept_until)} and is gone with the next "
+                "gc; add it "
                 "again."
             )
         return found

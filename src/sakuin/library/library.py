@@ -1,8 +1,8 @@
 """`Library`: named contexts in a folder, parts that they share stored once.
 
 Every change is made under the library's lock, in moments; the long work, reading documents, is done outside
-of it, under a lock of the context's own. Whoever only reads needs no lock: files are never changed, and a file
-that goes while it is mapped stays until nobody maps it. Called by users and by `sakuin contexts`.
+of it, under a lock of the context's own. Whoever only reads needs no lock: files are never changed, and a
+file that goes while it is mapped stays until nobody maps it. Called by users and by `sakuin contexts`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Library:
 
     # -- reading ---------------------------------------------------------------------------------------------
 
-    def list(self) -> list[Entry]:
+    def entries(self) -> list[Entry]:
         """All contexts, by name."""
         found = list(self.folder.manifests())
         needed: dict[str, int] = {}
@@ -97,8 +97,10 @@ class Library:
     def show(self, name: str) -> dict[str, Any]:
         """What there is to know of a context."""
         manifest = self.folder.read(name)
-        entry = next(entry for entry in self.list() if entry.name == name and entry.state == "whole")
-        return store.described(manifest) | asdict(entry) | {"parts": [asdict(part) for part in manifest.parts]}
+        entry = next(entry for entry in self.entries() if entry.name == name and entry.state == "whole")
+        return (
+            store.described(manifest) | asdict(entry) | {"parts": [asdict(part) for part in manifest.parts]}
+        )
 
     def open(
         self, name: str, model: Any = None, tokenizer: Any = None, config: RetrievalConfig | None = None
@@ -161,36 +163,43 @@ class Library:
         pin: bool = False,
         keep_for: float | None = None,
     ) -> Context:
-        """Read documents and keep them as `name`. What is stored already of their beginning is not read again.
+        """Read documents and keep them as `name`. What is stored already of their beginning is not read
+        again.
 
         resume : go on with an `add` that was interrupted. pin : never evict it. keep_for : seconds after
         which it is gone.
 
         Raises `SakuinError` where there is such a context, or no room for it.
         """
-        name = checked_name(name)
+        name = self.check_new(name, resume)
         self.folder.make()
+        with self._working_on(name):
+            adding = Adding(self, name, model, tokenizer, config or RetrievalConfig())
+            context = Context.from_documents(model, tokenizer, texts, config, progress, adding)
+            self._publish(
+                name, context, pinned=pin, kept_until=None if keep_for is None else time.time() + keep_for
+            )
+        return context
+
+    def check_new(self, name: str, resume: bool = False) -> str:
+        """`name` if a context may be made under it; else the reason, before the work begins."""
+        name = checked_name(name)
         if self.folder.manifest(name).exists() and not self._is_expired(name):
             raise SakuinError(
-                f"there is a context named {name!r} already; take another name, `append` to it, or `rm` it first."
+                f"there is a context named {name!r} already; take another name, `append` to it, or `rm` it "
+                "first."
             )
         if self.folder.manifest(name, unfinished=True).exists() and not resume:
             raise SakuinError(
                 f"an add of {name!r} was not finished; go on with --resume (resume=True), or `rm` it first."
             )
-        with self._working_on(name):
-            adding = Adding(self, name, model, tokenizer, config or RetrievalConfig())
-            context = Context.from_documents(model, tokenizer, texts, config, progress, adding)
-            self._publish(name, context, pinned=pin, kept_until=None if keep_for is None else time.time() + keep_for)
-        return context
+        return name
 
-    def save(self, name: str, context: Context, *, replace_it: bool = False) -> None:
-        """Keep `context` as `name`; over the one that is there if `replace_it`."""
-        name = checked_name(name)
+    def save(self, name: str, context: Context) -> None:
+        """Keep `context` under the new name `name`."""
+        name = self.check_new(name)
         self.folder.make()
         with self._working_on(name):
-            if self.folder.manifest(name).exists() and not replace_it:
-                raise SakuinError(f"there is a context named {name!r} already; take another name, or `rm` it first.")
             self._publish(name, context)
 
     def append(
@@ -235,7 +244,9 @@ class Library:
     def remove(self, name: str) -> Swept:
         """Remove a context, whole or unfinished or damaged, and the files that no other needs."""
         name = checked_name(name)
-        there = [unfinished for unfinished in (False, True) if self.folder.manifest(name, unfinished).exists()]
+        there = [
+            unfinished for unfinished in (False, True) if self.folder.manifest(name, unfinished).exists()
+        ]
         if not there:
             self.folder.read(name)  # says so
         with self._working_on(name), locked(self.folder.lock):
@@ -277,8 +288,9 @@ class Library:
         free = free_bytes(self.folder.path)
         if free < need:
             raise SakuinError(
-                f"the disk that holds {self.folder.path} has {free / 1e6:,.0f} MB free and {need / 1e6:,.0f} MB are "
-                "needed; free some, or set SAKUIN_LIBRARY to a folder on another disk."
+                f"the disk that holds {self.folder.path} has {free / 1e6:,.0f} MB free and "
+                f"{need / 1e6:,.0f} MB are needed; free some, or set SAKUIN_LIBRARY to a folder on another "
+                "disk."
             )
         quota, size = self.folder.quota(), self.folder.size()
         if quota is None or size + need <= quota:
@@ -301,21 +313,22 @@ class Library:
             going.append(name)
         if size + need - freed > quota:
             raise SakuinError(
-                f"the library in {self.folder.path} takes {size / 1e6:,.0f} MB of its quota of {quota / 1e6:,.0f} MB, "
-                f"{need / 1e6:,.0f} MB more are needed, and evicting what is not pinned or in use would free "
-                f"{freed / 1e6:,.0f} MB; raise the quota with `sakuin contexts quota`, or `rm` something. Nothing was "
-                "removed."
+                f"the library in {self.folder.path} takes {size / 1e6:,.0f} MB of its quota of "
+                f"{quota / 1e6:,.0f} MB, {need / 1e6:,.0f} MB more are needed, and evicting what is not "
+                f"pinned or in use would free {freed / 1e6:,.0f} MB; raise the quota with `sakuin contexts "
+                "quota`, or `rm` something. Nothing was removed."
             )
         for name in going:
             self.folder.remove(name, unfinished=False)
         self._sweep()
 
-    def put(self, name: str, parts: Sequence[Part], names: Names) -> list[StoredPart]:
-        """Write parts that are not there yet. For who holds the lock."""
+    def put(self, name: str, parts: Sequence[Part], names: Names, beside: int = 0) -> list[StoredPart]:
+        """Write parts that are not there yet, and leave room for `beside` bytes more. For who holds the
+        lock."""
         there = {file[:32] for file in self.folder.parts.all()}
         new = [part for part in parts if names.of(part.kind, part.start, part.end)[:32] not in there]
         if new:
-            self.make_room(sum(part_bytes(part) for part in new), spare=name)
+            self.make_room(sum(part_bytes(part) for part in new) + beside, spare=name)
         return self.folder.parts.put(parts, names)
 
     def _publish(self, name: str, context: Context, **marks: Any) -> None:
@@ -327,7 +340,8 @@ class Library:
             if path.exists() and not marks:
                 before = self.folder.read(name)
                 marks = {"pinned": before.pinned, "kept_until": before.kept_until, "created": before.created}
-            manifest = replace(store.manifest_of(snapshot, self.put(name, parts, names)), **marks)
+            text = 20 * len(snapshot.reading.ids) + 4 * len(snapshot.reading.body)  # the manifest, about
+            manifest = replace(store.manifest_of(snapshot, self.put(name, parts, names, text)), **marks)
             write_whole(path, manifest.encode())
             self.folder.touch(name)
             if self.folder.manifest(name, unfinished=True).exists():
@@ -342,7 +356,8 @@ class Library:
             # What a manifest that cannot be read needs is not known.
             if complain:
                 raise SakuinError(
-                    f"the manifest of {broken[0]!r} is damaged, so that nobody knows which files it needs; restore it, "
+                    f"the manifest of {broken[0]!r} is damaged, so that nobody knows which files it needs; "
+                    "restore it, "
                     f"or `sakuin contexts rm {broken[0]}` first."
                 )
             return Swept([], 0, 0)
@@ -363,7 +378,7 @@ class Library:
             yield
 
     def _is_expired(self, name: str) -> bool:
-        return any(entry.name == name and entry.state == "expired" for entry in self.list())
+        return any(entry.name == name and entry.state == "expired" for entry in self.entries())
 
 
 def load_model_of(manifest: Manifest, name: str) -> tuple[Any, Any]:

@@ -29,7 +29,8 @@ _VOLATILE = frozenset(
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What must be the same for a stored context to be used: SHA-256 in hex, names of dtypes in torch's words.
+    """What must be the same for a stored context to be used: SHA-256 in hex, names of dtypes in torch's
+    words.
 
     rope : the rotary embedding's settings as the configuration has them.
     """

@@ -1,5 +1,5 @@
-"""The manifest of a snapshot: one JSON object that says what the context is, with which model, and which files
-it needs. Read with distrust: every field is checked before anything is done with it.
+"""The manifest of a snapshot: one JSON object that says what the context is, with which model, and which
+files it needs. Read with distrust: every field is checked before anything is done with it.
 
 docs/format.md is the format. Called by `sakuin.snapshot.store` and `sakuin.library`.
 """
@@ -11,7 +11,6 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -118,7 +117,8 @@ def decode(data: bytes, where: str) -> Manifest:
         raise _damaged(where, "it is no manifest of a snapshot")
     if said["format"] != FORMAT or isinstance(said["format"], bool):
         raise SakuinError(
-            f"{where} has the format version {said['format']!r:.40} and this sakuin reads version {FORMAT}; use the "
+            f"{where} has the format version {said['format']!r:.40} and this sakuin reads version {FORMAT}; "
+            "use the "
             "sakuin that wrote it, or read the documents again."
         )
     checksum = said.pop("checksum", None)
@@ -159,7 +159,10 @@ def _manifest(said: dict[str, Any], where: str) -> Manifest:
     n = len(ids)
     need(isinstance(body, str), "its text is none")
     need(len(starts) == len(ends) == n, "its tokens and their places differ in number")
-    need(all(0 <= a <= b <= len(body) for a, b in zip(starts, ends, strict=True)), "a token lies outside the text")
+    need(
+        all(0 <= a <= b <= len(body) for a, b in zip(starts, ends, strict=True)),
+        "a token lies outside the text",
+    )
     need(_whole(at, len(body)), "what was read ends outside the text")
     need(isinstance(lead, list) and all(_whole(token, _MOST_TOKENS) for token in lead), "its tokens are none")
     need(all(_whole(token, _MOST_TOKENS) for token in ids), "its tokens are none")
@@ -174,7 +177,10 @@ def _manifest(said: dict[str, Any], where: str) -> Manifest:
         need(part.kind in KINDS, f"it names a file of the unknown kind {part.kind!r:.40}")
         need(_whole(part.end, n) and _whole(part.start, part.end), "a file's tokens lie outside the context")
         need(_whole(part.size, _MOST_BYTES), "a file's size is none")
-        need(all(isinstance(x, str) and _HEX.fullmatch(x) for x in (part.name, part.sha256)), "a file has no name")
+        need(
+            all(isinstance(x, str) and _HEX.fullmatch(x) for x in (part.name, part.sha256)),
+            "a file has no name",
+        )
     times = (said["prefill_s"], said["index_s"], said["created"])
     need(all(_seconds(time) for time in times), "a time is none")
     need(said["kept_until"] is None or _seconds(said["kept_until"]), "a time is none")
@@ -201,7 +207,8 @@ def _config(said: Any, where: str) -> RetrievalConfig:
     known = {field.name for field in fields(RetrievalConfig)}
     if not isinstance(said, dict) or set(said) - known:
         raise SakuinError(
-            f"{where} holds settings that this sakuin does not know; use the sakuin that wrote it, or read the "
+            f"{where} holds settings that this sakuin does not know; use the sakuin that wrote it, or read "
+            "the "
             "documents again."
         )
     try:
@@ -252,5 +259,3 @@ def _checksum(said: dict[str, Any]) -> str:
 
 def _damaged(where: str, why: str) -> SakuinError:
     return SakuinError(f"{where} is damaged: {why}.")
-
-

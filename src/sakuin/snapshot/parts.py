@@ -134,7 +134,9 @@ def sealed_parts(cache: RetrievalCache, whole: bool = False) -> list[Part]:
         return []
     sinks = {i: layer.rows[0].sink for i, layer in rows}
     end = next(iter(sinks.values()))[0].shape[1]
-    tensors = {f"{i}.{n}": x for i, pair in sinks.items() for n, x in zip(("keys", "values"), pair, strict=True)}
+    tensors = {
+        f"{i}.{n}": x for i, pair in sinks.items() for n, x in zip(("keys", "values"), pair, strict=True)
+    }
     parts = [Part("sink", 0, end, tensors)]
     groups: dict[tuple[int, int], dict[int, StoredSegment]] = {}
     for i, layer in rows:
@@ -184,7 +186,9 @@ def _rows(cache: RetrievalCache) -> list[tuple[int, RetrievalLayer]]:
     return [(i, layer) for i, layer in layers if layer.rows]
 
 
-def restored_cache(model: Any, config: RetrievalConfig, parts: Iterable[Part], n_tokens: int) -> RetrievalCache:
+def restored_cache(
+    model: Any, config: RetrievalConfig, parts: Iterable[Part], n_tokens: int
+) -> RetrievalCache:
     """A cache for `model` that holds the first `n_tokens` tokens, of `parts`: sink, segments, and where the
     sequence ends there, tail and window.
 
@@ -212,7 +216,12 @@ def restored_cache(model: Any, config: RetrievalConfig, parts: Iterable[Part], n
 
 
 def _restore_row(
-    i: int, layer: RetrievalLayer, parts: Mapping[str, list[Part]], like: Tensor, model_config: Any, n_tokens: int
+    i: int,
+    layer: RetrievalLayer,
+    parts: Mapping[str, list[Part]],
+    like: Tensor,
+    model_config: Any,
+    n_tokens: int,
 ) -> None:
     config = layer.shared.config
     (sink,) = parts["sink"]
@@ -246,7 +255,8 @@ def _restore_row(
     index.restore(segments, own if parts["tail"] else None)
     if index.n_tokens != at - n_sink or at + state.tail[0].shape[1] != n_tokens:
         raise SakuinError(
-            f"layer {i} holds {n_sink + index.n_tokens + state.tail[0].shape[1]:,} tokens where {n_tokens:,} are "
+            f"layer {i} holds {n_sink + index.n_tokens + state.tail[0].shape[1]:,} tokens where "
+            f"{n_tokens:,} are "
             "needed: the snapshot is damaged."
         )
     layer.restore(like, n_query_heads, index, state)
@@ -256,7 +266,9 @@ def _query_heads(model_config: Any, layer: RetrievalLayer, kv_heads: int) -> int
     text = model_config.get_text_config(decoder=True)
     heads = int(text.num_attention_heads)
     if heads % kv_heads:
-        raise SakuinError(f"{heads} query heads cannot share {kv_heads} stored KV heads: the snapshot is damaged.")
+        raise SakuinError(
+            f"{heads} query heads cannot share {kv_heads} stored KV heads: the snapshot is damaged."
+        )
     return heads
 
 
@@ -272,4 +284,8 @@ def part_bytes(part: Part) -> int:
 
 def _sentence(error: Exception) -> str:
     text = " ".join(str(error).split()).rstrip(".")
-    return text if isinstance(error, ValueError | TypeError) and text else f"{type(error).__name__} {text}".strip()
+    return (
+        text
+        if isinstance(error, ValueError | TypeError) and text
+        else f"{type(error).__name__} {text}".strip()
+    )

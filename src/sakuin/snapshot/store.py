@@ -77,7 +77,10 @@ class Snapshot:
 
     def parts(self) -> list[Part]:
         """All its parts, in order of position."""
-        parts = {(p.kind, p.start, p.end): p for p in [*self.windows, *all_parts(self.cache, len(self.reading.ids))]}
+        parts = {
+            (p.kind, p.start, p.end): p
+            for p in [*self.windows, *all_parts(self.cache, len(self.reading.ids))]
+        }
         return sorted(parts.values(), key=lambda part: (part.end, part.start, part.kind))
 
 
@@ -132,7 +135,9 @@ class PartFiles:
         facts = dict(mapped.metadata)
         said = [facts.pop(key, "") for key in ("name", "kind", "start", "end")]
         if said != [stored.name, stored.kind, str(stored.start), str(stored.end)]:
-            raise SakuinError(f"{self.folder / stored.file} holds another part than its name says: it is damaged.")
+            raise SakuinError(
+                f"{self.folder / stored.file} holds another part than its name says: it is damaged."
+            )
         return Part(stored.kind, stored.start, stored.end, mapped.tensors, facts)
 
     def missing(self, parts: Iterable[StoredPart]) -> str | None:
@@ -142,7 +147,8 @@ class PartFiles:
             if part.file not in there:
                 return f"{self.folder / part.file} is missing"
             if there[part.file] != part.size:
-                return f"{self.folder / part.file} has {there[part.file]:,} bytes where {part.size:,} were written"
+                found = there[part.file]
+                return f"{self.folder / part.file} has {found:,} bytes where {part.size:,} were written"
         return None
 
     def damage(self, part: StoredPart) -> str | None:
@@ -192,11 +198,15 @@ def snapshot_of(
     """The snapshot that the manifest at `where` describes, for `model`. Refuses in a sentence before anything
     is made."""
     if not found.complete:
-        raise SakuinError(f"{where} belongs to a context that was not read to its end; add it again, with --resume.")
+        raise SakuinError(
+            f"{where} belongs to a context that was not read to its end; add it again, with --resume."
+        )
     check_fits(found.fingerprint, fingerprint(model, tokenizer), where)
     settings = _settings(found, config, where)
     if damage := files.missing(found.parts):
-        raise SakuinError(f"{damage}: the snapshot cannot be used; restore the file, or read the documents again.")
+        raise SakuinError(
+            f"{damage}: the snapshot cannot be used; restore the file, or read the documents again."
+        )
     reading = _reading(found, where)
     names = [(part.kind, part.start, part.end) for part in found.parts]
     if len(set(names)) < len(names):
@@ -205,9 +215,7 @@ def snapshot_of(
     n = len(found.ids)
     windows = [part for part in parts if part.kind == "window" and part.end < n]
     cache = restored_cache(model, settings, [part for part in parts if part not in windows], n)
-    snapshot = Snapshot(
-        cache, reading, settings, model, tokenizer, windows, found.prefill_s, found.index_s
-    )
+    snapshot = Snapshot(cache, reading, settings, model, tokenizer, windows, found.prefill_s, found.index_s)
     expected = snapshot.names() if settings == found.config else None
     for part in found.parts:
         if expected is not None and expected.of(part.kind, part.start, part.end) != part.name:
@@ -219,7 +227,8 @@ def check_fits(stored: Fingerprint, own: Fingerprint, where: Path) -> None:
     """Refuse a snapshot of another model, tokenizer or template."""
     if why := stored.differences(own):
         raise SakuinError(
-            f"the snapshot {where} cannot be used with this model: {why}; load the model that it was made with, or "
+            f"the snapshot {where} cannot be used with this model: {why}; load the model that it was made "
+            "with, or "
             "read the documents again."
         )
 
@@ -231,7 +240,8 @@ def _settings(found: Manifest, config: RetrievalConfig | None, where: Path) -> R
     mine, theirs = (settings_of(one, 64)[0] for one in (config, found.config))
     if differing := [name for name in mine if mine[name] != theirs[name]]:
         raise SakuinError(
-            f"the snapshot {where} was made with other settings of {', '.join(differing)}, which what is stored "
+            f"the snapshot {where} was made with other settings of {', '.join(differing)}, which what is "
+            "stored "
             f"depends on; leave them as they were ({', '.join(f'{n}={theirs[n]!r}' for n in differing)})."
         )
     return config
@@ -295,7 +305,9 @@ def load(
     for left in reversed(range(_TRIES)):
         manifest = manifests.read(folder / MANIFEST)
         if not (folder / PARTS).is_dir():
-            raise SakuinError(f"{folder / PARTS} is missing: the snapshot cannot be used; restore the folder.")
+            raise SakuinError(
+                f"{folder / PARTS} is missing: the snapshot cannot be used; restore the folder."
+            )
         try:
             return snapshot_of(manifest, PartFiles(folder / PARTS), folder, model, tokenizer, config)
         except (SakuinError, FileNotFoundError):
