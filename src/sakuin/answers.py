@@ -61,9 +61,17 @@ class Asking:
 
 
 def answer(
-    runner: Runner, prompt: Prompt, reading: Reading, question: str | None, asking: Asking, retrieval: bool
+    runner: Runner,
+    prompt: Prompt,
+    reading: Reading,
+    question: str | None,
+    asking: Asking,
+    *,
+    retrieval: bool,
+    keep: bool = False,
 ) -> tuple[Answer, Reading]:
-    """The answer, and the reading with question and answer in it, as the runner's cache has them now.
+    """The answer, and the reading: with question and answer in it, all of which are in the runner's cache
+    then, if `keep`; else as it was.
 
     question : None answers what stands at the reading's end. retrieval : whether the cache is a
     `RetrievalCache`, which can tell where it looked.
@@ -102,7 +110,7 @@ def answer(
         finished=ended,
         reused_tokens=len(reading.ids),
     )
-    return result, _with_answer(runner, prompt, asked_in, said, ended)
+    return result, _with_answer(runner, prompt, asked_in, said, ended) if keep else reading
 
 
 def _with_answer(runner: Runner, prompt: Prompt, reading: Reading, said: _Said, ended: bool) -> Reading:

@@ -227,7 +227,12 @@ class Context:
         with self._lock:
             reading, cache = self._reading, self._forked(self.cache)
         return answer(
-            self._runner(cache), self._prompt, reading, question.strip(), asking, self.config is not None
+            self._runner(cache),
+            self._prompt,
+            reading,
+            question.strip(),
+            asking,
+            retrieval=self.config is not None,
         )[0]
 
     def chat(
@@ -257,7 +262,8 @@ class Context:
                 reading,
                 None if message is None else message.strip(),
                 asking,
-                self.config is not None,
+                retrieval=self.config is not None,
+                keep=True,
             )
             if self.config is not None:
                 cache.track_mass(False)
