@@ -138,7 +138,7 @@ def test_rows_on_disk_give_the_same_answers(
     assert said(outside) == said(inside)
     held = outside.kv_bytes()
     assert held["disk"] > 4 * held["host"]
-    assert sum(held.values()) == pytest.approx(sum(inside.kv_bytes().values()), rel=0.01)
+    assert sum(held.values()) == pytest.approx(sum(inside.kv_bytes().values()), rel=0.05)
     assert list((tmp_path / "cache" / "offloaded").iterdir()) == []  # files without a name leave none
     inside.save(tmp_path / "saved")
     loaded = Context.load(tmp_path / "saved", *model_of(), CONFIG.with_changes(index=kind, offload="disk"))

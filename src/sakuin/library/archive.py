@@ -76,16 +76,23 @@ def import_from(library: Library, path: str | os.PathLike[str], name: str | None
         with locked(library.folder.lock):
             there = library.folder.parts.all()
             library.make_room(sum(p.size for f, p in wanted.items() if f not in there))
-            for entry in archive:
-                part = wanted.pop(entry.name, None)
-                if part is None or not entry.isreg() or entry.size != part.size:
-                    raise _odd(source, f"it holds {entry.name[:80]!r}, which its manifest does not name so")
-                held = archive.extractfile(entry)
-                assert held is not None
-                if part.file not in there:
-                    _take(held, part, library.folder.parts.folder, source)
-            if wanted:
-                raise _odd(source, f"{next(iter(wanted))} is missing in it")
+            taken: list[Path] = []
+            try:
+                while (entry := archive.next()) is not None:
+                    part = wanted.pop(entry.name, None)
+                    if part is None or not entry.isreg() or entry.size != part.size:
+                        raise _odd(source, f"it holds {entry.name[:80]!r}, which its manifest does not name so")
+                    held = archive.extractfile(entry)
+                    assert held is not None
+                    if part.file not in there:
+                        _take(held, part, library.folder.parts.folder, source)
+                        taken.append(library.folder.parts.folder / part.file)
+                if wanted:
+                    raise _odd(source, f"{next(iter(wanted))} is missing in it")
+            except BaseException:
+                for path in taken:
+                    path.unlink(missing_ok=True)
+                raise
             manifest = replace(manifest, pinned=False)
             write_whole(library.folder.manifest(name), manifest.encode())
             library.folder.touch(name)

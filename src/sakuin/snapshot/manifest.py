@@ -214,7 +214,7 @@ def _config(said: Any, where: str) -> RetrievalConfig:
     try:
         return RetrievalConfig(**said)
     except (TypeError, ValueError) as error:
-        raise SakuinError(f"{where} holds settings that cannot be: {error}") from None
+        raise SakuinError(f"{where} holds settings that cannot be: {error}.") from None
 
 
 def _exactly(said: Any, kind: type) -> dict[str, Any]:
