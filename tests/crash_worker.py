@@ -1,8 +1,8 @@
 """A process that saves and appends, to be killed at any moment (run by test_crash.py).
 
 `python crash_worker.py LIBRARY` makes a context once, then forks a child for each line on standard input
-(`save NAME` or `append NAME`), prints its process id at once, and how it ended later. With `once` it saves
-and appends itself, and ends.
+(`save NAME` or `append NAME`) and prints its process id at once, and after another line how it ended. With
+`once` it saves and appends itself, and ends.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main() -> None:
         library.append("once", MORE, *model_of())
         return
     print("ready", flush=True)
-    for line in sys.stdin:
+    while line := sys.stdin.readline():
         command, name = line.split()
         child = os.fork()
         if not child:
@@ -35,6 +35,7 @@ def main() -> None:
                 library.append(name, MORE, *model_of())
             os._exit(0)
         print(child, flush=True)
+        sys.stdin.readline()  # until then the child is there, done or not
         _, status = os.waitpid(child, 0)
         print(status, flush=True)
 

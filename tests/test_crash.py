@@ -49,7 +49,9 @@ class Worker:
         child = int(self.line())
         if kill_after is not None:
             time.sleep(kill_after)
-            os.kill(child, signal.SIGKILL)  # it may be done, but it is there until its parent has asked
+            os.kill(child, signal.SIGKILL)
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
         status = int(self.line())
         assert status in (0, signal.SIGKILL)
         return status != 0
