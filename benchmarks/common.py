@@ -87,6 +87,18 @@ def others() -> float:
     return _native.read_rate(_memory(), torch.get_num_threads())
 
 
+def cold(code: Callable[[], Any]) -> Callable[[], None]:
+    """What is called before each timed step: reads other memory, then runs `code`, which is the same over a
+    little data of its own. A model that comes back to a layer finds its data gone from the cache, but not the
+    code, which it ran for the layer before."""
+
+    def between() -> None:
+        others()
+        code()
+
+    return between
+
+
 def bandwidth() -> float:
     """Bytes a second of reading memory: a median."""
     return statistics.median(others() for _ in range(9))

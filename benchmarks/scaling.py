@@ -4,9 +4,10 @@ the bandwidth measured in the same run. No full attention can be faster than tha
 
 Keys, values and queries are those of real models (benchmarks/shapes.py), resampled; head_dim 128 is made of
 two KV heads of smollm2. `fact_mass` is what the planted fact's tokens get of the attention at the retrieval
-steps as captured. Each step comes after 256 MiB of other memory were read, so that caches are cold, as they
-are where a model comes back to a layer. Running text and retrieval steps stand apart. Errors are those of
-the whole attention output, sink and recent window included.
+steps as captured. Each step comes after 256 MiB of other memory were read and a step over a few thousand
+other tokens was done: where a model comes back to a layer its data are cold and its code is warm. Running
+text and retrieval steps stand apart. Errors are those of the whole attention output, sink and recent window
+included.
 
 Run: python benchmarks/scaling.py [--shapes d64 d128 d256] [--tokens 131072 524288 1048576] [--traces
 FOLDER]
@@ -16,21 +17,24 @@ SAKUIN_ISA=avx2 forces lower kernels. Takes 5 GiB at 1M tokens.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 from time import perf_counter
 from typing import Any
 
 import torch
-from common import bandwidth, command, others, show, write
+from common import bandwidth, cold, command, show, write
 from shapes import HEADS_128, Steps, fact_mass, paired, traced
 
-from sakuin import _native
+from sakuin import _native, build_index
 from sakuin.evaluate import Layer, Trace, longer
 
 TOKENS = (131072, 524288, 1048576)
 ROUNDS, TIMED = 3, 8
+FEW = 4096
 SDPA_UP_TO = 131072
 
 
@@ -62,12 +66,13 @@ def layer_of(trace: Trace, heads: Heads) -> Layer:
     return trace.layers[number].head(head)
 
 
-def step_ms(run: Any, t: int) -> list[float]:
-    """Times of some of t steps in milliseconds, each with cold caches."""
-    times = []
+def step_ms(run: Any, t: int, code: Any) -> list[float]:
+    """Times of some of t steps in milliseconds, each with cold data; `code` runs the same over a few other
+    tokens."""
+    times, between = [], cold(code)
     for i in range(TIMED):
         at = (t - 1 - i * 7) % t  # retrieval steps, which are the last, and running text
-        others()
+        between()
         started = perf_counter()
         run(at)
         times.append((perf_counter() - started) * 1e3)
@@ -88,28 +93,33 @@ def measured(steps: Steps, with_sdpa: bool) -> dict[str, Any]:
         [x[:, at : at + 1].contiguous() for at in range(t)] for x in (layer.asked, steps.static.lse)
     )
 
-    def sketch(at: int) -> None:
-        index.attend(queries[at], scaling=layer.scaling, static_lse=besides[at])
+    # By the number of tokens: all, or a few.
+    few = tuple(x[:, :FEW].clone() for x in (layer.keys, layer.values))
+    kv = {False: (layer.keys, layer.values), True: few}
+    indexes = {False: index, True: build_index("sketch", *few, queries=layer.queries[:, :FEW])}
 
-    def flat(at: int) -> None:
-        _native.flat_attend(queries[at], [(layer.keys, layer.values)], layer.scaling, threads)
+    def sketch(at: int, small: bool = False) -> None:
+        indexes[small].attend(queries[at], scaling=layer.scaling, static_lse=besides[at])
 
-    methods = {"sketch": sketch, "flat": flat}
+    def flat(at: int, small: bool = False) -> None:
+        _native.flat_attend(queries[at], [kv[small]], layer.scaling, threads)
+
+    methods: dict[str, Callable[..., None]] = {"sketch": sketch, "flat": flat}
     if with_sdpa:
-        keys, values = (x[None].float() for x in (layer.keys, layer.values))
+        in_f32 = {small: tuple(x[None].float() for x in pair) for small, pair in kv.items()}
 
-        def sdpa(at: int, as_heads: bool) -> None:
+        def sdpa(as_heads: bool, at: int, small: bool = False) -> None:
             q, group = queries[at], len(queries[at])
             q = q.view((1, group, 1, -1) if as_heads else (1, 1, group, -1))
-            k, v = (x.expand(-1, q.shape[1], -1, -1) for x in (keys, values))
+            k, v = (x.expand(-1, q.shape[1], -1, -1) for x in in_f32[small])
             torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=layer.scaling)
 
-        methods["sdpa_heads"] = lambda at: sdpa(at, True)
-        methods["sdpa_positions"] = lambda at: sdpa(at, False)
+        methods["sdpa_heads"] = partial(sdpa, True)
+        methods["sdpa_positions"] = partial(sdpa, False)
     times: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(ROUNDS):  # in turns, so that what else the machine does falls on all
         for name, run in methods.items():
-            times[name] += step_ms(run, t)
+            times[name] += step_ms(run, t, partial(run, 0, small=True))
     running, retrieval = errors[:, : t - steps.retrieval], errors[:, t - steps.retrieval :]
     row = {
         "running": running.mean().item(),

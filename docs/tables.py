@@ -108,7 +108,7 @@ def _scaling(*results: dict[str, Any]) -> str:
 
 def _llama(*results: dict[str, Any]) -> str:
     columns = {"kernels": "l", "goal s": "r", "floor s": "r", "`flat` s": "r", "`sketch` s": "r"}
-    columns |= {"running text": "r", "retrieval": "r", "touched": "r", "index holds": "r"}
+    columns |= {"shortest": "r", "running text": "r", "retrieval": "r", "touched": "r", "index holds": "r"}
     rows = []
     for result in results:
         row = result["results"]
@@ -119,6 +119,7 @@ def _llama(*results: dict[str, Any]) -> str:
                 f"{row['floor_s']:.2f}",
                 f"{row['flat_s']:.2f}",
                 f"{row['sketch_s']:.3f}",
+                f"{row['sketch_best_s']:.3f}",
                 f"{row['running']:.4f}",
                 f"{row['retrieval']:.4f}",
                 _percent(row["touched_share"]),
@@ -149,10 +150,26 @@ def _growth(result: dict[str, Any]) -> str:
     return _table(columns, rows)
 
 
+def _sealing(result: dict[str, Any]) -> str:
+    columns = {"model, tokens": "l", "a layer's prefill, thread s": "r", "sealing it, thread s": "r"}
+    columns |= {"share": "r", "left at the end, all layers, s": "r"}
+    rows = [
+        [
+            f"{row['model']}, {row['tokens']:,}",
+            f"{row['layer_thread_s']:.2f}",
+            f"{row['sealing_cpu_s']:.3f}",
+            _percent(row["share"]),
+            f"{row['sealing_after_prefill_s']:.2f}",
+        ]
+        for row in result["results"]
+    ]
+    return _table(columns, rows)
+
+
 def _step(*results: dict[str, Any]) -> str:
     """One step of `sketch` beside `flat`, means over layers and kinds of queries."""
     columns = {"kernels": "l", "`flat` ms": "r", "`sketch` ms": "r", "`flat` / `sketch`": "r"}
-    columns |= {"by the shortest times": "r", "error": "r", "touched": "r"}
+    columns |= {"by the shortest times": "r", "warm": "r", "error": "r", "touched": "r"}
     rows = [
         [
             result["command"].split()[-1],
@@ -160,6 +177,7 @@ def _step(*results: dict[str, Any]) -> str:
             f"{fmean(row['sketch_ms'] for row in result['results']):.2f}",
             f"{result['flat_over_sketch']:.2f}",
             f"{result['flat_over_sketch_best']:.2f}",
+            f"{result['flat_over_sketch_warm']:.2f}",
             f"{fmean(row['error'] for row in result['results']):.4f}",
             _percent(fmean(row["touched_share"] for row in result["results"])),
         ]
@@ -172,6 +190,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {
     "methods": ("indexes", _methods),
     "exact-methods": ("indexes", _exact_methods),
     "growth": ("growth", _growth),
+    "sealing": ("sealing", _sealing),
     "scaling": ("scaling-*", _scaling),
     "llama": ("llama_step-*", _llama),
     "step": ("sketch_step-*", _step),

@@ -103,7 +103,10 @@ def test_ask_json_prints_one_object_with_the_promised_names(paper: Path) -> None
     assert set(got["kv_bytes"]) == {"device", "host"}
     assert (got["model"], got["index"]) == ("smollm2", "flat")
     first = got["evidence"][0]
-    assert set(first) == {"file", "start", "end", "line_start", "line_end", "weight", "text"}
+    assert set(first) == {
+        *("file", "start", "end", "line_start", "line_end", "weight", "text", "page", "heading")
+    }
+    assert (first["page"], first["heading"], got["notes"]) == (None, None, [])
     assert first["file"] == "standard input"
     assert text.decode()[first["start"] : first["end"]] == first["text"]
 

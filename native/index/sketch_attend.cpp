@@ -11,6 +11,9 @@ namespace {
 // Nats by which keys of one list that stay in it may weigh more than their mean at most, about: larger ones have left it.
 constexpr float tilt_limit = 10.0f;
 
+// Of the heads taken at once, so that threads end at about the same time.
+constexpr int64_t tasks_per_thread = 8;
+
 }  // namespace
 
 Scratch& scratch() {
@@ -20,7 +23,7 @@ Scratch& scratch() {
 
 Step::Step(const SketchAttend& args, std::vector<View>& views, int64_t t)
     : a_(args), k_(*args.kernels->sketch), t_(t), d_(args.segments.front()->shape.head_dim),
-      width_(static_cast<size_t>(padded(static_cast<int>(args.group)))), heads_(static_cast<size_t>(args.heads)), views_(views) {
+      width_(static_cast<size_t>(padded(static_cast<int>(args.group)))), to_(args.heads), heads_(static_cast<size_t>(args.heads)), views_(views) {
     for (const SketchSegment* s : a_.segments) n_ += s->n;
     views_.resize(static_cast<size_t>(a_.heads) * a_.segments.size());
     for (int64_t h = 0; h < a_.heads; ++h) {
@@ -44,22 +47,12 @@ int64_t Step::run() {
     for (Head& head : heads_) head.so_far.assign(width_, -nothing);
     for (int64_t h = 0; h < a_.heads; ++h)
         for (size_t g = 0; g < groups(); ++g) heads_[static_cast<size_t>(h)].so_far[g] = a_.beside ? nothing : static_lse(h, g);
-    each([this](View& v) {
-        if (v.first == 0 && a_.beside) {
-            a_.beside(v.head);
-            const std::lock_guard lock(head(v).mutex);
-            for (size_t g = 0; g < groups(); ++g) head(v).so_far[g] = log2_add(head(v).so_far[g], static_lse(v.head, g));
-        }
-        scan(v);
-        find_beforehand(v);
-    });
-    for (int64_t h = 0; h < a_.heads; ++h) estimate_lse(h);
-    for (int64_t h = 0; h < a_.heads; ++h) limit(h);
-    each([this](View& v) { attend(v); });
-    for (int64_t h = 0; h < a_.heads; ++h) {
-        heads_[static_cast<size_t>(h)].strayed = strayed(h);
-        sum_up(h);
+    const int64_t at_once = heads_at_once();
+    for (from_ = 0; from_ < a_.heads; from_ = to_) {
+        to_ = std::min(from_ + at_once, a_.heads);
+        attend_heads();
     }
+    from_ = 0;
     while (a_.target_error > 0.0f && refine()) {
     }
     if (std::any_of(heads_.begin(), heads_.end(), [](const Head& head) { return head.strayed; })) {
@@ -75,6 +68,32 @@ int64_t Step::run() {
     int64_t touched = 0;
     for (int64_t h = 0; h < a_.heads; ++h) touched += finish(h);
     return touched;
+}
+
+// What finding asks for ahead of time is still in the cache when it is scored again only if not too many segments lie between. So few
+// heads are taken at a time, yet enough segments for all threads.
+int64_t Step::heads_at_once() const {
+    const int64_t segments = static_cast<int64_t>(a_.segments.size()), wanted = tasks_per_thread * a_.n_threads;
+    return std::clamp<int64_t>((wanted + segments - 1) / segments, 1, a_.heads);
+}
+
+void Step::attend_heads() {
+    each([this](View& v) {
+        if (v.first == 0 && a_.beside) {
+            a_.beside(v.head);
+            const std::lock_guard lock(head(v).mutex);
+            for (size_t g = 0; g < groups(); ++g) head(v).so_far[g] = log2_add(head(v).so_far[g], static_lse(v.head, g));
+        }
+        scan(v);
+        find_beforehand(v);
+    });
+    for (int64_t h = from_; h < to_; ++h) estimate_lse(h);
+    limit();
+    each([this](View& v) { attend(v); });
+    for (int64_t h = from_; h < to_; ++h) {
+        heads_[static_cast<size_t>(h)].strayed = strayed(h);
+        sum_up(h);
+    }
 }
 
 // --- phase 1: the scan -------------------------------------------------------------------------------------------------------

@@ -89,8 +89,7 @@ bool Step::refine() {
         sum_lists(v);
         find(v, head(v).lse.data(), rescored_above(head(v)));
     });
-    for (size_t h = 0; h < heads_.size(); ++h)
-        if (again[h]) limit(static_cast<int64_t>(h));
+    limit();  // the others have no more keys than the cap allows
     each_again([this](View& v) { attend(v); });
     for (size_t h = 0; h < heads_.size(); ++h)
         if (again[h]) sum_up(static_cast<int64_t>(h));

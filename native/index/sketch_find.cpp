@@ -72,43 +72,83 @@ std::vector<uint16_t> Step::reach_of(const View& v) {
     return reach;
 }
 
-// Keeps the keys with the largest reach where there are more than the cap allows.
-void Step::limit(int64_t h) {
+// Keeps the keys with the largest reach where there are more than the cap allows: a histogram finds the bar, since the order of what
+// is kept does not matter. All heads at hand together, so that no thread waits for another's.
+void Step::limit() {
     const int64_t most = std::max(static_cast<int64_t>(a_.cap * static_cast<float>(n_)), std::min<int64_t>(n_, 256));
-    int64_t found = 0;
-    const auto count_found = [&] {
-        found = 0;
-        for (size_t s = 0; s < a_.segments.size(); ++s) found += view(h, s).found;
-    };
-    count_found();
-    if (found <= most) return;
-    parallel_for(static_cast<int64_t>(a_.segments.size()), a_.n_threads, [&](int64_t s) { sift(view(h, static_cast<size_t>(s))); });
-    count_found();
-    if (found <= most) return;
-    // A histogram finds the bar: the order of what is kept does not matter.
-    std::vector<std::vector<uint16_t>> reach(a_.segments.size());
-    parallel_for(static_cast<int64_t>(reach.size()), a_.n_threads, [&](int64_t s) { reach[static_cast<size_t>(s)] = reach_of(view(h, static_cast<size_t>(s))); });
-    std::vector<int64_t> count(reach_steps, 0);
-    for (const auto& of_segment : reach)
-        for (const uint16_t r : of_segment) ++count[r];
-    size_t bar = reach_steps - 1;
-    int64_t room = most - count[bar];  // what is left of the cap goes to the step below the bar
-    for (; bar > 0 && count[bar - 1] <= room; --bar) room -= count[bar - 1];
-    for (size_t s = 0; s < a_.segments.size(); ++s) {
-        View& v = view(h, s);
-        uint32_t kept = 0;
-        int64_t list = 0;
-        for (size_t i = 0; i < reach[s].size(); ++i) {
-            for (; list < v.lists() && v.begin[static_cast<size_t>(list)] <= i; ++list) v.begin[static_cast<size_t>(list)] = kept;
-            const size_t r = reach[s][i];
-            if (r < bar && (r + 1 != bar || room-- <= 0)) continue;
-            v.index[kept] = v.index[i];
-            for (int64_t g = 0; g <= a_.group; ++g) v.rows[static_cast<size_t>(g * v.row_stride() + kept)] = v.rows[static_cast<size_t>(g * v.row_stride()) + i];
-            ++kept;
+    std::vector<bool> over(heads_.size());
+    const auto find_over = [&] {
+        for (int64_t h = from_; h < to_; ++h) {
+            int64_t found = 0;
+            for (size_t s = 0; s < a_.segments.size(); ++s) found += view(h, s).found;
+            over[static_cast<size_t>(h)] = found > most;
         }
-        for (; list <= v.lists(); ++list) v.begin[static_cast<size_t>(list)] = kept;
-        v.found = kept;
+        return std::any_of(over.begin(), over.end(), [](bool x) { return x; });
+    };
+    const auto each_over = [&](const auto& fn) {
+        each([&](View& v) {
+            if (over[static_cast<size_t>(v.head)]) fn(v);
+        });
+    };
+    if (!find_over()) return;
+    each_over([this](View& v) { sift(v); });
+    if (!find_over()) return;
+
+    std::vector<Ranked> ranked(views_.size());
+    const auto of = [&](const View& v) -> Ranked& { return ranked[static_cast<size_t>(&v - views_.data())]; };
+    each_over([&](View& v) {
+        Ranked& r = of(v);
+        r.reach = reach_of(v);
+        r.count.assign(reach_steps, 0);
+        for (const uint16_t step : r.reach) ++r.count[step];
+    });
+    for (int64_t h = from_; h < to_; ++h) {
+        if (!over[static_cast<size_t>(h)]) continue;
+        const auto in_all = [&](size_t step) {
+            int64_t sum = 0;
+            for (size_t s = 0; s < a_.segments.size(); ++s) sum += of(view(h, s)).count[step];
+            return sum;
+        };
+        size_t bar = reach_steps - 1;
+        int64_t room = most - in_all(bar);
+        for (; bar > 0; --bar) {
+            const int64_t more = in_all(bar - 1);
+            if (more > room) break;
+            room -= more;
+        }
+        for (size_t s = 0; s < a_.segments.size(); ++s) {  // what is left of the cap goes to the step below the bar
+            Ranked& r = of(view(h, s));
+            r.bar = bar;
+            r.room = bar > 0 ? std::clamp<int64_t>(room, 0, r.count[bar - 1]) : 0;
+            room -= r.room;
+        }
     }
+    each_over([&](View& v) { keep_best(v, of(v)); });
+}
+
+void Step::keep_best(View& v, Ranked& r) {
+    std::vector<uint32_t> kept(r.reach.size() + 1);
+    size_t n = 0;
+    uint32_t from = v.begin[0];
+    for (size_t l = 0; l < static_cast<size_t>(v.lists()); ++l) {
+        const uint32_t to = v.begin[l + 1];
+        v.begin[l] = static_cast<uint32_t>(n);
+        for (uint32_t i = from; i < to; ++i) {  // without branches: which way a key goes is hard to foretell
+            const size_t step = r.reach[i];
+            const int64_t at_bar = static_cast<int64_t>(step + 1 == r.bar);
+            kept[n] = i;
+            n += static_cast<size_t>(static_cast<int64_t>(step >= r.bar) | (at_bar & static_cast<int64_t>(r.room > 0)));
+            r.room -= at_bar;
+        }
+        from = to;
+    }
+    v.begin[static_cast<size_t>(v.lists())] = static_cast<uint32_t>(n);
+    const auto pack = [&](auto* row) {
+        for (size_t k = 0; k < n; ++k) row[k] = row[kept[k]];
+    };
+    pack(v.index.data());
+    for (int64_t g = 0; g <= a_.group; ++g) pack(v.rows.data() + g * v.row_stride());
+    v.found = static_cast<int64_t>(n);
 }
 
 }  // namespace sakuin

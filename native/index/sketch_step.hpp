@@ -77,6 +77,14 @@ struct Scratch {
 };
 Scratch& scratch();
 
+// The found keys of a segment by how far they reach, where there are more than the cap allows.
+struct Ranked {
+    std::vector<uint16_t> reach;  // steps above the bar of `find`
+    std::vector<uint32_t> count;  // of the keys at each step
+    size_t bar = 0;               // keys from this step on stay,
+    int64_t room = 0;             // and so many of the step below
+};
+
 struct Head {
     std::vector<float> q;               // (group, head_dim), scaled to base 2
     std::vector<float> index_lse, lse;  // base 2, by estimate: of the index / of everything; what fills up is +inf
@@ -103,14 +111,18 @@ protected:
     float static_lse(int64_t h, size_t g) const {
         return a_.static_lse == nullptr ? nothing : a_.static_lse[(h * a_.group + static_cast<int64_t>(g)) * a_.t + t_] * log2e;
     }
+    // The segments of the heads at hand.
     template <class Fn>
     void each(const Fn& fn) {
-        parallel_for(static_cast<int64_t>(views_.size()), a_.n_threads, [&](int64_t i) { fn(views_[static_cast<size_t>(i)]); });
+        const int64_t segments = static_cast<int64_t>(a_.segments.size()), before = from_ * segments;
+        parallel_for((to_ - from_) * segments, a_.n_threads, [&](int64_t i) { fn(views_[static_cast<size_t>(before + i)]); });
     }
     ScoreMap map(const View& v) const {
         return {v.scores, v.scale.data(), v.bias.data(), group(), softcap(), v.floor.data(), v.quick ? v.rate.data() : nullptr, v.plus.data()};
     }
 
+    int64_t heads_at_once() const;
+    void attend_heads();
     void score(View& v, uint16_t* largest);
     void scan(View& v);
     void choose_quick(View& v, const uint16_t* largest);
@@ -124,8 +136,9 @@ protected:
     void find_beforehand(View& v);
     void sift(View& v);
     Rescore rescore_of(View& v);
-    void limit(int64_t h);
+    void limit();
     std::vector<uint16_t> reach_of(const View& v);
+    void keep_best(View& v, Ranked& r);
     void attend(View& v);
     void add_up(View& v);
     void add_tilt(View& v);
@@ -144,6 +157,7 @@ protected:
     const SketchKernels& k_;
     const int64_t t_, d_;
     const size_t width_;  // the group, padded
+    int64_t from_ = 0, to_;  // heads that are worked on
     int64_t n_ = 0;
     bool searches_ = false;  // scores are inner products then, not logits
     std::deque<Head> heads_;  // does not move them

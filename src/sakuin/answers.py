@@ -156,9 +156,12 @@ def _say(
 
 
 def _evidence(mass: Any, reading: Reading, n: int) -> list[Span]:
-    found = evidence.passages(
-        mass, reading.starts[:n], reading.ends[:n], reading.body, reading.places or (0,)
-    )
+    breaks = {0} | {
+        place + at
+        for place, document in zip(reading.places, reading.documents, strict=True)
+        for at in (0, *document.breaks())
+    }
+    found = evidence.passages(mass, reading.starts[:n], reading.ends[:n], reading.body, sorted(breaks))
     return [_span(reading, start, end, weight) for start, end, weight in found]
 
 
@@ -166,6 +169,7 @@ def _span(reading: Reading, start: int, end: int, weight: float) -> Span:
     which = bisect_right(reading.places, start) - 1
     document, place = reading.documents[which], reading.places[which]
     start, end = start - place, min(end - place, len(document.text))
+    mark = document.mark(start)
     return Span(
         start=start,
         end=end,
@@ -174,6 +178,8 @@ def _span(reading: Reading, start: int, end: int, weight: float) -> Span:
         line_start=document.line(start),
         line_end=document.line(max(end - 1, start)),
         text=document.text[start:end],
+        page=mark.page,
+        heading=mark.heading,
     )
 
 

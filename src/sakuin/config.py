@@ -72,8 +72,8 @@ class RetrievalConfig:
     cap
         Largest share of the offloaded tokens that one step scores again; bounds the time of a step.
     sketch_bits
-        Bits per dimension of a key's sketch, which every step reads; `"auto"` is 1.25 up to head_dim 64 and
-        1.25 (64 / head_dim)^(2/3) beyond.
+        Bits per dimension of a key's sketch, which every step reads; `"auto"` is 1.25, but not more than 128
+        bits a key.
     code_bits
         Bits per dimension of the code that refines a key's sketch; `"auto"` is 3 up to head_dim 64, a half
         more for each doubling beyond.
@@ -183,8 +183,8 @@ class RetrievalConfig:
         """Bits per dimension of a sketch for keys of `head_dim` dimensions."""
         if self.sketch_bits != "auto":
             return self.sketch_bits
-        # What carries the logits is a number of coordinates that grows much more slowly than head_dim.
-        return 1.25 * min(1.0, math.pow(64 / head_dim, 2 / 3))
+        # The coordinates that carry the logits hardly grow in number with head_dim.
+        return min(1.25, 128 / head_dim)
 
     def code_bits_for(self, head_dim: int) -> float:
         """Bits per dimension of a code for keys of `head_dim` dimensions."""

@@ -109,9 +109,11 @@ class Context:
         paths: Iterable[str | os.PathLike[str]],
         config: RetrievalConfig | Literal["full"] | None = None,
         progress: Progress | None = None,
-        encoding: str = "utf-8",
+        encoding: str | None = None,
     ) -> Context:
-        """Prefill the texts in files, one after another; `-` is standard input. Else as `from_text`."""
+        """Prefill the texts in files, one after another, as `sakuin.documents.read` reads them; `-` is
+        standard input. Else as `from_text`.
+        """
         return cls.from_documents(
             model, tokenizer, [documents.read(path, encoding) for path in paths], config, progress
         )

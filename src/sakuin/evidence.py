@@ -40,6 +40,8 @@ class Span:
     weight : share of all that was looked up, 0 to 1.
     line_start, line_end : the lines, counted from 1, of its first and last character.
     text : the passage.
+    page : the page, counted from 1, of its first character; None where the file has no pages.
+    heading : the heading above its first character, or its own; None where there is none that is known.
     """
 
     start: int
@@ -49,6 +51,8 @@ class Span:
     line_start: int = 0
     line_end: int = 0
     text: str = ""
+    page: int | None = None
+    heading: str | None = None
 
 
 def passages(
@@ -58,7 +62,8 @@ def passages(
 
     mass : `(n_kv_heads, n)`, attention above `ABOVE` of the n tokens that begin and end in `text` at `starts`
         and `ends`.
-    places : where in `text` each of its documents begins; no passage reaches from one into the next.
+    places : where in `text` each of its documents and their parts begin; no passage reaches from one into the
+        next.
     """
     scores = mass.sum(0).tolist()
     found: list[list[float]] = []

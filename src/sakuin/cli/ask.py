@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from sakuin import RetrievalConfig
     from sakuin.context import Answer, Context, Progress
+    from sakuin.evidence import Span
 
 _PHASES = {"prefill": "reading", "index": "building the index"}
 
@@ -33,7 +34,8 @@ def ask(
         list[str],
         typer.Argument(
             metavar="FILE… QUESTION",
-            help="Text files (`-` is standard input), and last the question, in quotes.",
+            help="Text, Markdown, HTML, PDF and Word files (`-` is standard input), and last the "
+            "question, in quotes.",
             show_default=False,
         ),
     ],
@@ -63,8 +65,13 @@ def ask(
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(metavar="N", help="Most tokens of the answer.")] = 256,
     encoding: Annotated[
-        str, typer.Option(metavar="NAME", help="Encoding of the files: utf-8, cp932, shift_jis, …")
-    ] = "utf-8",
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Encoding of text and HTML files: cp932, shift_jis, …, or auto, which guesses where a file "
+            "is not UTF-8. Without it UTF-8, and what an HTML page declares.",
+        ),
+    ] = None,
     dtype: Annotated[
         str,
         typer.Option(
@@ -147,15 +154,22 @@ def _answer(
     model_name: str,
     config: RetrievalConfig | Literal["full"],
     max_new_tokens: int,
-    encoding: str,
+    encoding: str | None,
     dtype: str,
     *,
     stream: bool,
 ) -> tuple[Context, Answer]:
-    from sakuin import Context, documents, memory, models
+    from sakuin import documents
+
+    # Before what takes seconds to import: a wrong path is said at once.
+    with notes.status("reading"):
+        texts = [documents.read(path, encoding) for path in paths]
+    for note in (note for text in texts for note in text.notes):
+        notes.print(note, style="dim", markup=False)
+
+    from sakuin import Context, memory, models
     from sakuin.context import check_length
 
-    texts = [documents.read(path, encoding) for path in paths]
     with notes.status("starting"):
         _quiet()
         known = models.describe(model_name)
@@ -223,11 +237,13 @@ def _object(context: Context, answer: Answer, model: str) -> dict[str, Any]:
         "finished": answer.finished,
         "touched_bytes": answer.stats.get("touched_bytes"),
         "touched_share": answer.stats.get("touched_share"),
+        "notes": [note for document in context.documents for note in document.notes],
     }
 
 
 def _print(context: Context, answer: Answer) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     if not answer.text:
         notes.print("(The model gave no answer.)")
@@ -239,16 +255,22 @@ def _print(context: Context, answer: Answer) -> None:
         table.add_column("weight", justify="right")
         table.add_column("text", overflow="fold")
         for span in answer.evidence[:_SHOWN]:
-            lines = (
-                f"{span.line_start}"
-                if span.line_start == span.line_end
-                else f"{span.line_start}-{span.line_end}"
-            )
-            table.add_row(f"{span.file}:{lines}", f"{span.weight:.0%}", " ".join(span.text.split()))
+            words = Text(" ".join(span.text.split()))
+            if span.heading is not None and span.heading not in words.plain:
+                words = Text.assemble((f"{span.heading}: ", "dim"), words)
+            table.add_row(Text(_place(span)), f"{span.weight:.0%}", words)
         console.print()
         console.print(table)
     console.print()
     console.print(facts(_figures(context, answer)))
+
+
+def _place(span: Span) -> str:
+    """Where a passage stands: by page where the file has pages, else by line."""
+    if span.page is not None:
+        return f"{span.file}, page {span.page}"
+    lines = f"{span.line_start}" if span.line_start == span.line_end else f"{span.line_start}-{span.line_end}"
+    return f"{span.file}:{lines}"
 
 
 def _figures(context: Context, answer: Answer) -> Iterator[tuple[str, str]]:

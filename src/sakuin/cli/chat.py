@@ -13,7 +13,7 @@ from sakuin.cli import ask as asking
 from sakuin.cli import contexts
 from sakuin.cli.errors import told_in_a_sentence
 from sakuin.cli.show import notes
-from sakuin.cli.stored import Folder
+from sakuin.cli.stored import Encoding, Folder, documents_of
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def chat(
     temperature: Annotated[
         float, typer.Option(metavar="X", help="0 takes the likeliest token; above, tokens are drawn.")
     ] = 0.0,
-    encoding: contexts.Encoding = "utf-8",
+    encoding: Encoding = None,
     library: Folder = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a line for each answer.")
@@ -83,10 +83,10 @@ def chat(
             notes.print(f"kept as {save}", style="dim")
 
 
-def _read(files: list[str], name: str, encoding: str) -> Context:
-    from sakuin import Context, documents, models
+def _read(files: list[str], name: str, encoding: str | None) -> Context:
+    from sakuin import Context, models
 
-    texts = [documents.read(path, encoding) for path in files]
+    texts = documents_of(files, encoding)
     with notes.status(f"loading {name}"):
         asking._quiet()
         model, tokenizer = models.load(name)

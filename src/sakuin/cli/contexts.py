@@ -17,7 +17,7 @@ from sakuin.cli import library as shelf
 from sakuin.cli.errors import told_in_a_sentence
 from sakuin.cli.quantities import seconds_of
 from sakuin.cli.show import console, notes
-from sakuin.cli.stored import Folder, Json, Name, library_at, size_of
+from sakuin.cli.stored import Encoding, Folder, Json, Name, documents_of, library_at, size_of
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ app = typer.Typer(
     help="Documents that were read once, kept in a library and asked again.", no_args_is_help=True
 )
 
-Encoding = Annotated[str, typer.Option(metavar="NAME", help="Encoding of the files: utf-8, cp932, …")]
 Model = Annotated[
     str | None,
     typer.Option(
@@ -58,7 +57,7 @@ def add(
     keep_for: Annotated[
         str | None, typer.Option(metavar="TIME", help="How long to keep it: 12h, 30d, 8w; else for ever.")
     ] = None,
-    encoding: Encoding = "utf-8",
+    encoding: Encoding = None,
     dtype: Annotated[
         str,
         typer.Option(
@@ -77,9 +76,9 @@ def add(
         where = library_at(library)
         keep = None if keep_for is None else seconds_of(keep_for, "--keep-for")
         where.check_new(name, resume)
-        from sakuin import RetrievalConfig, documents, models
+        from sakuin import RetrievalConfig, models
 
-        texts = [documents.read(path, encoding) for path in files]
+        texts = documents_of(files, encoding)
         changes: dict[str, Any] = {"index": index, "kv_dtype": kv_dtype}
         config = RetrievalConfig(**{key: value for key, value in changes.items() if value is not None})
         with notes.status(f"loading {model}"):
@@ -161,7 +160,7 @@ def append(
         bool, typer.Option("--follow", help="Stay, and append what is written to the (one) file from now on.")
     ] = False,
     model: Model = None,
-    encoding: Encoding = "utf-8",
+    encoding: Encoding = None,
     library: Folder = None,
     json: Json = False,
 ) -> None:
@@ -171,8 +170,6 @@ def append(
     each time the file has grown; Ctrl-C ends it, and all that was said to be appended is kept.
     """
     with told_in_a_sentence():
-        from sakuin import documents
-
         if follow and (len(files) != 1 or files[0] == "-"):
             raise SakuinError(f"--follow needs one file, got {len(files)}: {', '.join(files)}.")
         where = library_at(library)
@@ -183,7 +180,7 @@ def append(
             def grow() -> bool:
                 """Whether there was anything new."""
                 before, start = context.tokens, time.perf_counter()
-                texts = [documents.read(path, encoding) for path in files]
+                texts = documents_of(files, encoding)
                 new = [
                     more for more in (_new(context, text, last=follow) for text in texts) if more is not None
                 ]

@@ -81,7 +81,9 @@ def import_from(library: Library, path: str | os.PathLike[str], name: str | None
                 while (entry := archive.next()) is not None:
                     part = wanted.pop(entry.name, None)
                     if part is None or not entry.isreg() or entry.size != part.size:
-                        raise _odd(source, f"it holds {entry.name[:80]!r}, which its manifest does not name so")
+                        raise _odd(
+                            source, f"it holds {entry.name[:80]!r}, which its manifest does not name so"
+                        )
                     held = archive.extractfile(entry)
                     assert held is not None
                     if part.file not in there:

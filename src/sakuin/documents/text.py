@@ -1,127 +1,107 @@
-"""Reading documents: files or standard input, decoded, refused in words where they are no text.
+"""Plain text: bytes decoded, and refused in words where they are no text.
 
-A `Document` is a name and its text. Offsets of evidence count characters of this text, exactly as decoded:
-line ends are not translated; only a byte order mark at the start is taken off. What a model makes of the text
-is the business of `sakuin.context`.
+Offsets count the characters exactly as decoded: line ends are not translated; only a byte order mark at the
+start is taken off. Markdown stays as it is too; its headings are marked.
 """
 
 from __future__ import annotations
 
 import codecs
-import os
-import sys
-from bisect import bisect_right
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from pathlib import Path
-from typing import Any
+import re
+from itertools import pairwise
 
+from sakuin.documents.document import Document, Mark
 from sakuin.errors import SakuinError
 
-_BINARY_STARTS = {
-    b"%PDF": "a PDF",
-    b"PK\x03\x04": "a zip archive or an office document",
-    b"\x7fELF": "a program",
-    b"\x89PNG": "a picture",
-    b"\xff\xd8\xff": "a picture",
-    b"GIF8": "a picture",
-    b"\x1f\x8b": "a gzip archive",
-    b"BZh": "a bzip2 archive",
-    b"\xfd7zXZ": "an xz archive",
-    b"\x28\xb5\x2f\xfd": "a zstd archive",
-    b"GGUF": "a model",
-    b"\xd0\xcf\x11\xe0": "an old office document",
-}
 _BOMS = (  # the longer ones first: UTF-32's begins with UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_LINE_END = re.compile(r"\r\n?|\n")
 _MOST_CONTROLS = 0.01
 _TEXT_CONTROLS = frozenset("\t\n\v\f\r\x1b")
 
 
-@dataclass(frozen=True)
-class Document:
-    """A named text."""
-
-    name: str
-    text: str
-
-    def line(self, offset: int) -> int:
-        """The line, counted from 1, that holds the character at `offset`."""
-        return bisect_right(self._line_starts, offset)
-
-    def extended(self, text: str) -> Document:
-        """The document with `text` after its end."""
-        return replace(self, text=self.text + text)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Name and text as JSON can hold them; `from_dict` takes it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Document:
-        """The document that `as_dict` wrote."""
-        return cls(**values)
-
-    @cached_property
-    def _line_starts(self) -> list[int]:
-        starts = [0]
-        at = self.text.find("\n")
-        while at >= 0:
-            starts.append(at + 1)
-            at = self.text.find("\n", at + 1)
-        return starts
+def read(data: bytes, name: str, encoding: str | None, *, markdown: bool = False) -> Document:
+    """The document in `data`; with `markdown`, its headings are marked."""
+    text, said = decode_or_guess(data, name, encoding)
+    return Document(name, text, _headings(text) if markdown else (), said)
 
 
-def read(path: str | os.PathLike[str], encoding: str = "utf-8") -> Document:
-    """The document in a file; `-` is standard input.
+def decode_or_guess(data: bytes, name: str, encoding: str | None) -> tuple[str, tuple[str, ...]]:
+    """The text in `data`, and a note on its encoding where "auto" had to guess it."""
+    if encoding != "auto":
+        return decode(data, name, encoding or "utf-8"), ()
+    try:
+        return decode(data, name), ()
+    except SakuinError:
+        likely = guess(data)
+        if likely is None:
+            raise
+    return decode(data, name, likely), (f"{name} is not UTF-8 and was read as {likely}, which is a guess.",)
 
-    Raises `SakuinError` where the file is missing, unreadable, empty, binary or in another encoding, which it
-    then guesses.
-    """
-    name = os.fspath(path)
-    if name == "-":
-        name, data = "standard input", sys.stdin.buffer.read()
-    else:
-        try:
-            data = Path(name).read_bytes()
-        except FileNotFoundError:
-            raise SakuinError(f"there is no file {name}; check the path.") from None
-        except IsADirectoryError:
-            raise SakuinError(f"{name} is a folder; name the files in it.") from None
-        except PermissionError:
-            raise SakuinError(f"{name} may not be read by this user; change its permissions.") from None
-        except OSError as error:
-            raise SakuinError(f"{name} cannot be read: {error.strerror or error}.") from None
-    return Document(name, decode(data, name, encoding))
+
+def check_not_empty(data: bytes, name: str) -> None:
+    """Raise `SakuinError` where there is nothing but blanks in `data`."""
+    if not data.strip():
+        raise SakuinError(f"{name} is empty; there is nothing to ask about.")
+
+
+def check_encoding(encoding: str | None) -> None:
+    """Raise `SakuinError` where Python knows no text encoding of this name."""
+    if encoding is None or encoding == "auto":
+        return
+    try:
+        b"x".decode(encoding)
+    except UnicodeError:
+        pass  # in UTF-16, half a letter
+    except LookupError:
+        raise SakuinError(
+            f"there is no text encoding named {encoding!r}; usual ones are utf-8, cp932, shift_jis, euc_jp, "
+            "utf-16 and cp1252, and auto guesses."
+        ) from None
+
+
+def by_mark(data: bytes) -> str | None:
+    """The encoding that a byte order mark at the start of `data` names."""
+    if data.startswith(codecs.BOM_UTF8):
+        return "utf-8"
+    return next((name for mark, name in _BOMS if data.startswith(mark)), None)
+
+
+def _headings(text: str) -> tuple[Mark, ...]:
+    from markdown_it import MarkdownIt
+
+    tokens = MarkdownIt().parse(text)
+    starts = [0]
+    starts += [end.end() for end in _LINE_END.finditer(text)]
+    return tuple(
+        Mark(starts[token.map[0]], heading=" ".join(title.content.split()))
+        for token, title in pairwise(tokens)
+        if token.type == "heading_open" and token.map and title.content.strip()
+    )
 
 
 def decode(data: bytes, name: str, encoding: str = "utf-8") -> str:
     """The text in `data`; `name` is what errors call it."""
-    if not data.strip():
-        raise SakuinError(f"{name} is empty; there is nothing to ask about.")
-    if kind := next((kind for start, kind in _BINARY_STARTS.items() if data.startswith(start)), None):
-        raise SakuinError(f"{name} is {kind}, not text; extract its text first.")
+    check_not_empty(data, name)
+    check_encoding(encoding)
     try:
         text = data.decode(encoding)
-    except LookupError:
-        raise SakuinError(
-            f"there is no text encoding named {encoding!r}; usual ones are utf-8, cp932, euc_jp, utf-16 and "
-            "cp1252."
-        ) from None
     except UnicodeError as error:
         raise SakuinError(_not_in(data, name, encoding, error)) from None
     text = text.removeprefix("\ufeff")
     if _is_binary(text):
-        if (likely := _guess(data)) and likely.startswith("utf-"):
+        if (likely := guess(data)) and likely.startswith("utf-"):
             raise SakuinError(
                 f"{name} is not {encoding} text; it looks like {likely}: pass --encoding {likely}."
             )
         raise SakuinError(f"{name} is binary, not text; extract its text first.")
+    if b"\x1b$" in data and data.isascii() and codecs.lookup(encoding).name == "utf-8" and guess(data):
+        # The one encoding of Japanese whose bytes are all ASCII, and therefore UTF-8 without being it.
+        raise SakuinError(f"{name} looks like iso2022_jp: pass --encoding iso2022_jp.")
     if not text.strip():
         raise SakuinError(f"{name} holds only blanks; there is nothing to ask about.")
     return text
@@ -133,7 +113,7 @@ def _not_in(data: bytes, name: str, encoding: str, error: UnicodeError) -> str:
         where = (
             f" (byte 0x{data[error.start]:02x} at offset {error.start})" if error.start < len(data) else ""
         )
-    likely = _guess(data)
+    likely = guess(data)
     if likely is None:
         return f"{name} is not {encoding} text{where} and looks binary; extract its text first."
     return f"{name} is not {encoding} text{where}; it looks like {likely}: pass --encoding {likely}."
@@ -147,7 +127,7 @@ def _is_binary(text: str) -> bool:
     return controls > _MOST_CONTROLS * len(sample)
 
 
-def _guess(data: bytes) -> str | None:
+def guess(data: bytes) -> str | None:
     """The encoding that `data`, which is not UTF-8, is likely in; None where it looks binary."""
     for mark, name in _BOMS:
         if data.startswith(mark):
@@ -156,7 +136,7 @@ def _guess(data: bytes) -> str | None:
     if b"\0" in sample:
         return _guess_utf16(sample)
     if b"\x1b$" in sample and max(sample) < 0x80:
-        return "iso2022_jp"
+        return None if _decoded(sample, "iso2022_jp") is None else "iso2022_jp"
     scores = {name: _japanese(sample, name) for name in ("cp932", "euc_jp")}
     best = max(scores, key=lambda name: scores[name])
     if scores[best] > 0.5:

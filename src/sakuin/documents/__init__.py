@@ -1,0 +1,13 @@
+"""Reading documents as people have them: plain text, Markdown, HTML, PDF and Word files.
+
+`read` tells by the content what a file is, and has its text laid out by the room for its kind: `text`,
+`markup`, `pdf`, `word`. What they find comes back as a `Document`, with the page and the heading of every
+passage, and with notes on what the file holds that is not in its text. PDF, Word and HTML need the extra
+`documents`. Called by `sakuin.context` and by the command line.
+"""
+
+from sakuin.documents.document import Document, Mark
+from sakuin.documents.reading import read
+from sakuin.documents.text import decode
+
+__all__ = ["Document", "Mark", "decode", "read"]

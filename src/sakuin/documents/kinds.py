@@ -1,0 +1,136 @@
+"""What a file is, told by its content; its suffix is only believed where the content does not say.
+
+Files that hold no text that sakuin reads are refused here, each in a sentence that says what to do with it.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import zipfile
+from pathlib import PurePath
+from typing import Literal
+
+from sakuin.errors import SakuinError
+
+Kind = Literal["text", "markdown", "html", "pdf", "word"]
+
+CALLED: dict[Kind, str] = {
+    "text": "plain text",
+    "markdown": "plain text",
+    "html": "HTML",
+    "pdf": "a PDF",
+    "word": "a Word document",
+}
+_SUFFIXES: dict[str, Kind] = {
+    ".pdf": "pdf",
+    ".docx": "word",
+    ".docm": "word",
+    ".dotx": "word",
+    ".html": "html",
+    ".htm": "html",
+    ".xhtml": "html",
+    ".md": "markdown",
+    ".markdown": "markdown",
+}
+_MAY_BE_HTML = ("", ".txt", ".text", ".pdf", ".docx", ".doc", ".asp", ".aspx", ".jsp", ".php", ".cgi")
+"""Suffixes under which a page from the web is found; a template or a program that begins with a tag is
+none.
+"""
+
+_HTML = re.compile(
+    rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)[\s>]", re.I | re.S
+)
+_TAG = re.compile(rb"<(?:!doctype|/?[a-z][a-z0-9]*)[^<>]*>", re.I)
+_PDF_WITHIN = 1024
+"""Bytes at a file's start within which readers of PDF accept its mark."""
+
+_BINARY_STARTS = {
+    b"\x7fELF": "a program",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+    b"GIF8": "a picture",
+    b"II*\0": "a picture",
+    b"MM\0*": "a picture",
+    b"\x1f\x8b": "a gzip archive",
+    b"BZh": "a bzip2 archive",
+    b"\xfd7zXZ": "an xz archive",
+    b"\x28\xb5\x2f\xfd": "a zstd archive",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"GGUF": "a model",
+}
+_IN_A_ZIP = (
+    ("xl/", "an Excel workbook", "save the sheets that matter as CSV or PDF"),
+    ("ppt/", "a PowerPoint presentation", "save it as PDF"),
+    ("META-INF/container.xml", "an e-book", "save it as HTML or PDF"),
+    ("content.xml", "an OpenDocument file", "save it as DOCX or PDF"),
+)
+
+
+def suffix(name: str) -> str:
+    """The suffix of a file's name, in small letters."""
+    return PurePath(name).suffix.lower()
+
+
+def by_suffix(name: str) -> Kind:
+    """What a file of this name should be."""
+    return _SUFFIXES.get(suffix(name), "text")
+
+
+def of(data: bytes, name: str) -> Kind:
+    """What `data`, a file called `name`, is. Raises `SakuinError` where it is nothing that can be read."""
+    should = by_suffix(name)
+    head = data[:_PDF_WITHIN]
+    if b"%PDF-" in head and (should == "pdf" or head.lstrip(b"\xef\xbb\xbf\r\n\t ").startswith(b"%PDF-")):
+        return "pdf"
+    if data.startswith(b"PK\x03\x04"):
+        return _in_zip(data, name)
+    _refuse(data, name)
+    if should == "html":
+        # Words without a single tag would lose their line ends as HTML.
+        return "html" if _TAG.search(data) or b"\0" in head else "text"
+    if suffix(name) in _MAY_BE_HTML and _HTML.match(data.removeprefix(b"\xef\xbb\xbf")[:4096]):
+        return "html"
+    return "markdown" if should == "markdown" else "text"
+
+
+def note(kind: Kind, name: str) -> str | None:
+    """A sentence where a file's suffix and its content disagree."""
+    should = by_suffix(name)
+    if CALLED[kind] == CALLED[should] or (
+        should == "text" and suffix(name) not in (*_MAY_BE_HTML, ".rtf")[1:]
+    ):
+        return None
+    return f"{name} is {CALLED[kind]} in spite of its suffix {suffix(name)}, and was read as such."
+
+
+def _refuse(data: bytes, name: str) -> None:
+    if data.startswith(b"\xd0\xcf\x11\xe0"):
+        if "EncryptedPackage".encode("utf-16-le") in data:
+            raise SakuinError(f"{name} is an office document with a password; save it without one.")
+        raise SakuinError(f"{name} is an office document of the old format; save it as DOCX or PDF.")
+    if data.startswith(b"{\\rtf"):
+        raise SakuinError(f"{name} is an RTF document; save it as DOCX or PDF.")
+    for start, called in _BINARY_STARTS.items():
+        if data.startswith(start):
+            raise SakuinError(f"{name} is {called}, not text; extract its text first.")
+
+
+def _in_zip(data: bytes, name: str) -> Kind:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            inside = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, struct.error):
+        if by_suffix(name) == "word":
+            raise SakuinError(
+                f"{name} is damaged or cut short: it begins as a Word document, and its end is missing; get "
+                "it once more, or open it in Word and save it anew."
+            ) from None
+        raise SakuinError(f"{name} is a damaged zip archive, not text; get it once more.") from None
+    if "[Content_Types].xml" in inside and any(entry.startswith("word/") for entry in inside):
+        return "word"
+    for entry, called, remedy in _IN_A_ZIP:
+        if any(each.startswith(entry) for each in inside):
+            raise SakuinError(f"{name} is {called}, which sakuin does not read; {remedy}.")
+    raise SakuinError(f"{name} is a zip archive, not text; unpack it and name the files in it.")

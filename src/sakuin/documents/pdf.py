@@ -1,0 +1,127 @@
+"""PDF: its text in reading order, page by page, with the headings that its bookmarks or its fonts show.
+
+PDFium takes the pages apart (`pdfium`), `headings` finds headings, `pages` makes running text. What the file
+holds that has no text (a scan, a picture) is said here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from sakuin.documents import extra, headings, pages, pdfium
+from sakuin.documents.document import Document
+from sakuin.documents.markup import counted, listed
+from sakuin.errors import SakuinError
+
+_UNREADABLE = re.compile(r"[\ufffd\ue000-\uf8ff\x01-\x08\x0e-\x1f]")
+_MOST_UNREADABLE = 0.3
+
+
+def read(data: bytes, name: str) -> Document:
+    """The document in the PDF `data`."""
+    extra.need(name, "a PDF", "pypdfium2")
+    taken = _taken_apart(data, name)
+    found = pages.lines([page["lines"] for page in taken["pages"]])
+    notes = _notes(taken, found, data, name)
+    dropped = pages.drop_running(found)
+    if dropped:
+        notes.append(
+            f"{name} repeats {listed([repr(line) for line in dropped[:3]])}"
+            f"{' and more' * (len(dropped) > 3)} on its pages, which was read once."
+        )
+    text, marks = pages.joined(found, headings.find(found, taken["bookmarks"]))
+    return Document(name, text, marks, tuple(notes))
+
+
+def _taken_apart(data: bytes, name: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-P", str(Path(pdfium.__file__)), str(pdfium.MOST_BYTES)],
+        input=data,
+        capture_output=True,
+        check=False,
+    )
+    try:
+        taken: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        taken = {"error": "memory" if done.returncode else "damaged"}
+    remedy = {
+        "encrypted": f"{name} is encrypted; save it without a password, for example with qpdf --decrypt.",
+        "damaged": f"{name} is damaged or cut short: no pages are found in it; get it once more.",
+        "long": f"{name} holds more than {pdfium.MOST_CHARACTERS:,} characters; split it.",
+        "memory": f"{name} cannot be read: taking its pages apart failed or took more than "
+        f"{pdfium.MOST_BYTES >> 20:,} MB of memory, as damaged files do; print it into a new PDF.",
+    }
+    if error := taken.get("error"):
+        raise SakuinError(remedy[error])
+    if not taken["pages"]:
+        raise SakuinError(f"{name} is a PDF without pages; get it once more.")
+    return taken
+
+
+def _notes(taken: dict[str, Any], found: pages.Pages, data: bytes, name: str) -> list[str]:
+    """What of the file is not in its text; refuses a file that has none."""
+    scanned: list[int] = []
+    blank: list[int] = []
+    damaged: list[int] = []
+    unreadable: list[int] = []
+    pictures = 0
+    for number, (page, lines) in enumerate(zip(taken["pages"], found, strict=True), 1):
+        text = "".join(line.text for line in lines)
+        if page["damaged"]:
+            damaged.append(number)
+        elif not text:
+            (scanned if page["pictures"] else blank).append(number)
+        else:
+            pictures += page["pictures"]
+            if len(_UNREADABLE.findall(text)) > _MOST_UNREADABLE * len(text):
+                unreadable.append(number)
+    count = len(found)
+    without = len(scanned) + len(blank) + len(damaged) + len(unreadable)
+    if without == count:
+        why = (
+            "its pages are damaged; get it once more"
+            if len(damaged) == count
+            else "its fonts do not say which letters their signs are; run text recognition (OCR) over it"
+            if unreadable
+            else "it is a scan; run text recognition (OCR) over it first, for example with ocrmypdf"
+            if scanned
+            else "its pages are blank or drawn; run text recognition (OCR) over it first"
+        )
+        raise SakuinError(f"{name} has no text on its {counted(count, 'page')}: {why}.")
+    notes = []
+    for numbers, said in (
+        (scanned, "without text, a scan or pictures: run text recognition (OCR) over it to have them read"),
+        (blank, "without text: blank or drawn"),
+        (damaged, "damaged and not read"),
+        (
+            unreadable,
+            "in fonts that do not say which letters their signs are; their text is not to be trusted",
+        ),
+    ):
+        if numbers:
+            notes.append(f"{_numbers(numbers)} of {name} {'is' if len(numbers) == 1 else 'are'} {said}.")
+    lacks = [counted(pictures, "picture")] if pictures else []
+    lacks += [counted(taken["attachments"], "attached file")] if taken["attachments"] else []
+    lacks += ["an XFA form"] if taken["xfa"] else []
+    if lacks:
+        notes.append(f"not read of {name}: {listed(lacks)}.")
+    if b"%%EOF" not in data[-2048:]:
+        notes.append(f"{name} has no end mark and may be cut short; the pages that were found were read.")
+    return notes
+
+
+def _numbers(numbers: list[int]) -> str:
+    """Page numbers in words, runs of them joined: "pages 2, 5-7 and 9"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    said = [f"{first}" if first == last else f"{first}-{last}" for first, last in runs]
+    return ("page " if len(numbers) == 1 else "pages ") + listed(said)
