@@ -24,10 +24,15 @@ def test_the_references_are_what_the_code_says() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [ROOT / "README.md", ROOT / "docs/guide.md", ROOT / "docs/indexes.md"], ids=lambda page: page.name
+    "page",
+    [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("guide", "indexes", "contexts"))],
+    ids=lambda page: page.name,
 )
-def test_the_examples_of_a_page_run(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_examples_of_a_page_run(
+    page: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     zoo.get("smollm2")
+    monkeypatch.chdir(tmp_path)  # some examples write files
     names: dict[str, Any] = {}
     blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     assert blocks

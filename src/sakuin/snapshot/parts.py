@@ -31,8 +31,9 @@ from sakuin.spill import ROWS, split
 
 FORMAT = 1
 KINDS = ("sink", "segment", "tail", "window")
-CHECKPOINT = 16384
-"""Windows are kept about every so many tokens, at ends of segments."""
+CHECKPOINT, FINER = 16384, 4096
+"""Windows are kept about every so many tokens, at ends of segments; the finer where `segment` is set by
+hand."""
 
 _SEALING = ("index", "sink", "kv_dtype", "list_size")
 """Settings that what is stored of exactly computed tokens follows from, beside those of the segments."""
@@ -105,9 +106,10 @@ def needs_windows(cache: RetrievalCache) -> bool:
 
 
 def checkpoint_step(config: RetrievalConfig, head_dim: int) -> int:
-    """Tokens between the positions at which windows are kept: whole segments, at least `CHECKPOINT`."""
+    """Tokens between the positions at which windows are kept: whole segments, at least `CHECKPOINT` or
+    `FINER`."""
     segment = config.segment_tokens(head_dim)
-    return segment * -(-CHECKPOINT // segment)
+    return segment * -(-(CHECKPOINT if config.segment == "auto" else min(CHECKPOINT, FINER)) // segment)
 
 
 def sealed_end(cache: RetrievalCache) -> int:
