@@ -54,8 +54,9 @@ class Context:
 
     May be asked from several threads at once; each gets what it would get alone.
 
-    prefill_s : seconds that reading took. reused_tokens : tokens that were not prefilled by this context but
-        found: those of the snapshot that it was loaded from, or of one with the same beginning.
+    prefill_s : seconds that reading took in this process.
+    reused_tokens : tokens that were not prefilled by this context but found: those of the snapshot that it was
+        loaded from, or of one with the same beginning.
     """
 
     def __init__(
@@ -74,7 +75,8 @@ class Context:
         self._prompt = Prompt.of(tokenizer)
         self._reading = Reading(lead=self._prompt.head)
         self._windows: list[parts.Part] = []
-        self._index_s = 0.0  # of the process that wrote the snapshot
+        self._index_s = 0.0
+        self._before_s = 0.0, 0.0  # prefill and index, of who wrote the snapshot
         self._lock = threading.Lock()  # held for a moment, to take or set what goes together
         self._growing = threading.RLock()  # held while the context grows
 
@@ -270,6 +272,7 @@ class Context:
             if self.config is not None:
                 cache.track_mass(False)
                 cache.flush()
+                self._index_s += cache.index_seconds
             exact = reading.exact
             asked = said.tokens - len(reading.ids) - 1
             if self.config is not None and exact == len(reading.ids) and asked > self.config.exact_above:
@@ -313,8 +316,8 @@ class Context:
                 self.model,
                 self.tokenizer,
                 list(self._windows),
-                self.prefill_s,
-                self.index_s,
+                self._before_s[0] + self.prefill_s,
+                self._before_s[1] + self.index_s,
             )
 
     @classmethod
@@ -323,7 +326,7 @@ class Context:
         context = cls(model, tokenizer, found.config)
         context._take(found.reading, found.cache)
         context._windows = found.windows
-        context.prefill_s, context._index_s = found.prefill_s, found.index_s
+        context._before_s = found.prefill_s, found.index_s
         context.reused_tokens = len(found.reading.ids)
         return context
 
@@ -342,7 +345,7 @@ class Context:
     @property
     def index_s(self) -> float:
         """Seconds spent sealing the index: whole segments beside the prefill, the rest after it."""
-        return 0.0 if self.config is None else self._index_s + float(self.cache.index_seconds)
+        return self._index_s
 
     def kv_bytes(self) -> dict[str, int]:
         """Bytes of keys, values and index: `device` and `host`."""
@@ -381,6 +384,7 @@ class Context:
             say(0, 1, "index")
             cache.seal()
             say(1, 1, "index")
+            self._index_s += cache.index_seconds  # a fork counts anew
             exact = self._reading.exact
             if exact == self.tokens and len(ids) - max(first, self.tokens) > self.config.exact_above:
                 exact = len(ids)

@@ -116,6 +116,6 @@ def _answer(talk: Any, message: str, name: str, max_new_tokens: int, temperature
     answer = talk.chat(message, max_new_tokens, None if json else write, temperature)
     if json:
         said = asking._object(talk, answer, name) | {"reused_tokens": answer.reused_tokens}
-        print(json_.dumps(said | {"prefill_s": answer.prefill_s}, ensure_ascii=False), flush=True)
+        print(json_.dumps(said, ensure_ascii=False), flush=True)
         return
     print("" if answer.text else "(The model gave no answer.)", flush=True)

@@ -140,7 +140,7 @@ def ask(
         answer = context.ask(question, max_new_tokens, None if json else write)
         if json:
             said = asking._object(context, answer, model_name) | {"reused_tokens": answer.reused_tokens}
-            print(json_.dumps(said | {"prefill_s": answer.prefill_s}, ensure_ascii=False))
+            print(json_.dumps(said, ensure_ascii=False))
             return
         if written:
             print()
