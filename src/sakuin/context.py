@@ -55,8 +55,8 @@ class Context:
     May be asked from several threads at once; each gets what it would get alone.
 
     prefill_s : seconds that reading took in this process.
-    reused_tokens : tokens that were not prefilled by this context but found: those of the snapshot that it was
-        loaded from, or of one with the same beginning.
+    reused_tokens : tokens that were not prefilled by this context but found: those of the snapshot that it
+        was loaded from, or of one with the same beginning.
     """
 
     def __init__(
