@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from transformers import DynamicCache
 
@@ -30,22 +30,12 @@ from sakuin.errors import SakuinError
 from sakuin.prompt import Prompt
 from sakuin.reading import Reading
 from sakuin.snapshot import parts, store
+from sakuin.snapshot.parts import Keeper
 
 __all__ = ["Answer", "Context", "Keeper", "Progress", "check_length"]
 
 Progress = Callable[[int, int, str], None]
 """Given tokens done, tokens in all, and the phase: "prefill" or "index"."""
-
-
-class Keeper(Protocol):
-    """Who keeps what a long prefill has done as it goes, and knows what was done before."""
-
-    def begin(self, ids: Sequence[int]) -> tuple[RetrievalCache, int, list[parts.Part]] | None:
-        """A cache that holds the first of `ids`, how many, and the windows on the way; None where none is
-        known."""
-
-    def step(self, cache: RetrievalCache, done: int, windows: Sequence[parts.Part]) -> None:
-        """Called whenever `done` of the tokens are in `cache`."""
 
 
 class Context:
@@ -370,7 +360,7 @@ class Context:
         start = time.perf_counter()
         say(0, new, "prefill")
         runner, first = self._runner(cache), done
-        for stop, keep in self._stops(cache, done, len(ids)):
+        for stop, keep in parts.stops(cache, self.config, self.model.config, done, len(ids)):
             for at in runner.steps(ids[done:stop]):
                 say(done + at - first, new, "prefill")
                 if keeper is not None and done + at < stop:
@@ -392,21 +382,6 @@ class Context:
         self.prefill_s += time.perf_counter() - start
         self._take(reading, cache)
         self._windows = windows
-
-    def _stops(self, cache: Any, done: int, end: int) -> list[tuple[int, bool]]:
-        """Where prefill pauses between `done` and `end`, and whether windows are kept there: at ends of
-        segments, if the model has layers that cannot go back to them."""
-        stops = [(end, False)] if end > done else []
-        if self.config is None or not parts.needs_windows(cache) or not stops:
-            return stops
-        head_dim = parts.head_dim_of(cache) or parts.head_dim_of_model(self.model.config)
-        step, least = parts.checkpoint_step(self.config, head_dim), self.config.exact_above
-        at = parts.sealed_end(cache) or self.config.sink
-        while (at := at + step) < end:
-            # A pass of so few tokens would not be exact.
-            if at - done > least and end - at > least:
-                stops.insert(-1, (at, True))
-        return stops
 
     def _take(self, reading: Reading, cache: Any) -> None:
         with self._lock:

@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy
 import torch
@@ -50,6 +50,17 @@ class Part:
     end: int
     tensors: dict[str, Tensor] = field(repr=False)
     facts: dict[str, str] = field(default_factory=dict)
+
+
+class Keeper(Protocol):
+    """Who keeps what a long prefill has done as it goes, and knows what was done before."""
+
+    def begin(self, ids: Sequence[int]) -> tuple[RetrievalCache, int, list[Part]] | None:
+        """A cache that holds the first of `ids`, how many, and the windows on the way; None where none is
+        known."""
+
+    def step(self, cache: RetrievalCache, done: int, windows: Sequence[Part]) -> None:
+        """Called whenever `done` of the tokens are in `cache`."""
 
 
 class Names:
@@ -116,6 +127,24 @@ def sealed_end(cache: RetrievalCache) -> int:
     """Tokens up to the end of what is sealed, or on its way; 0 where nothing is."""
     cache.flush()
     return max((row.sealed_end for layer in cache.retrieval_layers for row in layer.rows), default=0)
+
+
+def stops(
+    cache: Any, config: RetrievalConfig | None, model_config: Any, done: int, end: int
+) -> list[tuple[int, bool]]:
+    """Where prefill pauses between `done` and `end`, and whether windows are kept there: at ends of segments,
+    if the model has layers that cannot go back to them. config : None for a cache without an index."""
+    found = [(end, False)] if end > done else []
+    if config is None or not needs_windows(cache) or not found:
+        return found
+    head_dim = head_dim_of(cache) or head_dim_of_model(model_config)
+    step, least = checkpoint_step(config, head_dim), config.exact_above
+    at = sealed_end(cache) or config.sink
+    while (at := at + step) < end:
+        # A pass of so few tokens would not be exact.
+        if at - done > least and end - at > least:
+            found.insert(-1, (at, True))
+    return found
 
 
 def window_part(cache: RetrievalCache, at: int) -> Part:
