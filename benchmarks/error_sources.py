@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from common import load, show, write
@@ -38,8 +39,8 @@ REPLACED = {
 LEFT_OUT = {"without the tilt": "tilt", "without raising the tail": "raise"}
 
 
-def sealed(layer: Layer, power: int) -> list[plain.Segment]:
-    """Segments of a layer with one KV head, as the index would make them."""
+def sealed(layer: Layer, **how: Any) -> list[plain.Segment]:
+    """Segments of a layer with one KV head, as the index would make them but for `how`."""
     segments: list[plain.Segment] = []
     queries, n = layer.queries.double(), layer.keys.shape[1]
     for start in range(0, n, SEGMENT):
@@ -48,7 +49,7 @@ def sealed(layer: Layer, power: int) -> list[plain.Segment]:
         inherited = segments[-1].basis if segments and end - start < 16 * queries.shape[2] else None
         moment = seen.T @ seen / len(seen)
         keys, values = layer.keys[0, start:end], layer.values[0, start:end]
-        segments.append(plain.seal(keys, values, moment, inherited, power=power))
+        segments.append(plain.seal(keys, values, moment, inherited, **how))
     return segments
 
 
@@ -113,7 +114,7 @@ def errors(layer: Layer) -> dict[str, list[float]]:
     """Relative error of the whole output for every variant, over positions and query heads."""
     static, exact = layer.static(), layer.exact()
     truth = merge([static, exact]).out
-    segments, by_squares = sealed(layer, 4), sealed(layer, 2)
+    segments, by_squares = sealed(layer), sealed(layer, power=2)
     t = layer.asked.shape[1]
     found: dict[str, list[float]] = {}
     for at in (*range(0, 512, 64), *range(t - layer.retrieval, t)):

@@ -8,6 +8,7 @@ segment, `attend` runs one step of a query group over a chain of them. Shapes: k
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -127,11 +128,11 @@ def rounded(p: Tensor, step: Tensor, bits: Tensor, most: int, whole: bool) -> tu
     return torch.where(step > 0, near / (step * LOG2E).clamp(min=1e-300), 0.0), lost
 
 
-def decoded_values(values: Tensor) -> Tensor:
-    """4 bits, affine per token; lowest number and step in bf16, rounded before the codes are made."""
-    low = values.min(1, keepdim=True).values.bfloat16().double()
-    step = ((values.max(1, keepdim=True).values - low).clamp(min=0) / 15).bfloat16().double()
-    codes = ((values - low) / step.clamp(min=1e-300) + 0.5).floor().clamp(0, 15)
+def decoded_values(values: Tensor, bits: int = 4) -> Tensor:
+    """Affine per token; lowest number and step in bf16, rounded before the codes are made."""
+    low, most = values.min(1, keepdim=True).values.bfloat16().double(), 2**bits - 1
+    step = ((values.max(1, keepdim=True).values - low).clamp(min=0) / most).bfloat16().double()
+    codes = ((values - low) / step.clamp(min=1e-300) + 0.5).floor().clamp(0, most)
     return codes * step + low
 
 
@@ -161,8 +162,14 @@ def seal(
     sketch_bits: float = 1.25,
     code_bits: float = 3.0,
     power: int = 4,
+    value_bits: int = 4,
+    sketcher: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Segment:
-    """A segment under the queries' second `moment` (d, d), or in the `basis` of its predecessor."""
+    """A segment under the queries' second `moment` (d, d), or in the `basis` of its predecessor.
+
+    `sketcher`: another quantizer for the sketch, to compare with: from keys (n, d) in the basis' coordinates
+    and their weights to what a decoder would see of them.
+    """
     keys, values = keys.double(), values.double()
     d, mean = keys.shape[1], keys.mean(0)
     basis = basis or find_basis(keys - mean, moment.double())
@@ -174,6 +181,8 @@ def seal(
     sketch = torch.zeros_like(y)
     for j in range(d):
         sketch[:, j], steps[0, j] = decoded(y[:, j], int(bits[0, j]), power)
+    if sketcher is not None:
+        sketch = sketcher(y, basis.weight)
     left = y - sketch
     residue = left.square().mean(0)
     length = (left.square() @ basis.weight).sqrt()
@@ -213,7 +222,7 @@ def seal(
         codes,
         steps,
         bits,
-        decoded_values(values),
+        decoded_values(values, value_bits),
         list_of,
         decoded_values(list_mean),
         within,
