@@ -38,7 +38,8 @@ def cli() -> str:
         "\n## What holds for all\n\n"
         "Results go to standard output, progress and errors to standard error. An error is one sentence and "
         "exit code 2; Ctrl-C ends a command within a second with exit code 130. `SAKUIN_CACHE` names the "
-        "folder for models (else `~/.cache/sakuin`), `SAKUIN_ISA` (`portable`, `avx2`, `avx512`) forces a "
+        "folder for models (else `~/.cache/sakuin`), `SAKUIN_LIBRARY` that of stored contexts (else "
+        "`~/.local/share/sakuin/library`), `SAKUIN_ISA` (`portable`, `avx2`, `avx512`) forces a "
         "lower kernel, and `SAKUIN_TRACEBACK=1` prints where an error came from.\n"
     )
     return "".join(parts)

@@ -26,6 +26,7 @@ def test_the_references_are_what_the_code_says() -> None:
 PRINTED = {
     "README.md": None,  # the answer that it names `answer`
     "docs/guide.md": None,
+    "docs/contexts.md": None,
     "docs/indexes.md": "torch.Size([6, 1, 64])",
     "docs/fidelity.md": "balanced ",
     "docs/lm-eval.md": "1.0\n",
@@ -35,8 +36,11 @@ PRINTED = {
 
 
 @pytest.mark.parametrize("page", PRINTED)
-def test_the_examples_of_a_page_run(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_examples_of_a_page_run(
+    page: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     zoo.get("smollm2")
+    monkeypatch.chdir(tmp_path)  # some examples write files
     names: dict[str, Any] = {}
     text = (ROOT / page).read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)

@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from sakuin import RetrievalCache, RetrievalConfig
@@ -92,6 +94,28 @@ def tiny(model_type: str, attn_implementation: str = "sakuin", **changes: Any) -
 def tokens(n: int, batch: int = 1, seed: int = 0) -> torch.Tensor:
     """Random token ids `(batch, n)` without the padding id."""
     return torch.randint(2, VOCABULARY, (batch, n), generator=torch.Generator().manual_seed(seed))
+
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+BYTES = 256 + 3
+"""Words of `byte_tokenizer`."""
+
+
+def byte_tokenizer(chat: bool = True) -> PreTrainedTokenizerFast:
+    """A tokenizer whose tokens are bytes, and three words of a chat template."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    specials = ["<user>", "<assistant>", "</s>"]
+    backend = Tokenizer(BPE({word: i for i, word in enumerate([*specials, *alphabet])}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(specials)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
+    tokenizer.add_special_tokens({"additional_special_tokens": specials[:2]})
+    tokenizer.chat_template = CHAT_TEMPLATE if chat else None
+    return tokenizer
 
 
 FLAT = RetrievalConfig(index="flat", sink=4, recent=16, segment=64)

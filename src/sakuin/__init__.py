@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "Answer": "sakuin.context",
     "Context": "sakuin.context",
+    "Library": "sakuin.library",
     "PartialAttention": "sakuin.partial",
     "RetrievalCache": "sakuin.cache",
     "RetrievalConfig": "sakuin.config",
@@ -30,6 +31,7 @@ _WHERE = {
 __all__ = [
     "Answer",
     "Context",
+    "Library",
     "PartialAttention",
     "RetrievalCache",
     "RetrievalConfig",
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from sakuin.context import Answer, Context
     from sakuin.evidence import Span
     from sakuin.index import build_index
+    from sakuin.library import Library
     from sakuin.models import load
     from sakuin.partial import PartialAttention, Stats, merge
 

@@ -27,6 +27,7 @@ from sakuin.layers import RetrievalLayer
 from sakuin.passes import PassState
 from sakuin.sealing import Sealer
 from sakuin.segments import QUERY_STEP
+from sakuin.spill import bytes_on_disk
 from sakuin.steplog import summarize
 
 _PASSED_THROUGH = ("sliding_attention", "linear_attention", "conv", "dummy")
@@ -189,19 +190,22 @@ class RetrievalCache(Cache):
         return {"index": ", ".join(sorted(kinds)) or self.config.index}
 
     def kv_bytes(self) -> dict[str, int]:
-        """Bytes of keys, values and indexes: on the model's `device` (with the room kept for growth) and on
-        the `host`."""
+        """Bytes of keys, values and indexes: on the model's `device` (with the room kept for growth), on the
+        `host`, and with `offload="disk"` what of them lies on `disk`."""
         device = host = 0
-        indexes = {}
+        indexes, files = {}, {}
         for layer in self.layers:
             if isinstance(layer, RetrievalLayer):
                 for row in layer.rows:
                     device += row.device_bytes
                     host += row.host_bytes
                     indexes[id(row.index)] = row.index.nbytes
+                    files[id(row.index)] = bytes_on_disk(row.index)
             else:
                 device += sum(x.nbytes for x in _tensors(layer))
-        return {"device": device, "host": host + sum(indexes.values())}
+        disk = sum(files.values())
+        found = {"device": device, "host": host + sum(indexes.values()) - disk}
+        return found | {"disk": disk} if self.config.offload == "disk" else found
 
     @property
     def index_seconds(self) -> float:

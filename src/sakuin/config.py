@@ -70,6 +70,9 @@ class RetrievalConfig:
         How offloaded keys and values are stored; `"auto"` is the model's dtype. `"int8"` (`"sketch"`,
         `"flat"` and `"auto"` only) takes half of bf16: 8 bits a number, with a scale for each channel of a
         segment's keys and for each token's value.
+    offload
+        Where offloaded tokens lie: in `"memory"`, or on `"disk"`, from where only what a step retrieves is
+        read; sketches and bases stay in memory. For contexts larger than memory.
     exact_above
         A forward pass of more query positions than this attends exactly (prefill); fewer go through the
         index.
@@ -120,6 +123,7 @@ class RetrievalConfig:
     tolerance: float = 1.0
     target_error: float | None = None
     kv_dtype: KVDtype = "auto"
+    offload: Literal["memory", "disk"] = "memory"
     exact_above: int = 16
     rescore_share: float = 4.0
     codes_share: float = 1.25
@@ -139,6 +143,7 @@ class RetrievalConfig:
     def __post_init__(self) -> None:
         _one_of("index", self.index, tuple(INDEX_KINDS))
         _one_of("kv_dtype", self.kv_dtype, KV_DTYPES)
+        _one_of("offload", self.offload, ("memory", "disk"))
         if self.kv_dtype == "int8" and self.index not in INT8_KINDS:
             raise ValueError(
                 f"kv_dtype='int8' needs an index of {', '.join(INT8_KINDS)}, and index is {self.index!r}; "

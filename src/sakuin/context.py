@@ -1,88 +1,74 @@
 """A context: documents prefilled once, asked many times.
 
-`Context` holds the cache of a prefilled text, where each token lies in the text, and how this model is asked.
-`ask` works on a fork of the cache, so that a question leaves nothing behind. How prompts are put together is
-in `sakuin.prompt`, the decode loop in `sakuin.decoding`, passages in `sakuin.evidence`. Called by users and
-by the command line.
+`Context` holds the cache of a prefilled text and what the text is (`sakuin.reading`). `ask` works on a fork
+of the cache, so that a question leaves nothing behind; `append` and `chat` grow a fork and take it in the
+place of the old one when all went well. How prompts are put together is in `sakuin.prompt`, how an answer
+comes about in `sakuin.answers`, what a context is on disk in `sakuin.snapshot`. Called by users and by the
+command line.
 """
 
 from __future__ import annotations
 
 import copy
 import os
+import threading
 import time
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from transformers import DynamicCache
 
-from sakuin import documents, evidence, memory, models
+from sakuin import documents, memory
+from sakuin.answers import Answer, Asking, answer
 from sakuin.cache import RetrievalCache
+from sakuin.checks import check_length, check_model, checked_message, settings_meant
 from sakuin.config import RetrievalConfig
 from sakuin.decoding import Runner, Sampling
 from sakuin.documents import Document
 from sakuin.errors import SakuinError
-from sakuin.evidence import Span
-from sakuin.prompt import Encoded, Prompt, stable_length
+from sakuin.prompt import Prompt
+from sakuin.reading import Reading
+from sakuin.snapshot import parts, store
+from sakuin.snapshot.parts import Keeper
 
-_FOR_QUESTION = 512
-"""Tokens left to question and answer where it is said how much of a document fits."""
+__all__ = ["Answer", "Context", "Keeper", "Progress", "check_length"]
 
 Progress = Callable[[int, int, str], None]
 """Given tokens done, tokens in all, and the phase: "prefill" or "index"."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What the model said, and what it took.
-
-    evidence : the passages that the answer attended to, most attended first; empty with full attention, which
-        does not tell.
-    tokens, new_tokens : tokens of the whole prompt and of the answer.
-    prefill_s, decode_s : seconds for the question (the document was prefilled before) and for the answer.
-    decode_ms_per_token : mean time of a decode step.
-    stats : of the cache, as `RetrievalCache.stats` says; empty with full attention.
-    finished : whether the answer ended by itself rather than at `max_new_tokens` or at the model's window.
-    """
-
-    text: str
-    evidence: list[Span]
-    tokens: int
-    new_tokens: int
-    prefill_s: float
-    decode_s: float
-    decode_ms_per_token: float
-    stats: dict[str, Any] = field(repr=False)
-    finished: bool = True
-
-
 class Context:
-    """Documents that a model has read. Made by `from_text`, `from_files` or `from_documents`.
+    """Documents that a model has read. Made by `from_text`, `from_files`, `from_documents`, `from_messages`
+    or `load`.
 
-    tokens : of the context. prefill_s, index_s : seconds that reading took, and of them and beside them,
-        sealing the index.
+    May be asked from several threads at once; each gets what it would get alone.
+
+    prefill_s : seconds that reading took in this process.
+    reused_tokens : tokens that were not prefilled by this context but found: those of the snapshot that it
+        was loaded from, or of one with the same beginning.
     """
 
     def __init__(
         self, model: Any, tokenizer: Any, config: RetrievalConfig | Literal["full"] | None = None
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
-        self.config = _settings(config)
-        _check_model(model)
+        self.config = settings_meant(config)
+        check_model(model)
         self.cache: Any = (
             DynamicCache(config=model.config)
             if self.config is None
             else RetrievalCache(model.config, self.config)
         )
-        self.documents: list[Document] = []
         self.prefill_s = 0.0
+        self.reused_tokens = 0
         self._prompt = Prompt.of(tokenizer)
-        self._body = ""
-        self._places: list[int] = []
-        self._tokens = Encoded([], [], [])
-        self._done = 0
+        self._reading = Reading(lead=self._prompt.head)
+        self._windows: list[parts.Part] = []
+        self._index_s = 0.0
+        self._before_s = 0.0, 0.0  # prefill and index, of who wrote the snapshot
+        self._lock = threading.Lock()  # held for a moment, to take or set what goes together
+        self._growing = threading.RLock()  # held while the context grows
 
     # -- making one ------------------------------------------------------------------------------------------
 
@@ -132,33 +118,83 @@ class Context:
         texts: Sequence[Document],
         config: RetrievalConfig | Literal["full"] | None = None,
         progress: Progress | None = None,
+        keeper: Keeper | None = None,
     ) -> Context:
-        """Prefill documents, one after another. Else as `from_text`."""
+        """Prefill documents, one after another. Else as `from_text`.
+
+        keeper : is shown the cache as it grows, and may know how it begins (`sakuin.library` has one).
+        """
         if not texts or not any(document.text.strip() for document in texts):
             raise SakuinError("the document is empty; there is nothing to ask about.")
         context = cls(model, tokenizer, config)
+        reading = context._reading
         for document in texts:
-            if len(texts) > 1:
-                context._body += f"\n\n{document.name}:\n\n" if context._body else f"{document.name}:\n\n"
-            context.documents.append(document)
-            context._places.append(len(context._body))
-            context._body += document.text
-        context._read(progress)
+            title = f"{document.name}:\n\n" if len(texts) > 1 else ""
+            reading = reading.with_document(document, "\n\n" + title if title and reading.body else title)
+        context._grow(reading.grown(context._prompt), progress, keeper)
         return context
 
-    def append(self, text: str, progress: Progress | None = None) -> None:
-        """Go on with the last document: `text` is read after it, and offsets go on where they ended."""
-        if not text:
-            return
-        last = self.documents[-1]
-        self.documents[-1] = last.extended(text)
-        self._body += text
-        try:
-            self._read(progress)
-        except SakuinError:
-            self.documents[-1] = last
-            self._body = self._body[: len(self._body) - len(text)]
-            raise
+    @classmethod
+    def from_messages(
+        cls,
+        model: Any,
+        tokenizer: Any,
+        messages: Sequence[Mapping[str, Any]],
+        config: RetrievalConfig | Literal["full"] | None = None,
+        progress: Progress | None = None,
+    ) -> Context:
+        """Prefill a conversation: `messages` as chat templates take them, `{"role": …, "content": …}`.
+
+        Where the last message is the user's, `chat()` answers it; `ask` puts its question under it. Evidence
+        names a message by its number and role. Else as `from_text`.
+        """
+        checked = [checked_message(i, message) for i, message in enumerate(messages)]
+        if not checked:
+            raise SakuinError("there are no messages; give at least one.")
+        context = cls(model, tokenizer, config)
+        reading, prompt = context._reading, context._prompt
+        opened = checked[-1]["role"] != "user"
+        following = [{"role": "user", "content": ""}] if opened else []
+        leads = prompt.pieces([*checked, *following])
+        for i, (message, lead) in enumerate(zip(checked, leads, strict=False)):
+            document = Document(f"message {i + 1} ({message['role']})", message["content"])
+            reading = reading.with_document(document).with_tokens([], [], [], reading.at, lead)
+            reading = reading.grown(prompt, whole=opened or i + 1 < len(checked))
+        if opened:
+            reading = reading.with_tokens([], [], [], reading.at, leads[-1])
+        context._grow(reading, progress)
+        return context
+
+    def append(self, text: str | Document, progress: Progress | None = None) -> None:
+        """Read more, after what was read; nothing of that is read again.
+
+        text : goes on with the last document, whose offsets go on where they ended; a `Document` begins
+            another one, or goes on with the last if that has the same name.
+
+        Where the text does not fit, the context stays as it was.
+        """
+        with self._growing:
+            reading = self._reading
+            if isinstance(text, Document):
+                last = reading.documents[-1].name if reading.documents else None
+                if text.name == last:
+                    text = text.text
+                elif text.text:
+                    title = f"\n\n{text.name}:\n\n" if reading.body else ""
+                    self._grow(reading.with_document(text, title).grown(self._prompt), progress)
+                    return
+            if text:
+                assert isinstance(text, str)
+                self._grow(reading.with_more(text).grown(self._prompt), progress)
+
+    def fork(self) -> Context:
+        """A second context that has read the same, shares its memory, and goes its own way."""
+        with self._lock:
+            other = copy.copy(self)
+            other.cache = self._forked(self.cache)
+        other._windows = list(self._windows)
+        other._lock, other._growing = threading.Lock(), threading.RLock()
+        return other
 
     # -- asking ----------------------------------------------------------------------------------------------
 
@@ -181,43 +217,125 @@ class Context:
         """
         if not question.strip():
             raise SakuinError("the question is empty; ask something.")
-        if max_new_tokens < 1:
-            raise SakuinError(f"max_new_tokens must be at least 1, got {max_new_tokens}.")
-        sampling = Sampling(temperature, top_p, seed)
-        rest = self._body[self._at :].rstrip()
-        asked = self._prompt.question(rest, question.strip())
-        total = self.tokens + len(asked.ids)
-        most = min(max_new_tokens, self._room_for(total))
-        cache = self._fork()
-        runner = self._runner(cache)
-        start = time.perf_counter()
-        runner.prefill(asked.ids[:-1])
-        prefill_s = time.perf_counter() - start
-        if self.config is not None:
-            cache.track_mass(True, above=evidence.ABOVE)
-        seconds: list[float] = []
-        said, ended = self._say(runner, asked.ids[-1], most, sampling, seconds, stream)
-        return Answer(
-            text=said.text.strip(),
-            evidence=self._evidence(cache, rest, asked),
-            tokens=total,
-            new_tokens=len(said.ids),
-            prefill_s=prefill_s,
-            decode_s=sum(seconds),
-            decode_ms_per_token=1e3 * sum(seconds) / len(seconds),
-            stats={} if self.config is None else cache.stats(),
-            finished=ended,
-        )
+        asking = Asking(max_new_tokens, Sampling(temperature, top_p, seed), stream)
+        with self._lock:
+            reading, cache = self._reading, self._forked(self.cache)
+        return answer(
+            self._runner(cache),
+            self._prompt,
+            reading,
+            question.strip(),
+            asking,
+            retrieval=self.config is not None,
+        )[0]
+
+    def chat(
+        self,
+        message: str | None = None,
+        max_new_tokens: int = 256,
+        stream: Callable[[str], None] | None = None,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+    ) -> Answer:
+        """Answer a message as `ask` does; message and answer become a part of the context.
+
+        message : None answers what the user said last (of `from_messages`).
+        """
+        asking = Asking(max_new_tokens, Sampling(temperature, top_p, seed), stream)
+        with self._growing:
+            with self._lock:
+                reading, cache = self._reading, self._forked(self.cache)
+            if message is None and (reading.lead or not reading.documents):
+                raise SakuinError("there is no message to answer; give one.")
+            if message is not None and not message.strip():
+                raise SakuinError("the message is empty; say something.")
+            said, grown = answer(
+                self._runner(cache),
+                self._prompt,
+                reading,
+                None if message is None else message.strip(),
+                asking,
+                retrieval=self.config is not None,
+                keep=True,
+            )
+            if self.config is not None:
+                cache.track_mass(False)
+                cache.flush()
+                self._index_s += cache.index_seconds
+            exact = reading.exact
+            asked = said.tokens - len(reading.ids) - 1
+            if self.config is not None and exact == len(reading.ids) and asked > self.config.exact_above:
+                exact += asked
+            self._take(replace(grown, exact=exact), cache)
+        return said
+
+    # -- keeping ---------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the context into the folder `path`: files that are not there yet, and the manifest last.
+
+        A process that is killed meanwhile leaves what was there before. Raises `SakuinError` where the folder
+        holds something else, the disk is full, or the kind of index cannot be stored.
+        """
+        store.save(path, self.snapshot())
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], model: Any, tokenizer: Any, config: RetrievalConfig | None = None
+    ) -> Context:
+        """The context that `save` wrote. Its files are mapped, and read where they are touched.
+
+        config : other settings of how tokens are retrieved, or another `offload`; what is stored must fit.
+
+        Raises `SakuinError` where the files are missing or damaged, or belong to another model, tokenizer,
+        chat template, dtype or version; nothing is made then.
+        """
+        check_model(model)
+        return cls.of_snapshot(store.load(path, model, tokenizer, config), model, tokenizer)
+
+    def snapshot(self) -> store.Snapshot:
+        """All that there is to store."""
+        if self.config is None:
+            raise SakuinError("a context with full attention cannot be stored; read it with index='flat'.")
+        with self._growing, self._lock:
+            return store.Snapshot(
+                self._forked(self.cache),
+                self._reading,
+                self.config,
+                self.model,
+                self.tokenizer,
+                list(self._windows),
+                self._before_s[0] + self.prefill_s,
+                self._before_s[1] + self.index_s,
+            )
+
+    @classmethod
+    def of_snapshot(cls, found: store.Snapshot, model: Any, tokenizer: Any) -> Context:
+        """The context of a snapshot that was read."""
+        context = cls(model, tokenizer, found.config)
+        context._take(found.reading, found.cache)
+        context._windows = found.windows
+        context._before_s = found.prefill_s, found.index_s
+        context.reused_tokens = len(found.reading.ids)
+        return context
+
+    # -- what it is ------------------------------------------------------------------------------------------
+
+    @property
+    def documents(self) -> list[Document]:
+        """The documents in it, in order."""
+        return list(self._reading.documents)
 
     @property
     def tokens(self) -> int:
         """Tokens that have been prefilled, the template's start included."""
-        return (len(self._prompt.head) if self._done else 0) + self._done
+        return len(self._reading.ids)
 
     @property
     def index_s(self) -> float:
         """Seconds spent sealing the index: whole segments beside the prefill, the rest after it."""
-        return 0.0 if self.config is None else float(self.cache.index_seconds)
+        return self._index_s
 
     def kv_bytes(self) -> dict[str, int]:
         """Bytes of keys, values and index: `device` and `host`."""
@@ -228,180 +346,60 @@ class Context:
 
     # -- inside ----------------------------------------------------------------------------------------------
 
-    @property
-    def _at(self) -> int:
-        """Where in the body the part that is not prefilled yet begins."""
-        return self._tokens.starts[self._done] if self._done < len(self._tokens.ids) else len(self._body)
-
-    def _read(self, progress: Progress | None) -> None:
-        """Prefill the body's tokens up to where what follows cannot change them."""
-        at = self._at if self._tokens.ids else 0
-        new = self._prompt.encode(self._body[at:])
-        keep = stable_length(self._body[at:], new)
-        ids = new.ids[:keep] if self._done else self._prompt.head + new.ids[:keep]
-        self._check_fits(len(ids))
+    def _grow(self, reading: Reading, progress: Progress | None, keeper: Keeper | None = None) -> None:
+        """Prefill the tokens that `reading` has more, and hold it."""
+        done, ids = self.tokens, reading.ids
+        self._check_fits(len(ids), len(reading.body))
+        with self._lock:
+            cache, windows = self._forked(self.cache), list(self._windows)
+        if keeper is not None and not done and (found := keeper.begin(ids)) is not None:
+            cache, done, windows = found
+            self.reused_tokens = done
+        new = len(ids) - done
         say = progress or (lambda *_: None)
         start = time.perf_counter()
-        say(0, len(ids), "prefill")
-        self._runner(self.cache).prefill(ids, lambda done: say(done, len(ids), "prefill"))
+        say(0, new, "prefill")
+        runner, first = self._runner(cache), done
+        for stop, keep in parts.stops(cache, self.config, self.model.config, done, len(ids)):
+            for at in runner.steps(ids[done:stop]):
+                say(done + at - first, new, "prefill")
+                if keeper is not None and done + at < stop:
+                    keeper.step(cache, done + at, windows)
+            done = stop
+            if keep:
+                windows.append(parts.window_part(cache, done))
+            if keeper is not None:
+                keeper.step(cache, done, windows)
         if self.config is not None:
             say(0, 1, "index")
-            self.cache.seal()
+            cache.seal()
             say(1, 1, "index")
+            self._index_s += cache.index_seconds  # a fork counts anew
+            exact = self._reading.exact
+            if exact == self.tokens and len(ids) - max(first, self.tokens) > self.config.exact_above:
+                exact = len(ids)
+            reading = replace(reading, exact=exact)
         self.prefill_s += time.perf_counter() - start
-        done = self._done
-        self._tokens = Encoded(
-            self._tokens.ids[:done] + new.ids,
-            self._tokens.starts[:done] + [at + start for start in new.starts],
-            self._tokens.ends[:done] + [at + end for end in new.ends],
-        )
-        self._done = done + keep
+        self._take(reading, cache)
+        self._windows = windows
 
-    def _check_fits(self, added: int) -> None:
-        total = self.tokens + added
-        check_length(self.model.config, total, len(self._body))
+    def _take(self, reading: Reading, cache: Any) -> None:
+        with self._lock:
+            self._reading, self.cache = reading, cache
+
+    def _check_fits(self, total: int, characters: int) -> None:
+        check_length(self.model.config, total, characters)
         need = memory.estimate(self.model.config, total, self.model.dtype, self.config, weights=0)
         memory.check(need, f"a context of {total:,} tokens")
-
-    def _room_for(self, total: int) -> int:
-        """Tokens that an answer may have after a prompt of `total`."""
-        window = models.window(self.model.config)
-        if window is None:
-            return total + (1 << 30)
-        if total >= window:
-            raise SakuinError(
-                f"document and question are {total:,} tokens long and this model reads at most {window:,}; "
-                "ask a shorter question or shorten the document."
-            )
-        return window - total
 
     def _runner(self, cache: Any) -> Runner:
         return Runner(self.model, cache, 0 if self.config is None else self.config.exact_above)
 
-    def _fork(self) -> Any:
+    def _forked(self, cache: Any) -> Any:
         if self.config is not None:
-            return self.cache.fork()
+            return cache.fork()
         # transformers' layers never write into the tensors that they hold, so copies of the layers are
         # enough.
-        other = copy.copy(self.cache)
-        other.layers = [copy.copy(layer) for layer in self.cache.layers]
+        other = copy.copy(cache)
+        other.layers = [copy.copy(layer) for layer in cache.layers]
         return other
-
-    def _say(
-        self,
-        runner: Runner,
-        first: int,
-        most: int,
-        sampling: Sampling,
-        seconds: list[float],
-        stream: Callable[[str], None] | None,
-    ) -> tuple[_Said, bool]:
-        said = _Said(self.tokenizer, stream, self._prompt.one_line)
-        ends = runner.end_tokens(self.tokenizer)
-        ended = False
-        for token in runner.tokens(first, most, sampling, seconds):
-            ended = token in ends or said.add(token)
-            if ended:
-                break
-        said.finish()
-        return said, ended
-
-    def _evidence(self, cache: Any, rest: str, asked: Encoded) -> list[Span]:
-        if self.config is None:
-            return []
-        mass = cache.mass()
-        held = sum(
-            end <= len(rest) for end in asked.ends
-        )  # the document's last tokens, prefilled with the question
-        n = self._done + held
-        head = len(self._prompt.head)
-        starts = self._tokens.starts[: self._done] + [self._at + start for start in asked.starts[:held]]
-        ends = self._tokens.ends[: self._done] + [self._at + end for end in asked.ends[:held]]
-        breaks = {
-            place + at
-            for place, document in zip(self._places, self.documents, strict=True)
-            for at in (0, *document.breaks())
-        }
-        found = evidence.passages(mass[:, head : head + n], starts, ends, self._body, sorted(breaks))
-        return [self._span(start, end, weight) for start, end, weight in found]
-
-    def _span(self, start: int, end: int, weight: float) -> Span:
-        which = bisect_right(self._places, start) - 1
-        document, place = self.documents[which], self._places[which]
-        start, end = start - place, min(end - place, len(document.text))
-        mark = document.mark(start)
-        return Span(
-            start=start,
-            end=end,
-            weight=weight,
-            file=document.name,
-            line_start=document.line(start),
-            line_end=document.line(max(end - 1, start)),
-            text=document.text[start:end],
-            page=mark.page,
-            heading=mark.heading,
-        )
-
-
-class _Said:
-    """An answer as it grows: tokens to text, handed on piece by piece, never half a character."""
-
-    def __init__(self, tokenizer: Any, stream: Callable[[str], None] | None, one_line: bool) -> None:
-        self.ids: list[int] = []
-        self.text = ""
-        self._tokenizer, self._stream, self._one_line = tokenizer, stream, one_line
-        self._streamed = 0
-
-    def add(self, token: int) -> bool:
-        """Take a token; True where it ends the answer's only line."""
-        self.ids.append(token)
-        self.text = self._tokenizer.decode(self.ids, skip_special_tokens=True).lstrip()
-        line, newline, _ = self.text.partition("\n")
-        if newline and self._one_line:
-            self.text = line
-            return True
-        # Half a character waits for its other half, and blanks at the end wait: if the answer ends there,
-        # they are no part of it.
-        if not self.text.endswith("\N{REPLACEMENT CHARACTER}"):
-            self.finish()
-        return False
-
-    def finish(self) -> None:
-        """Hand on what has not been."""
-        until = len(self.text.rstrip())
-        if self._stream and until > self._streamed:
-            self._stream(self.text[self._streamed : until])
-        self._streamed = max(self._streamed, until)
-
-
-def check_length(config: Any, tokens: int, characters: int) -> None:
-    """Raise `SakuinError` where a context of so many tokens and characters is longer than the model reads."""
-    window = models.window(config)
-    if window is None or tokens < window:
-        return
-    share = max(window - _FOR_QUESTION, 0) / tokens
-    raise SakuinError(
-        f"the document is {tokens:,} tokens long and this model reads at most {window:,}, question and "
-        f"answer included; about the first {share:.0%} of it ({int(share * characters):,} characters) fit: "
-        "shorten it, take a model with a longer window, or make this one's longer (`window`, by YaRN)."
-    )
-
-
-def _settings(config: RetrievalConfig | Literal["full"] | None) -> RetrievalConfig | None:
-    """The settings that a `config` argument means; None is full attention."""
-    if config is None:
-        return RetrievalConfig()
-    if config == "full":
-        return None
-    if not isinstance(config, RetrievalConfig):
-        raise TypeError(f"config must be a RetrievalConfig or 'full', got {config!r}")
-    return config
-
-
-def _check_model(model: Any) -> None:
-    name = getattr(model.config, "_attn_implementation", None)
-    if name != "sakuin":
-        raise SakuinError(
-            f"the model was loaded with attn_implementation={name!r}; load it with sakuin.load, or with "
-            "attn_implementation='sakuin'."
-        )

@@ -6,7 +6,9 @@ continues from a cache that holds a document. Called by `sakuin.context` only.
 
 from __future__ import annotations
 
+import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +20,17 @@ from sakuin.models import cache_keyword
 
 CHUNK = 2048
 """Tokens of one forward pass in prefill."""
+
+
+_locks: weakref.WeakKeyDictionary[Any, threading.Lock] = weakref.WeakKeyDictionary()
+_making = threading.Lock()
+
+
+def _passing(model: Any) -> threading.Lock:
+    """The lock of a model: threads take turns, pass by pass, rather than fight over the cores (and some
+    rotary embeddings keep numbers of the running pass)."""
+    with _making:
+        return _locks.setdefault(model, threading.Lock())
 
 
 @dataclass(frozen=True)
@@ -58,8 +71,13 @@ class Runner:
         self._keyword = cache_keyword(model)
         self._exact_above = exact_above
 
-    def prefill(self, ids: Sequence[int], progress: Callable[[int], None] | None = None) -> None:
-        """Add `ids` to the cache; `progress` is given the number of tokens done.
+    def prefill(self, ids: Sequence[int]) -> None:
+        """Add `ids` to the cache."""
+        for _ in self.steps(ids):
+            pass
+
+    def steps(self, ids: Sequence[int]) -> Iterator[int]:
+        """Add `ids` to the cache, chunk by chunk; yields the number of tokens done after each.
 
         No chunk but an only one is so short that it would be taken for decoding, which is not exact.
         """
@@ -69,9 +87,8 @@ class Runner:
             if len(ids) - end <= self._exact_above:
                 end = len(ids)
             self._forward(ids[done:end])
-            done = end
-            if progress:
-                progress(done)
+            done = min(end, len(ids))
+            yield done
 
     def tokens(self, first: int, most: int, sampling: Sampling, seconds: list[float]) -> Iterator[int]:
         """Up to `most` tokens after `first`, the prompt's last; the time of each forward pass is appended to
@@ -95,5 +112,6 @@ class Runner:
     def _forward(self, ids: Sequence[int]) -> Tensor:
         """Logits `(vocabulary,)` after the last of `ids`."""
         rows = torch.tensor([ids], device=self.model.device)
-        out = self.model(input_ids=rows, use_cache=True, logits_to_keep=1, **{self._keyword: self.cache})
+        with _passing(self.model):
+            out = self.model(input_ids=rows, use_cache=True, logits_to_keep=1, **{self._keyword: self.cache})
         return out.logits[0, -1]  # type: ignore[no-any-return]

@@ -16,9 +16,9 @@ from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
 from sakuin.exact import attend_blocks
-from sakuin.index import decode_by_parts
+from sakuin.index import Index, decode_by_parts
 from sakuin.passes import NOT_PLAIN, PassState, Ticket
-from sakuin.segments import QUERY_STEP, Sequence
+from sakuin.segments import QUERY_STEP, Sequence, SequenceState
 from sakuin.steplog import StepLog
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -151,6 +151,17 @@ class RetrievalLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             row.append_kept(keys[0, :, at:end], values[0, :, at:end], kept)
             row.seal_full_segments()
         self.length, self.is_initialized = keys.shape[2], True
+
+    def restore(self, like: Tensor, n_query_heads: int, index: Index, state: SequenceState) -> None:
+        """Hold one sequence, as a snapshot has it; `like` is a tensor of the model's dtype and device."""
+        heads, _, head_dim = state.tail[0].shape
+        keys = like.new_empty(heads, 0, head_dim)
+        shared = self.shared
+        stored = DTYPES.get(shared.config.kv_dtype, keys.dtype)
+        row = Sequence(keys, keys, n_query_heads, shared.config, stored, shared.sealer, shared.meter)
+        row.restore(state, index)
+        self.rows, self.padded, self.log = [row], [[]], StepLog()
+        self.length, self.is_initialized = row.n_tokens, True
 
     # -- attention -------------------------------------------------------------------------------------------
 

@@ -138,6 +138,14 @@ def estimate(
         # Of a token: links and how many there are, coordinates, a share of its run's mean key and value.
         token = 4 * retrieval.graph_degree + 2 + 2 * COORDINATES + 2 * shape.head_dim * stored / RUN
         index = int(shape.full_layers * n_tokens * shape.kv_heads * token)
+    if retrieval is not None and retrieval.offload == "disk":
+        # In memory stay what every step reads and what waits to be sealed.
+        waiting = retrieval.sink + 2 * (retrieval.recent + retrieval.segment_tokens(shape.head_dim))
+        kept = shape.full_layers * min(n_tokens, waiting) + shape.sliding_layers * shape.sliding_window
+        kv = 2 * per_layer * kept * size
+        if kind == "sketch":
+            every = retrieval.sketch_bits_for(shape.head_dim) + _SUMMARY_BITS
+            index = int(shape.full_layers * n_tokens * per_layer * every / 8)
     rows = min(chunk, n_tokens)
     wide = 6 * shape.hidden + 3 * shape.intermediate + 4 * shape.heads * shape.head_dim
     working = rows * wide * max(size, 4) + shape.vocab * 8 + (128 << 20)
@@ -221,6 +229,9 @@ class _Shape:
         if types is None:
             types = ["sliding_attention" if window else "full_attention"] * layers
         full = sum(kind == "full_attention" for kind in types)
+        inner = (
+            getattr(text, "intermediate_size", None) or 4 * text.hidden_size
+        )  # some have one for each layer
         return cls(
             full_layers=full,
             sliding_layers=sum(kind == "sliding_attention" for kind in types),
@@ -229,7 +240,7 @@ class _Shape:
             kv_heads=int(getattr(text, "num_key_value_heads", None) or heads),
             head_dim=int(getattr(text, "head_dim", None) or text.hidden_size // heads),
             hidden=int(text.hidden_size),
-            intermediate=int(getattr(text, "intermediate_size", None) or 4 * text.hidden_size),
+            intermediate=int(max(inner) if isinstance(inner, list) else inner),
             vocab=int(text.vocab_size),
         )
 

@@ -160,7 +160,9 @@ def load(
         if known.source.gguf is None and not isinstance(error, OSError):
             raise
         raise _not_there(known.source, error) from error
-    return model.to(place).eval(), known.tokenizer
+    model = model.to(place).eval()
+    model.sakuin_name = known.source.name  # by which a stored context finds it again
+    return model, known.tokenizer
 
 
 def resolve_dtype(dtype: str | torch.dtype = "auto", device: str = "cpu") -> torch.dtype:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sakuin.index.base import Index
 from sakuin.index.scratch import drop_scratch, keep_scratch
+from sakuin.spill import to_disk
 from sakuin.threads import work_alone
 
 _IDLE = 5.0
@@ -75,6 +76,8 @@ class Job:
             assert base is not None
             index = base.fork()
             index.append(self.keys, self.values, self.queries)
+            if index.config.offload == "disk":
+                to_disk(index)
             self._result = index
         except BaseException as error:
             self._error = error

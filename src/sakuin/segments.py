@@ -12,6 +12,7 @@ Called by `sakuin.layers`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 
 import torch
@@ -121,6 +122,19 @@ class Past:
         for block in chain([self._sink], self._index.blocks(), self._newest):
             if block[0].shape[1]:
                 yield block
+
+
+@dataclass(frozen=True)
+class SequenceState:
+    """What a sequence holds beside its index, to go on from: keys and values `(n_kv_heads, n, head_dim)` of
+    sink and tail, queries of positions that are not sealed yet (from the multiple of `QUERY_STEP`
+    `first_query` on), and whether the last pass was exact."""
+
+    sink: tuple[Tensor, Tensor]
+    tail: tuple[Tensor, Tensor]
+    queries: Tensor | None
+    first_query: int
+    exact_last: bool = True
 
 
 class Sequence:
@@ -327,6 +341,38 @@ class Sequence:
         if meter is not None:
             other._meter = meter
         return other
+
+    @property
+    def sink(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of the sink tokens."""
+        return self._sink.keys, self._sink.values
+
+    @property
+    def sealed_end(self) -> int:
+        """Tokens of sink and index; 0 while the index is empty."""
+        return len(self._sink) + self.index.n_tokens if self.index.n_tokens else 0
+
+    def state(self) -> SequenceState:
+        """All but the index, once what was handed to the worker is in it."""
+        self.flush()
+        return SequenceState(
+            self.sink,
+            (self._tail.keys, self._tail.values),
+            torch.cat(self._queries, 1) if self._queries else None,
+            self._first_query,
+            self._exact_last,
+        )
+
+    def restore(self, state: SequenceState, index: Index) -> None:
+        """Hold these tokens instead of what there is; the sequence takes copies of all but the index."""
+        like = self._tail.keys
+        for buffer, pair in ((self._sink, state.sink), (self._tail, state.tail)):
+            keys, values = (x.to(like.device, like.dtype) for x in pair)
+            buffer.replace(keys, values)
+        self.index, self._jobs = index, []
+        self._queries = [] if state.queries is None else [state.queries.clone()]
+        self._first_query, self._exact_last = state.first_query, state.exact_last
+        self.n_tokens = len(self._sink) + index.n_tokens + len(self._tail)
 
     @property
     def device_bytes(self) -> int:

@@ -10,14 +10,17 @@ queries cannot be had again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from sakuin.choice import Shape, stored_as
 from sakuin.config import RetrievalConfig
-from sakuin.index.base import Index, Static, check_array, register
+from sakuin.errors import SakuinError
+from sakuin.index.base import Index, Static, StoredSegment, check_array, register
 from sakuin.index.flat import FlatIndex
 from sakuin.index.moment import QueryMoment
 from sakuin.index.sketch import SketchIndex
@@ -39,6 +42,7 @@ class AutoIndex(Index):
         flat = config.with_changes(index="flat", target_error=None)  # an error of zero meets any target
         self._choose(FlatIndex(n_kv_heads, head_dim, group_size, flat))
         self._moment = QueryMoment(n_kv_heads, head_dim)
+        self._moments: dict[int, dict[str, Tensor]] = {}  # while flat: by the tokens up to a segment's end
 
     def _choose(self, index: Index) -> None:
         self.chosen, self.kind = index, index.kind
@@ -68,6 +72,9 @@ class AutoIndex(Index):
             self.chosen.append(keys, values)
             if queries is not None:
                 self._moment.add(queries)
+            ends = accumulate(segment.n_tokens for segment in self.chosen.stored())
+            known = self._moments | {self.n_tokens: self._moment.rounded()}
+            self._moments = {end: known[end] for end in ends if end in known}
         else:
             self._choose(self._sketch_of(keys, values, queries))
 
@@ -126,5 +133,41 @@ class AutoIndex(Index):
     def fork(self) -> AutoIndex:
         other = AutoIndex(self.n_kv_heads, self.head_dim, self.group_size, self.config)
         other._choose(self.chosen.fork())
-        other._moment = self._moment.copy()
+        other._moment, other._moments = self._moment.copy(), self._moments
         return other
+
+    def stored(self) -> list[StoredSegment]:
+        segments = self.chosen.stored()
+        if isinstance(self.chosen, SketchIndex):
+            return segments
+        ends = accumulate(segment.n_tokens for segment in segments)
+        return [
+            replace(segment, tensors=segment.tensors | self._moments.get(end, {}))
+            for segment, end in zip(segments, ends, strict=True)
+        ]
+
+    def state(self) -> dict[str, Tensor]:
+        return self.chosen.state() if isinstance(self.chosen, SketchIndex) else self._moment.stored()
+
+    def restore(self, segments: Sequence[StoredSegment], state: Mapping[str, Tensor] | None = None) -> None:
+        kinds = {segment.kind for segment in segments}
+        if kinds == {"sketch"}:
+            config = self.config.with_changes(index="sketch")
+            sketch = SketchIndex(self.n_kv_heads, self.head_dim, self.group_size, config)
+            sketch.restore(segments, state)
+            self._choose(sketch)
+            return
+        if not kinds <= {"flat"}:
+            raise SakuinError(
+                f"an index that chose by itself cannot hold segments of {', '.join(sorted(kinds))}."
+            )
+        moments, at = {}, 0
+        for segment in segments:
+            at += segment.n_tokens
+            moments[at] = {name: x for name, x in segment.tensors.items() if name.startswith("moment")}
+        self.chosen.restore(segments)
+        known = state if state is not None else moments.get(at, {})
+        self._moment, self._moments = QueryMoment.of(self.n_kv_heads, self.head_dim, known), moments
+
+    def replace(self, i: int, tensors: Mapping[str, Tensor]) -> None:
+        self.chosen.replace(i, tensors)

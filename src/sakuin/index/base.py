@@ -11,7 +11,8 @@ Called by `sakuin.cache` and by users through `sakuin.build_index`. Nothing here
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence as Chain
 from dataclasses import dataclass, replace
 from typing import ClassVar, TypeVar
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from sakuin.config import INDEX_KINDS, INT8_KINDS, RetrievalConfig
+from sakuin.errors import SakuinError
 from sakuin.exact import static_attention, static_mass
 from sakuin.partial import PartialAttention, Stats, merge
 
@@ -40,6 +42,19 @@ class Static:
     recent_keys: Tensor
     recent_values: Tensor
     s_aux: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class StoredSegment:
+    """A sealed segment as a file holds it: everything that is needed to use it again, nothing to be computed.
+
+    kind : of the index that the segment belongs to. tensors : by name, of any dtype and shape; a segment made
+    of them only reads them, so that they may be mapped.
+    """
+
+    kind: str
+    n_tokens: int
+    tensors: dict[str, Tensor]
 
 
 class Index(ABC):
@@ -155,6 +170,32 @@ class Index(ABC):
     @abstractmethod
     def fork(self) -> Index:
         """A second index that shares the sealed segments; appending to one leaves the other as it is."""
+
+    # What follows is for kinds that can be kept in a snapshot or on disk; the others refuse in a sentence.
+
+    def stored(self) -> list[StoredSegment]:
+        """The sealed segments, the oldest first, as they can be stored."""
+        raise self._not_stored()
+
+    def state(self) -> dict[str, Tensor]:
+        """What the index remembers beside its segments, to go on exactly as it would have."""
+        raise self._not_stored()
+
+    def restore(self, segments: Chain[StoredSegment], state: Mapping[str, Tensor] | None = None) -> None:
+        """Hold `segments` instead of what there is. Without `state` go on from what the last segment knows.
+
+        Raises `ValueError` or `TypeError` where their tensors are not what a segment is made of.
+        """
+        raise self._not_stored()
+
+    def replace(self, i: int, tensors: Mapping[str, Tensor]) -> None:
+        """Put the same numbers in another place: `tensors` instead of those of segment i."""
+        raise self._not_stored()
+
+    def _not_stored(self) -> SakuinError:
+        return SakuinError(
+            f"an index of kind {self.kind!r} cannot be kept on disk; use sketch, flat, auto or ivf."
+        )
 
 
 def decode_by_parts(

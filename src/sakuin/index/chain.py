@@ -1,13 +1,19 @@
 """What indexes do alike with their chain of sealed segments, whatever the segments hold.
 
-Called by `sakuin.index.sketch` and `sakuin.index.ivf`.
+Called by `sakuin.index.flat`, `sakuin.index.sketch` and `sakuin.index.ivf`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 
 from torch import Tensor
+
+from sakuin import tensorfile
+from sakuin.config import RetrievalConfig
+
+_WHOLE = ("keys", "values", "value_scale")
+"""What exact attention reads of a segment."""
 
 
 def in_order(keys: Tensor, values: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,3 +30,15 @@ def whole_within(segments: Sequence[Sized], n_tokens: int) -> tuple[int, int]:
         at += len(segments[kept])
         kept += 1
     return kept, at
+
+
+def one_ahead(
+    segments: Sequence[Mapping[str, Tensor]], config: RetrievalConfig
+) -> Iterator[Mapping[str, Tensor]]:
+    """The tensors of each segment; where they lie on disk, the next one's keys and values are on their way
+    while one is used."""
+    for i, fields in enumerate(segments):
+        if config.offload == "disk":
+            for wanted in segments[i : i + 2] if i == 0 else segments[i + 1 : i + 2]:
+                tensorfile.prefetch(wanted[name] for name in _WHOLE if name in wanted)
+        yield fields

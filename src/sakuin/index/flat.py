@@ -6,14 +6,15 @@ of `sakuin.index.base`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from sakuin import _native
 from sakuin.config import RetrievalConfig, check_tolerance
-from sakuin.index.base import Index, Static, check_array, register
+from sakuin.index.base import Index, Static, StoredSegment, check_array, register
+from sakuin.index.chain import one_ahead
 from sakuin.index.checks import check_crop, check_geometry, check_k, stored_pair
 from sakuin.index.int8 import SCALES, Int8KV
 from sakuin.partial import PartialAttention, Stats
@@ -144,8 +145,32 @@ class FlatIndex(Index):
         return best.values.view(heads, t, k), torch.cat(ids, -1).gather(-1, best.indices).view(heads, t, k)
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for span in self._segments:
-            yield _floats(span)
+        for fields in one_ahead([_fields(span) for span in self._segments], self.config):
+            yield _floats(_native.Span(**fields))
+
+    def stored(self) -> list[StoredSegment]:
+        return [StoredSegment(self.kind, len(span), _fields(span)) for span in self._segments]
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def restore(self, segments: Sequence[StoredSegment], state: Mapping[str, Tensor] | None = None) -> None:
+        spans = [self._span_of(stored.tensors) for stored in segments]
+        self._segments = spans
+        self._n_tokens = sum(len(span) for span in spans)
+        self._nbytes = sum(_stored_bytes(span) for span in spans)
+
+    def replace(self, i: int, tensors: Mapping[str, Tensor]) -> None:
+        self._segments[i] = self._span_of(tensors)
+
+    def _span_of(self, tensors: Mapping[str, Tensor]) -> _native.Span:
+        heads, _, head_dim = tensors["keys"].shape
+        if (heads, head_dim) != (self.n_kv_heads, self.head_dim):
+            raise ValueError(
+                f"a stored segment has heads of shape {(heads, head_dim)} where "
+                f"{(self.n_kv_heads, self.head_dim)} are needed"
+            )
+        return _native.Span(*(tensors.get(name) for name in ("keys", "values", *SCALES)))  # type: ignore[arg-type]
 
     def crop(self, n_tokens: int) -> tuple[Tensor, Tensor]:
         check_crop(n_tokens, self._n_tokens)
@@ -191,6 +216,10 @@ def _floats(span: _native.Span) -> tuple[Tensor, Tensor]:
     return Int8KV(span.keys, span.values, *(getattr(span, name) for name in SCALES)).decode()
 
 
+def _fields(span: _native.Span) -> dict[str, Tensor]:
+    held = {name: getattr(span, name) for name in ("keys", "values", *SCALES)}
+    return {name: x for name, x in held.items() if x is not None}
+
+
 def _stored_bytes(span: _native.Span) -> int:
-    tensors = (span.keys, span.values, *(getattr(span, name) for name in SCALES))
-    return sum(x.nbytes for x in tensors if x is not None)
+    return sum(x.nbytes for x in _fields(span).values())

@@ -8,15 +8,15 @@ through the protocol of `sakuin.index.base`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from sakuin import _native
 from sakuin.config import RetrievalConfig, check_tolerance, count_of
-from sakuin.index.base import Index, register
-from sakuin.index.chain import in_order, whole_within
+from sakuin.index.base import Index, StoredSegment, register
+from sakuin.index.chain import in_order, one_ahead, whole_within
 from sakuin.index.checks import check_crop, check_geometry, check_k, stored_pair
 from sakuin.partial import PartialAttention, Stats
 
@@ -29,6 +29,7 @@ when all its lists were found; then they are found anew."""
 ROUNDS = 5
 """Of Lloyd's algorithm."""
 _KEY_LIMIT = 1e15
+_CLUSTERED = "clustered"
 
 
 @register("ivf")
@@ -130,8 +131,37 @@ class IvfIndex(Index):
         return other
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for segment in self._segments:
-            yield segment.fields["keys"], segment.fields["values"]
+        for fields in one_ahead([segment.fields for segment in self._segments], self.config):
+            yield fields["keys"], fields["values"]
+
+    def stored(self) -> list[StoredSegment]:
+        return [
+            StoredSegment(self.kind, len(segment), segment.fields | {_CLUSTERED: torch.tensor([clustered])})
+            for segment, clustered in zip(self._segments, self._clustered, strict=True)
+        ]
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def restore(self, segments: Sequence[StoredSegment], state: Mapping[str, Tensor] | None = None) -> None:
+        taken, clustered = [], []
+        for stored in segments:
+            taken.append(self._segment_of(stored.tensors))
+            clustered.append(int(stored.tensors[_CLUSTERED]))
+        self._segments, self._clustered = taken, clustered
+
+    def replace(self, i: int, tensors: Mapping[str, Tensor]) -> None:
+        segments = list(self._segments)
+        segments[i] = self._segment_of(tensors)
+        self._segments = segments
+
+    def _segment_of(self, tensors: Mapping[str, Tensor]) -> _native.IvfSegment:
+        if tensors["mean"].shape != (self.n_kv_heads, self.head_dim):
+            raise ValueError(
+                f"a stored segment has heads of shape {tuple(tensors['mean'].shape)} where "
+                f"{(self.n_kv_heads, self.head_dim)} are needed"
+            )
+        return _native.IvfSegment({name: x for name, x in tensors.items() if name != _CLUSTERED})
 
     # --- attending ------------------------------------------------------------------------------------------
 

@@ -6,6 +6,8 @@ Called by `sakuin.index.sketch` and `sakuin.index.graph`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -66,6 +68,27 @@ class QueryMoment:
         floored = torch.maximum(values, values[:, -1:] * _FLOOR).double() * scale[:, None]
         root = vectors.double() * floored.clamp(min=0).sqrt()[:, None]
         return torch.where((floored[:, -1] > 0)[:, None, None], root, identity)
+
+    def stored(self) -> dict[str, Tensor]:
+        """The moment as tensors; none while no query is known."""
+        if not self.count:
+            return {}
+        return {"moment": self.total, "moment_count": torch.tensor([self.count])}
+
+    def rounded(self) -> dict[str, Tensor]:
+        """As `stored`, in fp32: what a segment keeps, so that a sequence that is cut at its end can go on."""
+        return {name: x.float() if x.is_floating_point() else x for name, x in self.stored().items()}
+
+    @classmethod
+    def of(cls, n_kv_heads: int, head_dim: int, stored: Mapping[str, Tensor]) -> QueryMoment:
+        """The moment that `stored` or `rounded` gave; a `ValueError` where it is none."""
+        moment = cls(n_kv_heads, head_dim)
+        if "moment" in stored:
+            total, count = stored["moment"], stored["moment_count"]
+            if total.shape != moment.total.shape or count.shape != (1,):
+                raise ValueError(f"a stored moment has the wrong shape {tuple(total.shape)}")
+            moment.total, moment.count = total.double(), int(count)
+        return moment
 
     def copy(self) -> QueryMoment:
         """An independent copy."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -38,14 +39,20 @@ class Basis:
     ...)`.
 
     project : fp16, columns of length 1.
-    inverse : fp64, of `project` as rounded, so that rounding costs nothing: y = inverse @ (k - mean).
     weight : fp32 `(n_kv_heads, head_dim)`, the logit variance that a unit of squared error in a coordinate
         costs.
     """
 
     project: Tensor
-    inverse: Tensor
     weight: Tensor
+
+    @cached_property
+    def inverse(self) -> Tensor:
+        """fp64, of `project` as rounded, so that rounding costs nothing: y = inverse @ (k - mean)."""
+        # By QR: MKL's LU, behind torch.linalg.inv, was seen to fail from head_dim 256 on with two threads.
+        q, r = torch.linalg.qr(self.project.double())
+        inverse: Tensor = torch.linalg.solve_triangular(r, q.transpose(1, 2), upper=True)
+        return inverse
 
 
 def find_basis(centred: Tensor, root: Tensor) -> Basis:
@@ -61,10 +68,7 @@ def find_basis(centred: Tensor, root: Tensor) -> Basis:
     project = (project / project.norm(dim=1, keepdim=True)).half().contiguous()
     exact = project.double()
     weight = (root.transpose(1, 2) @ exact).square().sum(1)
-    # By QR: MKL's LU, behind torch.linalg.inv, was seen to fail from head_dim 256 on with two threads.
-    q, r = torch.linalg.qr(exact)
-    inverse = torch.linalg.solve_triangular(r, q.transpose(1, 2), upper=True)
-    return Basis(project, inverse, weight.float().contiguous())
+    return Basis(project, weight.float().contiguous())
 
 
 def _value_features(values: Tensor, weight: Tensor) -> Tensor:

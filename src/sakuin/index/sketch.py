@@ -8,15 +8,15 @@ This file is the chain of sealed segments and the calls into the native core; se
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from sakuin import _native
 from sakuin.config import RetrievalConfig, check_count_or_share, check_tolerance, count_of
-from sakuin.index.base import Index, Static, register
-from sakuin.index.chain import in_order, whole_within
+from sakuin.index.base import Index, Static, StoredSegment, register
+from sakuin.index.chain import in_order, one_ahead, whole_within
 from sakuin.index.checks import check_crop, check_geometry, check_k, stored_pair
 from sakuin.index.int8 import SCALES, Int8KV
 from sakuin.index.moment import QueryMoment
@@ -35,6 +35,9 @@ _CANDIDATES = 0.08
 
 _REFINED = 128
 """`search` scores 2 k keys and so many more exactly."""
+
+
+_OF_MOMENT = ("moment", "moment_count")
 
 
 @register("sketch")
@@ -62,6 +65,7 @@ class SketchIndex(Index):
         # Replaced as a whole, never changed: a fork or a step in another thread keeps what it took.
         self._segments: list[_native.SketchSegment] = []
         self._bases: list[Basis] = []
+        self._moments: list[dict[str, Tensor]] = []  # at each segment's end, for who goes on from there
         # Of queries that were seen before the first token was sealed, where `sakuin.index.auto` has some.
         self._moment = QueryMoment(n_kv_heads, head_dim) if moment is None else moment
 
@@ -72,7 +76,9 @@ class SketchIndex(Index):
     @property
     def nbytes(self) -> int:
         # A small segment shares its predecessor's basis.
-        held = {tensor.data_ptr(): tensor.nbytes for s in self._segments for tensor in s.fields.values()}
+        tensors = [x for segment in self._segments for x in segment.fields.values()]
+        tensors += [x for moment in self._moments for x in moment.values()]
+        held = {tensor.data_ptr(): tensor.nbytes for tensor in tensors}
         return sum(held.values())
 
     @property
@@ -95,6 +101,7 @@ class SketchIndex(Index):
         if n == 0:
             return
         segments, bases, moment = list(self._segments), list(self._bases), self._moment.copy()
+        moments = list(self._moments)
         m = 0 if queries is None else queries.shape[1]
         for start in range(0, n, size):
             end = min(start + size, n)
@@ -110,6 +117,7 @@ class SketchIndex(Index):
             ):
                 old_keys, old_values = _in_order(segments.pop())
                 bases.pop()
+                moments.pop()
                 new_keys, new_values = (
                     torch.cat([old_keys, new_keys], 1),
                     torch.cat([old_values, new_values], 1),
@@ -119,7 +127,8 @@ class SketchIndex(Index):
             segment, basis = seal(new_keys, new_values, self.config, moment, basis, torch.get_num_threads())
             segments.append(segment)
             bases.append(basis)
-        self._segments, self._bases, self._moment = segments, bases, moment
+            moments.append(moment.rounded())
+        self._segments, self._bases, self._moment, self._moments = segments, bases, moment, moments
 
     def crop(self, n_tokens: int) -> tuple[Tensor, Tensor]:
         check_crop(n_tokens, self.n_tokens)
@@ -129,16 +138,54 @@ class SketchIndex(Index):
             return empty, empty
         keys, values = _in_order(self._segments[kept])
         self._segments, self._bases = self._segments[:kept], self._bases[:kept]
+        self._moments = self._moments[:kept]
         return keys[:, : n_tokens - at], values[:, : n_tokens - at]
 
     def fork(self) -> SketchIndex:
         other = SketchIndex(self.n_kv_heads, self.head_dim, self.group_size, self.config)
         other._segments, other._bases, other._moment = self._segments, self._bases, self._moment.copy()
+        other._moments = self._moments
         return other
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for segment in self._segments:
-            yield _floats(segment.fields)
+        for fields in one_ahead([segment.fields for segment in self._segments], self.config):
+            yield _floats(fields)
+
+    def stored(self) -> list[StoredSegment]:
+        return [
+            StoredSegment(self.kind, len(segment), segment.fields | {"weight": basis.weight} | moment)
+            for segment, basis, moment in zip(self._segments, self._bases, self._moments, strict=True)
+        ]
+
+    def state(self) -> dict[str, Tensor]:
+        return self._moment.stored()
+
+    def restore(self, segments: Sequence[StoredSegment], state: Mapping[str, Tensor] | None = None) -> None:
+        taken, bases, moments = [], [], []
+        for stored in segments:
+            fields = dict(stored.tensors)
+            weight = fields.pop("weight")
+            moments.append({name: fields.pop(name) for name in _OF_MOMENT if name in fields})
+            segment = _native.SketchSegment(fields)
+            if (
+                fields["mean"].shape != (self.n_kv_heads, self.head_dim)
+                or weight.shape != fields["mean"].shape
+            ):
+                raise ValueError(
+                    f"a stored segment has heads of shape {tuple(fields['mean'].shape)} where "
+                    f"{(self.n_kv_heads, self.head_dim)} are needed"
+                )
+            taken.append(segment)
+            bases.append(Basis(fields["basis"].view(torch.float16), weight))
+        known = state if state is not None else moments[-1] if moments else {}
+        self._moment = QueryMoment.of(self.n_kv_heads, self.head_dim, known)
+        self._segments, self._bases, self._moments = taken, bases, moments
+
+    def replace(self, i: int, tensors: Mapping[str, Tensor]) -> None:
+        segments = list(self._segments)
+        fields = {name: x for name, x in tensors.items() if name not in ("weight", *_OF_MOMENT)}
+        segments[i] = _native.SketchSegment(fields)
+        self._segments = segments
 
     # --- attending ------------------------------------------------------------------------------------------
 
@@ -321,7 +368,7 @@ def _in_order(segment: _native.SketchSegment) -> tuple[Tensor, Tensor]:
     return in_order(*_floats(fields), fields["order"])
 
 
-def _floats(fields: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def _floats(fields: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Keys and values as a segment holds them; those in int8 in fp32."""
     if "key_scale" not in fields:
         return fields["keys"], fields["values"]

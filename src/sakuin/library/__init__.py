@@ -1,0 +1,6 @@
+"""Named contexts in a folder: `folder` is where things are, `library` what can be done with them, `adding` an
+add on its way, `archive` one context in one file."""
+
+from sakuin.library.library import Entry, Library, Swept
+
+__all__ = ["Entry", "Library", "Swept"]

@@ -1,0 +1,261 @@
+"""The manifest of a snapshot: one JSON object that says what the context is, with which model, and which
+files it needs. Read with distrust: every field is checked before anything is done with it.
+
+docs/format.md is the format. Called by `sakuin.snapshot.store` and `sakuin.library`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from sakuin.config import RetrievalConfig
+from sakuin.errors import SakuinError
+from sakuin.snapshot.fingerprint import Fingerprint
+from sakuin.snapshot.parts import FORMAT, KINDS
+
+_MOST_TOKENS = 1 << 31
+_MOST_BYTES = 1 << 48
+_HEX = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class StoredPart:
+    """A file of a snapshot: which part it is, its size in bytes and the SHA-256 of all of it."""
+
+    kind: str
+    start: int
+    end: int
+    name: str
+    size: int
+    sha256: str
+
+    @property
+    def file(self) -> str:
+        """The file's name: what it was computed from, and what is in it."""
+        return f"{self.name[:32]}-{self.sha256}.safetensors"
+
+
+@dataclass(frozen=True)
+class StoredDocument:
+    """A document of the context: characters `start` to `end` of the body are its text. more : what else its
+    reader knows of it, as JSON."""
+
+    name: str
+    start: int
+    end: int
+    more: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a snapshot says of itself.
+
+    model : the name that the model was loaded by, or "". config : settings. ids, starts, ends : tokens in the
+    cache, and which characters of `body` each stands for (none for the template's own). at : where in `body`
+    the text begins that was not prefilled. lead : tokens that come before the user's next words. exact : so
+    many first tokens were computed by exact attention. prefill_s, index_s : what reading took.
+    parts : in order of position. created : seconds since 1970. kept_until : the same, or None. complete : not
+    so for a context that is still being read.
+    """
+
+    model: str
+    fingerprint: Fingerprint
+    config: RetrievalConfig
+    ids: list[int]
+    starts: list[int]
+    ends: list[int]
+    body: str
+    documents: list[StoredDocument]
+    at: int
+    lead: list[int]
+    exact: int
+    prefill_s: float
+    index_s: float
+    parts: list[StoredPart]
+    created: float
+    kept_until: float | None = None
+    pinned: bool = False
+    complete: bool = True
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files that it names."""
+        return sum(part.size for part in self.parts)
+
+    def encode(self) -> bytes:
+        """The manifest file's bytes."""
+        said = {field.name: getattr(self, field.name) for field in fields(self)}
+        said |= {
+            "format": FORMAT,
+            "fingerprint": asdict(self.fingerprint),
+            "config": asdict(self.config),
+            "documents": [asdict(document) for document in self.documents],
+            "parts": [asdict(part) for part in self.parts],
+        }
+        said |= {name: _packed(getattr(self, name)) for name in ("ids", "starts", "ends")}
+        return json.dumps(said | {"checksum": _checksum(said)}, ensure_ascii=False, allow_nan=False).encode(
+            "utf-8", "surrogatepass"
+        )
+
+
+def decode(data: bytes, where: str) -> Manifest:
+    """The manifest in `data`; a `SakuinError` that names `where` and what is wrong with it."""
+    try:
+        said = json.loads(data.decode("utf-8", "surrogatepass"), parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise _damaged(where, "it is not JSON") from None
+    if not isinstance(said, dict) or "format" not in said:
+        raise _damaged(where, "it is no manifest of a snapshot")
+    if said["format"] != FORMAT or isinstance(said["format"], bool):
+        raise SakuinError(
+            f"{where} has the format version {said['format']!r:.40} and this sakuin reads version {FORMAT}; "
+            "use the "
+            "sakuin that wrote it, or read the documents again."
+        )
+    checksum = said.pop("checksum", None)
+    try:
+        if checksum != _checksum(said):
+            raise _damaged(where, "its checksum does not fit its content")
+        return _manifest(said, where)
+    except SakuinError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        detail = f"{type(error).__name__}: {error}"
+        raise _damaged(where, f"it lacks something or holds what it should not ({detail:.120})") from None
+
+
+def read(path: Path) -> Manifest:
+    """The manifest at `path`."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise SakuinError(f"there is no snapshot at {path}; check the path.") from None
+    except OSError as error:
+        raise SakuinError(f"{path} cannot be read: {error.strerror or error}.") from None
+    return decode(data, str(path))
+
+
+def with_parts(manifest: Manifest, parts: list[StoredPart]) -> Manifest:
+    """The same with other files."""
+    return replace(manifest, parts=parts)
+
+
+def _manifest(said: dict[str, Any], where: str) -> Manifest:
+    def need(ok: bool, what: str) -> None:
+        if not ok:
+            raise _damaged(where, what)
+
+    ids, starts, ends = (_unpacked(said[name]) for name in ("ids", "starts", "ends"))
+    body, at, lead = said["body"], said["at"], said["lead"]
+    n = len(ids)
+    need(isinstance(body, str), "its text is none")
+    need(len(starts) == len(ends) == n, "its tokens and their places differ in number")
+    need(
+        all(0 <= a <= b <= len(body) for a, b in zip(starts, ends, strict=True)),
+        "a token lies outside the text",
+    )
+    need(_whole(at, len(body)), "what was read ends outside the text")
+    need(isinstance(lead, list) and all(_whole(token, _MOST_TOKENS) for token in lead), "its tokens are none")
+    need(all(_whole(token, _MOST_TOKENS) for token in ids), "its tokens are none")
+    need(_whole(said["exact"], _MOST_TOKENS), "it does not say what was computed exactly")
+    documents = [StoredDocument(**_exactly(one, StoredDocument)) for one in said["documents"]]
+    for one in documents:
+        need(isinstance(one.name, str) and isinstance(one.more, dict), "a document is not described")
+        need(_whole(one.end, len(body)) and _whole(one.start, one.end), "a document lies outside the text")
+    need([d.start for d in documents] == sorted(d.start for d in documents), "its documents are out of order")
+    parts = [StoredPart(**_exactly(one, StoredPart)) for one in said["parts"]]
+    for part in parts:
+        need(part.kind in KINDS, f"it names a file of the unknown kind {part.kind!r:.40}")
+        need(_whole(part.end, n) and _whole(part.start, part.end), "a file's tokens lie outside the context")
+        need(_whole(part.size, _MOST_BYTES), "a file's size is none")
+        need(
+            all(isinstance(x, str) and _HEX.fullmatch(x) for x in (part.name, part.sha256)),
+            "a file has no name",
+        )
+    times = (said["prefill_s"], said["index_s"], said["created"])
+    need(all(_seconds(time) for time in times), "a time is none")
+    need(said["kept_until"] is None or _seconds(said["kept_until"]), "a time is none")
+    need(isinstance(said["model"], str), "its model has no name")
+    need(all(isinstance(said[name], bool) for name in ("pinned", "complete")), "a mark is neither on nor off")
+    print_ = _exactly(said["fingerprint"], Fingerprint)
+    need(all(isinstance(value, str) for value in print_.values()), "its fingerprint is none")
+    rest = {field.name: said[field.name] for field in fields(Manifest)}
+    return Manifest(
+        **rest
+        | {
+            "fingerprint": Fingerprint(**print_),
+            "config": _config(said["config"], where),
+            "ids": ids,
+            "starts": starts,
+            "ends": ends,
+            "documents": documents,
+            "parts": parts,
+        }
+    )
+
+
+def _config(said: Any, where: str) -> RetrievalConfig:
+    known = {field.name for field in fields(RetrievalConfig)}
+    if not isinstance(said, dict) or set(said) - known:
+        raise SakuinError(
+            f"{where} holds settings that this sakuin does not know; use the sakuin that wrote it, or read "
+            "the "
+            "documents again."
+        )
+    try:
+        return RetrievalConfig(**said)
+    except (TypeError, ValueError) as error:
+        raise SakuinError(f"{where} holds settings that cannot be: {error}.") from None
+
+
+def _exactly(said: Any, kind: type) -> dict[str, Any]:
+    """`said` if it has just the fields of `kind`."""
+    if not isinstance(said, dict) or set(said) != {field.name for field in fields(kind)}:
+        raise ValueError(f"{kind.__name__} {str(said)[:40]}")
+    return said
+
+
+def _whole(value: Any, most: int) -> bool:
+    return type(value) is int and 0 <= value <= most
+
+
+def _seconds(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < 1e12
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+def _packed(numbers: list[int]) -> str:
+    return base64.b64encode(numpy.asarray(numbers, dtype="<i4").tobytes()).decode()
+
+
+def _unpacked(text: Any) -> list[int]:
+    if not isinstance(text, str):
+        raise ValueError("numbers are missing")
+    try:
+        data = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise ValueError("numbers are not base64") from None
+    numbers: list[int] = numpy.frombuffer(data, dtype="<i4").tolist()
+    return numbers
+
+
+def _checksum(said: dict[str, Any]) -> str:
+    """SHA-256 of the manifest without its checksum, as JSON with sorted keys and no blanks."""
+    text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _damaged(where: str, why: str) -> SakuinError:
+    return SakuinError(f"{where} is damaged: {why}.")

@@ -1,0 +1,322 @@
+"""What a cache is made of, as parts that can be files, and a cache of such parts.
+
+A sequence is cut into *parts*: the sink, the index's segments, the tail, and, for layers without an index,
+their state at some positions ("window"). All layers' tensors of one stretch of tokens are one part. Its name
+is a hash of everything that its numbers follow from, so that equal prefixes are equal parts. Nothing here
+touches files. docs/format.md is the format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import numpy
+import torch
+from torch import Tensor
+
+from sakuin import tensorfile
+from sakuin.cache import RetrievalCache
+from sakuin.config import RetrievalConfig
+from sakuin.errors import SakuinError
+from sakuin.index.base import StoredSegment, new_index
+from sakuin.layers import RetrievalLayer
+from sakuin.passthrough import has_state, layer_tensors, restore_layer
+from sakuin.segments import QUERY_STEP, SequenceState
+from sakuin.snapshot.fingerprint import Fingerprint
+from sakuin.spill import ROWS, split
+
+FORMAT = 1
+KINDS = ("sink", "segment", "tail", "window")
+CHECKPOINT, FINER = 16384, 4096
+"""Windows are kept about every so many tokens, at ends of segments; the finer where `segment` is set by
+hand."""
+
+_SEALING = ("index", "sink", "kv_dtype", "list_size")
+"""Settings that what is stored of exactly computed tokens follows from, beside those of the segments."""
+_ELSEWHERE = ("offload", "recent", "segment", "sketch_bits", "code_bits")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of tokens `start` to `end` of all layers. tensors : by "LAYER.NAME". facts : strings beside
+    them."""
+
+    kind: str
+    start: int
+    end: int
+    tensors: dict[str, Tensor] = field(repr=False)
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+class Keeper(Protocol):
+    """Who keeps what a long prefill has done as it goes, and knows what was done before."""
+
+    def begin(self, ids: Sequence[int]) -> tuple[RetrievalCache, int, list[Part]] | None:
+        """A cache that holds the first of `ids`, how many, and the windows on the way; None where none is
+        known."""
+
+    def step(self, cache: RetrievalCache, done: int, windows: Sequence[Part]) -> None:
+        """Called whenever `done` of the tokens are in `cache`."""
+
+
+class Names:
+    """The names of the parts of one token sequence.
+
+    config : the settings. exact : so many first tokens were computed by exact attention; what comes after
+    depends on how tokens are retrieved too.
+    """
+
+    def __init__(
+        self, ids: Sequence[int], fingerprint: Fingerprint, config: RetrievalConfig, head_dim: int, exact: int
+    ) -> None:
+        self._data = memoryview(numpy.asarray(ids, dtype="<i4").tobytes())
+        self._digest, self._at = hashlib.sha256(), 0
+        self._fingerprint, self._exact = fingerprint.digest, exact
+        self._sealing, self._all = settings_of(config, head_dim)
+
+    def of(self, kind: str, start: int, end: int) -> str:
+        """The name of the part, 64 hex digits."""
+        if end < self._at:
+            self._digest, self._at = hashlib.sha256(), 0
+        self._digest.update(self._data[4 * self._at : 4 * end])
+        self._at = end
+        settings = self._sealing if end <= self._exact else self._all
+        facts = [FORMAT, kind, start, end, self._digest.hexdigest(), self._fingerprint, settings]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def settings_of(config: RetrievalConfig, head_dim: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings that exactly computed tokens are stored by, and all that retrieved ones depend on."""
+    every = asdict(config)
+    sealing = {name: every[name] for name in _SEALING} | {
+        "segment": config.segment_tokens(head_dim),
+        "sketch_bits": config.sketch_bits_for(head_dim),
+        "code_bits": config.code_bits_for(head_dim),
+    }
+    return sealing, {name: value for name, value in every.items() if name not in _ELSEWHERE} | sealing
+
+
+def head_dim_of(cache: RetrievalCache) -> int:
+    """Of the layers that have an index."""
+    return next((row.head_dim for layer in cache.retrieval_layers for row in layer.rows), 0)
+
+
+def head_dim_of_model(model_config: Any) -> int:
+    """The same, before there is a cache."""
+    text = model_config.get_text_config(decoder=True)
+    return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+
+
+def needs_windows(cache: RetrievalCache) -> bool:
+    """Whether a sequence can go on from a cut only where the state of other layers was kept."""
+    return any(has_state(layer) for layer in cache.layers)
+
+
+def checkpoint_step(config: RetrievalConfig, head_dim: int) -> int:
+    """Tokens between the positions at which windows are kept: whole segments, at least `CHECKPOINT` or
+    `FINER`."""
+    segment = config.segment_tokens(head_dim)
+    return segment * -(-(CHECKPOINT if config.segment == "auto" else min(CHECKPOINT, FINER)) // segment)
+
+
+def sealed_end(cache: RetrievalCache) -> int:
+    """Tokens up to the end of what is sealed, or on its way; 0 where nothing is."""
+    cache.flush()
+    return max((row.sealed_end for layer in cache.retrieval_layers for row in layer.rows), default=0)
+
+
+def stops(
+    cache: Any, config: RetrievalConfig | None, model_config: Any, done: int, end: int
+) -> list[tuple[int, bool]]:
+    """Where prefill pauses between `done` and `end`, and whether windows are kept there: at ends of segments,
+    if the model has layers that cannot go back to them. config : None for a cache without an index."""
+    found = [(end, False)] if end > done else []
+    if config is None or not needs_windows(cache) or not found:
+        return found
+    head_dim = head_dim_of(cache) or head_dim_of_model(model_config)
+    step, least = checkpoint_step(config, head_dim), config.exact_above
+    at = sealed_end(cache) or config.sink
+    while (at := at + step) < end:
+        # A pass of so few tokens would not be exact.
+        if at - done > least and end - at > least:
+            found.insert(-1, (at, True))
+    return found
+
+
+def window_part(cache: RetrievalCache, at: int) -> Part:
+    """The state of the layers without an index, after `at` tokens."""
+    tensors = {
+        f"{i}.{name}": x
+        for i, layer in enumerate(cache.layers)
+        if not isinstance(layer, RetrievalLayer)
+        for name, x in layer_tensors(layer).items()
+    }
+    return Part("window", 0, at, tensors)
+
+
+def sealed_parts(cache: RetrievalCache, whole: bool = False) -> list[Part]:
+    """The sink and the segments, in order; `whole` leaves out what appending may still merge."""
+    rows = _rows(cache)
+    if not rows:
+        return []
+    sinks = {i: layer.rows[0].sink for i, layer in rows}
+    end = next(iter(sinks.values()))[0].shape[1]
+    tensors = {
+        f"{i}.{n}": x for i, pair in sinks.items() for n, x in zip(("keys", "values"), pair, strict=True)
+    }
+    parts = [Part("sink", 0, end, tensors)]
+    groups: dict[tuple[int, int], dict[int, StoredSegment]] = {}
+    for i, layer in rows:
+        row, at = layer.rows[0], end
+        for segment in row.index.stored():
+            if whole and segment.n_tokens < row.config.segment_tokens(row.head_dim):
+                break
+            groups.setdefault((at, at + segment.n_tokens), {})[i] = segment
+            at += segment.n_tokens
+    for (start, stop), layers in sorted(groups.items()):
+        if whole and len(layers) < len(rows):
+            break  # some layers' worker has not come so far
+        kinds = {str(i): segment.kind for i, segment in layers.items()}
+        held = [(name, i, x) for i, segment in layers.items() for name, x in segment.tensors.items()]
+        # What every step reads lies together, then what is read in rows: keys and values last.
+        held.sort(key=lambda one: (ROWS[::-1].index(one[0]) + 1 if one[0] in ROWS else 0, one[1]))
+        tensors = {f"{i}.{name}": x for name, i, x in held}
+        parts.append(Part("segment", start, stop, tensors, {"index": json.dumps(kinds)}))
+    return parts
+
+
+def all_parts(cache: RetrievalCache, n_tokens: int) -> list[Part]:
+    """All parts of a cache that holds `n_tokens` tokens, but the windows before its end."""
+    cache.flush()
+    parts = sealed_parts(cache)
+    tail, start = {}, n_tokens
+    for i, layer in _rows(cache):
+        row = layer.rows[0]
+        state = row.state()
+        start = min(start, n_tokens - state.tail[0].shape[1])
+        tail[f"{i}.keys"], tail[f"{i}.values"] = state.tail
+        tail[f"{i}.next"] = torch.tensor([state.first_query, int(state.exact_last)])
+        if state.queries is not None:
+            tail[f"{i}.queries"] = state.queries
+        tail |= {f"{i}.{name}": x for name, x in row.index.state().items()}
+    parts.append(Part("tail", start, n_tokens, tail))
+    if needs_windows(cache):
+        parts.append(window_part(cache, n_tokens))
+    return parts
+
+
+def _rows(cache: RetrievalCache) -> list[tuple[int, RetrievalLayer]]:
+    layers = [(i, layer) for i, layer in enumerate(cache.layers) if isinstance(layer, RetrievalLayer)]
+    for _, layer in layers:
+        if len(layer.rows) > 1 or any(layer.padded):
+            raise SakuinError("only a cache of one sequence without padding can be stored.")
+    return [(i, layer) for i, layer in layers if layer.rows]
+
+
+def restored_cache(
+    model: Any, config: RetrievalConfig, parts: Iterable[Part], n_tokens: int
+) -> RetrievalCache:
+    """A cache for `model` that holds the first `n_tokens` tokens, of `parts`: sink, segments, and where the
+    sequence ends there, tail and window.
+
+    Raises `SakuinError` where the parts do not make such a sequence.
+    """
+    cache = RetrievalCache(model.config, config)
+    by_kind: dict[str, list[Part]] = {kind: [] for kind in KINDS}
+    for part in parts:
+        by_kind[part.kind].append(part)
+    like = torch.empty(0, dtype=model.dtype, device=model.device)
+    try:
+        for i, layer in enumerate(cache.layers):
+            if isinstance(layer, RetrievalLayer):
+                _restore_row(i, layer, by_kind, like, model.config, n_tokens)
+            elif has_state(layer):
+                (window,) = by_kind["window"] or [Part("window", 0, n_tokens, {})]
+                restore_layer(layer, _of_layer(window, i), n_tokens, like.device)
+    except SakuinError:
+        raise
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        raise SakuinError(
+            f"the snapshot's tensors do not make a sequence of {n_tokens:,} tokens: {_sentence(error)}."
+        ) from error
+    return cache
+
+
+def _restore_row(
+    i: int,
+    layer: RetrievalLayer,
+    parts: Mapping[str, list[Part]],
+    like: Tensor,
+    model_config: Any,
+    n_tokens: int,
+) -> None:
+    config = layer.shared.config
+    (sink,) = parts["sink"]
+    keys, values = (_of_layer(sink, i)[name] for name in ("keys", "values"))
+    heads, n_sink, head_dim = keys.shape
+    if values.shape != keys.shape or n_sink != sink.end:
+        raise SakuinError(f"the sink of layer {i} has not the shape that it should: the snapshot is damaged.")
+    n_query_heads = _query_heads(model_config, layer, heads)
+    index = new_index(heads, head_dim, n_query_heads // heads, config)
+    segments, at = [], n_sink
+    for part in parts["segment"]:
+        tensors = _of_layer(part, i)
+        if not tensors:
+            continue
+        if config.offload == "disk":
+            tensors = split(tensors)
+        kind = json.loads(part.facts["index"])[str(i)]
+        segments.append(StoredSegment(kind, part.end - part.start, tensors))
+        if part.start != at:
+            raise SakuinError(f"the segments of layer {i} leave a gap at token {at:,}.")
+        at = part.end
+    own: dict[str, Tensor] = {}
+    tail = (like.new_empty(heads, 0, head_dim, device="cpu"),) * 2
+    state = SequenceState((keys, values), tail, None, at + -at % QUERY_STEP)
+    if parts["tail"]:
+        own = _of_layer(parts["tail"][0], i)
+        first_query, exact_last = own["next"].tolist()
+        state = SequenceState(
+            (keys, values), (own["keys"], own["values"]), own.get("queries"), first_query, bool(exact_last)
+        )
+    index.restore(segments, own if parts["tail"] else None)
+    if index.n_tokens != at - n_sink or at + state.tail[0].shape[1] != n_tokens:
+        raise SakuinError(
+            f"layer {i} holds {n_sink + index.n_tokens + state.tail[0].shape[1]:,} tokens where "
+            f"{n_tokens:,} are "
+            "needed: the snapshot is damaged."
+        )
+    layer.restore(like, n_query_heads, index, state)
+
+
+def _query_heads(model_config: Any, layer: RetrievalLayer, kv_heads: int) -> int:
+    text = model_config.get_text_config(decoder=True)
+    heads = int(text.num_attention_heads)
+    if heads % kv_heads:
+        raise SakuinError(
+            f"{heads} query heads cannot share {kv_heads} stored KV heads: the snapshot is damaged."
+        )
+    return heads
+
+
+def _of_layer(part: Part, i: int) -> dict[str, Tensor]:
+    head = f"{i}."
+    return {name.removeprefix(head): x for name, x in part.tensors.items() if name.startswith(head)}
+
+
+def part_bytes(part: Part) -> int:
+    """About the size of the part's file, from above."""
+    return tensorfile.file_size(part.tensors.values())
+
+
+def _sentence(error: Exception) -> str:
+    text = " ".join(str(error).split()).rstrip(".")
+    return (
+        text
+        if isinstance(error, ValueError | TypeError) and text
+        else f"{type(error).__name__} {text}".strip()
+    )

@@ -1,0 +1,346 @@
+"""Snapshots: a context in files, and back.
+
+A folder of part files (`PartFiles`), each written once, and a manifest that names the ones that a context
+needs. `save` and `load` keep one context in a folder of its own; `sakuin.library` keeps many beside each
+other. docs/format.md is the format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sakuin import tensorfile
+from sakuin.cache import RetrievalCache
+from sakuin.config import RetrievalConfig
+from sakuin.documents import Document
+from sakuin.errors import SakuinError
+from sakuin.reading import Reading
+from sakuin.snapshot import manifest as manifests
+from sakuin.snapshot.disk import (
+    TEMPORARY,
+    free_bytes,
+    locked,
+    make_folder,
+    new_file,
+    publish,
+    sync_folder,
+    write_whole,
+)
+from sakuin.snapshot.fingerprint import Fingerprint, fingerprint
+from sakuin.snapshot.manifest import Manifest, StoredDocument, StoredPart
+from sakuin.snapshot.parts import (
+    Names,
+    Part,
+    all_parts,
+    head_dim_of,
+    part_bytes,
+    restored_cache,
+    settings_of,
+)
+
+MANIFEST, PARTS, LOCK = "manifest.json", "parts", "lock"
+_FILE = re.compile(r"([0-9a-f]{32})-([0-9a-f]{64})\.safetensors")
+_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A context as it is stored or was read. windows : the state of layers without an index at positions
+    before the end. model_name : what the model was loaded by, or ""."""
+
+    cache: RetrievalCache
+    reading: Reading
+    config: RetrievalConfig
+    model: Any
+    tokenizer: Any
+    windows: list[Part] = field(default_factory=list)
+    prefill_s: float = 0.0
+    index_s: float = 0.0
+
+    def names(self) -> Names:
+        """The names of its parts."""
+        return Names(
+            self.reading.ids,
+            fingerprint(self.model, self.tokenizer),
+            self.config,
+            head_dim_of(self.cache),
+            self.reading.exact,
+        )
+
+    def parts(self) -> list[Part]:
+        """All its parts, in order of position."""
+        parts = {
+            (p.kind, p.start, p.end): p
+            for p in [*self.windows, *all_parts(self.cache, len(self.reading.ids))]
+        }
+        return sorted(parts.values(), key=lambda part: (part.end, part.start, part.kind))
+
+
+class PartFiles:
+    """The part files of a folder. Each is written once, under its name and the hash of its content."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def all(self) -> dict[str, int]:
+        """The names of the files that are there, and their sizes."""
+        found = {}
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
+                if _FILE.fullmatch(entry.name):
+                    found[entry.name] = entry.stat().st_size
+        return found
+
+    def strays(self) -> list[str]:
+        """Names of files that somebody began to write."""
+        return [name for name in os.listdir(self.folder) if name.startswith(TEMPORARY)]
+
+    def put(self, parts: Iterable[Part], names: Names) -> list[StoredPart]:
+        """Write what is not there yet; what the files are, in order. For who holds the folder's lock."""
+        there: dict[str, tuple[str, int]] = {}
+        for file, size in sorted(self.all().items()):
+            if match := _FILE.fullmatch(file):
+                there.setdefault(match[1], (match[2], size))
+        stored = []
+        for part in parts:
+            name = names.of(part.kind, part.start, part.end)
+            sha256, size = there.get(name[:32]) or self._write(part, name)
+            stored.append(StoredPart(part.kind, part.start, part.end, name, size, sha256))
+        return stored
+
+    def _write(self, part: Part, name: str) -> tuple[str, int]:
+        need, free = part_bytes(part), free_bytes(self.folder)
+        if free < need:
+            raise SakuinError(
+                f"the disk that holds {self.folder} has {free / 1e6:,.0f} MB free and the next file takes "
+                f"{need / 1e6:,.0f} MB; free some and try again. What is stored already stays as it was."
+            )
+        facts = part.facts | {"name": name, "kind": part.kind, "start": str(part.start), "end": str(part.end)}
+        with new_file(self.folder) as (file, path):
+            size, sha256 = tensorfile.write(file, part.tensors, facts)
+            publish(file, path, self.folder / f"{name[:32]}-{sha256}.safetensors")
+        return sha256, size
+
+    def open(self, stored: StoredPart) -> Part:
+        """The part in a file, mapped."""
+        mapped = tensorfile.open_mapped(self.folder / stored.file, stored.size)
+        facts = dict(mapped.metadata)
+        said = [facts.pop(key, "") for key in ("name", "kind", "start", "end")]
+        if said != [stored.name, stored.kind, str(stored.start), str(stored.end)]:
+            raise SakuinError(
+                f"{self.folder / stored.file} holds another part than its name says: it is damaged."
+            )
+        return Part(stored.kind, stored.start, stored.end, mapped.tensors, facts)
+
+    def missing(self, parts: Iterable[StoredPart]) -> str | None:
+        """What is wrong with the first file that is not there or has another size; None if all are well."""
+        there = self.all()
+        for part in parts:
+            if part.file not in there:
+                return f"{self.folder / part.file} is missing"
+            if there[part.file] != part.size:
+                found = there[part.file]
+                return f"{self.folder / part.file} has {found:,} bytes where {part.size:,} were written"
+        return None
+
+    def damage(self, part: StoredPart) -> str | None:
+        """What is wrong with a file, all of which is read; None if it is well."""
+        if found := self.missing([part]):
+            return found
+        with (self.folder / part.file).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != part.sha256:
+                return f"{self.folder / part.file} is damaged: its content is not what was written"
+        return None
+
+
+def manifest_of(snapshot: Snapshot, stored: Sequence[StoredPart]) -> Manifest:
+    """What `snapshot` says of itself, with these files."""
+    reading = snapshot.reading
+    documents = []
+    for document, place in zip(reading.documents, reading.places, strict=True):
+        more = {key: value for key, value in document.as_dict().items() if key not in ("name", "text")}
+        documents.append(StoredDocument(document.name, place, place + len(document.text), more))
+    return Manifest(
+        model=str(getattr(snapshot.model, "sakuin_name", "")),
+        fingerprint=fingerprint(snapshot.model, snapshot.tokenizer),
+        config=snapshot.config,
+        ids=reading.ids,
+        starts=reading.starts,
+        ends=reading.ends,
+        body=reading.body,
+        documents=documents,
+        at=reading.at,
+        lead=reading.lead,
+        exact=reading.exact,
+        prefill_s=snapshot.prefill_s,
+        index_s=snapshot.index_s,
+        parts=list(stored),
+        created=time.time(),
+    )
+
+
+def snapshot_of(
+    found: Manifest,
+    files: PartFiles,
+    where: Path,
+    model: Any,
+    tokenizer: Any,
+    config: RetrievalConfig | None = None,
+) -> Snapshot:
+    """The snapshot that the manifest at `where` describes, for `model`. Refuses in a sentence before anything
+    is made."""
+    if not found.complete:
+        raise SakuinError(
+            f"{where} belongs to a context that was not read to its end; add it again, with --resume."
+        )
+    check_fits(found.fingerprint, fingerprint(model, tokenizer), where)
+    settings = _settings(found, config, where)
+    if damage := files.missing(found.parts):
+        raise SakuinError(
+            f"{damage}: the snapshot cannot be used; restore the file, or read the documents again."
+        )
+    reading = _reading(found, where)
+    names = [(part.kind, part.start, part.end) for part in found.parts]
+    if len(set(names)) < len(names):
+        raise SakuinError(f"{where} is damaged: it names a part twice.")
+    parts = [files.open(part) for part in found.parts]
+    n = len(found.ids)
+    windows = [part for part in parts if part.kind == "window" and part.end < n]
+    cache = restored_cache(model, settings, [part for part in parts if part not in windows], n)
+    snapshot = Snapshot(cache, reading, settings, model, tokenizer, windows, found.prefill_s, found.index_s)
+    expected = snapshot.names() if settings == found.config else None
+    for part in found.parts:
+        if expected is not None and expected.of(part.kind, part.start, part.end) != part.name:
+            raise SakuinError(f"{where} is damaged: {part.file} is not a part of this text.")
+    return snapshot
+
+
+def check_fits(stored: Fingerprint, own: Fingerprint, where: Path) -> None:
+    """Refuse a snapshot of another model, tokenizer or template."""
+    if why := stored.differences(own):
+        raise SakuinError(
+            f"the snapshot {where} cannot be used with this model: {why}; load the model that it was made "
+            "with, or "
+            "read the documents again."
+        )
+
+
+def _settings(found: Manifest, config: RetrievalConfig | None, where: Path) -> RetrievalConfig:
+    if config is None:
+        return found.config
+    # head_dim matters to "auto" values only, and these are the same for the same model.
+    mine, theirs = (settings_of(one, 64)[0] for one in (config, found.config))
+    if differing := [name for name in mine if mine[name] != theirs[name]]:
+        raise SakuinError(
+            f"the snapshot {where} was made with other settings of {', '.join(differing)}, which what is "
+            "stored "
+            f"depends on; leave them as they were ({', '.join(f'{n}={theirs[n]!r}' for n in differing)})."
+        )
+    return config
+
+
+def _reading(found: Manifest, where: Path) -> Reading:
+    documents, places = [], []
+    for one in found.documents:
+        values = {"name": one.name, "text": found.body[one.start : one.end], **one.more}
+        try:
+            documents.append(Document.from_dict(values))
+        except (TypeError, ValueError) as error:
+            raise SakuinError(f"{where} is damaged: a document is not described ({error}).") from None
+        places.append(one.start)
+    return Reading(
+        found.body,
+        tuple(documents),
+        tuple(places),
+        found.ids,
+        found.starts,
+        found.ends,
+        found.at,
+        found.lead,
+        found.exact,
+    )
+
+
+# -- one context in a folder of its own ----------------------------------------------------------------------
+
+
+def save(path: str | os.PathLike[str], snapshot: Snapshot) -> Manifest:
+    """Write `snapshot` into the folder `path`, over the one that may be there."""
+    folder = Path(path)
+    make_folder(folder)
+    known = {MANIFEST, PARTS, LOCK}
+    odd = [name for name in os.listdir(folder) if name not in known and not name.startswith(TEMPORARY)]
+    if odd:
+        raise SakuinError(
+            f"{folder} is a folder that holds other things ({odd[0]}); name an empty one, or one that is new."
+        )
+    parts, names = snapshot.parts(), snapshot.names()
+    with locked(folder / LOCK):
+        make_folder(folder / PARTS)
+        sync_folder(folder)
+        files = PartFiles(folder / PARTS)
+        manifest = manifest_of(snapshot, files.put(parts, names))
+        write_whole(folder / MANIFEST, manifest.encode())
+        needed = {part.file for part in manifest.parts}
+        for name in [*set(files.all()) - needed, *files.strays()]:
+            (files.folder / name).unlink(missing_ok=True)
+        for stray in folder.glob(f"{TEMPORARY}*"):
+            stray.unlink(missing_ok=True)
+    return manifest
+
+
+def load(
+    path: str | os.PathLike[str], model: Any, tokenizer: Any, config: RetrievalConfig | None = None
+) -> Snapshot:
+    """The snapshot in the folder `path`."""
+    folder = Path(path)
+    for left in reversed(range(_TRIES)):
+        manifest = manifests.read(folder / MANIFEST)
+        if not (folder / PARTS).is_dir():
+            raise SakuinError(
+                f"{folder / PARTS} is missing: the snapshot cannot be used; restore the folder."
+            )
+        try:
+            return snapshot_of(manifest, PartFiles(folder / PARTS), folder, model, tokenizer, config)
+        except (SakuinError, FileNotFoundError):
+            # Whoever saves over a snapshot removes the files that the new one does not need.
+            if not left or manifests.read(folder / MANIFEST) == manifest:
+                raise
+    raise AssertionError
+
+
+def verify(path: str | os.PathLike[str]) -> list[str]:
+    """What is wrong with the snapshot in the folder `path`, a sentence each; all of every file is read."""
+    folder = Path(path)
+    try:
+        manifest = manifests.read(folder / MANIFEST)
+    except SakuinError as error:
+        return [str(error)]
+    if not (folder / PARTS).is_dir():
+        return [f"{folder / PARTS} is missing"]
+    files = PartFiles(folder / PARTS)
+    return [damage for part in manifest.parts if (damage := files.damage(part))]
+
+
+def described(manifest: Manifest) -> dict[str, Any]:
+    """What a person wants to know of a snapshot."""
+    return {
+        "model": manifest.model,
+        "dtype": manifest.fingerprint.dtype,
+        "index": manifest.config.index,
+        "tokens": len(manifest.ids),
+        "documents": [document.name for document in manifest.documents],
+        "bytes": manifest.size,
+        "files": len(manifest.parts),
+        "created": manifest.created,
+        "prefill_s": manifest.prefill_s,
+        "config": json.loads(json.dumps(asdict(manifest.config))),
+    }

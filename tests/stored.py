@@ -1,0 +1,64 @@
+"""What the tests of snapshots and libraries share: a tiny model with its tokenizer, a text, small
+settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from tiny import BYTES, byte_tokenizer, tiny
+
+from sakuin import Context, RetrievalConfig
+from sakuin.snapshot import parts
+
+CONFIG = RetrievalConfig(sink=4, recent=16, segment=128)
+TEXT = "".join(f"Line {i} says that the quick brown fox jumps over {i * i} lazy dogs.\n" for i in range(24))
+MORE = "And then the fox had enough of it, went home and slept until noon. " * 5
+QUESTION = "Who jumps?"
+WINDOWED = "gemma3_text"
+
+
+def model_of(family: str = "llama") -> tuple[Any, Any]:
+    """A tiny model and the tokenizer of bytes; the same for each call."""
+    return _made(family)
+
+
+@cache
+def _made(family: str) -> tuple[Any, Any]:
+    return tiny(family, vocab_size=BYTES), byte_tokenizer()
+
+
+def read(family: str = "llama", text: str = TEXT, config: RetrievalConfig = CONFIG) -> Context:
+    """A context of `text`."""
+    return Context.from_text(*model_of(family), text, config)
+
+
+def said(context: Context, question: str = QUESTION) -> tuple[str, list[Any]]:
+    """What the context answers, and from where."""
+    answer = context.ask(question, max_new_tokens=12)
+    return answer.text, answer.evidence
+
+
+@contextmanager
+def counted(model: Any) -> Iterator[list[int]]:
+    """Tokens of each forward pass of `model` within."""
+    seen: list[int] = []
+    hook = model.register_forward_pre_hook(
+        lambda _, __, given: seen.append(given["input_ids"].shape[1]), with_kwargs=True
+    )
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def windows_every(tokens: int) -> Iterator[None]:
+    """Windows of layers without an index are kept every so many tokens, so that short texts have some."""
+    before, parts.CHECKPOINT = parts.CHECKPOINT, tokens
+    try:
+        yield
+    finally:
+        parts.CHECKPOINT = before
