@@ -24,7 +24,7 @@ from sakuin.answers import Answer, Asking, answer
 from sakuin.cache import RetrievalCache
 from sakuin.checks import check_length, check_model, checked_message, settings_meant
 from sakuin.config import RetrievalConfig
-from sakuin.decoding import Runner, Sampling
+from sakuin.decoding import Runner, Sampling, forked
 from sakuin.documents import Document
 from sakuin.errors import SakuinError
 from sakuin.prompt import Prompt
@@ -191,7 +191,7 @@ class Context:
         """A second context that has read the same, shares its memory, and goes its own way."""
         with self._lock:
             other = copy.copy(self)
-            other.cache = self._forked(self.cache)
+            other.cache = forked(self.cache)
         other._windows = list(self._windows)
         other._lock, other._growing = threading.Lock(), threading.RLock()
         return other
@@ -219,7 +219,7 @@ class Context:
             raise SakuinError("the question is empty; ask something.")
         asking = Asking(max_new_tokens, Sampling(temperature, top_p, seed), stream)
         with self._lock:
-            reading, cache = self._reading, self._forked(self.cache)
+            reading, cache = self._reading, forked(self.cache)
         return answer(
             self._runner(cache),
             self._prompt,
@@ -245,7 +245,7 @@ class Context:
         asking = Asking(max_new_tokens, Sampling(temperature, top_p, seed), stream)
         with self._growing:
             with self._lock:
-                reading, cache = self._reading, self._forked(self.cache)
+                reading, cache = self._reading, forked(self.cache)
             if message is None and (reading.lead or not reading.documents):
                 raise SakuinError("there is no message to answer; give one.")
             if message is not None and not message.strip():
@@ -300,7 +300,7 @@ class Context:
             raise SakuinError("a context with full attention cannot be stored; read it with index='flat'.")
         with self._growing, self._lock:
             return store.Snapshot(
-                self._forked(self.cache),
+                forked(self.cache),
                 self._reading,
                 self.config,
                 self.model,
@@ -351,7 +351,7 @@ class Context:
         done, ids = self.tokens, reading.ids
         self._check_fits(len(ids), len(reading.body))
         with self._lock:
-            cache, windows = self._forked(self.cache), list(self._windows)
+            cache, windows = forked(self.cache), list(self._windows)
         if keeper is not None and not done and (found := keeper.begin(ids)) is not None:
             cache, done, windows = found
             self.reused_tokens = done
@@ -394,12 +394,3 @@ class Context:
 
     def _runner(self, cache: Any) -> Runner:
         return Runner(self.model, cache, 0 if self.config is None else self.config.exact_above)
-
-    def _forked(self, cache: Any) -> Any:
-        if self.config is not None:
-            return cache.fork()
-        # transformers' layers never write into the tensors that they hold, so copies of the layers are
-        # enough.
-        other = copy.copy(cache)
-        other.layers = [copy.copy(layer) for layer in cache.layers]
-        return other

@@ -6,6 +6,7 @@ continues from a cache that holds a document. Called by `sakuin.context` only.
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 import weakref
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sakuin.cache import RetrievalCache
 from sakuin.models import cache_keyword
 
 CHUNK = 2048
@@ -115,3 +117,14 @@ class Runner:
         with _passing(self.model):
             out = self.model(input_ids=rows, use_cache=True, logits_to_keep=1, **{self._keyword: self.cache})
         return out.logits[0, -1]  # type: ignore[no-any-return]
+
+
+def forked(cache: Any) -> Any:
+    """A second cache with the same tokens, a `RetrievalCache` or transformers' own; neither sees what the
+    other takes from now on."""
+    if isinstance(cache, RetrievalCache):
+        return cache.fork()
+    # transformers' layers never write into the tensors that they hold, so copies of the layers are enough.
+    other = copy.copy(cache)
+    other.layers = [copy.copy(layer) for layer in cache.layers]
+    return other
