@@ -5,7 +5,8 @@ Everything is measured on gemma3-270m with technical English: once in this proce
 processes of its own. The last part needs a system where control groups can be made (root); it is left out
 elsewhere.
 
-Run: python benchmarks/contexts.py [--tokens 32000] [--dtype bf16]    (about 25 minutes on two cores)
+Run: python benchmarks/contexts.py [--tokens 32000] [--dtype bf16]
+Takes some 25 minutes on two cores, by estimate.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Keeps what `sakuin eval` found on this machine beside the other benchmarks' results, for docs/fidelity.md.
 
-Run: python benchmarks/evaluation.py FOLDER [--name NAME] [--pictures]
-FOLDER is one that `sakuin eval` wrote into its --out; NAME, by default the folder's, is that of the file.
+Run: python benchmarks/evaluation.py FOLDER... [--name NAME] [--pictures]
+A FOLDER is one that `sakuin eval` wrote into its --out; NAME, by default the folder's, is that of the file.
+Without any there is nothing to keep (`make bench` runs all scripts so).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from common import console, write
 
@@ -21,21 +23,30 @@ HERE = Path(__file__).parent.parent
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folders", nargs="*", metavar="FOLDER", type=Path)
     parser.add_argument("--name")
     parser.add_argument("--pictures", action="store_true", help="also copy the pictures into docs/pictures")
     chosen = parser.parse_args()
-    name = chosen.name or chosen.folder.name
-    kinds = [kind for kind in ("fidelity", "needle", "extract") if (chosen.folder / f"{kind}.json").is_file()]
-    if not kinds:
-        parser.error(f"{chosen.folder} holds no results of sakuin eval")
-    found = json.loads((chosen.folder / f"{kinds[0]}.json").read_text("utf-8"))
+    if chosen.name and len(chosen.folders) > 1:
+        parser.error("--name is for one folder")
+    kept = {}
+    for folder in chosen.folders:
+        kinds = [kind for kind in ("fidelity", "needle", "extract") if (folder / f"{kind}.json").is_file()]
+        if not kinds:
+            parser.error(f"{folder} holds no results of sakuin eval")
+        kept[folder] = json.loads((folder / f"{kinds[0]}.json").read_text("utf-8"))
+    for folder, found in kept.items():
+        keep(folder, chosen.name or folder.name, found, chosen.pictures)
+
+
+def keep(folder: Path, name: str, found: dict[str, Any], pictures: bool) -> None:
+    """Write one folder's results, and copy its pictures."""
     write(f"evaluation-{name}", {key: value for key, value in found.items() if key not in DROPPED})
-    for picture in PICTURES if chosen.pictures else ():
-        if (chosen.folder / picture).is_file():
+    for picture in PICTURES if pictures else ():
+        if (folder / picture).is_file():
             to = HERE / "docs" / "pictures" / f"{name}-{picture}"
             to.parent.mkdir(exist_ok=True)
-            shutil.copy(chosen.folder / picture, to)
+            shutil.copy(folder / picture, to)
             console.print(f"wrote {to.relative_to(HERE)}")
 
 

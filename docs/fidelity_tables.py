@@ -4,21 +4,12 @@ docs/tables.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
+from markdown_parts import percent, table
+
 Row = dict[str, Any]
-
-
-def _table(columns: dict[str, str], rows: Iterable[list[str]]) -> str:
-    """Markdown; `columns` maps titles to alignments, `l` or `r`."""
-    rule = "|".join("---" if side == "l" else "---:" for side in columns.values())
-    lines = ["| " + " | ".join(columns) + " |", f"|{rule}|"]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def _nats(x: float) -> str:
@@ -40,21 +31,21 @@ def configurations(*results: Row) -> str:
         "error": "r",
         "coverage": "r",
     }
-    return _table(
+    return table(
         columns,
         (
             [
                 result["model"],
                 _name(row),
-                _percent(row["touched_share"]),
+                percent(row["touched_share"]),
                 f"{_nats(row['kl'])} ({_nats(row['kl_low'])} to {_nats(row['kl_high'])})",
                 _nats(row["kl_worst"]),
                 _nats(row["kl_retrieval"]),
-                _percent(row["top1"]),
+                percent(row["top1"]),
                 f"{row['perplexity_ratio']:.4f}",
                 f"{row['lost']} of {row['retrieved']}",
                 f"{row['error']:.4f}",
-                _percent(row["coverage"]),
+                percent(row["coverage"]),
             ]
             for result in results
             for row in result["configurations"]
@@ -79,13 +70,13 @@ def by(what: str, title: str) -> Callable[..., str]:
                         f"{int(value):,}" if value.isdecimal() else value,
                         _nats(ours["kl"]),
                         _nats(ours["kl_worst"]),
-                        _percent(ours["top1"]),
+                        percent(ours["top1"]),
                         f"{ours['lost']} of {ours['retrieved']}",
-                        _percent(ours["touched_share"]),
+                        percent(ours["touched_share"]),
                         *(_nats(named[n]["kl"]) if n in named else "" for n in ("fast", "faithful")),
                     ]
                 )
-        return _table(columns, rows)
+        return table(columns, rows)
 
     return made
 
@@ -109,12 +100,12 @@ def peers(*results: Row) -> str:
                 [
                     result["model"],
                     _name(row),
-                    _percent(row["touched_share"]),
+                    percent(row["touched_share"]),
                     _nats(above["mean"]),
                     f"{_nats(above['low'])} to {_nats(above['high'])}",
                 ]
             )
-    return _table(columns, rows)
+    return table(columns, rows)
 
 
 def layers(*results: Row) -> str:
@@ -127,20 +118,20 @@ def layers(*results: Row) -> str:
         )
         worst = ", ".join(f"{error:.4f} ({number})" for error, number in errors[:5])
         rows.append([result["model"], f"{errors[len(errors) // 2][0]:.4f}", worst])
-    return _table(columns, rows)
+    return table(columns, rows)
 
 
 GOALS: tuple[tuple[str, str, Callable[[Row], float], float, Callable[[float], str]], ...] = (
     ("balanced", "KL mean", lambda row: row["kl"], 0.0004, _nats),
     ("balanced", "worst token", lambda row: row["kl_worst"], 0.01, _nats),
-    ("balanced", "touched", lambda row: row["touched_share"], 0.09, _percent),
-    ("balanced", "tokens whose likeliest differs", lambda row: 1 - row["top1"], 0.015, _percent),
+    ("balanced", "touched", lambda row: row["touched_share"], 0.09, percent),
+    ("balanced", "tokens whose likeliest differs", lambda row: 1 - row["top1"], 0.015, percent),
     ("balanced", "perplexity ratio", lambda row: row["perplexity_ratio"], 1.001, lambda x: f"{x:.4f}"),
     ("balanced", "retrieved tokens lost", lambda row: row["lost"], 0, str),
     ("faithful", "KL mean", lambda row: row["kl"], 0.00005, _nats),
-    ("faithful", "touched", lambda row: row["touched_share"], 0.14, _percent),
+    ("faithful", "touched", lambda row: row["touched_share"], 0.14, percent),
     ("fast", "KL mean", lambda row: row["kl"], 0.002, _nats),
-    ("fast", "touched", lambda row: row["touched_share"], 0.065, _percent),
+    ("fast", "touched", lambda row: row["touched_share"], 0.065, percent),
 )
 """Preset, what, how it is read from a row, the most it may be, how it is written."""
 
@@ -159,7 +150,7 @@ def goals(*results: Row) -> str:
                 "" if value is None else written(value) + ("" if value <= most else " (**not met**)")
             )
         rows.append([f"`{preset}`", what, written(most), *cells])
-    return _table(columns, rows)
+    return table(columns, rows)
 
 
 def _long(results: tuple[Row, ...]) -> list[tuple[Row, int]]:
@@ -172,7 +163,7 @@ def needles(*results: Row) -> str:
     """Planted facts, by configuration."""
     columns = {"model": "l", "tokens": "l", "needles": "r", "documents": "r", "configuration": "l"}
     columns |= {"found": "r", "lost": "r", "gained": "r", "touched": "r"}
-    return _table(
+    return table(
         columns,
         (
             [
@@ -181,10 +172,10 @@ def needles(*results: Row) -> str:
                 str(result["grid"]["needles"]),
                 str(row["cells"]),
                 _name(row),
-                _percent(row["found"]),
+                percent(row["found"]),
                 str(row["lost"]),
                 str(row["gained"]),
-                "" if row["configuration"] == "full" else _percent(row["touched_share"]),
+                "" if row["configuration"] == "full" else percent(row["touched_share"]),
             ]
             for result in results
             for row in result["configurations"]
@@ -202,7 +193,7 @@ def extraction(*results: Row) -> str:
         "as full attention": "r",
     }
     columns |= {"same answers": "r", "touched": "r"}
-    return _table(
+    return table(
         columns,
         (
             [
@@ -210,9 +201,9 @@ def extraction(*results: Row) -> str:
                 str(row["texts"]),
                 _name(row),
                 f"{row['right']} of {row['records']}",
-                _percent(row["like_full"]),
+                percent(row["like_full"]),
                 f"{row['same']} of {row['texts']}",
-                "" if row["configuration"] == "full" else _percent(row["touched_share"]),
+                "" if row["configuration"] == "full" else percent(row["touched_share"]),
             ]
             for result in results
             for row in result["configurations"]

@@ -97,8 +97,8 @@ def _fidelity(results: list[dict[str, Any]]) -> str:
 def _step(results: list[dict[str, Any]]) -> str:
     lines = [
         "One attention step over 128K keys (head_dim 64, a group of 7, real keys with jitter), each after "
-        "256 MB of other memory were read, so that caches are cold; median "
-        "milliseconds, mean over layers and queries, and the ratio of the shortest times "
+        "256 MB of other memory were read and a step over 4,096 other tokens was done (data cold, code warm);"
+        " median milliseconds, mean over layers and queries, and the ratio of the shortest times "
         "(`python benchmarks/sketch_step.py --isa ISA`; "
         f"{_machine(results[-1])}):\n",
         "| kernels | our exact `flat` | `sketch` | ratio | of the shortest |",

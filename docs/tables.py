@@ -9,17 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from fidelity_tables import TABLES as FIDELITY
-
-
-def _table(columns: dict[str, str], rows: list[list[str]]) -> str:
-    """Markdown; `columns` maps titles to alignments, `l` or `r`."""
-    rule = "|".join("---" if side == "l" else "---:" for side in columns.values())
-    lines = ["| " + " | ".join(columns) + " |", f"|{rule}|"]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+from markdown_parts import percent, table
 
 
 def _trace(name: str, measured: dict[str, Any]) -> str:
@@ -46,11 +36,11 @@ def _methods(result: dict[str, Any]) -> str:
                     f"{row['retrieval']:.3f}",
                     f"{row['worst_head']:.2f}",
                     f"{row['worst_step']:.2f}",
-                    _percent(row["touched_share"]),
+                    percent(row["touched_share"]),
                     f"{row['step_ms']:.2f}" if timed else "",
                 ]
             )
-    return _table(columns, rows)
+    return table(columns, rows)
 
 
 def _exact_methods(result: dict[str, Any]) -> str:
@@ -75,11 +65,11 @@ def _exact_methods(result: dict[str, Any]) -> str:
                 f"{by_name['flat']['step_ms']:.2f}",
                 "" if torch_ms is None else f"{torch_ms:.1f}",
                 f"{kinds[0]['step_ms']:.2f}",
-                *(_percent(kind["memory_share"]) for kind in kinds),
+                *(percent(kind["memory_share"]) for kind in kinds),
                 *(f"{kind['build_s']:.1f}" for kind in kinds),
             ]
         )
-    return _table(columns, rows)
+    return table(columns, rows)
 
 
 def _scaling(*results: dict[str, Any]) -> str:
@@ -94,7 +84,7 @@ def _scaling(*results: dict[str, Any]) -> str:
             f"{row['running']:.4f}",
             f"{row['retrieval']:.4f}",
             f"{row['worst_step']:.3f}",
-            _percent(row["touched_share"]),
+            percent(row["touched_share"]),
             f"{row['floor_ms']:.2f}",
             f"{row['flat_ms']:.2f}",
             f"{row['sketch_ms']:.2f}",
@@ -105,7 +95,7 @@ def _scaling(*results: dict[str, Any]) -> str:
         for result in results
         for row in result["results"]
     ]
-    return _table(columns, rows)
+    return table(columns, rows)
 
 
 def _llama(*results: dict[str, Any]) -> str:
@@ -124,11 +114,11 @@ def _llama(*results: dict[str, Any]) -> str:
                 f"{row['sketch_best_s']:.3f}",
                 f"{row['running']:.4f}",
                 f"{row['retrieval']:.4f}",
-                _percent(row["touched_share"]),
-                _percent(row["memory_share"]),
+                percent(row["touched_share"]),
+                percent(row["memory_share"]),
             ]
         )
-    return _table(columns, rows)
+    return table(columns, rows)
 
 
 def _growth(result: dict[str, Any]) -> str:
@@ -146,10 +136,10 @@ def _growth(result: dict[str, Any]) -> str:
                 *(f"{mean[name]:.4f}" for name in ("once", "grown", "once_retrieval", "grown_retrieval")),
                 f"{mean['append_ms']:.2f}",
                 f"{mean['step_ms']:.3f}",
-                _percent(mean["share"]),
+                percent(mean["share"]),
             ]
         )
-    return _table(columns, rows)
+    return table(columns, rows)
 
 
 def _quantizers(result: dict[str, Any]) -> str:
@@ -162,7 +152,7 @@ def _quantizers(result: dict[str, Any]) -> str:
         ]
         for row in result["results"]
     ]
-    return _table(columns, rows)
+    return table(columns, rows)
 
 
 def _sealing(result: dict[str, Any]) -> str:
@@ -173,12 +163,12 @@ def _sealing(result: dict[str, Any]) -> str:
             f"{row['model']}, {row['tokens']:,}",
             f"{row['layer_thread_s']:.2f}",
             f"{row['sealing_cpu_s']:.3f}",
-            _percent(row["share"]),
+            percent(row["share"]),
             f"{row['sealing_after_prefill_s']:.2f}",
         ]
         for row in result["results"]
     ]
-    return _table(columns, rows)
+    return table(columns, rows)
 
 
 def _step(*results: dict[str, Any]) -> str:
@@ -194,11 +184,11 @@ def _step(*results: dict[str, Any]) -> str:
             f"{result['flat_over_sketch_best']:.2f}",
             f"{result['flat_over_sketch_warm']:.2f}",
             f"{fmean(row['error'] for row in result['results']):.4f}",
-            _percent(fmean(row["touched_share"] for row in result["results"])),
+            percent(fmean(row["touched_share"] for row in result["results"])),
         ]
         for result in results
     ]
-    return _table(columns, rows)
+    return table(columns, rows)
 
 
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {
