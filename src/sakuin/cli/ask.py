@@ -100,9 +100,9 @@ def ask(
             paths, question, model, config, max_new_tokens, encoding, dtype, window, stream=not json
         )
         if json:
-            print(json_.dumps(_object(context, answer, model), ensure_ascii=False))
+            print(json_.dumps(as_object(context, answer, model), ensure_ascii=False))
         else:
-            _print(context, answer)
+            print_answer(context, answer)
 
 
 def _split(words: list[str]) -> tuple[list[str], str]:
@@ -179,7 +179,7 @@ def _answer(
     from sakuin.context import check_length
 
     with notes.status("starting"):
-        _quiet()
+        quiet()
         known = models.describe(model_name, window)
         kind = models.resolve_dtype(dtype)
         tokens = sum(len(known.tokenizer(text.text, verbose=False).input_ids) for text in texts)
@@ -188,8 +188,13 @@ def _answer(
         memory.check(need, f"{model_name} with a context of {tokens:,} tokens")
     with notes.status(f"loading {model_name}"):
         model, tokenizer = models.load(known, kind)
-    with _progress() as progress:
+    with progress_bar() as progress:
         context = Context.from_documents(model, tokenizer, texts, config, progress)
+    return context, streamed(context, question, max_new_tokens, stream)
+
+
+def streamed(context: Context, question: str, max_new_tokens: int, stream: bool) -> Answer:
+    """Ask, and with `stream` print the answer as it grows and end its line."""
     written = False
 
     def write(piece: str) -> None:
@@ -200,11 +205,12 @@ def _answer(
     answer = context.ask(question, max_new_tokens, write if stream else None)
     if written:
         print()
-    return context, answer
+    return answer
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
+def progress_bar() -> Iterator[Progress]:
+    """What a context tells of its reading, as bars."""
     from rich.progress import TextColumn
 
     with bar(TextColumn("{task.fields[speed]}")) as shown:
@@ -228,7 +234,7 @@ class _Steps:
         self._shown.update(task, completed=done, total=total, speed=speed)
 
 
-def _object(context: Context, answer: Answer, model: str) -> dict[str, Any]:
+def as_object(context: Context, answer: Answer, model: str) -> dict[str, Any]:
     """The object of `--json`."""
     return {
         "answer": answer.text,
@@ -249,7 +255,8 @@ def _object(context: Context, answer: Answer, model: str) -> dict[str, Any]:
     }
 
 
-def _print(context: Context, answer: Answer) -> None:
+def print_answer(context: Context, answer: Answer) -> None:
+    """What a person sees below the answer: passages and figures."""
     from rich.table import Table
     from rich.text import Text
 
@@ -308,7 +315,7 @@ def _figures(context: Context, answer: Answer) -> Iterator[tuple[str, str]]:
     yield "keys and values", f"{gb(held['device'])} on the device, {gb(held['host'])} on the host"
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Progress bars and remarks of the libraries would run through ours."""
     from transformers.utils import logging
 

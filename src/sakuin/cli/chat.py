@@ -88,11 +88,11 @@ def _read(files: list[str], name: str, encoding: str | None) -> Context:
 
     texts = documents_of(files, encoding)
     with notes.status(f"loading {name}"):
-        asking._quiet()
+        asking.quiet()
         model, tokenizer = models.load(name)
     if not texts:
         return Context(model, tokenizer)
-    with asking._progress() as progress:
+    with asking.progress_bar() as progress:
         return Context.from_documents(model, tokenizer, texts, progress=progress)
 
 
@@ -115,7 +115,7 @@ def _answer(talk: Any, message: str, name: str, max_new_tokens: int, temperature
 
     answer = talk.chat(message, max_new_tokens, None if json else write, temperature)
     if json:
-        said = asking._object(talk, answer, name) | {"reused_tokens": answer.reused_tokens}
+        said = asking.as_object(talk, answer, name) | {"reused_tokens": answer.reused_tokens}
         print(json_.dumps(said, ensure_ascii=False), flush=True)
         return
     print("" if answer.text else "(The model gave no answer.)", flush=True)

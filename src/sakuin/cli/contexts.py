@@ -82,9 +82,9 @@ def add(
         changes: dict[str, Any] = {"index": index, "kv_dtype": kv_dtype}
         config = RetrievalConfig(**{key: value for key, value in changes.items() if value is not None})
         with notes.status(f"loading {model}"):
-            asking._quiet()
+            asking.quiet()
             loaded, tokenizer = models.load(model, dtype)
-        with asking._progress() as progress:
+        with asking.progress_bar() as progress:
             context = where.add(
                 name, texts, loaded, tokenizer, config, progress, resume=resume, pin=pin, keep_for=keep
             )
@@ -130,21 +130,12 @@ def ask(
         if not question.strip():
             raise SakuinError("the question is empty; ask something.")
         context, model_name = open_context(library_at(library), name, model, offload)
-        written = False
-
-        def write(piece: str) -> None:
-            nonlocal written
-            written = True
-            print(piece, end="", flush=True)
-
-        answer = context.ask(question, max_new_tokens, None if json else write)
+        answer = asking.streamed(context, question, max_new_tokens, stream=not json)
         if json:
-            said = asking._object(context, answer, model_name) | {"reused_tokens": answer.reused_tokens}
+            said = asking.as_object(context, answer, model_name) | {"reused_tokens": answer.reused_tokens}
             print(json_.dumps(said, ensure_ascii=False))
             return
-        if written:
-            print()
-        asking._print(context, answer)
+        asking.print_answer(context, answer)
         notes.print(
             f"{answer.reused_tokens:,} of {answer.tokens:,} tokens taken from the library, "
             f"{answer.tokens - answer.reused_tokens:,} prefilled",
@@ -224,7 +215,7 @@ def _load(found: Any, name: str, model: str | None) -> tuple[Any, Any]:
     from sakuin.library.library import load_model_of
 
     with notes.status(f"loading {model or found.model}"):
-        asking._quiet()
+        asking.quiet()
         return load_model_of(found if model is None else replace(found, model=model), name)
 
 
