@@ -78,7 +78,8 @@ class RetrievalConfig:
         index.
     rescore_share
         In units of 1 / offloaded tokens: a token that may have a larger share of the attention than this, for
-        any query head of its group, is scored again from its code.
+        any query head of its group, is scored again from its code. Below 4096 offloaded tokens this and the
+        next two thresholds fall with the tokens, down to a quarter.
     codes_share
         The same units: above this share by its new score, a token's value is read from its code.
     exact_share
@@ -223,7 +224,7 @@ class RetrievalConfig:
 PRESETS: dict[str, dict[str, Any]] = {
     "fast": {"tolerance": 4.0},
     "balanced": {},
-    "faithful": {"tolerance": 0.25, "sketch_bits": 1.5},
+    "faithful": {"tolerance": 0.25, "exact_share": 60.0, "cap": 0.6},
     "exact": {"index": "flat"},
 }
 

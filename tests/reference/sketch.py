@@ -246,6 +246,7 @@ def attend(
     after it was scored again, 2 from its value code, 3 exactly."""
     query = query.double() * scaling
     group, n = len(query), sum(len(s.keys) for s in segments)
+    a, b, c = (x * min(1.0, max(0.25, n / 4096)) for x in (a, b, c))
     c *= max(1.0, n / 8192) ** 0.5
     static = torch.full((group,), -torch.inf) if static_lse is None else static_lse.double()
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sakuin.cache import RetrievalCache
 from sakuin.evaluate.seeing import hearing
+from sakuin.index import decode_by_parts
 from sakuin.layers import RetrievalLayer
 
 
@@ -54,9 +55,13 @@ class Audit:
         row.before_decode()
         row.append(k[0], v[0], q[0])
         static = row.static(q.shape[2], None if s_aux is None else s_aux.float())
-        truth = row.index.decode(q[0], static, scaling=scaling, softcap=softcap).out
+        if q.device.type == "cpu":
+            truth = row.index.decode(q[0], static, scaling=scaling, softcap=softcap).out
+        else:
+            truth = decode_by_parts(row.index, q[0], static, scaling=scaling, softcap=softcap).out
         found = out[0].transpose(0, 1).float()
-        self._errors[number].append((found - truth).norm(dim=-1) / truth.norm(dim=-1).clamp(min=1e-30))
+        error = (found - truth).norm(dim=-1) / truth.norm(dim=-1).clamp(min=1e-30)
+        self._errors[number].append(error.cpu())
 
     @property
     def layers(self) -> list[int]:

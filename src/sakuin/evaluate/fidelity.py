@@ -178,9 +178,9 @@ def _measure(
 
 
 def _said(prefilled: Prefilled, cache: Any, stop: Stop) -> Tensor:
-    """Log-probabilities of what follows each token of the continuation, fp32 `(t, vocabulary)`."""
+    """Log-probabilities of what follows each token of the continuation, fp32 `(t, vocabulary)` on the CPU."""
     rows: list[Tensor] = []
-    prefilled.continued(cache, stop.continuation, lambda logits: rows.append(logits.log_softmax(-1)))
+    prefilled.continued(cache, stop.continuation, lambda logits: rows.append(logits.log_softmax(-1).cpu()))
     return torch.cat(rows)
 
 

@@ -40,7 +40,7 @@ _TRIED = 32
 class Prefilled:
     """A model after reading `ids`. Made by `read` and `extend`.
 
-    model : as `sakuin.load` gives it, on the CPU. ids : the tokens read.
+    model : as `sakuin.load` gives it. ids : the tokens read.
     """
 
     def __init__(

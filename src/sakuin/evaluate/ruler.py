@@ -101,7 +101,7 @@ def ruler(
 ) -> list[Scored]:
     """Answer `count` samples of each task and length in each configuration; full attention is always one.
 
-    model, tokenizer : as `sakuin.load` gives them, on the CPU.
+    model, tokenizer : as `sakuin.load` gives them.
     results : where answers are kept as they come; what it holds already is not asked again.
     say : is told what is being done.
 

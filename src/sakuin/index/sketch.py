@@ -29,6 +29,9 @@ _OWN_BASIS = 16
 _REFERENCE = 8192
 """Offloaded tokens up to which `exact_share` is in units of 1 / tokens; beyond, in
 1 / sqrt(8192 * tokens)."""
+_SHORT = 4096
+"""Offloaded tokens below which thresholds are finer, down to a quarter: a mean over fewer tokens says less
+of the rest, so that single steps would come out worse."""
 
 _CANDIDATES = 0.08
 """The share of the tokens that `search` scores from codes."""
@@ -339,6 +342,7 @@ class SketchIndex(Index):
     def _settings(self, tolerance: float) -> tuple[float, float, float, float, float, float]:
         c = self.config
         longer = max(1.0, self.n_tokens / _REFERENCE)
+        tolerance *= min(1.0, max(0.25, self.n_tokens / _SHORT))
         return (
             tolerance * c.rescore_share,
             tolerance * c.codes_share,
