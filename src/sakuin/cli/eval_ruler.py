@@ -35,9 +35,9 @@ def ruler(
 ) -> None:
     """Score RULER's tasks in each configuration and with full attention, paired sample by sample.
 
-    A length is that of prompt and answer together.
-    *loss* is the score less full attention's, with a 95 % confidence interval by the paired bootstrap;
-    *kept* are samples that full attention answers wholly and the configuration too. Needs the extra `eval`.
+    A text's length is that of prompt and answer together. *loss* is the score less full attention's, with a
+    95 % confidence interval by the paired bootstrap; *kept* are samples that full attention answers wholly
+    and the configuration too. Needs the extra `eval`.
     """
     with told_in_a_sentence():
         from sakuin.doctor import machine

@@ -22,7 +22,7 @@ Device = Annotated[
         "--device",
         metavar="auto|cpu|cuda",
         help="Where the model runs: auto is the first GPU where torch sees one, else the CPU; cuda:1 is the "
-        "second GPU. Indexes are on the CPU always.",
+        "second GPU.",
     ),
 ]
 Window = Annotated[
