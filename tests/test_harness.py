@@ -164,9 +164,17 @@ def test_wrong_arguments_are_named(model: Any, tokenizer: Any) -> None:
         ours(model, tokenizer, "sketch@9%")
 
 
-def test_our_tasks_run_in_every_configuration(model: Any, tokenizer: Any) -> None:
+def test_our_tasks_run_in_every_configuration(
+    model: Any, tokenizer: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
     """A random model knows nothing; an exact index must know as little."""
-    metrics = run(model, tokenizer, configurations(FLAT), found(["sakuin_long"], SMALL), 1, SMALL)
+    told: list[str] = []
+    chosen = found(["sakuin_long"], SMALL)
+    metrics = run(model, tokenizer, configurations(FLAT), chosen, 1, SMALL, say=told.append)
+    for name in NAMES:  # eight continuations of one prompt, one answer, one text
+        assert told.count(f"sakuin_long: {name}, request 8 of 8") == 1
+        assert told.count(f"sakuin_long: {name}, request 1 of 1") == 2
+    assert "%|" not in capfd.readouterr().err  # no bars
     by = {(one.task, one.metric): one for one in metrics}
     assert set(by) == {
         ("sakuin_facts", "acc"),

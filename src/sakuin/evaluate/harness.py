@@ -70,6 +70,7 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
         the CPU here as it is for lm-eval's own models.
     results : where responses are kept as they come; what it holds already is not computed again. Their keys
         hold everything that a response depends on but the model, which is what its `about` is for.
+    say : is told at which request it is, in place of a progress bar.
     batch_size : lm-eval hands it to every model; requests are answered one by one.
     """
 
@@ -86,6 +87,7 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
         max_batch_size: int | None = None,
         device: str | None = None,
         results: Results | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__()
         self.configuration = check_configuration(
@@ -107,7 +109,7 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
                 f"max_length must be at most the {window:,} tokens that the model reads, got {max_length:,}; "
                 "window makes it longer by YaRN."
             )
-        self.results = results
+        self.results, self.say = results, say
         self._device = self.model.device
         self._max_length = max_length or window
         self.max_gen_toks = max_gen_toks
@@ -160,12 +162,17 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """An answer to each prompt, up to the first of the task's stop sequences."""
-        return [self._generated(*request.args) for request in _shown(requests, disable_tqdm)]
+        return [self._generated(*request.args) for request in self._shown(requests, disable_tqdm)]
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """The log-likelihood of each continuation of a prompt, and whether it is the likeliest."""
+        hidden = disable_tqdm or self.say is not None
+        return list(super().loglikelihood(requests, disable_tqdm=hidden))
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """The log-likelihood of each whole text, every token decoded."""
         found = []
-        for request in _shown(requests, disable_tqdm):
+        for request in self._shown(requests, disable_tqdm):
             (text,) = request.args
             windows = utils.get_rolling_token_windows(
                 token_list=self.tok_encode(text, add_special_tokens=False),
@@ -191,7 +198,7 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
         are asked about more than once are prefilled once."""
         order = sorted(range(len(requests)), key=lambda i: (-len(requests[i][1]), requests[i][1]))
         found: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
-        for before, same in groupby(_shown(order, disable_tqdm), key=lambda i: self._kept(requests[i])):
+        for before, same in groupby(self._shown(order, disable_tqdm), key=lambda i: self._kept(requests[i])):
             read = functools.cache(functools.partial(self._prefilled, list(before)))
             for i in same:
                 found[i] = self._likelihood(before, requests[i][2], read)
@@ -199,6 +206,17 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
         return found
 
     # -- inside ----------------------------------------------------------------------------------------------
+
+    def _shown(self, items: Sequence[Any], hidden: bool) -> Iterator[Any]:
+        """The items one by one, with a progress bar or `say`."""
+        if self.say is None:
+            from tqdm import tqdm
+
+            yield from tqdm(items, disable=hidden or None, desc="sakuin")
+            return
+        for number, item in enumerate(items, 1):
+            self.say(f"request {number:,} of {len(items):,}")
+            yield item
 
     def _kept(self, request: tuple[tuple[str, str], list[int], list[int]]) -> tuple[int, ...]:
         """What is kept of a prompt before a continuation; the last token of that is never read."""
@@ -352,12 +370,6 @@ def _fork(cache: Any) -> Any:
     other = copy.copy(cache)
     other.layers = [copy.copy(layer) for layer in cache.layers]
     return other
-
-
-def _shown(items: Sequence[Any], hidden: bool) -> Iterator[Any]:
-    from tqdm import tqdm
-
-    yield from tqdm(items, disable=hidden or None, desc="sakuin")
 
 
 def main() -> None:

@@ -95,8 +95,12 @@ def run(
     wanted = checked(configurations, limit)
     scores = {}
     for one in wanted:
-        say(f"{', '.join(chosen['tasks'])}: {one.name}")
-        lm = SakuinLM(model, one, tokenizer=tokenizer, results=results)
+
+        def where(at: str, name: str = one.name) -> None:
+            say(f"{', '.join(chosen['tasks'])}: {name}, {at}")
+
+        where("making requests")
+        lm = SakuinLM(model, one, tokenizer=tokenizer, results=results, say=where)
         scores[one.name] = _evaluated(lm, chosen, limit, metadata)
     return [
         metric
