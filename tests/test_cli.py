@@ -254,9 +254,20 @@ def test_doctor_says_what_this_machine_gives() -> None:
     forced = json.loads(run("doctor", "--json", SAKUIN_ISA="portable").stdout)
     assert forced["kernel"] == "portable"
     assert [each["head_dim"] for each in forced["auto"]] == [64, 128, 256]
+    assert (report["fits"]["window"], report["fits"]["own_window"]) == (8192, 8192)
     shown = run("doctor").stdout
     assert "kernel" in shown
     assert "offloaded tokens sketch (head_dim 128, 8 KV heads, groups of 4" in " ".join(shown.split())
+
+
+def test_doctor_takes_a_longer_window() -> None:
+    zoo.get("smollm2")
+    done = run("doctor", "--model", "smollm2", "--window", "16384")
+    assert "smollm2, window 16,384 tokens by YaRN, 8,192 of its own" in " ".join(done.stdout.split())
+    assert "window must be a whole number of at least 8,192 tokens" in refused(
+        "doctor", "--model", "smollm2", "--window", "512"
+    )
+    assert "name the model too (--model)" in refused("doctor", "--window", "16384")
 
 
 @pytest.mark.parametrize("after", [2.0, 8.0])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +17,12 @@ from lm_eval.tasks import TaskManager
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sakuin import zoo
+from sakuin.cli import app
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import configurations
 from sakuin.evaluate.harness import TASKS, SakuinLM
-from sakuin.evaluate.harness_runs import found, run
+from sakuin.evaluate.harness_runs import about, found, run
+from sakuin.evaluate.results import Results
 from tests.test_cli import refused
 
 WINDOW = 1024
@@ -160,9 +164,17 @@ def test_wrong_arguments_are_named(model: Any, tokenizer: Any) -> None:
         ours(model, tokenizer, "sketch@9%")
 
 
-def test_our_tasks_run_in_every_configuration(model: Any, tokenizer: Any) -> None:
+def test_our_tasks_run_in_every_configuration(
+    model: Any, tokenizer: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
     """A random model knows nothing; an exact index must know as little."""
-    metrics = run(model, tokenizer, configurations(FLAT), found(["sakuin_long"], SMALL), 1, SMALL)
+    told: list[str] = []
+    chosen = found(["sakuin_long"], SMALL)
+    metrics = run(model, tokenizer, configurations(FLAT), chosen, 1, SMALL, say=told.append)
+    for name in NAMES:  # eight continuations of one prompt, one answer, one text
+        assert told.count(f"sakuin_long: {name}, request 8 of 8") == 1
+        assert told.count(f"sakuin_long: {name}, request 1 of 1") == 2
+    assert "%|" not in capfd.readouterr().err  # no bars
     by = {(one.task, one.metric): one for one in metrics}
     assert set(by) == {
         ("sakuin_facts", "acc"),
@@ -176,6 +188,83 @@ def test_our_tasks_run_in_every_configuration(model: Any, tokenizer: Any) -> Non
         assert one.documents == 1
     assert by["sakuin_facts", "acc"].difference is not None
     assert by["sakuin_english", "word_perplexity"].difference is None
+
+
+def test_an_interrupted_run_goes_on_request_by_request(model: Any, tokenizer: Any, tmp_path: Path) -> None:
+    """Of every kind of request; what was computed is not computed again, and all scores are as without."""
+    chosen, wanted = found(["sakuin_long"], SMALL), configurations(FLAT)
+    path, state = tmp_path / "results.jsonl", about(model, "random")
+    passes: list[int] = []
+    until = [10**9]
+
+    def count(*_: Any) -> None:
+        passes.append(1)
+        if len(passes) > until[0]:
+            raise KeyboardInterrupt
+
+    hook = model.register_forward_pre_hook(count)
+    try:
+        whole = run(model, tokenizer, wanted, chosen, 1, SMALL)
+        needed = len(passes)
+        passes.clear()
+        # It is interrupted again and again, each time a little later.
+        runs, held = 0, b""
+        until[0] = needed // 4
+        while True:
+            try:
+                again = run(model, tokenizer, wanted, chosen, 1, SMALL, Results(path, state))
+                break
+            except KeyboardInterrupt:
+                runs += 1
+                assert path.read_bytes().startswith(held)
+                held = path.read_bytes()
+                passes.clear()
+                until[0] += needed // 8  # one request may need more than that
+        assert runs >= 2
+        assert len(passes) < needed
+        assert path.read_bytes().startswith(held)
+        passes.clear()
+        kept = path.read_bytes()
+        once_more = run(model, tokenizer, wanted, chosen, 1, SMALL, Results(path, state))
+    finally:
+        hook.remove()
+    assert again == once_more == whole
+    assert (passes, path.read_bytes()) == ([], kept)
+    kinds = {json.loads(line)["key"].rsplit(" ", 1)[0] for line in kept.splitlines()[1:]}
+    assert kinds == {f"{what} {kind}" for what in ("likelihood", "answer") for kind in ("full", "flat")}
+
+
+def test_responses_are_kept_by_all_that_they_depend_on(model: Any, tokenizer: Any, tmp_path: Path) -> None:
+    results = Results(tmp_path / "results.jsonl", about(model, "random"))
+
+    def asked(name: str, prompt: str, **given: Any) -> str:
+        request = requests("generate_until", (prompt, {"max_gen_toks": 8, **given}))
+        (said,) = ours(model, tokenizer, name, results=results).generate_until(request, True)
+        return said
+
+    first = asked(FLAT, "Some prompt")
+    assert (asked(FLAT, "Some prompt"), len(results)) == (first, 1)
+    for name, prompt, given in (
+        ("full", "Some prompt", {}),
+        (FLAT.replace("sink=4", "sink=5"), "Some prompt", {}),
+        (FLAT, "Another prompt", {}),
+        (FLAT, "Some prompt", {"max_gen_toks": 9}),
+        (FLAT, "Some prompt", {"until": [first[2:4]]}),
+        (FLAT, "Some prompt", {"do_sample": True, "temperature": 2.0}),
+        (FLAT, "Some prompt", {"do_sample": True, "temperature": 2.0, "top_p": 0.5}),
+    ):
+        before = len(results)
+        asked(name, prompt, **given)
+        assert len(results) == before + 1
+    lm = ours(model, tokenizer, FLAT, results=results)
+    before = len(results)
+    pairs = [("Some prompt", " it"), ("Some prompt", " them"), ("Some", " it")]
+    once = lm.loglikelihood(requests("loglikelihood", *pairs), disable_tqdm=True)
+    assert len(results) == before + 3
+    again = lm.loglikelihood(requests("loglikelihood", *reversed(pairs)), disable_tqdm=True)
+    assert (again, len(results)) == (once[::-1], before + 3)
+    with pytest.raises(SakuinError, match="another run"):
+        Results(tmp_path / "results.jsonl", about(model, "another"))
 
 
 def test_the_facts_of_a_task_are_in_its_text() -> None:
@@ -210,6 +299,49 @@ def test_a_real_model_answers_our_tasks(smollm2: tuple[Any, Any]) -> None:
 )
 def test_the_command_refuses_what_it_does_not_know(option: str, value: str, said: str) -> None:
     assert said in refused("eval", "harness", option, value)
+
+
+def test_the_command_keeps_what_it_found_and_goes_on(
+    model: Any,
+    tokenizer: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for one in (model, tokenizer):
+        one.save_pretrained(tmp_path / "small")
+    words = [
+        "eval",
+        "harness",
+        "--tasks",
+        "sakuin_facts",
+        "--model",
+        str(tmp_path / "small"),
+        "--dtype",
+        "fp32",
+    ]
+    words += ["--configurations", FLAT, "--metadata", json.dumps(SMALL), "--device", "cpu"]
+    words += ["--out", str(tmp_path / "out"), "--json"]
+
+    def called(*more: str) -> dict[str, Any]:
+        assert not app([*words, *more], prog_name="sakuin", standalone_mode=False)
+        report: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return report
+
+    kept = tmp_path / "out" / "harness-small"
+    report = called("--limit", "1")
+    held = (kept / "results.jsonl").read_text()
+    assert json.loads((kept / "harness.json").read_text()) == report
+    assert report["command"].endswith("--limit 1 --metadata '" + json.dumps(SMALL) + "'")
+    assert " --device cpu " in report["command"]
+    (metric,) = report["metrics"]
+    assert (metric["task"], metric["documents"], metric["value"]) == ("sakuin_facts", 1, metric["full"])
+    assert called("--limit", "1")["metrics"] == report["metrics"]
+    assert (kept / "results.jsonl").read_text() == held
+    # More documents go on from there; another window is another model.
+    assert called()["metrics"][0]["documents"] == 2
+    assert (kept / "results.jsonl").read_text().startswith(held)
+    assert called("--limit", "1", "--window", "2048")["about"]["window"] == 2048
+    assert (tmp_path / "out" / "harness-small-to-2048" / "results.jsonl").is_file()
 
 
 def test_lm_evals_own_command_line_knows_the_model() -> None:

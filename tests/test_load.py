@@ -18,7 +18,7 @@ def test_a_gguf_model_loads_dequantized_and_attends_through_sakuin(smollm2: tupl
     model, tokenizer = smollm2
     assert model.config._attn_implementation == "sakuin"
     assert type(model.model.layers[0].self_attn.q_proj) is torch.nn.Linear
-    assert model.dtype == models.resolve_dtype("auto")
+    assert model.dtype == models.resolve_dtype("auto", model.device)
     ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
     with torch.no_grad():
         assert tokenizer.decode(model(ids).logits[0, -1].argmax()).strip() == "Paris"
@@ -48,7 +48,9 @@ def test_a_gguf_tokenizer_is_the_same_when_it_comes_from_the_cache_folder(
     assert [getattr(first.config, key) for key in keys] == [getattr(second.config, key) for key in keys]
 
 
-def test_a_local_folder_loads(tmp_path: Path, smollm2: tuple[Any, Any]) -> None:
+def test_a_local_folder_loads(
+    tmp_path: Path, smollm2: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = LlamaConfig(
         hidden_size=64,
         intermediate_size=64,
@@ -58,10 +60,18 @@ def test_a_local_folder_loads(tmp_path: Path, smollm2: tuple[Any, Any]) -> None:
     )
     LlamaForCausalLM(config).save_pretrained(tmp_path)
     smollm2[1].save_pretrained(tmp_path)
-    model, tokenizer = models.load(tmp_path, dtype="fp32")
+    model, tokenizer = models.load(tmp_path, dtype="fp32", device="cpu")
+    assert model.device.type == "cpu"
     assert model.config._attn_implementation == "sakuin"
     assert model.dtype == torch.float32
     assert tokenizer("abc").input_ids == smollm2[1]("abc").input_ids
+
+    def full(*_: Any) -> None:  # what torch raises where a GPU's memory ends
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(LlamaForCausalLM, "to", full)
+    with pytest.raises(SakuinError, match=r"too small for .*: load it with device cpu"):
+        models.load(tmp_path, dtype="fp32")
 
 
 @pytest.mark.parametrize(
@@ -85,6 +95,30 @@ def test_auto_is_bf16_only_where_the_cpu_multiplies_it(
 def test_an_unknown_dtype_is_named() -> None:
     with pytest.raises(SakuinError, match="'int3'"):
         models.resolve_dtype("int3")
+
+
+def test_auto_is_the_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert models.resolve_device() == torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    assert models.resolve_device("cpu") == models.resolve_device(torch.device("cpu")) == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert models.resolve_device() == models.resolve_device("cuda") == torch.device("cuda")
+    assert models.resolve_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(SakuinError, match=r"no device 'cuda:2': torch sees 2 GPUs here, cuda:0 to cuda:1\."):
+        models.resolve_device("cuda:2")
+
+
+@pytest.mark.parametrize("device", ["tpu", "meta", "mps", "cuda:x", "cuda:-1", ""])
+def test_an_unknown_device_is_named(device: str) -> None:
+    with pytest.raises(SakuinError, match=rf"device must be auto, cpu, cuda .* got {device!r}\."):
+        models.load("smollm2", device=device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", torch.device("cuda")])
+def test_a_gpu_that_is_not_there_is_named_and_what_to_do(device: str | torch.device) -> None:
+    with pytest.raises(SakuinError, match=rf"{str(device)!r} needs a GPU, .* sees none here: take cpu"):
+        models.load("smollm2", device=device)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, GPT2Config
 
 from sakuin import RetrievalCache, models
 from sakuin.errors import SakuinError
-from sakuin.rope import with_window
+from sakuin.rope import original_window, own_window, with_window
 from tests import tiny
 
 OWN = 256
@@ -61,6 +61,13 @@ def test_a_model_that_is_at_yarn_already_is_scaled_from_its_original_window() ->
     twice = with_window(with_window(short(), 2 * OWN), 8 * OWN)
     assert twice.rope_parameters["factor"] == 8.0
     assert twice.rope_parameters["original_max_position_embeddings"] == OWN
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma3_text"])
+def test_the_window_that_positions_are_scaled_from_is_known(model_type: str) -> None:
+    config = short(model_type)
+    scaled = with_window(config, 4 * OWN)
+    assert (original_window(config), own_window(scaled), original_window(scaled)) == (OWN, 4 * OWN, OWN)
 
 
 def test_its_own_window_changes_nothing() -> None:

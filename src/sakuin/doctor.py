@@ -21,6 +21,8 @@ from packaging.requirements import Requirement
 import sakuin
 from sakuin import _native, choice, memory, models, zoo
 from sakuin.config import RetrievalConfig
+from sakuin.errors import SakuinError
+from sakuin.rope import original_window
 
 _USEFUL = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd")
 _SHAPES = tuple(choice.Shape(*heads) for heads in ((64, 7, 2), (128, 4, 8), (256, 4, 1)))
@@ -41,14 +43,18 @@ def machine() -> dict[str, Any]:
     }
 
 
-def examine(model: str | None = None) -> dict[str, Any]:
+def examine(model: str | None = None, window: int | None = None) -> dict[str, Any]:
     """Everything that `sakuin doctor` shows.
 
     model : a name or path as for `sakuin.load`; adds how many tokens fit with each index, and the model's
-        window, and `auto` is for its heads.
+        window, and `auto` is for its heads. window : as for `sakuin.load`, with a model.
 
-    Sizes are in bytes.
+    Sizes are in bytes. Raises `SakuinError` where the model is not there or cannot have that window.
     """
+    if window is not None and model is None:
+        raise SakuinError(f"a window of {window:,} tokens is that of a model: name the model too (--model).")
+    known = None if model is None else models.describe(model, window)
+    dtype = models.resolve_dtype("auto", models.resolve_device("auto"))
     have = memory.available()
     report: dict[str, Any] = {
         "sakuin": sakuin.__version__,
@@ -64,19 +70,16 @@ def examine(model: str | None = None) -> dict[str, Any]:
         "openmp": openmp_runtimes(),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "memory": {"available": have.bytes, "bound": have.bound},
-        "dtype": str(
-            models.resolve_dtype("auto", "cuda" if torch.cuda.is_available() else "cpu")
-        ).removeprefix("torch."),
+        "dtype": str(dtype).removeprefix("torch."),
         "cache_folder": str(zoo.cache_folder()),
         "models": {name: entry.is_here for name, entry in zoo.MODELS.items()},
         "extras": extras(),
     }
-    stored = report["dtype"]
     shapes = _SHAPES
-    if model is not None:
-        report["fits"] = _fits(model, have.bytes)
-        shapes = (memory.heads_of(models.describe(model).config),)
-    report["auto"] = [_auto(shape, choice.STORED[getattr(torch, stored)]) for shape in shapes]
+    if known is not None:
+        report["fits"] = _fits(known, dtype, have.bytes)
+        shapes = (memory.heads_of(known.config),)
+    report["auto"] = [_auto(shape, choice.STORED[dtype]) for shape in shapes]
     return report
 
 
@@ -129,17 +132,16 @@ def _installed(requirement: Requirement) -> bool:
         return False
 
 
-def _fits(model: str, have: int) -> dict[str, Any]:
-    known = models.describe(model)
-    dtype = models.resolve_dtype()
+def _fits(known: models.Description, dtype: torch.dtype, have: int) -> dict[str, Any]:
     settings: dict[str, RetrievalConfig | None] = {
         "sketch": RetrievalConfig(),
         "flat": RetrievalConfig(index="flat"),
         "full": None,
     }
     return {
-        "model": model,
+        "model": known.source.name,
         "window": known.window,
+        "own_window": original_window(known.config),
         "tokens": {
             name: memory.tokens_that_fit(known.config, dtype, setting, have)
             for name, setting in settings.items()

@@ -124,7 +124,7 @@ def describe(name_or_path: str | os.PathLike[str], window: int | None = None) ->
 def load(
     name_or_path: str | os.PathLike[str] | Description,
     dtype: str | torch.dtype = "auto",
-    device: str = "auto",
+    device: str | torch.device = "auto",
     window: int | None = None,
 ) -> tuple[Any, Any]:
     """A model that attends through sakuin, and its tokenizer.
@@ -134,16 +134,18 @@ def load(
     dtype : of the weights. `"auto"` is bf16 on a GPU and on CPUs that multiply bf16 fast, else fp32
         (transformers' own "auto" is whatever the file holds); or `"fp32"`, `"bf16"`, `"fp16"`, or a torch
         dtype.
-    device : `"auto"` is the first GPU where torch sees one, else the CPU.
+    device : `"auto"` is the first GPU where torch sees one, else the CPU; or `"cpu"`, `"cuda"`, and with
+        several GPUs `"cuda:1"` and so on.
     window : tokens that the model shall read, where that is more than it was made for: its positions are
         scaled by YaRN (docs/past-the-window.md), at every length. None leaves them as they are.
 
-    Raises `SakuinError` where the model is not there or cannot be read, or cannot have that window.
+    Raises `SakuinError` where the model is not there or cannot be read, cannot have that window, or there is
+    no such device or too little memory on it.
     """
+    place = resolve_device(device)
     known = name_or_path if isinstance(name_or_path, Description) else describe(name_or_path)
     if window is not None:
         known = replace(known, config=with_window(known.config, window, known.source.name))
-    place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     arguments: dict[str, Any] = {
         "dtype": resolve_dtype(dtype, place),
         "attn_implementation": "sakuin",
@@ -160,17 +162,50 @@ def load(
         if known.source.gguf is None and not isinstance(error, OSError):
             raise
         raise _not_there(known.source, error) from error
-    model = model.to(place).eval()
+    try:
+        model = model.to(place).eval()
+    except torch.OutOfMemoryError as error:
+        raise SakuinError(
+            f"the memory of {place} is too small for {known.source.name}: load it with device cpu, or take a "
+            "smaller model."
+        ) from error
     model.sakuin_name = known.source.name  # by which a stored context finds it again
     return model, known.tokenizer
 
 
-def resolve_dtype(dtype: str | torch.dtype = "auto", device: str = "cpu") -> torch.dtype:
-    """The dtype that a word means on this machine."""
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """The device that a word means on this machine; a `SakuinError` where it has none such."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        return torch.device("cuda" if gpus else "cpu")
+    try:
+        place = torch.device(device)
+    except (RuntimeError, TypeError):
+        place = None
+    if place is None or place.type not in ("cpu", "cuda"):
+        raise SakuinError(
+            f"device must be auto, cpu, cuda or one of several GPUs, such as cuda:1; got {str(device)!r}."
+        )
+    if place.type == "cuda" and not gpus:
+        raise SakuinError(
+            f"device {str(device)!r} needs a GPU, and torch sees none here: take cpu or auto, or install a "
+            "build of torch that is made for your GPU."
+        )
+    if place.type == "cuda" and (place.index or 0) >= gpus:
+        raise SakuinError(
+            f"there is no device {str(device)!r}: torch sees {gpus} GPU{'' if gpus == 1 else 's'} here, "
+            f"cuda:0{'' if gpus == 1 else f' to cuda:{gpus - 1}'}."
+        )
+    return place
+
+
+def resolve_dtype(dtype: str | torch.dtype = "auto", device: str | torch.device = "cpu") -> torch.dtype:
+    """The dtype that a word means on a device of this machine."""
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype == "auto":
-        return torch.bfloat16 if device != "cpu" or _BF16_FLAGS & cpu_flags() else torch.float32
+        fast = torch.device(device).type != "cpu" or _BF16_FLAGS & cpu_flags()
+        return torch.bfloat16 if fast else torch.float32
     if dtype not in DTYPES:
         raise SakuinError(f"dtype must be auto, {', '.join(DTYPES)} or a torch dtype, got {dtype!r}.")
     return DTYPES[dtype]

@@ -28,6 +28,15 @@ def own_window(config: PreTrainedConfig) -> int | None:
     return int(length) if length else None
 
 
+def original_window(config: PreTrainedConfig) -> int | None:
+    """The window from which YaRN scales the positions of such a model; `own_window` where none does."""
+    parameters = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    for each in (parameters, *parameters.values()):
+        if isinstance(each, dict) and each.get("rope_type", each.get("type")) == "yarn":
+            return int(each.get("original_max_position_embeddings") or 0) or own_window(config)
+    return own_window(config)
+
+
 def with_window(config: PreTrainedConfig, window: int, name: str = "this model") -> PreTrainedConfig:
     """A copy of a configuration whose model reads `window` tokens, by YaRN where that is more than its own.
 

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import sakuin
-from sakuin.cli import ask, bench, chat, contexts, doctor, eval, models
+from sakuin.cli import ask, bench, chat, contexts, doctor, evaluate, models
 from sakuin.cli.errors import usage_in_a_sentence
 
 app = typer.Typer(
@@ -46,7 +46,7 @@ app.command("chat")(chat.chat)
 app.add_typer(contexts.app, name="contexts")
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
-app.add_typer(eval.app, name="eval")
+app.add_typer(evaluate.app, name="eval")
 app.command("doctor")(doctor.doctor)
 
 

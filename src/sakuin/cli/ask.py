@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sakuin.cli.errors import told_in_a_sentence
-from sakuin.cli.show import JSON_HELP, bar, console, facts, notes
+from sakuin.cli.options import Device, Dtype, Json, Model, Window
+from sakuin.cli.show import bar, console, facts, notes
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
@@ -39,12 +40,7 @@ def ask(
             show_default=False,
         ),
     ],
-    model: Annotated[
-        str,
-        typer.Option(
-            metavar="MODEL", help="A name of `sakuin models list`, a folder, a .gguf file or a hub id."
-        ),
-    ] = "smollm2",
+    model: Model = "smollm2",
     index: Annotated[
         str | None,
         typer.Option(
@@ -72,20 +68,10 @@ def ask(
             "is not UTF-8. Without it UTF-8, and what an HTML page declares.",
         ),
     ] = None,
-    dtype: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|fp32|bf16|fp16", help="Of the model's weights; auto is what is fast here."
-        ),
-    ] = "auto",
-    window: Annotated[
-        int | None,
-        typer.Option(
-            metavar="TOKENS",
-            help="Tokens that the model shall read where that is more than it was made for, by YaRN.",
-        ),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    window: Window = None,
+    json: Json = False,
 ) -> None:
     """Ask a question of documents.
 
@@ -97,7 +83,7 @@ def ask(
         if max_new_tokens < 1:
             raise SakuinError(f"--max-new-tokens must be at least 1, got {max_new_tokens}.")
         context, answer = _answer(
-            paths, question, model, config, max_new_tokens, encoding, dtype, window, stream=not json
+            paths, question, model, config, max_new_tokens, encoding, dtype, device, window, stream=not json
         )
         if json:
             print(json_.dumps(as_object(context, answer, model), ensure_ascii=False))
@@ -163,6 +149,7 @@ def _answer(
     max_new_tokens: int,
     encoding: str | None,
     dtype: str,
+    device: str,
     window: int | None,
     *,
     stream: bool,
@@ -180,14 +167,15 @@ def _answer(
 
     with notes.status("starting"):
         quiet()
+        place = models.resolve_device(device)
         known = models.describe(model_name, window)
-        kind = models.resolve_dtype(dtype)
+        kind = models.resolve_dtype(dtype, place)
         tokens = sum(len(known.tokenizer(text.text, verbose=False).input_ids) for text in texts)
         check_length(known.config, tokens, sum(len(text.text) for text in texts))
         need = memory.estimate(known.config, tokens, kind, None if config == "full" else config)
         memory.check(need, f"{model_name} with a context of {tokens:,} tokens")
     with notes.status(f"loading {model_name}"):
-        model, tokenizer = models.load(known, kind)
+        model, tokenizer = models.load(known, kind, place)
     with progress_bar() as progress:
         context = Context.from_documents(model, tokenizer, texts, config, progress)
     return context, streamed(context, question, max_new_tokens, stream)

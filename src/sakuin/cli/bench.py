@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from sakuin.cli.errors import told_in_a_sentence
-from sakuin.cli.show import JSON_HELP, console, notes
+from sakuin.cli.options import Json
+from sakuin.cli.show import console, notes
 
 app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
 
@@ -51,7 +52,6 @@ _Tokens = Annotated[
 _Save = Annotated[
     Path | None, typer.Option("--save", metavar="FILE", help="Keep the captured trace in this file.")
 ]
-_Json = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
 
 
 @app.command("index")
@@ -61,7 +61,7 @@ def index(
     length: _Length = 4000,
     tokens: _Tokens = None,
     save: _Save = None,
-    json: _Json = False,
+    json: Json = False,
 ) -> None:
     """Compare the indexes on real queries, keys and values: error of the attention output, bytes, time.
 
@@ -91,7 +91,7 @@ def search(
     peers: Annotated[
         bool, typer.Option("--peers/--no-peers", help="Whether to measure Faiss and hnswlib as well.")
     ] = True,
-    json: _Json = False,
+    json: Json = False,
 ) -> None:
     """Compare the search alone with Faiss and hnswlib: recall of the keys with the largest inner products.
 

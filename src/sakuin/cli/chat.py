@@ -12,6 +12,7 @@ import typer
 from sakuin.cli import ask as asking
 from sakuin.cli import contexts
 from sakuin.cli.errors import told_in_a_sentence
+from sakuin.cli.options import MODEL_HELP, Device
 from sakuin.cli.show import notes
 from sakuin.cli.stored import Encoding, Folder, documents_of
 from sakuin.errors import SakuinError
@@ -35,8 +36,7 @@ def chat(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="A name of `sakuin models list`, a folder, a .gguf file or a hub id; smollm2, or the "
-            "context's own, if left out.",
+            help=f"{MODEL_HELP}; smollm2, or the context's own, if left out.",
         ),
     ] = None,
     save: Annotated[
@@ -48,6 +48,7 @@ def chat(
         float, typer.Option(metavar="X", help="0 takes the likeliest token; above, tokens are drawn.")
     ] = 0.0,
     encoding: Encoding = None,
+    device: Device = "auto",
     library: Folder = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a line for each answer.")
@@ -68,10 +69,10 @@ def chat(
         if save is not None:
             Library(library).check_new(save)
         if context is not None:
-            talk, name = contexts.open_context(Library(library), context, model, None)
+            talk, name = contexts.open_context(Library(library), context, model, device)
         else:
             name = model or "smollm2"
-            talk = _read(files or [], name, encoding)
+            talk = _read(files or [], name, encoding, device)
         for message in _messages(json):
             try:
                 _answer(talk, message, name, max_new_tokens, temperature, json)
@@ -83,13 +84,13 @@ def chat(
             notes.print(f"kept as {save}", style="dim")
 
 
-def _read(files: list[str], name: str, encoding: str | None) -> Context:
+def _read(files: list[str], name: str, encoding: str | None, device: str) -> Context:
     from sakuin import Context, models
 
     texts = documents_of(files, encoding)
     with notes.status(f"loading {name}"):
         asking.quiet()
-        model, tokenizer = models.load(name)
+        model, tokenizer = models.load(name, device=device)
     if not texts:
         return Context(model, tokenizer)
     with asking.progress_bar() as progress:

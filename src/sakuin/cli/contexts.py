@@ -15,9 +15,10 @@ import typer
 from sakuin.cli import ask as asking
 from sakuin.cli import library as shelf
 from sakuin.cli.errors import told_in_a_sentence
+from sakuin.cli.options import Device, Dtype, Json, Model
 from sakuin.cli.quantities import seconds_of
 from sakuin.cli.show import console, notes
-from sakuin.cli.stored import Encoding, Folder, Json, Name, documents_of, library_at, size_of
+from sakuin.cli.stored import Encoding, Folder, Name, documents_of, library_at, size_of
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ app = typer.Typer(
     help="Documents that were read once, kept in a library and asked again.", no_args_is_help=True
 )
 
-Model = Annotated[
+ItsModel = Annotated[
     str | None,
     typer.Option(
         metavar="MODEL", help="Where the model is now, if not where it was; it must be the same model."
@@ -39,12 +40,7 @@ Model = Annotated[
 def add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it.")],
     files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Files; `-` is standard input.")],
-    model: Annotated[
-        str,
-        typer.Option(
-            metavar="MODEL", help="A name of `sakuin models list`, a folder, a .gguf file or a hub id."
-        ),
-    ] = "smollm2",
+    model: Model = "smollm2",
     index: Annotated[
         str | None, typer.Option(metavar="sketch|flat|auto|ivf", help="How old tokens are found.")
     ] = None,
@@ -58,12 +54,8 @@ def add(
         str | None, typer.Option(metavar="TIME", help="How long to keep it: 12h, 30d, 8w; else for ever.")
     ] = None,
     encoding: Encoding = None,
-    dtype: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|fp32|bf16|fp16", help="Of the model's weights; auto is what is fast here."
-        ),
-    ] = "auto",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
     library: Folder = None,
     json: Json = False,
 ) -> None:
@@ -83,7 +75,7 @@ def add(
         config = RetrievalConfig(**{key: value for key, value in changes.items() if value is not None})
         with notes.status(f"loading {model}"):
             asking.quiet()
-            loaded, tokenizer = models.load(model, dtype)
+            loaded, tokenizer = models.load(model, dtype, device)
         with asking.progress_bar() as progress:
             context = where.add(
                 name, texts, loaded, tokenizer, config, progress, resume=resume, pin=pin, keep_for=keep
@@ -111,7 +103,7 @@ def add(
 def ask(
     name: Name,
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="The question, in quotes.")],
-    model: Model = None,
+    model: ItsModel = None,
     max_new_tokens: Annotated[int, typer.Option(metavar="N", help="Most tokens of the answer.")] = 256,
     offload: Annotated[
         str | None,
@@ -120,6 +112,7 @@ def ask(
             help="disk: for a context larger than memory; as it was stored if left out.",
         ),
     ] = None,
+    device: Device = "auto",
     library: Folder = None,
     json: Json = False,
 ) -> None:
@@ -129,7 +122,7 @@ def ask(
             raise SakuinError(f"--max-new-tokens must be at least 1, got {max_new_tokens}.")
         if not question.strip():
             raise SakuinError("the question is empty; ask something.")
-        context, model_name = open_context(library_at(library), name, model, offload)
+        context, model_name = open_context(library_at(library), name, model, device, offload)
         answer = asking.streamed(context, question, max_new_tokens, stream=not json)
         if json:
             said = asking.as_object(context, answer, model_name) | {"reused_tokens": answer.reused_tokens}
@@ -150,8 +143,9 @@ def append(
     follow: Annotated[
         bool, typer.Option("--follow", help="Stay, and append what is written to the (one) file from now on.")
     ] = False,
-    model: Model = None,
+    model: ItsModel = None,
     encoding: Encoding = None,
+    device: Device = "auto",
     library: Folder = None,
     json: Json = False,
 ) -> None:
@@ -165,7 +159,7 @@ def append(
             raise SakuinError(f"--follow needs one file, got {len(files)}: {', '.join(files)}.")
         where = library_at(library)
         found = where.folder.read(name)
-        loaded, tokenizer = _load(found, name, model)
+        loaded, tokenizer = _load(found, name, model, device)
         with where.appending(name, loaded, tokenizer) as (context, keep):
 
             def grow() -> bool:
@@ -199,7 +193,9 @@ def append(
                 _watch(Path(files[0]), grow)
 
 
-def open_context(library: Library, name: str, model: str | None, offload: str | None) -> tuple[Any, str]:
+def open_context(
+    library: Library, name: str, model: str | None, device: str, offload: str | None = None
+) -> tuple[Any, str]:
     """A stored context with its model, and the model's name."""
     found = library.folder.read(name)
     config = None
@@ -207,16 +203,16 @@ def open_context(library: Library, name: str, model: str | None, offload: str | 
         if offload not in ("memory", "disk"):
             raise SakuinError(f"--offload must be memory or disk, got {offload!r}.")
         config = found.config.with_changes(offload=offload)
-    loaded, tokenizer = _load(found, name, model)
+    loaded, tokenizer = _load(found, name, model, device)
     return library.open(name, loaded, tokenizer, config), model or found.model
 
 
-def _load(found: Any, name: str, model: str | None) -> tuple[Any, Any]:
+def _load(found: Any, name: str, model: str | None, device: str) -> tuple[Any, Any]:
     from sakuin.library.library import load_model_of
 
     with notes.status(f"loading {model or found.model}"):
         asking.quiet()
-        return load_model_of(found if model is None else replace(found, model=model), name)
+        return load_model_of(found if model is None else replace(found, model=model), name, device)
 
 
 def _new(context: Any, text: Any, last: bool) -> Any:

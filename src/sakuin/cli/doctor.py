@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from sakuin.cli.errors import told_in_a_sentence
-from sakuin.cli.show import JSON_HELP, console, facts
+from sakuin.cli.options import Json, Window
+from sakuin.cli.show import console, facts
 
 
 def doctor(
@@ -17,14 +18,15 @@ def doctor(
         str | None,
         typer.Option("--model", metavar="MODEL", help="Also say how long a context fits for this model."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    window: Window = None,
+    json: Json = False,
 ) -> None:
     """Show CPU features, kernels, threads, memory, the dtype and the index that `auto` means here, extras,
     and how long a context fits."""
     with told_in_a_sentence():
         from sakuin.doctor import examine
 
-        report = examine(model)
+        report = examine(model, window)
         if json:
             print(json_.dumps(report))
         else:
@@ -63,7 +65,13 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, missing in report["extras"].items():
         yield f"extra {name}", f"lacks {', '.join(missing)}" if missing else "there"
     if fits := report.get("fits"):
-        window = f"{fits['window']:,} tokens" if fits["window"] else "not stated"
-        yield "model", f"{fits['model']}, window {window}"
+        yield "model", f"{fits['model']}, window {_window(fits['window'], fits['own_window'])}"
         for index, tokens in fits["tokens"].items():
-            yield f"fits with {index}", f"{tokens:,} tokens"
+            short = "" if tokens >= (fits["window"] or 0) else ", less than its window"
+            yield f"fits with {index}", f"{tokens:,} tokens{short}"
+
+
+def _window(window: int | None, own: int | None) -> str:
+    if window is None:
+        return "not stated"
+    return f"{window:,} tokens" + (f" by YaRN, {own:,} of its own" if own and own < window else "")

@@ -5,26 +5,34 @@ from __future__ import annotations
 import json as json_
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from sakuin.cli.errors import told_in_a_sentence
-from sakuin.cli.eval_options import Configurations, Dtype, Model, Out, command, numbers
-from sakuin.cli.show import JSON_HELP, console, notes
+from sakuin.cli.eval_options import (
+    Configurations,
+    Dtype,
+    Lengths,
+    Out,
+    Seeds,
+    Subject,
+    command,
+    numbers,
+    write,
+)
+from sakuin.cli.options import Device, Json, Model, Window
+from sakuin.cli.show import console, notes
 from sakuin.errors import SakuinError
 
 
 def extract(
     model: Model = "smollm2",
     dtype: Dtype = "auto",
+    device: Device = "auto",
+    window: Window = None,
     configurations: Configurations = "full balanced fast streaming",
-    lengths: Annotated[
-        str, typer.Option(metavar="NUMBERS", help="Tokens of the texts, with blanks between the numbers.")
-    ] = "2000 4000 6000",
-    seeds: Annotated[int, typer.Option(metavar="N", help="Texts of each length.")] = 1,
+    lengths: Lengths = "2000 4000 6000",
+    seeds: Seeds = 1,
     out: Out = Path("sakuin-eval"),
-    json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    json: Json = False,
 ) -> None:
     """Have every record of a long text written as JSON, and count those that are right.
 
@@ -32,7 +40,6 @@ def extract(
     full* is the share of the records it has right that a configuration has right as well.
     """
     with told_in_a_sentence():
-        import sakuin
         from sakuin.evaluate.configurations import configurations as named
         from sakuin.evaluate.extraction import about, run, scores
         from sakuin.evaluate.results import Results
@@ -40,21 +47,24 @@ def extract(
         wanted, most = named(configurations), numbers("--lengths", lengths)
         if seeds < 1:
             raise SakuinError(f"--seeds must be at least 1, got {seeds}.")
-        folder = out / f"extract-{Path(model).stem}"
-        results = Results(folder / "results.jsonl", about(model, dtype))
+        subject = Subject.of(model, dtype, device, window)
+        folder = subject.folder(out, "extract")
+        made = about(subject.name, subject.used) | subject.on_device()
+        results = Results(folder / "results.jsonl", made)
         with notes.status(f"loading {model}", spinner="line") as status:
-            loaded, tokenizer = sakuin.load(model, dtype=dtype)
+            loaded, tokenizer = subject.load()
             found = list(run(loaded, tokenizer, most, seeds, wanted, results, status.update))
-        words = {"--model": model, "--dtype": dtype, "--configurations": " ".join(c.name for c in wanted)}
+        words = subject.words() | {"--configurations": " ".join(c.name for c in wanted)}
         words |= {"--lengths": " ".join(map(str, most)), "--seeds": str(seeds)}
         report = {
             "command": command("extract", words),
             "model": model,
-            "dtype": dtype,
+            "dtype": subject.used,
+            "device": subject.place,
             "configurations": [asdict(score) for score in scores(found)],
             "texts": [asdict(each) for each in found],
         }
-        (folder / "extract.json").write_text(json_.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write(folder, "extract", report)
         if json:
             print(json_.dumps(report, ensure_ascii=False))
             return

@@ -11,8 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sakuin.cli.errors import told_in_a_sentence
-from sakuin.cli.eval_options import Configurations, Dtype, Model, Out, Window, command, known_as, numbers
-from sakuin.cli.show import JSON_HELP, console, notes
+from sakuin.cli.eval_options import (
+    Configurations,
+    Dtype,
+    Lengths,
+    Out,
+    Pictures,
+    Subject,
+    command,
+    numbers,
+    write,
+)
+from sakuin.cli.options import Device, Json, Model, Window
+from sakuin.cli.show import console, notes
 
 if TYPE_CHECKING:
     from sakuin.evaluate.fidelity import Unit
@@ -49,20 +60,17 @@ def fidelity(
     ] = None,
     model: Model = "smollm2",
     dtype: Dtype = "fp32",
+    device: Device = "auto",
     window: Window = None,
     configurations: Configurations = USUAL,
     domains: Annotated[
         str, typer.Option(metavar="NAMES", help="Kinds of text, with blanks between them.")
     ] = DOMAINS,
-    lengths: Annotated[
-        str, typer.Option(metavar="NUMBERS", help="Tokens of context, with blanks between the numbers.")
-    ] = "2048 7000",
+    lengths: Lengths = "2048 7000",
     tokens: Annotated[int, typer.Option(metavar="N", help="Tokens that the model is made to say.")] = 256,
     out: Out = Path("sakuin-eval"),
-    pictures: Annotated[
-        bool, typer.Option("--pictures/--no-pictures", help="Whether to draw PNG and SVG pictures.")
-    ] = True,
-    json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    pictures: Pictures = True,
+    json: Json = False,
 ) -> None:
     """Compare what the model says next with what full attention says, token by token, over real texts.
 
@@ -72,7 +80,6 @@ def fidelity(
     attention has right.
     """
     with told_in_a_sentence():
-        import sakuin
         from sakuin.evaluate.configurations import configurations as named
         from sakuin.evaluate.fidelity import about, run
         from sakuin.evaluate.pictures import check_matplotlib, draw_fidelity
@@ -82,19 +89,20 @@ def fidelity(
         wanted, most = named(configurations), numbers("--lengths", lengths)
         if pictures:
             check_matplotlib()
+        subject = Subject.of(model, dtype, device, window)
         described = describe(model, window)
         passages = list(_passages(described.tokenizer, files or [], domains, most, tokens))
-        folder = out / f"fidelity-{Path(known_as(model, window)).stem}".replace(" ", "-")
-        results = Results(folder / "results.jsonl", about(known_as(model, window), dtype))
+        folder = subject.folder(out, "fidelity")
+        made = about(subject.name, subject.used) | subject.on_device()
+        results = Results(folder / "results.jsonl", made)
         with notes.status(f"loading {model}", spinner="line") as status:
-            loaded, _ = sakuin.load(described, dtype=dtype)
+            loaded, _ = subject.load(described)
             units = list(run(loaded, passages, wanted, results, status.update))
-        words = {"--model": model, "--dtype": dtype, "--configurations": " ".join(c.name for c in wanted)}
+        words = subject.words() | {"--configurations": " ".join(c.name for c in wanted)}
         words |= {} if files else {"--domains": domains}
-        words |= {} if window is None else {"--window": str(window)}
         words |= {"--lengths": " ".join(map(str, most)), "--tokens": str(tokens)}
-        report = _report(command("fidelity", words, files or []), model, dtype, units)
-        (folder / "fidelity.json").write_text(json_.dumps(report, indent=1) + "\n", encoding="utf-8")
+        report = _report(command("fidelity", words, files or []), subject, units)
+        write(folder, "fidelity", report)
         if pictures:
             report["pictures"] = [str(path) for path in draw_fidelity(units, folder, model)]
         if json:
@@ -123,7 +131,7 @@ def _whole(text: str, characters: int) -> str:
     return text
 
 
-def _report(said: str, model: str, dtype: str, units: list[Unit]) -> dict[str, Any]:
+def _report(said: str, subject: Subject, units: list[Unit]) -> dict[str, Any]:
     from sakuin.evaluate.summary import ahead, layers, rows
 
     def listed(by: Any) -> dict[str, list[dict[str, Any]]]:
@@ -132,8 +140,9 @@ def _report(said: str, model: str, dtype: str, units: list[Unit]) -> dict[str, A
     first, *others = dict.fromkeys(unit.configuration for unit in units)
     return {
         "command": said,
-        "model": model,
-        "dtype": dtype,
+        "model": subject.model,
+        "dtype": subject.used,
+        "device": subject.place,
         "configurations": [asdict(row) for row in rows(units)[None]],
         "ahead": {name: dict(zip(_AHEAD, ahead(units, first, name), strict=True)) for name in others},
         "layers": {name: layers(units, name) for name in (first, *others)},

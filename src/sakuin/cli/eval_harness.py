@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json as json_
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sakuin.cli.errors import told_in_a_sentence
-from sakuin.cli.eval_options import Configurations, Dtype, Model, Window
-from sakuin.cli.show import JSON_HELP, notes, show_table
+from sakuin.cli.eval_options import Configurations, Dtype, Out, Subject, command, write
+from sakuin.cli.options import Device, Json, Model, Window
+from sakuin.cli.show import console, notes, show_table
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
@@ -38,9 +40,11 @@ def harness(
             help='What tasks are told; ours know {"characters": 16000, "texts": 10}.',
         ),
     ] = None,
-    window: Window = None,
     dtype: Dtype = "auto",
-    json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    device: Device = "auto",
+    window: Window = None,
+    out: Out = Path("sakuin-eval"),
+    json: Json = False,
 ) -> None:
     """Run tasks of lm-eval (lm-evaluation-harness) in each configuration and with full attention.
 
@@ -48,19 +52,36 @@ def harness(
     paired bootstrap, for metrics that are means. Needs the extra `eval`.
     """
     with told_in_a_sentence():
-        from sakuin import models
+        from sakuin.doctor import machine
         from sakuin.evaluate.configurations import configurations as named
-        from sakuin.evaluate.harness_runs import checked, found, run
+        from sakuin.evaluate.harness_runs import about, checked, found, run
+        from sakuin.evaluate.results import Results
 
         wanted, told = checked(named(configurations), limit), _metadata(metadata)
+        subject = Subject.of(model, dtype, device, window)
         chosen = found(_words(tasks), told)
         with notes.status(f"loading {model}", spinner="line") as status:
-            loaded, tokenizer = models.load(model, dtype, "auto", window)
-            metrics = run(loaded, tokenizer, wanted, chosen, limit, told, say=status.update)
+            loaded, tokenizer = subject.load()
+            made = about(loaded, subject.name) | subject.on_device()
+            folder = subject.folder(out, "harness")
+            results = Results(folder / "results.jsonl", made)
+            metrics = run(loaded, tokenizer, wanted, chosen, limit, told, results, status.update)
+        words = subject.words() | {"--configurations": configurations, "--tasks": tasks}
+        words |= {} if limit is None else {"--limit": str(limit)}
+        words |= {} if metadata is None else {"--metadata": metadata}
+        report = {
+            "command": command("harness", words),
+            "machine": machine(),
+            "model": model,
+            "about": made,
+            "metrics": [asdict(one) for one in metrics],
+        }
+        write(folder, "harness", report)
         if json:
-            print(json_.dumps({"model": model, "metrics": [asdict(one) for one in metrics]}))
+            print(json_.dumps(report))
         else:
             _show(metrics)
+            console.print(f"\nResults are in {folder}.")
 
 
 def _words(text: str) -> list[str]:

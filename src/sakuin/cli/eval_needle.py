@@ -10,8 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sakuin.cli.errors import told_in_a_sentence
-from sakuin.cli.eval_options import Configurations, Dtype, Model, Out, Window, command, known_as, numbers
-from sakuin.cli.show import JSON_HELP, console, notes
+from sakuin.cli.eval_options import (
+    Configurations,
+    Dtype,
+    Lengths,
+    Out,
+    Pictures,
+    Seeds,
+    Subject,
+    command,
+    numbers,
+    write,
+)
+from sakuin.cli.options import Device, Json, Model, Window
+from sakuin.cli.show import console, notes
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
@@ -29,63 +41,59 @@ def needle(
     ] = None,
     model: Model = "smollm2",
     dtype: Dtype = "auto",
+    device: Device = "auto",
     window: Window = None,
     configurations: Configurations = "full balanced fast streaming",
-    lengths: Annotated[
-        str,
-        typer.Option(metavar="NUMBERS", help="Tokens of the documents, with blanks between the numbers."),
-    ] = "2000 4000 7500",
+    lengths: Lengths = "2000 4000 7500",
     depths: Annotated[
         str, typer.Option(metavar="N|NUMBERS", help="How many depths, evenly spread, or several from 0 to 1.")
     ] = "5",
-    seeds: Annotated[int, typer.Option(metavar="N", help="Documents for each length and depth.")] = 1,
-    needles: Annotated[int, typer.Option(metavar="N", help="Planted facts in each document.")] = 1,
+    seeds: Seeds = 1,
+    needles: Annotated[int, typer.Option(metavar="N", help="Planted facts in each text.")] = 1,
     out: Out = Path("sakuin-eval"),
-    pictures: Annotated[
-        bool, typer.Option("--pictures/--no-pictures", help="Whether to draw PNG and SVG pictures.")
-    ] = True,
-    json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    pictures: Pictures = True,
+    json: Json = False,
 ) -> None:
-    """Ask for facts planted at every depth of documents of every length.
+    """Ask for facts planted at every depth of texts of every length.
 
     Full attention always answers too: *lost* counts the answers that it has right and a configuration has
     not.
     """
     with told_in_a_sentence():
-        import sakuin
         from sakuin.evaluate.configurations import configurations as named
         from sakuin.evaluate.needle import Grid, about, run, tallies
         from sakuin.evaluate.results import Results
 
-        wanted = named(configurations)
+        subject, wanted = Subject.of(model, dtype, device, window), named(configurations)
         grid = Grid(tuple(numbers("--lengths", lengths)), _depths(depths), seeds, needles)
         if pictures:
             from sakuin.evaluate.pictures import check_matplotlib
 
             check_matplotlib()
         text = _haystack(files or [])
-        folder = out / f"needle-{Path(known_as(model, window)).stem}-{needles}".replace(" ", "-")
-        results = Results(folder / "results.jsonl", about(known_as(model, window), dtype, grid, text))
+        folder = subject.folder(out, "needle", f"-{needles}")
+        made = about(subject.name, subject.used, grid, text) | subject.on_device()
+        results = Results(folder / "results.jsonl", made)
         with notes.status(f"loading {model}", spinner="line") as status:
-            loaded, tokenizer = sakuin.load(model, dtype=dtype, window=window)
+            loaded, tokenizer = subject.load()
             cells = list(run(loaded, tokenizer, text, grid, wanted, results, status.update))
         found = tallies(cells)
-        words = {"--model": model, "--dtype": dtype, "--configurations": " ".join(c.name for c in wanted)}
+        words = subject.words() | {"--configurations": " ".join(c.name for c in wanted)}
         words |= {
             "--lengths": " ".join(map(str, grid.lengths)),
             "--depths": " ".join(f"{x:g}" for x in grid.depths),
         }
-        words |= {} if window is None else {"--window": str(window)}
         words |= {"--seeds": str(seeds), "--needles": str(needles)}
         report = {
             "command": command("needle", words, files or []),
             "model": model,
-            "dtype": dtype,
+            "dtype": subject.used,
+            "device": subject.place,
             "grid": asdict(grid),
             "configurations": [asdict(tally) for tally in found],
             "cells": [asdict(cell) for cell in cells],
         }
-        (folder / "needle.json").write_text(json_.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write(folder, "needle", report)
         if pictures:
             from sakuin.evaluate.pictures import draw_needle
 

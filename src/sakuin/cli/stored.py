@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sakuin.cli.show import JSON_HELP, notes
+from sakuin.cli.show import notes
 
 if TYPE_CHECKING:
     from sakuin import Library
@@ -16,7 +16,6 @@ Encoding = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Encoding of text and HTML files: cp932, …, or auto, which guesses."),
 ]
-Json = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A name from `sakuin contexts list`.")]
 Folder = Annotated[
     str | None,

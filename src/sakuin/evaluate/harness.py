@@ -13,8 +13,12 @@ the continuation whose likelihood is asked for, and of a text whose perplexity i
 from __future__ import annotations
 
 import copy
+import functools
+import hashlib
+import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -29,6 +33,7 @@ from sakuin.decoding import Runner, Sampling
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import Configuration
 from sakuin.evaluate.configurations import configuration as named
+from sakuin.evaluate.results import Results
 
 try:
     from lm_eval import utils
@@ -63,6 +68,9 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
     max_gen_toks : tokens of an answer where the task does not say.
     device : where the model is loaded to; lm-eval says `cuda` where nobody else does, which without a GPU is
         the CPU here as it is for lm-eval's own models.
+    results : where responses are kept as they come; what it holds already is not computed again. Their keys
+        hold everything that a response depends on but the model, which is what its `about` is for.
+    say : is told at which request it is, in place of a progress bar.
     batch_size : lm-eval hands it to every model; requests are answered one by one.
     """
 
@@ -78,6 +86,8 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
         batch_size: int | str | None = 1,
         max_batch_size: int | None = None,
         device: str | None = None,
+        results: Results | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__()
         self.configuration = check_configuration(
@@ -99,6 +109,7 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
                 f"max_length must be at most the {window:,} tokens that the model reads, got {max_length:,}; "
                 "window makes it longer by YaRN."
             )
+        self.results, self.say = results, say
         self._device = self.model.device
         self._max_length = max_length or window
         self.max_gen_toks = max_gen_toks
@@ -151,12 +162,17 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """An answer to each prompt, up to the first of the task's stop sequences."""
-        return [self._generated(*request.args) for request in _shown(requests, disable_tqdm)]
+        return [self._generated(*request.args) for request in self._shown(requests, disable_tqdm)]
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """The log-likelihood of each continuation of a prompt, and whether it is the likeliest."""
+        hidden = disable_tqdm or self.say is not None
+        return list(super().loglikelihood(requests, disable_tqdm=hidden))
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """The log-likelihood of each whole text, every token decoded."""
         found = []
-        for request in _shown(requests, disable_tqdm):
+        for request in self._shown(requests, disable_tqdm):
             (text,) = request.args
             windows = utils.get_rolling_token_windows(
                 token_list=self.tok_encode(text, add_special_tokens=False),
@@ -167,8 +183,7 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
             total = 0.0
             for window in windows:
                 before, scored = utils.make_disjoint_window(window)
-                start = self._prefilled(before)
-                total += self._scored(start, before[-1], scored)[0]
+                total += self._likelihood(before, scored, functools.partial(self._prefilled, before))[0]
             found.append(total)
             self.cache_hook.add_partial("loglikelihood_rolling", (text,), total)
         return found
@@ -183,14 +198,25 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
         are asked about more than once are prefilled once."""
         order = sorted(range(len(requests)), key=lambda i: (-len(requests[i][1]), requests[i][1]))
         found: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
-        for before, same in groupby(_shown(order, disable_tqdm), key=lambda i: self._kept(requests[i])):
-            start = self._prefilled(list(before))
+        for before, same in groupby(self._shown(order, disable_tqdm), key=lambda i: self._kept(requests[i])):
+            read = functools.cache(functools.partial(self._prefilled, list(before)))
             for i in same:
-                found[i] = self._scored(start, before[-1], requests[i][2])
+                found[i] = self._likelihood(before, requests[i][2], read)
                 self.cache_hook.add_partial("loglikelihood", requests[i][0], found[i])
         return found
 
     # -- inside ----------------------------------------------------------------------------------------------
+
+    def _shown(self, items: Sequence[Any], hidden: bool) -> Iterator[Any]:
+        """The items one by one, with a progress bar or `say`."""
+        if self.say is None:
+            from tqdm import tqdm
+
+            yield from tqdm(items, disable=hidden or None, desc="sakuin")
+            return
+        for number, item in enumerate(items, 1):
+            self.say(f"request {number:,} of {len(items):,}")
+            yield item
 
     def _kept(self, request: tuple[tuple[str, str], list[int], list[int]]) -> tuple[int, ...]:
         """What is kept of a prompt before a continuation; the last token of that is never read."""
@@ -228,6 +254,28 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
         config = self.configuration.config
         return Runner(self.model, cache, 0 if config is None else config.exact_above)
 
+    def _likelihood(
+        self, before: Sequence[int], continuation: Sequence[int], read: Callable[[], Any]
+    ) -> tuple[float, bool]:
+        """`_scored` after `before`, of which `read` gives the cache, unless it is among the results."""
+        total, greedy = self._once(
+            "likelihood",
+            [list(before), list(continuation)],
+            lambda: self._scored(read(), before[-1], continuation),
+        )
+        return total, greedy
+
+    def _once(self, what: str, asked: list[Any], respond: Callable[[], Any]) -> Any:
+        """A response to what is asked, in JSON's types, from the results where they hold it."""
+        if self.results is None:
+            return respond()
+        config = self.configuration.config
+        state = json.dumps([asked, None if config is None else asdict(config)], sort_keys=True)
+        key = f"{what} {self.configuration.kind} {hashlib.sha256(state.encode()).hexdigest()[:20]}"
+        if key not in self.results:
+            self.results.add(key, respond())
+        return self.results[key]
+
     def _scored(self, start: Any, last: int, continuation: Sequence[int]) -> tuple[float, bool]:
         """Log-likelihood of a continuation after `last`, decoded from a fork of `start`."""
         cache = _fork(start)
@@ -259,6 +307,12 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
                 "that are allowed."
             )
         ids = self._shortened(self.tok_encode(prompt), self.max_length - most)
+        asked = [ids, until, most, asdict(sampling)]
+        answer: str = self._once("answer", asked, lambda: self._answer(ids, until, most, sampling))
+        self.cache_hook.add_partial("generate_until", (prompt, given), answer)
+        return answer
+
+    def _answer(self, ids: list[int], until: list[str], most: int, sampling: Sampling) -> str:
         runner = self._runner(self._prefilled(ids))
         ends = runner.end_tokens(self.tokenizer)
         said: list[int] = []
@@ -271,7 +325,6 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
             if any(stop and stop in text for stop in until):
                 break
         answer: str = postprocess_generated_text(text, until, None)
-        self.cache_hook.add_partial("generate_until", (prompt, given), answer)
         return answer
 
 
@@ -317,12 +370,6 @@ def _fork(cache: Any) -> Any:
     other = copy.copy(cache)
     other.layers = [copy.copy(layer) for layer in cache.layers]
     return other
-
-
-def _shown(items: Sequence[Any], hidden: bool) -> Iterator[Any]:
-    from tqdm import tqdm
-
-    yield from tqdm(items, disable=hidden or None, desc="sakuin")
 
 
 def main() -> None:

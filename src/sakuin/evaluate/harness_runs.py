@@ -7,12 +7,16 @@ import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
+import sakuin
+from sakuin import models
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import FULL, Configuration, with_full
 from sakuin.evaluate.harness import TASKS, SakuinLM, check_configuration
 from sakuin.evaluate.paired import Difference, difference
+from sakuin.evaluate.results import Results
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,19 @@ class Metric:
     value: float
     full: float
     difference: Difference | None
+
+
+def about(model: Any, name: str) -> dict[str, Any]:
+    """What must be the same for responses to belong together; tasks, documents and configurations may be
+    added later."""
+    return {
+        "evaluation": "harness",
+        "model": name,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "window": models.window(model.config),
+        "sakuin": sakuin.__version__,
+        "lm-eval": version("lm-eval"),
+    }
 
 
 def found(names: Sequence[str], metadata: dict[str, Any]) -> dict[str, Any]:
@@ -66,23 +83,30 @@ def run(
     chosen: dict[str, Any],
     limit: int | None = None,
     metadata: dict[str, Any] | None = None,
+    results: Results | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[Metric]:
     """Each metric of the tasks in each configuration, full attention beside it.
 
     model, tokenizer : as `sakuin.load` gives them. chosen : what `found` gave.
-    limit : documents of each task; None is all.
+    limit : documents of each task; None is all. results : where responses are kept as they come; what it
+        holds already is not computed again.
     """
     wanted = checked(configurations, limit)
-    results = {}
+    scores = {}
     for one in wanted:
-        say(f"{', '.join(chosen['tasks'])}: {one.name}")
-        results[one.name] = _evaluated(SakuinLM(model, one, tokenizer=tokenizer), chosen, limit, metadata)
+
+        def where(at: str, name: str = one.name) -> None:
+            say(f"{', '.join(chosen['tasks'])}: {name}, {at}")
+
+        where("making requests")
+        lm = SakuinLM(model, one, tokenizer=tokenizer, results=results, say=where)
+        scores[one.name] = _evaluated(lm, chosen, limit, metadata)
     return [
         metric
         for one in wanted[1:]
-        for task in results[FULL]["samples"]
-        for metric in _metrics(task, one.name, results[FULL], results[one.name])
+        for task in scores[FULL]["samples"]
+        for metric in _metrics(task, one.name, scores[FULL], scores[one.name])
     ]
 
 

@@ -381,13 +381,13 @@ class Library:
         return any(entry.name == name and entry.state == "expired" for entry in self.entries())
 
 
-def load_model_of(manifest: Manifest, name: str) -> tuple[Any, Any]:
-    """The model that a context was read with, in its dtype."""
+def load_model_of(manifest: Manifest, name: str, device: str = "auto") -> tuple[Any, Any]:
+    """The model that a context was read with, in its dtype; `device` as in `sakuin.load`."""
     if not manifest.model:
         raise SakuinError(
             f"the context {name!r} does not say by which name its model was loaded; name the model yourself."
         )
-    return models.load(manifest.model, _DTYPES.get(manifest.fingerprint.dtype, "auto"))
+    return models.load(manifest.model, _DTYPES.get(manifest.fingerprint.dtype, "auto"), device)
 
 
 def _files(manifest: Manifest | SakuinError) -> set[str]:
