@@ -66,16 +66,18 @@ class TestFamilies:
         assert cache.retrieval_layers[0].rows[0].index.n_tokens > 200
         assert float((logits - full(on_gpu(family, "eager"), ids)).abs().max()) < CLOSE
 
-    @pytest.mark.parametrize("index", ["sketch", "flat", "ivf", "graph", "auto"])
-    def test_every_kind_of_index_decodes_as_on_the_cpu(self, index):
+    @pytest.mark.parametrize("index", ["flat", "sketch", "ivf", "graph", "auto"])
+    def test_every_kind_of_index_decodes_as_well_as_on_the_cpu(self, index):
         config = RetrievalConfig(index=index, sink=4, recent=16, segment=64)
-        ids, logits = tokens(400), []
+        ids, errors = tokens(400), []
         for place in ("cpu", GPU):
             model = tiny("llama").to(place)
             cache = RetrievalCache(model.config, config)
             feed(model, cache, ids[:, :380].to(place))
-            logits.append(feed(model, cache, ids[:, 380:].to(place), 1).cpu())
-        assert float((logits[0] - logits[1]).abs().max()) < 0.02
+            logits = feed(model, cache, ids[:, 380:].to(place), 1)
+            errors.append(float((logits - full(model, ids.to(place))[:, 380:]).abs().mean()))
+        # Keys that differ in their last digits may be sketched otherwise.
+        assert errors[1] < 1.5 * errors[0] + CLOSE
 
     def test_padded_batches_beams_and_crops(self):
         model = on_gpu("llama")

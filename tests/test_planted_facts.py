@@ -60,6 +60,17 @@ def test_a_base_model_finds_it_in_16000_tokens(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("depth", [0.2, 0.5, 0.8])
+def test_a_base_model_finds_it_in_a_text_that_repeats_itself(gemma3: tuple[Any, Any], depth: float) -> None:
+    """Keys that no query of the text looked for, among thousands that are all alike."""
+    said = ["The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."] * 280
+    said.insert(round(depth * len(said)), FACT)
+    full, ours = ask_both(*gemma3, "\n".join(said))
+    assert SAID in full.text
+    assert SAID in ours.text
+
+
+@pytest.mark.slow
 def test_full_attention_finds_it_at_most_depths(smollm2: tuple[Any, Any], long_text: str) -> None:
     """So that the tests above say something: where full attention fails, they are skipped."""
     found = 0

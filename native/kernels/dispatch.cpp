@@ -50,11 +50,13 @@ const Kernels& best() {
     return all().size() > 2 ? *all().back() : kernels_portable;
 }
 
+const Kernels& choose() {
+    const char* forced = std::getenv("SAKUIN_ISA");
+    return forced != nullptr && *forced != '\0' ? by_name(forced, "SAKUIN_ISA") : best();
+}
+
 const Kernels& chosen() {
-    static const Kernels& k = [&]() -> const Kernels& {
-        const char* forced = std::getenv("SAKUIN_ISA");
-        return forced != nullptr && *forced != '\0' ? by_name(forced, "SAKUIN_ISA") : best();
-    }();
+    static const Kernels& k = choose();
     return k;
 }
 
