@@ -8,6 +8,7 @@ from collections.abc import Callable
 from statistics import fmean
 from typing import Any
 
+from context_tables import TABLES as CONTEXTS
 from fidelity_tables import TABLES as FIDELITY
 from markdown_parts import percent, table
 
@@ -201,5 +202,6 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {
     "llama": ("llama_step-*", _llama),
     "step": ("sketch_step-*", _step),
     **FIDELITY,
+    **CONTEXTS,
 }
 """Names of tables to the benchmark's files and what makes a table of their contents."""

@@ -7,6 +7,7 @@ other. docs/format.md is the format.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sakuin import tensorfile
+from sakuin import memory, tensorfile
 from sakuin.cache import RetrievalCache
 from sakuin.config import RetrievalConfig
 from sakuin.documents import Document
@@ -140,6 +141,19 @@ class PartFiles:
             )
         return Part(stored.kind, stored.start, stored.end, mapped.tensors, facts)
 
+    def read_ahead(self, parts: Sequence[StoredPart]) -> None:
+        """Have the system read these files while something else is done, if they fit into memory."""
+        if sum(part.size for part in parts) > memory.available().bytes:
+            return
+        for part in parts:
+            # Advice: a file that is not there is found missing where it is opened.
+            with contextlib.suppress(OSError, AttributeError):
+                handle = os.open(self.folder / part.file, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_WILLNEED)
+                finally:
+                    os.close(handle)
+
     def missing(self, parts: Iterable[StoredPart]) -> str | None:
         """What is wrong with the first file that is not there or has another size; None if all are well."""
         there = self.all()
@@ -201,6 +215,8 @@ def snapshot_of(
         raise SakuinError(
             f"{where} belongs to a context that was not read to its end; add it again, with --resume."
         )
+    if (config or found.config).offload == "memory":
+        files.read_ahead(found.parts)  # the fingerprint takes a while
     check_fits(found.fingerprint, fingerprint(model, tokenizer), where)
     settings = _settings(found, config, where)
     if damage := files.missing(found.parts):
