@@ -22,7 +22,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from common import load, show, write
+from common import command, load, show, write
 
 from sakuin import Context, Library, RetrievalConfig
 from sakuin.documents import Document
@@ -247,7 +247,7 @@ def main() -> None:
         for name, value in figures.items() if isinstance(figures, dict) else []:
             rows.append((part, name, f"{value:.4g}" if isinstance(value, float) else str(value)))
     show(f"Contexts that stay, {MODEL}, {dtype}", ("what", "figure", "value"), rows)
-    write("contexts", found)
+    write("contexts", {"command": command(), **found})
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 
 from common import console, write
 
+KINDS = ("fidelity", "needle", "extract", "ruler")
 DROPPED = ("cells", "texts", "pictures")
 """What only the folder keeps: each answer."""
 PICTURES = ("bytes.png", "heads-balanced.png", "needle.png")
@@ -31,7 +32,7 @@ def main() -> None:
         parser.error("--name is for one folder")
     kept = {}
     for folder in chosen.folders:
-        kinds = [kind for kind in ("fidelity", "needle", "extract") if (folder / f"{kind}.json").is_file()]
+        kinds = [kind for kind in KINDS if (folder / f"{kind}.json").is_file()]
         if not kinds:
             parser.error(f"{folder} holds no results of sakuin eval")
         kept[folder] = json.loads((folder / f"{kinds[0]}.json").read_text("utf-8"))

@@ -13,12 +13,12 @@ def _megabytes(size: float) -> str:
 
 def contexts(result: dict[str, Any]) -> str:
     """What was wanted of stored contexts, and what was measured."""
-    found = result["results"]
+    found = result
     kept, grown, shared = found["kept"], found["appended"], found["shared"]
     rows = [
         [
-            f"load {kept['tokens']:,} tokens in a fresh process and say the first token, files not in memory, "
-            "against reading them again",
+            f"load {kept['tokens']:,} tokens in a fresh process and say the first token, no file in the page "
+            "cache, against reading them again",
             "100 x faster",
             f"{kept['times_faster']:.0f} x ({kept['load_and_first_token_s']:.2f} s against "
             f"{kept['prefill_s']:.0f} s)",
@@ -40,14 +40,14 @@ def contexts(result: dict[str, Any]) -> str:
             f"{found['at_once']['one_at_a_time_s']:.0f} s)",
         ],
         [
-            f"append {grown['appended']:,} tokens to {grown['tokens']:,}: seconds, against reading them alone; "
-            "files rewritten",
+            f"append {grown['appended']:,} tokens to {grown['tokens']:,}: seconds, and those of reading them "
+            "with nothing before; files rewritten",
             "what they cost; none",
             f"{grown['append_s']:.1f} s against {grown['alone_s']:.1f} s; {grown['rewritten_files']}",
         ],
         [
-            f"add {shared['tokens'][1]:,} tokens whose first 12.8K are stored (`segment=4096`): tokens reused, "
-            "seconds, bytes",
+            f"add {shared['tokens'][1]:,} tokens whose first 12.8K are stored (`segment=4096`): tokens "
+            "reused, seconds, bytes",
             "the rest alone",
             f"{shared['reused']:,}; {shared['add_s'][1]:.0f} s against {shared['add_s'][0]:.0f} s; "
             f"{_megabytes(shared['bytes_on_disk'][1] - shared['bytes_on_disk'][0])} against "
@@ -59,10 +59,11 @@ def contexts(result: dict[str, Any]) -> str:
         rows.append(
             [
                 f"decode from disk where the process may hold {_megabytes(short['limit_bytes'])} of "
-                f"{_megabytes(short['context_bytes'])}, against memory, once warm",
+                f"{_megabytes(short['context_bytes'])}, once warm, against memory",
                 "3 x slower",
-                f"{short['slower']:.2f} x, {_same(short['same_answer'])}; at most "
-                f"{_megabytes(short['used_at_most'])} held, {percent(short['used_at_most'] / short['context_bytes'])}",
+                f"{short['slower']:.2f} x, {_same(short['same_answer'])}; held "
+                f"{_megabytes(short['used_at_most'])}, "
+                f"{percent(short['used_at_most'] / short['context_bytes'])}",
             ]
         )
     return table({"what": "l", "goal": "l", "measured": "l"}, rows)

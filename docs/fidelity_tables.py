@@ -211,6 +211,33 @@ def extraction(*results: Row) -> str:
     )
 
 
+def ruler(*results: Row) -> str:
+    """RULER's tasks, the mean over tasks at the end of each length, by configuration."""
+    columns = {"model": "l", "tokens": "r", "configuration": "l", "task": "l", "samples": "r", "full": "r"}
+    columns |= {"score": "r", "loss": "r", "95 %": "r", "kept": "r", "touched": "r"}
+    rows = []
+    for result in results:
+        for row in result["rows"]:
+            if row["task"] is not None and row["full"] == row["score"] == 0:
+                continue  # said in the text
+            loss = row["loss"]
+            cells = [
+                result["about"]["model"],
+                f"{row['length']:,}",
+                _name(row),
+                row["task"] or "**all thirteen**",
+                str(loss["pairs"]),
+                f"{row['full']:.1f}",
+                f"{row['score']:.1f}",
+                f"{loss['mean']:+.1f}",
+                f"{loss['low']:+.1f} to {loss['high']:+.1f}",
+                f"{row['kept']} of {row['solved']}",
+                "" if row["touched_share"] is None else percent(row["touched_share"]),
+            ]
+            rows.append(cells)
+    return table(columns, rows)
+
+
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {
     "fidelity": ("evaluation-fidelity-*", configurations),
     "fidelity-goals": ("evaluation-fidelity-*", goals),
@@ -221,5 +248,6 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {
     "fidelity-layers": ("evaluation-fidelity-*", layers),
     "needle": ("evaluation-needle-*", needles),
     "extract": ("evaluation-extract-*", extraction),
+    "ruler": ("evaluation-ruler-*", ruler),
 }
 """As in docs/tables.py."""
