@@ -11,7 +11,7 @@ import typer
 
 from sakuin.cli.errors import told_in_a_sentence
 from sakuin.cli.options import Json
-from sakuin.cli.show import console, notes
+from sakuin.cli.show import console, notes, show_table
 
 app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
 
@@ -189,4 +189,4 @@ def _show_search(trace: Any, k: int, rows: list[dict[str, Any]]) -> None:
         recalls = [f"{row[key]:.3f}" for key in ("running", "retrieval", "worst_layer")]
         last = [f"{row['search_ms']:.3f}", f"{row['build_s']:.2f}", f"{row['nbytes'] / 1e6:.1f}"]
         table.add_row(row["method"], row["setting"], *recalls, scanned, *last)
-    console.print(table, width=max(console.width, 140))  # where it is no terminal, rich takes 80
+    show_table(table)

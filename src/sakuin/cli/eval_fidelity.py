@@ -23,7 +23,7 @@ from sakuin.cli.eval_options import (
     write,
 )
 from sakuin.cli.options import Device, Json, Model, Window
-from sakuin.cli.show import console, notes
+from sakuin.cli.show import console, notes, show_table
 
 if TYPE_CHECKING:
     from sakuin.evaluate.fidelity import Unit
@@ -157,18 +157,14 @@ def _show(report: dict[str, Any], units: list[Unit], folder: Path) -> None:
     whole = rows(units)[None]
     texts = len({unit.passage for unit in units})
     console.print(f"{report['model']}, {texts} texts, {whole[0].tokens:,} tokens for each configuration.\n")
-    _print(_table("configuration", [(row.configuration, row) for row in whole]))
+    show_table(_table("configuration", [(row.configuration, row) for row in whole]))
     by_text, by_length = rows(units, lambda unit: unit.passage), rows(units, lambda unit: f"{unit.length:,}")
     for title, found in (("text", by_text), ("tokens", by_length)):
         if len(found) > 1:
             console.print()
             ours = [(str(value), each[0]) for value, each in found.items()]
-            _print(_table(f"{whole[0].configuration}, by {title}", ours))
+            show_table(_table(f"{whole[0].configuration}, by {title}", ours))
     console.print(f"\nResults are in {folder}.")
-
-
-def _print(table: Any) -> None:
-    console.print(table, width=max(console.width, 140))  # where it is no terminal, rich takes 80
 
 
 def _table(title: str, found: list[tuple[str, Row]]) -> Any:

@@ -36,9 +36,10 @@ _wide = _Console(highlight=False, soft_wrap=True, width=200)
 
 
 def show_table(table: Table) -> None:
-    """A table on standard output, whole where that is no terminal (rich takes 80 columns there, and `print`
-    cannot take more)."""
-    (console if console.is_terminal else _wide).print(table)
+    """A table on standard output, whole: rich takes 80 columns where that is no terminal, `print` cannot take
+    more, and figures cut short say nothing."""
+    fits = _wide.measure(table).maximum <= console.width
+    (console if fits else _wide).print(table)
 
 
 def bar(*more: ProgressColumn) -> Progress:
