@@ -211,6 +211,27 @@ def extraction(*results: Row) -> str:
     )
 
 
+def knobs(*results: Row) -> str:
+    """One setting changed at a time, and layers left exact."""
+    columns = {"model, tokens": "l", "setting": "l", "KL mean": "r", "worst token": "r", "touched": "r"}
+    columns |= {"kept on the device": "r"}
+    return table(
+        columns,
+        (
+            [
+                f"{result['model']}, {result['tokens']:,}",
+                row["name"] if " " in row["name"] else f"`{row['name']}`",
+                _nats(row["kl"]),
+                _nats(row["kl_worst"]),
+                percent(row["touched_share"]),
+                f"{row['device_bytes'] / 1e6:.0f} MB",
+            ]
+            for result in results
+            for row in result["results"]
+        ),
+    )
+
+
 def ruler(*results: Row) -> str:
     """RULER's tasks, the mean over tasks at the end of each length, by configuration."""
     columns = {"model": "l", "tokens": "r", "configuration": "l", "task": "l", "samples": "r", "full": "r"}
@@ -249,5 +270,6 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {
     "needle": ("evaluation-needle-*", needles),
     "extract": ("evaluation-extract-*", extraction),
     "ruler": ("evaluation-ruler-*", ruler),
+    "knobs": ("knobs-*", knobs),
 }
 """As in docs/tables.py."""

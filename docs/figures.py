@@ -34,8 +34,11 @@ def table(name: str) -> str:
         return ""
     # Benchmarks that write a file for each kernel differ in one option; evaluations of models in all.
     told = found if pattern.startswith("evaluation-") else found[-1:]
-    commands = ", ".join(f"`{result['command']}`" for result in told)
-    return f"{commands}; {_machine(found[-1])}:\n\n{made(*found)}"
+    by_machine: dict[str, list[str]] = {}
+    for result in told:
+        by_machine.setdefault(_machine(result), []).append(f"`{result['command']}`")
+    said = "; ".join(f"{', '.join(commands)} ({machine})" for machine, commands in by_machine.items())
+    return f"{said}:\n\n{made(*found)}"
 
 
 def _results(pattern: str) -> list[dict[str, Any]]:
