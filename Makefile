@@ -60,7 +60,7 @@ eval: venv  ## Measure whether answers stay what full attention gives: a short f
 	@$(BIN)/sakuin models get smollm2
 	@$(BIN)/sakuin eval fidelity --lengths 4096 --tokens 96 --configurations "balanced fast faithful streaming topk@balanced"
 	@$(BIN)/sakuin eval needle --lengths "2000 4000" --depths 3 --configurations "full balanced streaming"
-	@$(BIN)/sakuin eval extract --lengths 2000 --configurations "full balanced"
+	@$(BIN)/sakuin eval extract --lengths 2000 --by-number --configurations "full balanced"
 
 fuzz: venv  ## Throw thousands of odd arrays at the native core.
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/test_native_fuzz.py tests/test_native_fuzz_ivf.py tests/test_native_fuzz_graph.py \

@@ -87,6 +87,21 @@ def test_records_are_told_from_other_text() -> None:
     assert parsed(written) == made.records
 
 
+def test_records_asked_for_by_number_are_lines_of_their_own(tmp_path: Path) -> None:
+    zoo.get("smollm2")
+    facts = extraction.about("smollm2", "auto")
+    results = Results(tmp_path / "results.jsonl", facts)
+    wanted = configurations(f"full flat:{SMALL}")
+    model = tiny("llama", vocab_size=49_152), models.describe("smollm2").tokenizer
+    full, ours = extraction.run(*model, [1024], 1, wanted, results, by_number=True)
+    assert len(full.answer.splitlines()) == full.records > 1
+    made = Records.make(6 * 1024).records[extraction.SHOWN :]
+    for line, record in zip(full.answer.splitlines(), made[: full.records], strict=True):
+        assert line.startswith(f'{{"order": {record["order"]}, "name":')
+    assert ours.answer == full.answer
+    assert all("by number" in key for key in results)
+
+
 def test_extraction_runs_full_attention_beside_others_and_nothing_twice(tmp_path: Path) -> None:
     zoo.get("smollm2")
     model = tiny("llama", vocab_size=49_152), models.describe("smollm2").tokenizer

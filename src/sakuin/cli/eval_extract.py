@@ -5,6 +5,9 @@ from __future__ import annotations
 import json as json_
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from sakuin.cli.errors import told_in_a_sentence
 from sakuin.cli.eval_options import (
@@ -19,7 +22,7 @@ from sakuin.cli.eval_options import (
     write,
 )
 from sakuin.cli.options import Device, Json, Model, Window
-from sakuin.cli.show import console, notes
+from sakuin.cli.show import console, notes, show_table
 from sakuin.errors import SakuinError
 
 
@@ -31,13 +34,21 @@ def extract(
     configurations: Configurations = "full balanced fast streaming",
     lengths: Lengths = "2000 4000 6000",
     seeds: Seeds = 1,
+    by_number: Annotated[
+        bool,
+        typer.Option(
+            "--by-number/--in-one-go",
+            help="Ask for each record by its number, or for all at once, which small models cannot do.",
+        ),
+    ] = False,
     out: Out = Path("sakuin-eval"),
     json: Json = False,
 ) -> None:
     """Have every record of a long text written as JSON, and count those that are right.
 
-    The model is shown the first two records and goes on by itself. Full attention always answers too: *as
-    full* is the share of the records it has right that a configuration has right as well.
+    The model is shown the first two records and goes on by itself, or is asked for one after the other by its
+    number. Full attention always answers too: *as full* is the share of the records it has right that a
+    configuration has right as well.
     """
     with told_in_a_sentence():
         from sakuin.evaluate.configurations import configurations as named
@@ -53,11 +64,11 @@ def extract(
         results = Results(folder / "results.jsonl", made)
         with notes.status(f"loading {model}", spinner="line") as status:
             loaded, tokenizer = subject.load()
-            found = list(run(loaded, tokenizer, most, seeds, wanted, results, status.update))
+            found = list(run(loaded, tokenizer, most, seeds, wanted, results, status.update, by_number))
         words = subject.words() | {"--configurations": " ".join(c.name for c in wanted)}
         words |= {"--lengths": " ".join(map(str, most)), "--seeds": str(seeds)}
         report = {
-            "command": command("extract", words),
+            "command": command("extract", words) + (" --by-number" if by_number else ""),
             "model": model,
             "dtype": subject.used,
             "device": subject.place,
@@ -83,5 +94,5 @@ def extract(
                 f"{score.same} of {score.texts}",
                 f"{score.touched_share:.1%}" if score.configuration != "full" else "",
             )
-        console.print(table)
+        show_table(table)
         console.print(f"\nResults are in {folder}.")

@@ -23,7 +23,7 @@ from sakuin.cli.eval_options import (
     write,
 )
 from sakuin.cli.options import Device, Json, Model, Window
-from sakuin.cli.show import console, notes
+from sakuin.cli.show import console, notes, show_table
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
@@ -138,4 +138,4 @@ def _show(found: list[Tally]) -> None:
     for tally in found:
         touched = f"{tally.touched_share:.1%}" if tally.configuration != "full" else ""
         table.add_row(tally.configuration, f"{tally.found:.1%}", str(tally.lost), str(tally.gained), touched)
-    console.print(table)
+    show_table(table)

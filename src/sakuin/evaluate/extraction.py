@@ -60,8 +60,13 @@ def run(
     configurations: Sequence[Configuration],
     results: Results,
     say: Say = lambda _: None,
+    by_number: bool = False,
 ) -> Iterator[Extraction]:
-    """Every text with full attention and each configuration; what `results` holds is not run again."""
+    """Every text with full attention and each configuration; what `results` holds is not run again.
+
+    by_number : each record is asked for by itself, its line begun with its number; else all in one go, which
+        small models cannot do.
+    """
     wanted = list(configurations)
     if all(c.name != FULL for c in wanted):
         wanted.insert(0, Configuration(FULL, None))
@@ -69,14 +74,14 @@ def run(
         raise SakuinError(f"lengths must be at least {LEAST_LENGTH:,} tokens, got {min(lengths):,}.")
     for length in lengths:
         for seed in range(seeds):
-            if any(_key(length, seed, c) not in results for c in wanted):
-                _measure(model, tokenizer, length, seed, wanted, results, say)
+            if any(_key(length, seed, c, by_number) not in results for c in wanted):
+                _measure(model, tokenizer, length, seed, wanted, results, say, by_number)
             for c in wanted:
-                yield Extraction(**results[_key(length, seed, c)])
+                yield Extraction(**results[_key(length, seed, c, by_number)])
 
 
-def _key(length: int, seed: int, configuration: Configuration) -> str:
-    return f"{length} {seed} {configuration.name}"
+def _key(length: int, seed: int, configuration: Configuration, by_number: bool) -> str:
+    return f"{length} {seed} {configuration.name}{' by number' if by_number else ''}"
 
 
 def _measure(
@@ -87,6 +92,7 @@ def _measure(
     configurations: Sequence[Configuration],
     results: Results,
     say: Say,
+    by_number: bool,
 ) -> None:
     def encode(piece: str) -> list[int]:
         found: list[int] = tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"]
@@ -95,7 +101,8 @@ def _measure(
     start = list(tokenizer("", verbose=False)["input_ids"])
     made = Records.make(6 * length, seed)
     text, records = _cut(made, encode, length - len(start))
-    asked = encode(ASKED + as_lines(records[:SHOWN]) + _START)
+    shown = ASKED + as_lines(records[:SHOWN])
+    asked = encode(shown + _START)
     # As long as the right answer may be, and a little more, in which something wrong would show.
     line = -(-len(encode(as_lines(records))) // len(records))
     most = line * (len(records) - SHOWN + _SPARE)
@@ -109,12 +116,18 @@ def _measure(
     say(f"{where}: reading")
     document = Prefilled.read(model, start + encode(text))
     for c in sorted(configurations, key=lambda c: (c.like is not None, c.kind)):
-        key = _key(length, seed, c)
+        key = _key(length, seed, c, by_number)
         if key in results:
             continue
         say(f"{where}: {c.name}")
-        cache = document.cache(c, asked)
-        answer = f"{_START} {document.answer(cache, asked, tokenizer, most)}"
+        lines, shares = [], []
+        for begun in _numbered(records) if by_number else [_START]:
+            ids = encode(shown + begun)
+            cache = document.cache(c, ids)
+            room = line + _SPARE if by_number else most
+            lines.append(f"{begun} {document.answer(cache, ids, tokenizer, room, one_line=by_number)}")
+            shares.append(0.0 if c.config is None else cache.stats()["touched_share"])
+        answer = "\n".join(lines)
         said = {json.dumps(record) for record in parsed(answer)}
         true = {json.dumps(record) for record in records[SHOWN:]}
         results.add(
@@ -127,9 +140,14 @@ def _measure(
                 "right": len(said & true),
                 "wrong": len(said - true - {json.dumps(record) for record in records[:SHOWN]}),
                 "answer": answer,
-                "touched_share": 0.0 if c.config is None else cache.stats()["touched_share"],
+                "touched_share": sum(shares) / len(shares),
             },
         )
+
+
+def _numbered(records: list[dict[str, Any]]) -> list[str]:
+    """How the lines of the records that are not shown begin."""
+    return [f'{_START} {record["order"]}, "name":' for record in records[SHOWN:]]
 
 
 def _cut(made: Records, encode: Callable[[str], list[int]], length: int) -> tuple[str, list[dict[str, Any]]]:
