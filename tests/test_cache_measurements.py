@@ -41,6 +41,14 @@ class TestMeasurements:
             assert stats[name] == pytest.approx(sum(layer[name] for layer in stats["layers"]))
             assert stats[name] > 0
 
+    def test_touched_bytes_are_those_of_one_token_also_in_passes_of_several(self, llama):
+        touched = []
+        for at_once in (1, 8):
+            cache = prefilled(llama, 500)
+            feed(llama, cache, tokens(64), at_once)
+            touched.append(cache.stats()["touched_bytes"])
+        assert touched[0] == pytest.approx(touched[1], rel=0.05)
+
     def test_stats_may_be_asked_within_inference_mode_and_outside(self, llama):
         with torch.inference_mode():
             cache = prefilled(llama, 500)

@@ -172,11 +172,11 @@ class RetrievalCache(Cache):
         """What the decode steps spent, means over the steps.
 
         `index`: the kind of index that holds the offloaded tokens, which `"auto"` has chosen (where sequences
-        or layers differ, all kinds, with commas); `steps`; `exact`, `codes`: shares of the offloaded tokens
-        attended so; `coverage`: share of the softmax mass in the static part or attended exactly or from
-        codes; `touched_bytes` of a step over all
-        layers; `touched_share` of the offloaded keys and values at 2 bytes a number; `seconds` of a step over
-        all layers; `layers`: a list of the same, with each one's `layer`.
+        or layers differ, all kinds, with commas); `steps`: passes of one token or a few; `exact`, `codes`:
+        shares of the offloaded tokens attended so; `coverage`: share of the softmax mass in the static part
+        or attended exactly or from codes; `error`: the index's own estimate, or None; `touched_bytes` of a
+        token over all layers; `touched_share` of the offloaded keys and values at 2 bytes a number; `seconds`
+        of a step over all layers; `layers`: a list of the same, with each one's `layer`.
         """
         found = [(i, layer) for i, layer in enumerate(self.layers) if isinstance(layer, RetrievalLayer)]
         whole = self._kind([layer for _, layer in found]) | summarize([layer.log for _, layer in found])

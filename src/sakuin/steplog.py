@@ -74,11 +74,12 @@ class StepLog:
 
 
 def summarize(logs: Sequence[StepLog]) -> dict[str, Any]:
-    """Means over the decode steps of one or more layers; bytes and seconds of a step are summed over the
-    layers."""
+    """Means over the decode steps of one or more layers. Bytes are those of one token, seconds those of a
+    step, which may be of several; both are summed over the layers."""
     shares = sum((log.shares() for log in logs), torch.zeros(4, dtype=torch.float64))
     positions = sum(log.positions for log in logs)
     steps = max((log.steps for log in logs), default=0)
+    tokens = max((log.positions for log in logs), default=0)
     touched = sum(log.touched_bytes for log in logs)
     offloaded = sum(log.offloaded_bytes for log in logs)
     exact, codes, coverage, error = (shares / positions).tolist() if positions else (0.0, 0.0, 1.0, 0.0)
@@ -88,7 +89,7 @@ def summarize(logs: Sequence[StepLog]) -> dict[str, Any]:
         "codes": codes,
         "coverage": coverage,
         "error": None if math.isnan(error) else error,
-        "touched_bytes": touched / steps if steps else 0.0,
+        "touched_bytes": touched / tokens if tokens else 0.0,
         "touched_share": touched / offloaded if offloaded else 0.0,
         "seconds": sum(log.seconds for log in logs) / steps if steps else 0.0,
     }

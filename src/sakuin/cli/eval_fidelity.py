@@ -156,7 +156,8 @@ def _show(report: dict[str, Any], units: list[Unit], folder: Path) -> None:
 
     whole = rows(units)[None]
     texts = len({unit.passage for unit in units})
-    console.print(f"{report['model']}, {texts} texts, {whole[0].tokens:,} tokens for each configuration.\n")
+    over = "1 text" if texts == 1 else f"{texts} texts"
+    console.print(f"{report['model']}, {over}, {whole[0].tokens:,} tokens for each configuration.\n")
     show_table(_table("configuration", [(row.configuration, row) for row in whole]))
     by_text, by_length = rows(units, lambda unit: unit.passage), rows(units, lambda unit: f"{unit.length:,}")
     for title, found in (("text", by_text), ("tokens", by_length)):

@@ -91,7 +91,8 @@ class Subject:
 
     def folder(self, out: Path, evaluation: str, more: str = "") -> Path:
         """Where its results of an evaluation lie."""
-        return out / f"{evaluation}-{Path(self.name).stem}{more}".replace(" ", "-")
+        name = Path(self.name).name.removesuffix(".gguf")
+        return out / f"{evaluation}-{name}{more}".replace(" ", "-")
 
     def on_device(self) -> dict[str, str]:
         """What says that results belong together beside an evaluation's own: nothing on the CPU."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sakuin import __version__
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import FULL, Configuration
 from sakuin.evaluate.prefilled import Prefilled
@@ -49,7 +50,7 @@ class Extraction:
 
 def about(model: str, dtype: str) -> dict[str, Any]:
     """What says that results belong together; lengths and seeds may be added later."""
-    return {"evaluation": "extraction", "model": model, "dtype": dtype}
+    return {"evaluation": "extraction", "model": model, "dtype": dtype, "sakuin": __version__}
 
 
 def run(

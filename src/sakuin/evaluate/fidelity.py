@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sakuin import __version__
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
 from sakuin.evaluate.audit import Audit
@@ -73,7 +74,7 @@ def key(passage: Passage, length: int, configuration: str) -> str:
 
 def about(model: str, dtype: str) -> dict[str, Any]:
     """What says that results belong together; texts, lengths and configurations may be added later."""
-    return {"evaluation": "fidelity", "model": model, "dtype": dtype}
+    return {"evaluation": "fidelity", "model": model, "dtype": dtype, "sakuin": __version__}
 
 
 def _digest(passage: Passage) -> str:
@@ -169,7 +170,7 @@ def _measure(
             "errors": [[_short(e) for e in layer] for layer in errors.mean(2).tolist()],
             "worst_error": _short(errors.mean(1).max().item()),
             "touched_share": touched_share(cache),
-            "touched_bytes": stats["touched_bytes"] / _positions(cache),
+            "touched_bytes": stats["touched_bytes"],
             **{what: stats[what] for what in ("coverage", "exact", "codes")},
             "settings": _settings(configuration, cache.config),
         }
@@ -197,13 +198,6 @@ def _compared(truth: Tensor, found: Tensor, ids: Tensor) -> dict[str, Any]:
         "right": (likeliest[:-1] == following).tolist(),
         "full_right": (full_likeliest[:-1] == following).tolist(),
     }
-
-
-def _positions(cache: Any) -> float:
-    """Positions of a step, mean over the steps."""
-    log = cache.retrieval_layers[0].log
-    log.shares()  # counts what it has noted
-    return float(max(log.positions, 1) / max(log.steps, 1))
 
 
 def _settings(configuration: Configuration, config: RetrievalConfig) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sakuin import __version__
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import FULL, Configuration
 from sakuin.evaluate.generated import words
@@ -86,6 +87,7 @@ def about(model: str, dtype: str, grid: Grid, text: str) -> dict[str, Any]:
         "evaluation": "needle",
         "model": model,
         "dtype": dtype,
+        "sakuin": __version__,
         "needles": grid.needles,
         "haystack": hashlib.sha256(text.encode()).hexdigest()[:16],
     }
