@@ -39,8 +39,8 @@ def cli() -> str:
         "Results go to standard output, progress and errors to standard error. An error is one sentence and "
         "exit code 2; Ctrl-C ends a command within a second with exit code 130. `SAKUIN_CACHE` names the "
         "folder for models (else `~/.cache/sakuin`), `SAKUIN_LIBRARY` that of stored contexts (else "
-        "`~/.local/share/sakuin/library`), `SAKUIN_ISA` (`portable`, `avx2`, `avx512`) forces a "
-        "lower kernel, and `SAKUIN_TRACEBACK=1` prints where an error came from.\n"
+        "`~/.local/share/sakuin/library`), `SAKUIN_ISA` (`portable`, `avx2`, `avx512`, `avx512bf16`) forces "
+        "a lower kernel, and `SAKUIN_TRACEBACK=1` prints where an error came from.\n"
     )
     return "".join(parts)
 
@@ -127,7 +127,7 @@ def _metavar(parameter: Any) -> str:
 def _parameter(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
         return f"`{_metavar(parameter)}`: {parameter.help}"
-    names = ", ".join(f"`{name}`" for name in parameter.opts)
+    names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
     value = "" if parameter.is_flag else f" `{_metavar(parameter)}`"
     default = (
         "" if parameter.is_flag or parameter.default in (None, "") else f" Default: `{parameter.default}`."

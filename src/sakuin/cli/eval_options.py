@@ -31,8 +31,9 @@ Configurations = Annotated[
     typer.Option(
         "--configurations",
         metavar="NAMES",
-        help="Names with blanks between them: full, a preset or a kind of index, with settings or a touched "
-        "share where wanted (`ivf:estimate_rest=false`, `pages@9%`).",
+        help="Names with blanks between them: full, a preset (fast, balanced, faithful, exact) or a kind of "
+        "index (sketch, flat, ivf, graph, auto, topk, pages, streaming), with settings or a touched share "
+        "where wanted (`ivf:estimate_rest=false`, `pages@9%`).",
     ),
 ]
 Lengths = Annotated[

@@ -168,7 +168,7 @@ def import_(
 def keep(
     name: Name,
     pin: Annotated[
-        bool | None, typer.Option("--pin/--no-pin", help="Whether it may be evicted to keep the quota.")
+        bool | None, typer.Option("--pin/--no-pin", help="Never evict it to keep the quota, or do.")
     ] = None,
     keep_for: Annotated[
         str | None, typer.Option("--for", metavar="TIME", help="From now on: 12h, 30d, 8w or ever.")
