@@ -37,6 +37,9 @@ int64_t faults() { return 0; }
 
 #endif
 
+// After pages have gone, nothing is taken to be there for so many readings.
+constexpr int readings_when_short = 64;
+
 }  // namespace
 
 MappedRows::MappedRows(const void* rows, int64_t n, int64_t row_bytes, int64_t page_bytes)
@@ -114,10 +117,14 @@ void SketchFiles::forget() {
         if (rows != nullptr) rows->forget();
 }
 
-SketchFiles::Reading::Reading(SketchFiles* files) : files_(files), faults_(files == nullptr ? 0 : faults()) {}
+SketchFiles::Reading::Reading(SketchFiles* files) : files_(files), faults_(files == nullptr ? 0 : faults()) {
+    if (files == nullptr || files->short_.load(std::memory_order_relaxed) <= 0) return;
+    files->short_.fetch_sub(1, std::memory_order_relaxed);
+    files->forget();
+}
 
 SketchFiles::Reading::~Reading() {
-    if (files_ != nullptr && faults() != faults_) files_->forget();
+    if (files_ != nullptr && faults() != faults_) files_->short_.store(readings_when_short, std::memory_order_relaxed);
 }
 
 }  // namespace sakuin

@@ -46,8 +46,8 @@ public:
     void ask_keys(int64_t head, const uint32_t* index, int64_t m);
     void ask_exact(int64_t head, const uint32_t* index, int64_t m);  // keys and values; index null: the first m
 
-    // While it lives, the thread reads rows that were asked for. If it had to wait for any of them nevertheless, pages have been taken
-    // away, and all are asked for again from then on.
+    // While it lives, the thread reads rows that were asked for. If it had to wait for any of them nevertheless, memory is short and
+    // pages have been taken away: for a while nothing is taken to be there.
     class Reading {
     public:
         explicit Reading(SketchFiles* files);  // null: nothing lies in files
@@ -66,6 +66,7 @@ private:
     const int64_t n_;  // rows of a head
     MappedRows codes_, value_codes_, value_params_, keys_, values_;
     std::unique_ptr<MappedRows> value_scale_;
+    std::atomic<int> short_{0};  // readings for which nothing is taken to be there
 };
 
 }  // namespace sakuin

@@ -44,7 +44,8 @@ def split(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, x in resident.items():
         room[name].copy_(x)
     mapped = {name: x for name, x in tensors.items() if name in ROWS}
-    tensorfile.advise_random(mapped.values())
+    if "order" in tensors:  # else it is read from one end to the other, by `flat`
+        tensorfile.advise_random(mapped.values())
     mark_on_disk(mapped.values())
     return room | mapped
 
