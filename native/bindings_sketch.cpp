@@ -17,6 +17,7 @@
 #include "bindings.hpp"
 #include "call.hpp"
 #include "index/flat.hpp"
+#include "index/read_ahead.hpp"
 #include "index/sketch.hpp"
 #include "kernels/dispatch.hpp"
 #include "tensor.hpp"
@@ -28,8 +29,8 @@ namespace {
 class Sealed {
 public:
     // `trusted`: the contents are about to be written by the sealer; otherwise every index in them is checked, so that a damaged
-    // file cannot lead a kernel out of its arrays.
-    Sealed(const nb::dict& fields, bool trusted) : fields_(fields) {
+    // file cannot lead a kernel out of its arrays. `on_disk`: keys, values and codes are mapped from files.
+    Sealed(const nb::dict& fields, bool trusted, bool on_disk = false) : fields_(fields) {
         const Fields::KeysValues kv = fields_.keys_values(true);
         const int64_t h = segment.heads = kv.heads, n = segment.n = kv.n, d = segment.shape.head_dim = kv.head_dim;
         if (n > most_tokens) throw std::invalid_argument("a segment holds at most " + std::to_string(most_tokens) + " tokens, got " + std::to_string(n));
@@ -61,6 +62,7 @@ public:
         segment.code_residue = fields_.array<float>("code_residue", {h, d});
         segment.spread = reinterpret_cast<const SketchSpread*>(fields_.array<float>("spread", {h, 3}));
         if (!trusted) check_contents();
+        if (on_disk) segment.files = &files_.emplace(segment);
     }
 
     SketchSegment segment{};
@@ -85,6 +87,7 @@ private:
     }
 
     Fields fields_;
+    std::optional<SketchFiles> files_;
 };
 
 Sealed* seal(const nb::dict& fields, nb::handle y, nb::handle weight, nb::handle features, nb::handle keys, nb::handle values, nb::handle values_f32,
@@ -297,7 +300,8 @@ void search(nb::handle q, const std::vector<const Sealed*>& segments, int n_thre
 
 void bind_sketch(nb::module_& m) {
     nb::class_<Sealed>(m, "SketchSegment", "A sealed segment of the sketch index; keeps its tensors alive.")
-        .def("__init__", [](Sealed* self, const nb::dict& fields) { new (self) Sealed(fields, false); }, nb::arg("fields"))
+        .def("__init__", [](Sealed* self, const nb::dict& fields, bool on_disk) { new (self) Sealed(fields, false, on_disk); }, nb::arg("fields"),
+             nb::arg("on_disk") = false)
         .def_prop_ro("fields", &Sealed::fields)
         .def("__len__", [](const Sealed& s) { return s.segment.n; });
     m.def("sketch_seal", &seal, nb::rv_policy::take_ownership, nb::arg("fields"), nb::arg("y"), nb::arg("weight"), nb::arg("features"), nb::arg("keys"),

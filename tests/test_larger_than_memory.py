@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -100,3 +101,51 @@ def test_an_index_of_three_times_the_memory_gives_the_same(memory_group: Path, t
     peak = memory_group / "memory.max_usage_in_bytes"
     if peak.exists():
         assert int(peak.read_text()) <= 64 << 20
+
+
+@pytest.mark.parametrize("kind", ["sketch", "flat"])
+def test_rows_that_are_not_in_memory_come_many_at_a_time(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from sakuin import RetrievalConfig, build_index, spill, tensorfile
+    from sakuin.index import new_index
+    from sakuin.index import sketch as module
+    from sakuin.index.base import StoredSegment
+
+    make = torch.Generator().manual_seed(1)
+    keys, values = (torch.randn(2, 4096, 64, generator=make).bfloat16() for _ in range(2))
+    path = tmp_path / "segment"
+    with path.open("wb") as file:
+        tensorfile.write(file, build_index(kind, keys, values, segment=4096).stored()[0].tensors, {})
+    q = torch.randn(8, 1, 64, generator=make)
+
+    def cold() -> tuple[torch.Tensor, int]:
+        """A step right after a restart, and how often it waited for a page."""
+        tensors = spill.split(tensorfile.open_mapped(path).tensors)
+        index = new_index(2, 64, 4, RetrievalConfig(index=kind, offload="disk"))
+        index.restore([StoredSegment(kind, 4096, tensors)])
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_majflt
+        out = index.attend(q, scaling=0.3).out
+        return out, resource.getrusage(resource.RUSAGE_SELF).ru_majflt - before
+
+    out, faults = cold()
+    # As it would be without: nothing is asked for, and the system reads nothing ahead.
+    monkeypatch.setattr(module, "on_disk", lambda tensor: False)
+    split = spill.split
+
+    def each_by_itself(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        parts = split(tensors)
+        tensorfile.advise_random(x for name, x in parts.items() if name in spill.ROWS)
+        return parts
+
+    monkeypatch.setattr(spill, "split", each_by_itself)
+    plain, waited = cold()
+    assert torch.equal(out, plain)
+    if waited < 50:
+        pytest.skip("this file system keeps its files in memory")
+    assert faults < waited / 4

@@ -22,6 +22,8 @@ struct SketchShape {
 
 inline int64_t lists_of(int64_t n) { return (n + list_size - 1) / list_size; }
 
+class SketchFiles;  // index/read_ahead.hpp
+
 constexpr int64_t most_tokens = 1 << 16;  // of a segment: `order` holds 16 bits
 
 // Mean squares of a segment, from which a step's error is estimated.
@@ -57,6 +59,7 @@ struct SketchSegment {
     const uint16_t* tilt;                  // (heads, leading, head_dim) bf16: how values go with keys inside lists, per unit of `within`
     const float* code_residue;             // (heads, head_dim): mean squared residue of the codes per coordinate
     const SketchSpread* spread;            // (heads)
+    SketchFiles* files;                    // where keys, values and codes are mapped from files; else null
 };
 
 // What sealing needs beside the segment's keys and values, which linear algebra outside of here prepares.

@@ -2,6 +2,7 @@
 // weight is, estimate the rest by list (docs/method.md). Two parallel phases; what joins them is a few numbers per query head.
 #include <algorithm>
 
+#include "index/read_ahead.hpp"
 #include "index/sketch_exact.hpp"
 #include "index/sketch_step.hpp"
 
@@ -205,7 +206,9 @@ Rescore Step::rescore_of(View& v) {
 void Step::attend(View& v) {
     const SketchSegment& s = *v.segment;
     const Head& head = this->head(v);
+    const SketchFiles::Reading reading(s.files);
     sift(v);
+    if (s.files != nullptr) s.files->ask_codes(v.head, v.index.data(), v.found);
     Rescore r = rescore_of(v);
     float fold[max_group] = {};
     std::copy_n(v.top.data(), groups(), fold);
@@ -242,6 +245,10 @@ void Step::attend(View& v) {
     k_.rescore(r);
     v.exact.n = r.n_exact;
     v.coded.n = r.n_coded;
+    if (s.files != nullptr) {
+        s.files->ask_exact(v.head, v.exact.index.data(), v.exact.n);
+        s.files->ask_value_codes(v.head, v.coded.index.data(), v.coded.n);
+    }
     make_room(v.exact.weights, (v.exact.n + 4) * static_cast<int64_t>(width_));
     score_exact(k_, s, v.head, head.q.data(), v.exact.index.data(), v.exact.n, group(), v.exact.weights.data());
     k_.weights(v.exact.weights.data(), v.exact.n, group(), softcap(), head.index_lse.data());

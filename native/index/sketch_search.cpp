@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "index/read_ahead.hpp"
 #include "index/sketch_exact.hpp"
 #include "index/sketch_step.hpp"
 
@@ -128,6 +129,9 @@ private:
     }
 
     void score_codes(View& v) {
+        SketchFiles* const files = v.segment->files;
+        const SketchFiles::Reading reading(files);
+        if (files != nullptr) files->ask_codes(v.head, v.index.data(), v.found);
         k_.score_codes(rescore_of(v));
         // Some four groups for each key that will be wanted: the bar that their largest numbers give is then a little low at most.
         int64_t found = 0;
@@ -164,6 +168,9 @@ private:
             kept += over[i] >= 0.0f;
         }
         v.exact.n = kept;
+        SketchFiles* const files = v.segment->files;
+        const SketchFiles::Reading reading(files);
+        if (files != nullptr) files->ask_keys(v.head, v.exact.index.data(), kept);
         make_room(v.exact.weights, (kept + 4) * static_cast<int64_t>(width_));
         score_exact(k_, *v.segment, v.head, head(v).q.data(), v.exact.index.data(), kept, group(), v.exact.weights.data());
     }

@@ -2,6 +2,7 @@
 // Also what a step reports of single tokens: their attention mass, and a trace of how each entered.
 #include <algorithm>
 
+#include "index/read_ahead.hpp"
 #include "index/sketch_exact.hpp"
 #include "index/sketch_step.hpp"
 
@@ -30,6 +31,8 @@ bool Step::strayed(int64_t h) {
 void Step::attend_exactly(View& v) {
     const SketchSegment& s = *v.segment;
     const size_t n = static_cast<size_t>(s.n);
+    const SketchFiles::Reading reading(s.files);
+    if (s.files != nullptr) s.files->ask_exact(v.head, nullptr, s.n);
     make_room(v.exact.index, s.n);
     for (size_t i = 0; i < n; ++i) v.exact.index[i] = static_cast<uint32_t>(i);
     v.exact.n = s.n;

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "check.hpp"
+#include "index/read_ahead.hpp"
 #include "index/sketch.hpp"
 #include "kernels/dispatch.hpp"
 #include "numbers.hpp"
@@ -203,6 +204,29 @@ TEST(a_sealed_segment_attends_like_its_keys_and_values) {
                     }
             }
         }
+}
+
+TEST(rows_in_files_change_nothing) {
+    Random random(13);
+    for (const bool int8 : {false, true}) {
+        Sealed a(random, 2, 1500, 64, 16, 32, 2);
+        if (int8) a.to_int8(random);
+        const Floats q = normals(random, 2 * 3 * 2 * 64, 1.5f);
+        SketchSegment on_disk = a.s;
+        SketchFiles files(a.s);
+        on_disk.files = &files;
+        for (const std::string& isa : available_isas()) {
+            for (const float target : {0.0f, 1e-5f}) {  // the second attends all exactly
+                const Step plain({&a.s}, q, 3, 2, 1.0f, 0.3f, 0.0f, isa, 2, target), same({&on_disk}, q, 3, 2, 1.0f, 0.3f, 0.0f, isa, 2, target);
+                CHECK(plain.out == same.out && plain.lse == same.lse && plain.tier == same.tier && plain.touched == same.touched, isa);
+            }
+            Floats scores(2 * 3 * 2 * 20), again(scores.size());
+            std::vector<int64_t> ids(scores.size()), ids_again(scores.size());
+            search_sketch({&kernels(isa), {&a.s}, q.data(), 2, 3, 2, 20, 150, 60, 2.0f, 2, scores.data(), ids.data()});
+            search_sketch({&kernels(isa), {&on_disk}, q.data(), 2, 3, 2, 20, 150, 60, 2.0f, 2, again.data(), ids_again.data()});
+            CHECK(scores == again && ids == ids_again, isa);
+        }
+    }
 }
 
 TEST(damaged_codes_and_numbers_lead_nowhere_outside_the_arrays) {

@@ -18,6 +18,7 @@ from torch import Tensor
 from sakuin import tensorfile
 from sakuin.errors import SakuinError
 from sakuin.index.base import Index
+from sakuin.index.chain import mark_on_disk, on_disk
 from sakuin.index.pages import in_large_pages
 from sakuin.zoo import cache_folder
 
@@ -32,7 +33,7 @@ def to_disk(index: Index) -> None:
     """Put what is not on disk yet there. The index must be nobody else's."""
     least = _LEAST * index.config.segment_tokens(index.head_dim)
     for i, segment in enumerate(index.stored()):
-        if segment.n_tokens >= least and not _is_there(segment.tensors):
+        if segment.n_tokens >= least and not on_disk(segment.tensors["keys"]):
             index.replace(i, _spilled(segment.tensors))
 
 
@@ -43,9 +44,9 @@ def split(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, x in resident.items():
         room[name].copy_(x)
     mapped = {name: x for name, x in tensors.items() if name in ROWS}
-    tensorfile.advise_random(mapped.values())
-    for x in mapped.values():
-        x._sakuin_on_disk = True  # type: ignore[attr-defined]
+    if "order" in tensors:  # else it is read from one end to the other, by `flat`
+        tensorfile.advise_random(mapped.values())
+    mark_on_disk(mapped.values())
     return room | mapped
 
 
@@ -54,11 +55,7 @@ def bytes_on_disk(index: Index) -> int:
     if index.config.offload != "disk":
         return 0
     tensors = [x for segment in index.stored() for x in segment.tensors.values()]
-    return sum(x.nbytes for x in tensors if getattr(x, "_sakuin_on_disk", False))
-
-
-def _is_there(tensors: Mapping[str, Tensor]) -> bool:
-    return getattr(tensors["keys"], "_sakuin_on_disk", False)
+    return sum(x.nbytes for x in tensors if on_disk(x))
 
 
 def _spilled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ Called by `sakuin.index.flat`, `sakuin.index.sketch` and `sakuin.index.ivf`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 
 from torch import Tensor
 
@@ -14,6 +14,17 @@ from sakuin.config import RetrievalConfig
 
 _WHOLE = ("keys", "values", "value_scale")
 """What exact attention reads of a segment."""
+
+
+def mark_on_disk(tensors: Iterable[Tensor]) -> None:
+    """Note of these tensors that they are mapped from a file and stay there."""
+    for x in tensors:
+        x._sakuin_on_disk = True  # type: ignore[attr-defined]
+
+
+def on_disk(tensor: Tensor) -> bool:
+    """Whether `mark_on_disk` has noted this tensor."""
+    return getattr(tensor, "_sakuin_on_disk", False)
 
 
 def in_order(keys: Tensor, values: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from sakuin import _native
 from sakuin.config import RetrievalConfig, check_count_or_share, check_tolerance, count_of
 from sakuin.index.base import Index, Static, StoredSegment, register
-from sakuin.index.chain import in_order, one_ahead, whole_within
+from sakuin.index.chain import in_order, on_disk, one_ahead, whole_within
 from sakuin.index.checks import check_crop, check_geometry, check_k, stored_pair
 from sakuin.index.int8 import SCALES, Int8KV
 from sakuin.index.moment import QueryMoment
@@ -169,7 +169,7 @@ class SketchIndex(Index):
             fields = dict(stored.tensors)
             weight = fields.pop("weight")
             moments.append({name: fields.pop(name) for name in _OF_MOMENT if name in fields})
-            segment = _native.SketchSegment(fields)
+            segment = _native.SketchSegment(fields, on_disk(fields["keys"]))
             if (
                 fields["mean"].shape != (self.n_kv_heads, self.head_dim)
                 or weight.shape != fields["mean"].shape
@@ -187,7 +187,7 @@ class SketchIndex(Index):
     def replace(self, i: int, tensors: Mapping[str, Tensor]) -> None:
         segments = list(self._segments)
         fields = {name: x for name, x in tensors.items() if name not in ("weight", *_OF_MOMENT)}
-        segments[i] = _native.SketchSegment(fields)
+        segments[i] = _native.SketchSegment(fields, on_disk(fields["keys"]))
         self._segments = segments
 
     # --- attending ------------------------------------------------------------------------------------------
