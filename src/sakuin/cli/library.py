@@ -59,6 +59,12 @@ def list_(library: Folder = None, json: Json = False) -> None:
             quota = where.quota
             of = "" if quota is None else f" of {size_of(quota)}"
             notes.print(f"{size_of(where.folder.size())}{of} in {where.folder.path}", style="dim")
+            if any(e.state == "expired" for e in entries):
+                notes.print(
+                    "What is expired goes with the next command that changes the library; `sakuin contexts "
+                    "keep NAME --for ever` takes it back.",
+                    style="dim",
+                )
         else:
             notes.print(f"There is nothing in {where.folder.path} yet; `sakuin contexts add` adds something.")
 
@@ -101,13 +107,17 @@ def verify(
         where = library_at(library)
         with notes.status("reading"):
             found = where.verify(name)
-        unfinished = [e.name for e in where.entries() if e.state == "unfinished" and e.name in found]
+        states = {e.name: e.state for e in where.entries() if e.state in ("unfinished", "expired")}
         if json:
-            print(json_.dumps({"damage": found, "unfinished": unfinished}, ensure_ascii=False))
+            marked = {
+                state: [one for one in found if states.get(one) == state]
+                for state in ("unfinished", "expired")
+            }
+            print(json_.dumps({"damage": found, **marked}, ensure_ascii=False))
         else:
             for one, damage in found.items():
-                state = "; ".join(damage) or ("well, unfinished" if one in unfinished else "well")
-                print(f"{one}: {state}")
+                state = "; ".join(damage) or "well"
+                print(f"{one}: {state}, {states[one]}" if one in states else f"{one}: {state}")
     if any(found.values()):
         raise typer.Exit(1)
 
@@ -117,11 +127,10 @@ def rm(
     library: Folder = None,
     json: Json = False,
 ) -> None:
-    """Remove contexts and the files that no other needs."""
+    """Remove contexts and the files that no other needs; nothing where one of the names is wrong."""
     with told_in_a_sentence():
-        where = library_at(library)
-        swept = [where.remove(name) for name in names]
-        _print_swept(names, sum(s.files for s in swept), sum(s.bytes for s in swept), json)
+        swept = library_at(library).remove(*names)
+        _print_swept(swept.contexts, swept.files, swept.bytes, json)
 
 
 def gc(library: Folder = None, json: Json = False) -> None:
@@ -175,7 +184,7 @@ def keep(
     ] = None,
     library: Folder = None,
 ) -> None:
-    """Change how long a context is kept, and whether it may be evicted."""
+    """Change how long a context is kept, and whether it may be evicted. An expired one comes back so."""
     with told_in_a_sentence():
         if pin is None and keep_for is None:
             raise SakuinError("say what to change: --pin, --no-pin or --for TIME.")

@@ -40,6 +40,7 @@ class Adding:
         self._ids = list(ids)
         folder = self._library.folder
         with locked(folder.lock):
+            self._library.sweep()
             source, stored = self._longest()
             done = stored[-1].end if stored else 0
             need = memory.estimate(

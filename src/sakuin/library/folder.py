@@ -104,8 +104,8 @@ class Folder:
     def manifest(self, name: str, unfinished: bool = False) -> Path:
         return (self.unfinished if unfinished else self.contexts) / f"{name}.json"
 
-    def read(self, name: str) -> Manifest:
-        """The manifest of a whole context, which must be there and not past its time."""
+    def read(self, name: str, late: bool = False) -> Manifest:
+        """The manifest of a whole context, which must be there and, unless `late`, not past its time."""
         path = self.manifest(checked_name(name))
         if not path.is_file():
             if self.manifest(name, unfinished=True).is_file():
@@ -119,11 +119,10 @@ class Folder:
                 + (f"there are {known}." if known else "`sakuin contexts add` makes one.")
             )
         found = manifests.read(path)
-        if expired(found):
+        if expired(found) and not late:
             raise SakuinError(
-                f"the context {name!r} was kept until {_date(found.kept_until)} and is gone with the next "
-                "gc; add it "
-                "again."
+                f"the context {name!r} was kept until {_date(found.kept_until)} and goes with the next command "
+                f"that changes the library; `sakuin contexts keep {name} --for ever` takes it back."
             )
         return found
 
@@ -182,8 +181,8 @@ class Folder:
 
 
 def expired(manifest: Manifest) -> bool:
-    """Whether the context's time is over."""
-    return manifest.kept_until is not None and manifest.kept_until < time.time()
+    """Whether the context's time is over; a pinned one's never is."""
+    return not manifest.pinned and manifest.kept_until is not None and manifest.kept_until < time.time()
 
 
 def _date(seconds: float | None) -> str:
