@@ -100,6 +100,7 @@ def test_the_library_is_listed_shown_verified_and_tidied(
 ) -> None:
     (listed,) = json.loads(here("contexts", "list", "--json")[1])
     assert (listed["name"], listed["state"]) == ("paper", "whole")
+    assert listed["asked"] == Library(added[0]).folder.asked("paper")
     assert "paper" in here("contexts", "list")[1]
     assert json.loads(here("contexts", "show", "paper", "--json")[1])["tokens"] == added[1]["tokens"]
     assert here("contexts", "verify")[:2] == (0, "paper: well\n")
@@ -261,3 +262,37 @@ def test_a_conversation_is_kept(added: tuple[str, dict[str, Any]]) -> None:
     listed = json.loads(run("contexts", "list", "--json", **library).stdout)
     assert {one["name"]: one["tokens"] for one in listed}["talk"] > added[1]["tokens"]
     assert run("contexts", "rm", "talk", **library).returncode == 0
+
+
+def test_a_conversation_that_is_interrupted_is_kept(added: tuple[str, dict[str, Any]]) -> None:
+    library = {LIBRARY: added[0]}
+    words = ("chat", "--context", "paper", "--max-new-tokens", "4", "--save", "cut", "--json")
+    with subprocess.Popen(
+        [sys.executable, "-m", "sakuin", *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **library},
+    ) as talking:
+        assert talking.stdin is not None
+        assert talking.stdout is not None
+        talking.stdin.write("Who jumps?\n")
+        talking.stdin.flush()
+        answer = json.loads(talking.stdout.readline())
+        assert Library(added[0]).show("cut")["tokens"] == added[1]["tokens"]  # before anything was said
+        talking.send_signal(signal.SIGINT)
+        assert talking.wait(60) == 130
+    assert Library(added[0]).show("cut")["tokens"] >= answer["tokens"]
+    Library(added[0]).remove("cut")
+
+
+def test_a_conversation_that_has_no_room_is_refused_before_it(here: Here, paper: str) -> None:
+    Library().quota = 1000
+    Library().change("paper", pinned=True)
+    try:
+        refused = run("chat", "--context", "paper", "--save", "talk", data=b"Who jumps?\n")
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert "quota" in refused.stderr
+    finally:
+        Library().quota = None
+        Library().change("paper", pinned=False)

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from stored import CONFIG, MORE, QUESTION, TEXT, WINDOWED, counted, model_of, said, windows_every
 
-from sakuin import Context, Library
+from sakuin import Context, Library, RetrievalConfig
 from sakuin.documents import Document
 from sakuin.errors import SakuinError
 from sakuin.library import archive
+from sakuin.library.room import stored_bytes
 from sakuin.snapshot.disk import locked
 
 FIRST, SECOND = TEXT, TEXT[:1000] + "But the rest of it is another story altogether. " * 12
@@ -87,7 +88,9 @@ def test_an_interrupted_add_goes_on_where_it_was(
             add(library, "long", family=family, progress=stop)
         (entry,) = library.entries()
         assert entry.state == "unfinished"
-        assert library.verify() == {"long": []}
+        assert library.kept_of("long") >= 500
+        assert library.kept_of("other") == 0
+        assert library.verify() == library.verify("long") == {"long": []}
         with pytest.raises(SakuinError, match="--resume"):
             add(library, "long", family=family)
         with pytest.raises(SakuinError, match="not read to its end"):
@@ -159,6 +162,38 @@ def test_the_quota_is_kept_by_evicting_what_was_not_asked_longest(library: Libra
     with pytest.raises(SakuinError, match=r"quota of .* Nothing was removed"):
         add(library, "big", f"big {FIRST}")
     assert names(library) == ["more", "old", "pinned"]
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "over"),
+    [
+        ("llama", {"index": "flat", "segment": "auto"}, 1.1),
+        ("llama", {"index": "flat"}, 1.25),
+        ("llama", {"kv_dtype": "int8"}, 1.5),  # the fewer bytes, the more the names of small tensors weigh
+        (WINDOWED, {}, 1.5),
+    ],
+)
+def test_the_room_that_is_asked_for_is_what_is_taken(
+    library: Library, family: str, changes: dict[str, Any], over: float
+) -> None:
+    config = RetrievalConfig(**{"sink": 4, "recent": 16, "segment": 128} | changes)
+    model, tokenizer = model_of(family)
+    context = library.add("first", [Document("a.txt", FIRST + FIRST)], model, tokenizer, config)
+    taken = library.folder.size()
+    asked = stored_bytes(model.config, model.dtype, config, context.tokens)
+    assert taken <= asked <= over * taken
+
+
+def test_using_a_context_is_not_asking_it(library: Library) -> None:
+    add(library, "first", TEXT[:300])
+    library.append("first", MORE[:40], *model_of())
+    (entry,) = library.entries()
+    assert entry.used > 0
+    assert entry.asked == library.show("first")["asked"] == 0
+    library.open("first", *model_of())
+    assert library.entries()[0].asked > 0
+    library.remove("first")
+    assert list(library.folder.contexts.iterdir()) == []
 
 
 def test_a_context_is_gone_after_its_time(library: Library) -> None:

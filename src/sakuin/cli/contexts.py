@@ -67,10 +67,12 @@ def add(
     What a stored context has read of the same beginning is not read again. Interrupted, it keeps what is
     done, and --resume goes on from there.
     """
-    with told_in_a_sentence():
+    with told_in_a_sentence(left=lambda: _left_of(name, library)):
         where = library_at(library)
         keep = None if keep_for is None else seconds_of(keep_for, "--keep-for")
         where.check_new(name, resume)
+        if resume and not where.kept_of(name):
+            notes.print(f"Nothing of {name} is kept of an earlier add; it begins anew.", markup=False)
         from sakuin import RetrievalConfig, models
 
         texts = documents_of(files, encoding)
@@ -193,6 +195,15 @@ def append(
                 _follow(Path(files[0]), grow)
             elif not grow():
                 notes.print(f"{name} holds all of it already.")
+
+
+def _left_of(name: str, library: str | None) -> str:
+    where = library_at(library)
+    if where.is_there(name):
+        return f"{name} is in the library."
+    if done := where.kept_of(name):
+        return f"{done:,} tokens of {name} are kept; add it with --resume to go on from there."
+    return f"Nothing of {name} is kept yet."
 
 
 def open_context(

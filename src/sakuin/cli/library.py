@@ -28,7 +28,7 @@ def commands(app: typer.Typer) -> None:
 
 
 def list_(library: Folder = None, json: Json = False) -> None:
-    """List the contexts: tokens, size, age, last use."""
+    """List the contexts: tokens, size, age, when they were last asked."""
     with told_in_a_sentence():
         from rich.table import Table
 
@@ -51,7 +51,7 @@ def list_(library: Folder = None, json: Json = False) -> None:
                 size_of(e.bytes),
                 size_of(e.own_bytes),
                 span_of(time.time() - e.created) if e.created else "",
-                span_of(time.time() - e.used) if e.used else "",
+                span_of(time.time() - e.asked) if e.asked else "" if e.state == "unfinished" else "never",
                 ", ".join(marks),
             )
         console.print(table)
@@ -88,8 +88,8 @@ def show(name: Name, library: Folder = None, json: Json = False) -> None:
             ),
             ("read", f"{span_of(time.time() - found['created'])} ago, in {found['prefill_s']:.1f} s"),
         ]
-        if found["used"]:
-            rows.append(("asked", f"{span_of(time.time() - found['used'])} ago"))
+        asked = found["asked"]
+        rows.append(("asked", f"{span_of(time.time() - asked)} ago" if asked else "never"))
         if found["kept_until"] is not None:
             rows.append(("kept", f"for {span_of(found['kept_until'] - time.time())} more"))
         if found["pinned"]:
@@ -206,7 +206,7 @@ def quota(
     json: Json = False,
 ) -> None:
     """Say how much disk the library may take. It is checked before anything is written; contexts that were
-    not asked for the longest time make room, pinned ones never."""
+    not used for the longest time make room, pinned ones never."""
     with told_in_a_sentence():
         where = library_at(library)
         if size is not None:

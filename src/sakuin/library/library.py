@@ -24,6 +24,7 @@ from sakuin.library import tidying
 from sakuin.library.adding import Adding
 from sakuin.library.folder import Folder, checked_name, default_folder, expired
 from sakuin.library.tidying import Swept, files_of
+from sakuin.snapshot import manifest as manifests
 from sakuin.snapshot import store
 from sakuin.snapshot.disk import locked, write_whole
 from sakuin.snapshot.manifest import Manifest, StoredPart
@@ -35,7 +36,8 @@ _DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 @dataclass(frozen=True)
 class Entry:
     """A context of a library. state : "whole", "unfinished", "expired" or "damaged". bytes : of its files,
-    own_bytes : of those that no other context needs. created, used, kept_until : seconds since 1970."""
+    own_bytes : of those that no other context needs. created, used, asked, kept_until : seconds since 1970;
+    asked is 0 for one that was never opened to be asked."""
 
     name: str
     state: str
@@ -47,6 +49,7 @@ class Entry:
     used: float = 0.0
     kept_until: float | None = None
     pinned: bool = False
+    asked: float = 0.0
 
 
 class Library:
@@ -83,6 +86,7 @@ class Library:
                     self.folder.used(name),
                     manifest.kept_until,
                     manifest.pinned,
+                    0.0 if unfinished else self.folder.asked(name),
                 )
             )
         return sorted(entries, key=lambda entry: (entry.name, entry.state))
@@ -98,11 +102,21 @@ class Library:
     def open(
         self, name: str, model: Any = None, tokenizer: Any = None, config: RetrievalConfig | None = None
     ) -> Context:
-        """The context `name`, mapped.
+        """The context `name`, mapped, to be asked.
 
         model, tokenizer : as `sakuin.load` returns them; without them, the model that the context was read
         with is loaded. config : as `Context.load` takes it.
         """
+        return self._open(name, model, tokenizer, config)
+
+    def _open(
+        self,
+        name: str,
+        model: Any = None,
+        tokenizer: Any = None,
+        config: RetrievalConfig | None = None,
+        growing: bool = False,
+    ) -> Context:
         manifest = self.folder.read(name)
         if model is None:
             model, tokenizer = load_model_of(manifest, name)
@@ -117,7 +131,7 @@ class Library:
                 if newer == manifest:
                     raise
                 manifest = newer
-        self.folder.touch(name)
+        self.folder.touch(name, asked=not growing)
         return Context.of_snapshot(found, model, tokenizer)
 
     def verify(self, name: str | None = None) -> dict[str, list[str]]:
@@ -187,6 +201,15 @@ class Library:
             )
         return name
 
+    def kept_of(self, name: str) -> int:
+        """Tokens that an unfinished `add` has stored; 0 where there is none."""
+        path = self.folder.manifest(checked_name(name), unfinished=True)
+        try:
+            parts = manifests.read(path).parts
+        except SakuinError:
+            return 0
+        return max((part.end for part in parts if part.kind == "segment"), default=0)
+
     def is_there(self, name: str) -> bool:
         """Whether there is such a context, and not past its time."""
         try:
@@ -196,10 +219,17 @@ class Library:
 
     def save(self, name: str, context: Context) -> None:
         """Keep `context` under the new name `name`."""
+        with self.saving(name, context) as keep:
+            keep()
+
+    @contextmanager
+    def saving(self, name: str, context: Context) -> Iterator[Callable[[], None]]:
+        """What to call to keep `context` under the new name `name` as it is then, as often as one likes.
+        Nobody else can take the name meanwhile."""
         name = self.check_new(name)
         self.folder.make()
         with self._working_on(name):
-            self._publish(name, context, pinned=False, kept_until=None)
+            yield lambda: self._publish(name, context, pinned=False, kept_until=None)
 
     def append(
         self,
@@ -223,7 +253,7 @@ class Library:
         else can append meanwhile."""
         self.folder.read(name)
         with self._working_on(name):
-            context = self.open(name, model, tokenizer)
+            context = self._open(name, model, tokenizer, growing=True)
             yield context, lambda: self._publish(name, context)
 
     # -- tidying ---------------------------------------------------------------------------------------------
@@ -269,7 +299,7 @@ class Library:
     @property
     def quota(self) -> int | None:
         """Bytes that the library may take, or None. Checked before anything is written; contexts that were
-        not asked for the longest time make room, pinned ones never."""
+        not used for the longest time make room, pinned ones never."""
         return self.folder.quota() if self.folder.exists else None
 
     @quota.setter
