@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
-from stored import MORE, TEXT, model_of
+from stored import CONFIG, MORE, TEXT, model_of
 from test_cli import run
 
 from sakuin import Library
@@ -262,6 +263,34 @@ def test_a_conversation_is_kept(added: tuple[str, dict[str, Any]]) -> None:
     listed = json.loads(run("contexts", "list", "--json", **library).stdout)
     assert {one["name"]: one["tokens"] for one in listed}["talk"] > added[1]["tokens"]
     assert run("contexts", "rm", "talk", **library).returncode == 0
+
+
+def test_an_interrupted_add_says_what_is_kept(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "sakuin", "contexts", "add", "long", "-", "--resume"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, LIBRARY: str(tmp_path)},
+    ) as adding:
+        assert adding.stderr is not None
+        assert "begins anew" in adding.stderr.readline()
+        time.sleep(1)
+        adding.send_signal(signal.SIGINT)
+        assert adding.wait(60) == 130
+        assert adding.stderr.read() == "sakuin: Interrupted. Nothing of long is kept yet.\n"
+    library = Library(tmp_path)
+
+    def stop(done: int, total: int, phase: str) -> None:
+        if done > 1000:
+            raise KeyboardInterrupt
+
+    with patch("sakuin.decoding.CHUNK", 128), pytest.raises(KeyboardInterrupt):
+        library.add("long", [Document("a.txt", TEXT)], *model_of(), CONFIG, stop)
+    tokens = f"{library.kept_of('long'):,} tokens of long are kept"
+    assert tokens in contexts._left_of("long", str(tmp_path))
+    library.add("long", [Document("a.txt", TEXT)], *model_of(), CONFIG, resume=True)
+    assert contexts._left_of("long", str(tmp_path)) == "long is in the library."
 
 
 def test_a_conversation_that_is_interrupted_is_kept(added: tuple[str, dict[str, Any]]) -> None:
