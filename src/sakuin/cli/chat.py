@@ -90,7 +90,7 @@ def chat(
         with Library(library).saving(save, talk) as keep:
             before = talk.tokens
             if before:
-                keep()  # what has been read; says now whether there is room
+                keep(growing=True)  # what has been read; says now whether there is room
             interrupted, talking = False, True
             try:
                 converse()

@@ -23,6 +23,7 @@ from sakuin.errors import SakuinError
 from sakuin.library import tidying
 from sakuin.library.adding import Adding
 from sakuin.library.folder import Folder, checked_name, default_folder, expired
+from sakuin.library.room import stored_bytes
 from sakuin.library.tidying import Swept, files_of
 from sakuin.snapshot import manifest as manifests
 from sakuin.snapshot import store
@@ -223,13 +224,18 @@ class Library:
             keep()
 
     @contextmanager
-    def saving(self, name: str, context: Context) -> Iterator[Callable[[], None]]:
-        """What to call to keep `context` under the new name `name` as it is then, as often as one likes.
-        Nobody else can take the name meanwhile."""
+    def saving(self, name: str, context: Context) -> Iterator[Callable[..., None]]:
+        """What to call to keep `context` under the new name `name` as it is then, as often as one likes; with
+        `growing=True`, only if there is room for it when it has grown a little too. Nobody else can take the
+        name meanwhile."""
         name = self.check_new(name)
         self.folder.make()
         with self._working_on(name):
-            yield lambda: self._publish(name, context, pinned=False, kept_until=None)
+
+            def keep(growing: bool = False) -> None:
+                self._publish(name, context, growing, pinned=False, kept_until=None)
+
+            yield keep
 
     def append(
         self,
@@ -325,11 +331,11 @@ class Library:
         lock."""
         there = {file[:32] for file in self.folder.parts.all()}
         new = [part for part in parts if names.of(part.kind, part.start, part.end)[:32] not in there]
-        if new:
+        if new or not self.folder.manifest(name).exists():
             self.make_room(sum(part_bytes(part) for part in new) + beside, spare=name)
         return self.folder.parts.put(parts, names)
 
-    def _publish(self, name: str, context: Context, **marks: Any) -> None:
+    def _publish(self, name: str, context: Context, growing: bool = False, **marks: Any) -> None:
         """Write what is not there of the context, then its manifest, then forget what is no longer needed."""
         snapshot = context.snapshot()
         parts, names = snapshot.parts(), snapshot.names()
@@ -339,6 +345,9 @@ class Library:
                 before = self.folder.read(name, late=True)
                 marks = {"pinned": before.pinned, "kept_until": before.kept_until, "created": before.created}
             text = 20 * len(snapshot.reading.ids) + 4 * len(snapshot.reading.body)  # the manifest, about
+            if growing:  # what ends a sequence is written anew
+                n = len(snapshot.reading.ids)
+                text += stored_bytes(context.model.config, context.model.dtype, snapshot.config, n, done=n)
             manifest = replace(store.manifest_of(snapshot, self.put(name, parts, names, text)), **marks)
             write_whole(path, manifest.encode())
             self.folder.touch(name)

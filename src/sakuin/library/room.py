@@ -1,7 +1,7 @@
 """How much disk a context will take, from its model's configuration and its number of tokens.
 
-docs/format.md has the tensors that are counted here. Called by `sakuin.library.adding` before it reads; what
-is then written is checked once more, file by file.
+docs/format.md has the tensors that are counted here. Called before documents are read or a
+conversation begins; what is then written is checked once more, file by file.
 """
 
 from __future__ import annotations
