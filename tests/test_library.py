@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from stored import CONFIG, MORE, QUESTION, TEXT, WINDOWED, counted, model_of, said, windows_every
 
-from sakuin import Context, Library
+from sakuin import Context, Library, RetrievalConfig
 from sakuin.documents import Document
 from sakuin.errors import SakuinError
 from sakuin.library import archive
+from sakuin.library.room import stored_bytes
 from sakuin.snapshot.disk import locked
 
 FIRST, SECOND = TEXT, TEXT[:1000] + "But the rest of it is another story altogether. " * 12
@@ -87,7 +88,9 @@ def test_an_interrupted_add_goes_on_where_it_was(
             add(library, "long", family=family, progress=stop)
         (entry,) = library.entries()
         assert entry.state == "unfinished"
-        assert library.verify() == {"long": []}
+        assert library.kept_of("long") >= 500
+        assert library.kept_of("other") == 0
+        assert library.verify() == library.verify("long") == {"long": []}
         with pytest.raises(SakuinError, match="--resume"):
             add(library, "long", family=family)
         with pytest.raises(SakuinError, match="not read to its end"):
@@ -161,18 +164,103 @@ def test_the_quota_is_kept_by_evicting_what_was_not_asked_longest(library: Libra
     assert names(library) == ["more", "old", "pinned"]
 
 
+@pytest.mark.parametrize(
+    ("family", "changes", "over"),
+    [
+        ("llama", {"index": "flat", "segment": "auto"}, 1.1),
+        ("llama", {"index": "flat"}, 1.25),
+        ("llama", {"kv_dtype": "int8"}, 1.5),  # the fewer bytes, the more the names of small tensors weigh
+        (WINDOWED, {}, 1.5),
+    ],
+)
+def test_the_room_that_is_asked_for_is_what_is_taken(
+    library: Library, family: str, changes: dict[str, Any], over: float
+) -> None:
+    config = RetrievalConfig(**{"sink": 4, "recent": 16, "segment": 128} | changes)
+    model, tokenizer = model_of(family)
+    context = library.add("first", [Document("a.txt", FIRST + FIRST)], model, tokenizer, config)
+    taken = library.folder.size()
+    asked = stored_bytes(model.config, model.dtype, config, context.tokens)
+    assert taken <= asked <= over * taken
+
+
+def test_using_a_context_is_not_asking_it(library: Library) -> None:
+    add(library, "first", TEXT[:300])
+    library.append("first", MORE[:40], *model_of())
+    (entry,) = library.entries()
+    assert entry.used > 0
+    assert entry.asked == library.show("first")["asked"] == 0
+    library.open("first", *model_of())
+    assert library.entries()[0].asked > 0
+    library.remove("first")
+    assert list(library.folder.contexts.iterdir()) == []
+
+
 def test_a_context_is_gone_after_its_time(library: Library) -> None:
     add(library, "short", keep_for=0.01)
-    add(library, "long", f"long {FIRST}", keep_for=3600)
+    library.change("short", keep_for=0.01)
     time.sleep(0.02)
     with pytest.raises(SakuinError, match="was kept until"):
         library.open("short", *model_of())
-    assert {entry.name: entry.state for entry in library.entries()} == {"long": "whole", "short": "expired"}
-    assert library.gc().contexts == ["short"]
+    (entry,) = library.entries()
+    assert entry.state == "expired"
+    assert library.verify("short") == library.verify() == {"short": []}
+    add(library, "long", f"long {FIRST}", keep_for=3600)  # sweeps
+    assert names(library) == ["long"]
+    assert library.gc().files == 0
     library.change("long", keep_for=float("inf"), pinned=True)
     (entry,) = library.entries()
     assert (entry.kept_until, entry.pinned) == (None, True)
     assert library.verify() == {"long": []}
+
+
+def test_an_expired_context_is_taken_back(library: Library, tmp_path: Path) -> None:
+    context = add(library, "first", TEXT[:300])
+    library.change("first", keep_for=-1)
+    library.change("first", keep_for=float("inf"))
+    assert said(library.open("first", *model_of())) == said(context)
+    library.change("first", keep_for=-1)
+    part = next(library.folder.parts.folder.iterdir())
+    part.rename(tmp_path / part.name)
+    with pytest.raises(SakuinError, match=r"is missing: the context 'first' cannot be kept"):
+        library.change("first", keep_for=float("inf"))
+    (tmp_path / part.name).rename(part)
+    library.change("first", pinned=True)  # what is pinned stays
+    assert library.gc().contexts == []
+    assert said(library.open("first", *model_of())) == said(context)
+    library.change("first", pinned=False)
+    library.save("first", context)  # its name is free
+    (entry,) = library.entries()
+    assert (entry.state, entry.kept_until) == ("whole", None)
+
+
+def test_of_expired_contexts_the_ones_in_use_stay(library: Library) -> None:
+    context = add(library, "first", TEXT[:300])
+    library.change("first", keep_for=-1)
+    library.folder.locks.joinpath("first").touch()
+    with locked(library.folder.locks / "first"):
+        library.quota = 10**9
+        assert names(library) == ["first"]
+        with pytest.raises(SakuinError, match="by another process"):
+            library.save("first", context)
+    library.quota = None
+    assert names(library) == []
+
+
+def test_nothing_is_removed_where_one_of_the_names_is_wrong(library: Library) -> None:
+    for name in ("first", "second"):
+        add(library, name, f"{name} {TEXT[:300]}")
+    with pytest.raises(SakuinError, match="no context named 'nosuch'"):
+        library.remove("first", "nosuch")
+    library.folder.locks.joinpath("second").touch()
+    with (
+        locked(library.folder.locks / "second"),
+        pytest.raises(SakuinError, match="by another process"),
+    ):
+        library.remove("first", "second")
+    assert names(library) == ["first", "second"]
+    assert library.remove("first", "second", "first").contexts == ["first", "second"]
+    assert library.folder.parts.all() == {}
 
 
 def test_a_damaged_manifest_loses_no_files(library: Library) -> None:

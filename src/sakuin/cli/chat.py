@@ -57,9 +57,11 @@ def chat(
     """Talk with a model, about documents if you name some.
 
     Each line of standard input is a message; Ctrl-D or /quit ends it. What was said stays, and is not read
-    again for the next message.
+    again for the next message. With --save the documents are kept before the first message, and what was said
+    at the end, after Ctrl-C too.
     """
-    with told_in_a_sentence():
+    talking = False
+    with told_in_a_sentence(patient=lambda: talking):
         if files and context is not None:
             raise SakuinError("give files or --context, not both.")
         if max_new_tokens < 1:
@@ -73,15 +75,38 @@ def chat(
         else:
             name = model or "smollm2"
             talk = _read(files or [], name, encoding, device)
-        for message in _messages(json):
+
+        def converse() -> None:
+            for message in _messages(json):
+                try:
+                    _answer(talk, message, name, max_new_tokens, temperature, json)
+                except SakuinError as error:
+                    # A message that does not fit must not end the conversation.
+                    print(f"sakuin: {error}", file=sys.stderr, flush=True)
+
+        if save is None:
+            converse()
+            return
+        with Library(library).saving(save, talk) as keep:
+            before = talk.tokens
+            if before:
+                keep(growing=True)  # what has been read; says now whether there is room
+            interrupted, talking = False, True
             try:
-                _answer(talk, message, name, max_new_tokens, temperature, json)
-            except SakuinError as error:
-                # A message that does not fit must not end the conversation.
-                print(f"sakuin: {error}", file=sys.stderr, flush=True)
-        if save is not None:
-            Library(library).save(save, talk)
-            notes.print(f"kept as {save}", style="dim")
+                converse()
+            except KeyboardInterrupt:
+                interrupted = True
+                notes.print(f"interrupted; keeping what was said as {save}", style="dim")
+            if talk.tokens > before:
+                try:
+                    keep()
+                except SakuinError as error:
+                    kept = f"{save} holds what was read before it" if before else "nothing is kept"
+                    raise SakuinError(f"the conversation cannot be kept, {kept}: {error}") from None
+            if before or talk.tokens:
+                notes.print(f"kept as {save}", style="dim")
+            if interrupted:
+                raise KeyboardInterrupt
 
 
 def _read(files: list[str], name: str, encoding: str | None, device: str) -> Context:

@@ -28,6 +28,9 @@ app = typer.Typer(
     help="Documents that were read once, kept in a library and asked again.", no_args_is_help=True
 )
 
+_PAUSE, _LONGEST, _TRIES = 0.5, 5.0, 3
+"""A followed file is read when it has not changed for so many seconds, or for so many it has not paused."""
+
 ItsModel = Annotated[
     str | None,
     typer.Option(
@@ -64,10 +67,12 @@ def add(
     What a stored context has read of the same beginning is not read again. Interrupted, it keeps what is
     done, and --resume goes on from there.
     """
-    with told_in_a_sentence():
+    with told_in_a_sentence(left=lambda: _left_of(name, library)):
         where = library_at(library)
         keep = None if keep_for is None else seconds_of(keep_for, "--keep-for")
         where.check_new(name, resume)
+        if resume and not where.kept_of(name):
+            notes.print(f"Nothing of {name} is kept of an earlier add; it begins anew.", markup=False)
         from sakuin import RetrievalConfig, models
 
         texts = documents_of(files, encoding)
@@ -152,7 +157,8 @@ def append(
     """Read more into a stored context. Nothing that is stored is read or written again.
 
     A file that the context ended with goes on where it was: only what is new in it is read. With --follow,
-    each time the file has grown; Ctrl-C ends it, and all that was said to be appended is kept.
+    each time the file has grown and paused, and where it never pauses its whole lines every few seconds;
+    Ctrl-C ends it, and all that was said to be appended is kept.
     """
     with told_in_a_sentence():
         if follow and (len(files) != 1 or files[0] == "-"):
@@ -162,13 +168,12 @@ def append(
         loaded, tokenizer = _load(found, name, model, device)
         with where.appending(name, loaded, tokenizer) as (context, keep):
 
-            def grow() -> bool:
+            def grow(whole_lines: bool = False) -> bool:
                 """Whether there was anything new."""
                 before, start = context.tokens, time.perf_counter()
                 texts = documents_of(files, encoding)
-                new = [
-                    more for more in (_new(context, text, last=follow) for text in texts) if more is not None
-                ]
+                found = (_new(context, text, last=follow, whole_lines=whole_lines) for text in texts)
+                new = [more for more in found if more is not None]
                 for more in new:
                     context.append(more)
                 if not new:
@@ -186,11 +191,19 @@ def append(
                     print(f"{name}: {said['appended']:,} tokens more, {context.tokens:,} in all", flush=True)
                 return True
 
-            grew = grow()
-            if not grew and not follow:
-                notes.print(f"{name} holds all of it already.")
             if follow:
-                _watch(Path(files[0]), grow)
+                _follow(Path(files[0]), grow)
+            elif not grow():
+                notes.print(f"{name} holds all of it already.")
+
+
+def _left_of(name: str, library: str | None) -> str:
+    where = library_at(library)
+    if where.is_there(name):
+        return f"{name} is in the library."
+    if done := where.kept_of(name):
+        return f"{done:,} tokens of {name} are kept; add it with --resume to go on from there."
+    return f"Nothing of {name} is kept yet."
 
 
 def open_context(
@@ -215,11 +228,15 @@ def _load(found: Any, name: str, model: str | None, device: str) -> tuple[Any, A
         return load_model_of(found if model is None else replace(found, model=model), name, device)
 
 
-def _new(context: Any, text: Any, last: bool) -> Any:
-    """What of a document the context does not hold yet; None where it holds all of it."""
+def _new(context: Any, text: Any, last: bool, whole_lines: bool = False) -> Any:
+    """What of a document the context does not hold yet, up to the end of its last whole line or of all; None
+    where it holds that."""
     held = next((d for d in context.documents if d.name == text.name), None)
     if held is None:
-        return text
+        if not whole_lines:
+            return text
+        whole = text.text[: text.text.rfind("\n") + 1]
+        return replace(text, text=whole) if whole else None
     if held is not context.documents[-1] or not text.text.startswith(held.text):
         if last:
             raise SakuinError(
@@ -229,22 +246,48 @@ def _new(context: Any, text: Any, last: bool) -> Any:
             )
         return text
     more = text.text[len(held.text) :]
+    if whole_lines:
+        more = more[: more.rfind("\n") + 1]
     return more or None
 
 
-def _watch(path: Path, grow: Callable[[], bool]) -> None:
-    """Call `grow` whenever the file has grown and been quiet for a moment, until Ctrl-C."""
+def _follow(path: Path, grow: Callable[[bool], bool]) -> None:
+    """Call `grow` at once, and whenever the file has grown and been quiet for a moment, until Ctrl-C. Where
+    it is never quiet, `grow` is called every few seconds, with True: whole lines only."""
+    seen, failed = _bytes_in(path), 0  # from before reading: what comes meanwhile is read next
+    grow(False)
     notes.print(f"following {path}; Ctrl-C ends it", style="dim")
-    seen = path.stat().st_size
     with suppress(KeyboardInterrupt):
         while True:
-            time.sleep(0.5)
-            size = path.stat().st_size if path.exists() else seen
-            if size != seen:
-                time.sleep(0.5)
-                if path.exists() and path.stat().st_size == size:
-                    grow()
-                    seen = size
+            time.sleep(_PAUSE)
+            size, since = _bytes_in(path), time.monotonic()
+            if size in (seen, None):
+                continue
+            while True:
+                time.sleep(_PAUSE)
+                before, size = size, _bytes_in(path)
+                quiet = size == before
+                if quiet or time.monotonic() - since >= _LONGEST:
+                    break
+            if size is None:
+                continue
+            try:
+                grow(not quiet)
+                failed = 0
+            except SakuinError:
+                # What is being written may end within a character; not three times in a row.
+                failed += 1
+                if quiet or failed == _TRIES:
+                    raise
+            seen = size if quiet else None
+
+
+def _bytes_in(path: Path) -> int | None:
+    """None where there is no such file now, as when a log is rotated."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 shelf.commands(app)

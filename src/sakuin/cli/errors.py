@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import typer
@@ -21,20 +21,25 @@ _PATIENCE = 0.7
 
 
 @contextmanager
-def told_in_a_sentence() -> Iterator[None]:
+def told_in_a_sentence(
+    left: Callable[[], str] | None = None, patient: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
     """Run a command's body: errors become a sentence and exit code 2, Ctrl-C becomes exit code 130 within a
     second.
+
+    left : says what an interrupted command leaves. patient : whether the command has work to do after Ctrl-C
+    that must not be cut short; a second one does.
 
     With `SAKUIN_TRACEBACK=1` the traceback is printed too.
     """
     try:
-        with _interrupted_promptly():
+        with _interrupted_promptly(left, patient):
             yield
     except KeyboardInterrupt:
         # Everything has been tidied up on the way here. An orderly end would wait for threads, and where the
         # interrupt fell into an import Python itself would end by the signal instead of with this code.
         sys.stdout.flush()
-        _say("Interrupted.")
+        _say(_interrupted(left))
         os._exit(130)
     except BrokenPipeError:
         # Whoever read the output has gone; Python would complain once more when it closes standard output.
@@ -98,8 +103,15 @@ def _say(text: str) -> None:
     print(f"sakuin: {text}", file=sys.stderr, flush=True)
 
 
+def _interrupted(left: Callable[[], str] | None) -> str:
+    try:
+        return f"Interrupted. {left()}" if left is not None else "Interrupted."
+    except Exception:  # what is left cannot be said then; the process ends in any case
+        return "Interrupted."
+
+
 @contextmanager
-def _interrupted_promptly() -> Iterator[None]:
+def _interrupted_promptly(left: Callable[[], str] | None, patient: Callable[[], bool]) -> Iterator[None]:
     """End the process a moment after Ctrl-C even if one long call into torch keeps Python from noticing it.
 
     Python's own handler runs only between two of its instructions; the C handler writes to a pipe at once,
@@ -114,11 +126,15 @@ def _interrupted_promptly() -> Iterator[None]:
     done = threading.Event()
 
     def watch() -> None:
+        asked = 0
         while byte := os.read(reader, 1):
+            asked += byte[0] == signal.SIGINT
+            if asked == 1 and patient():
+                continue
             if byte[0] == signal.SIGINT and not done.wait(_PATIENCE):
                 if sys.stderr.isatty():
                     sys.stderr.write("\x1b[?25h\n")  # a progress bar hides the cursor
-                _say("Interrupted.")
+                _say(_interrupted(left))
                 os._exit(130)
 
     watcher = threading.Thread(target=watch, name="sakuin-interrupt", daemon=True)

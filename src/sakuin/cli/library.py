@@ -28,7 +28,7 @@ def commands(app: typer.Typer) -> None:
 
 
 def list_(library: Folder = None, json: Json = False) -> None:
-    """List the contexts: tokens, size, age, last use."""
+    """List the contexts: tokens, size, age, when they were last asked."""
     with told_in_a_sentence():
         from rich.table import Table
 
@@ -51,7 +51,7 @@ def list_(library: Folder = None, json: Json = False) -> None:
                 size_of(e.bytes),
                 size_of(e.own_bytes),
                 span_of(time.time() - e.created) if e.created else "",
-                span_of(time.time() - e.used) if e.used else "",
+                span_of(time.time() - e.asked) if e.asked else "" if e.state == "unfinished" else "never",
                 ", ".join(marks),
             )
         console.print(table)
@@ -59,6 +59,12 @@ def list_(library: Folder = None, json: Json = False) -> None:
             quota = where.quota
             of = "" if quota is None else f" of {size_of(quota)}"
             notes.print(f"{size_of(where.folder.size())}{of} in {where.folder.path}", style="dim")
+            if any(e.state == "expired" for e in entries):
+                notes.print(
+                    "What is expired goes with the next command that changes the library; `sakuin contexts "
+                    "keep NAME --for ever` takes it back.",
+                    style="dim",
+                )
         else:
             notes.print(f"There is nothing in {where.folder.path} yet; `sakuin contexts add` adds something.")
 
@@ -82,8 +88,8 @@ def show(name: Name, library: Folder = None, json: Json = False) -> None:
             ),
             ("read", f"{span_of(time.time() - found['created'])} ago, in {found['prefill_s']:.1f} s"),
         ]
-        if found["used"]:
-            rows.append(("asked", f"{span_of(time.time() - found['used'])} ago"))
+        asked = found["asked"]
+        rows.append(("asked", f"{span_of(time.time() - asked)} ago" if asked else "never"))
         if found["kept_until"] is not None:
             rows.append(("kept", f"for {span_of(found['kept_until'] - time.time())} more"))
         if found["pinned"]:
@@ -101,13 +107,17 @@ def verify(
         where = library_at(library)
         with notes.status("reading"):
             found = where.verify(name)
-        unfinished = [e.name for e in where.entries() if e.state == "unfinished" and e.name in found]
+        states = {e.name: e.state for e in where.entries() if e.state in ("unfinished", "expired")}
         if json:
-            print(json_.dumps({"damage": found, "unfinished": unfinished}, ensure_ascii=False))
+            marked = {
+                state: [one for one in found if states.get(one) == state]
+                for state in ("unfinished", "expired")
+            }
+            print(json_.dumps({"damage": found, **marked}, ensure_ascii=False))
         else:
             for one, damage in found.items():
-                state = "; ".join(damage) or ("well, unfinished" if one in unfinished else "well")
-                print(f"{one}: {state}")
+                state = "; ".join(damage) or "well"
+                print(f"{one}: {state}, {states[one]}" if one in states else f"{one}: {state}")
     if any(found.values()):
         raise typer.Exit(1)
 
@@ -117,11 +127,10 @@ def rm(
     library: Folder = None,
     json: Json = False,
 ) -> None:
-    """Remove contexts and the files that no other needs."""
+    """Remove contexts and the files that no other needs; nothing where one of the names is wrong."""
     with told_in_a_sentence():
-        where = library_at(library)
-        swept = [where.remove(name) for name in names]
-        _print_swept(names, sum(s.files for s in swept), sum(s.bytes for s in swept), json)
+        swept = library_at(library).remove(*names)
+        _print_swept(swept.contexts, swept.files, swept.bytes, json)
 
 
 def gc(library: Folder = None, json: Json = False) -> None:
@@ -175,7 +184,7 @@ def keep(
     ] = None,
     library: Folder = None,
 ) -> None:
-    """Change how long a context is kept, and whether it may be evicted."""
+    """Change how long a context is kept, and whether it may be evicted. An expired one comes back so."""
     with told_in_a_sentence():
         if pin is None and keep_for is None:
             raise SakuinError("say what to change: --pin, --no-pin or --for TIME.")
@@ -197,7 +206,7 @@ def quota(
     json: Json = False,
 ) -> None:
     """Say how much disk the library may take. It is checked before anything is written; contexts that were
-    not asked for the longest time make room, pinned ones never."""
+    not used for the longest time make room, pinned ones never."""
     with told_in_a_sentence():
         where = library_at(library)
         if size is not None:

@@ -11,9 +11,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sakuin import memory
 from sakuin.cache import RetrievalCache
 from sakuin.config import RetrievalConfig
+from sakuin.library.room import stored_bytes
 from sakuin.snapshot import parts
 from sakuin.snapshot.disk import locked, write_whole
 from sakuin.snapshot.fingerprint import fingerprint
@@ -40,16 +40,11 @@ class Adding:
         self._ids = list(ids)
         folder = self._library.folder
         with locked(folder.lock):
+            self._library.sweep()
             source, stored = self._longest()
             done = stored[-1].end if stored else 0
-            need = memory.estimate(
-                self._model.config,
-                max(len(ids) - done, 1),
-                self._model.dtype,
-                self._config.with_changes(offload="memory"),
-                weights=0,
-            )
-            self._library.make_room(need.kv + need.index, spare=source)
+            need = stored_bytes(self._model.config, self._model.dtype, self._config, len(ids), done)
+            self._library.make_room(need, spare=source)
             if not stored:
                 return None
             opened = [folder.parts.open(part) for part in stored]

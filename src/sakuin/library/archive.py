@@ -67,13 +67,14 @@ def import_from(library: Library, path: str | os.PathLike[str], name: str | None
     source = Path(path)
     name = checked_name(source.name.split(".")[0] if name is None else name)
     library.folder.make()
-    if library.folder.manifest(name).exists():
+    if library.is_there(name):
         raise SakuinError(f"there is a context named {name!r} already; give the new one another name.")
     busy = f"the context {name!r} is being read or appended to by another process; wait until it is done."
     with locked(library.folder.locks / name, busy), _opened(source) as archive:
         manifest = _manifest(archive, source)
         wanted = {part.file: part for part in manifest.parts}
         with locked(library.folder.lock):
+            library.sweep()
             there = library.folder.parts.all()
             library.make_room(sum(p.size for f, p in wanted.items() if f not in there))
             taken: list[Path] = []

@@ -1,7 +1,8 @@
 """The folder of a library: names, places, settings, and which files are needed.
 
     library.json           quota
-    contexts/NAME.json     manifests of whole contexts; NAME.used says by its time when it was last asked
+    contexts/NAME.json     manifests of whole contexts; NAME.used says by its time when it was last used, and
+                           NAME.asked when it was last opened to be asked
     unfinished/NAME.json   manifests of contexts that are, or were, being read
     parts/                 the part files of all of them
     lock                   held for each change, by one process at a time
@@ -104,8 +105,8 @@ class Folder:
     def manifest(self, name: str, unfinished: bool = False) -> Path:
         return (self.unfinished if unfinished else self.contexts) / f"{name}.json"
 
-    def read(self, name: str) -> Manifest:
-        """The manifest of a whole context, which must be there and not past its time."""
+    def read(self, name: str, late: bool = False) -> Manifest:
+        """The manifest of a whole context, which must be there and, unless `late`, not past its time."""
         path = self.manifest(checked_name(name))
         if not path.is_file():
             if self.manifest(name, unfinished=True).is_file():
@@ -119,11 +120,10 @@ class Folder:
                 + (f"there are {known}." if known else "`sakuin contexts add` makes one.")
             )
         found = manifests.read(path)
-        if expired(found):
+        if expired(found) and not late:
             raise SakuinError(
-                f"the context {name!r} was kept until {_date(found.kept_until)} and is gone with the next "
-                "gc; add it "
-                "again."
+                f"the context {name!r} was kept until {_date(found.kept_until)} and goes with the next "
+                f"command that changes the library; `sakuin contexts keep {name} --for ever` takes it back."
             )
         return found
 
@@ -145,22 +145,26 @@ class Folder:
                         yield name, unfinished, error
 
     def used(self, name: str) -> float:
-        """When the context was last asked, in seconds since 1970."""
-        try:
-            return (self.contexts / f"{name}.used").stat().st_mtime
-        except FileNotFoundError:
-            return 0.0
+        """When the context was last used (read, asked, appended to, or its beginning taken by another), in
+        seconds since 1970."""
+        return _time_of(self.contexts / f"{name}.used")
 
-    def touch(self, name: str) -> None:
+    def asked(self, name: str) -> float:
+        """When the context was last opened to be asked, in seconds since 1970; 0 for never."""
+        return _time_of(self.contexts / f"{name}.asked")
+
+    def touch(self, name: str, asked: bool = False) -> None:
         """Note that the context is used now; where the folder cannot be written, nothing is noted."""
-        try:
-            handle = os.open(self.contexts / f"{name}.used", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-        except OSError:
-            return
-        try:
-            os.utime(handle)
-        finally:
-            os.close(handle)
+        for mark in ("used", "asked") if asked else ("used",):
+            path = self.contexts / f"{name}.{mark}"
+            try:
+                handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+            except OSError:
+                return
+            try:
+                os.utime(handle)
+            finally:
+                os.close(handle)
 
     def is_being_read(self, name: str) -> bool:
         """Whether a process reads or appends to the context now."""
@@ -177,13 +181,21 @@ class Folder:
         path = self.manifest(name, unfinished)
         path.unlink(missing_ok=True)
         if not unfinished:
-            (self.contexts / f"{name}.used").unlink(missing_ok=True)
+            for mark in ("used", "asked"):
+                (self.contexts / f"{name}.{mark}").unlink(missing_ok=True)
         sync_folder(path.parent)
 
 
 def expired(manifest: Manifest) -> bool:
-    """Whether the context's time is over."""
-    return manifest.kept_until is not None and manifest.kept_until < time.time()
+    """Whether the context's time is over; a pinned one's never is."""
+    return not manifest.pinned and manifest.kept_until is not None and manifest.kept_until < time.time()
+
+
+def _time_of(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _date(seconds: float | None) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,14 @@ from sakuin.config import RetrievalConfig
 from sakuin.context import Context, Progress
 from sakuin.documents import Document
 from sakuin.errors import SakuinError
+from sakuin.library import tidying
 from sakuin.library.adding import Adding
 from sakuin.library.folder import Folder, checked_name, default_folder, expired
+from sakuin.library.room import stored_bytes
+from sakuin.library.tidying import Swept, files_of
+from sakuin.snapshot import manifest as manifests
 from sakuin.snapshot import store
-from sakuin.snapshot.disk import free_bytes, locked, write_whole
+from sakuin.snapshot.disk import locked, write_whole
 from sakuin.snapshot.manifest import Manifest, StoredPart
 from sakuin.snapshot.parts import Names, Part, part_bytes
 
@@ -33,7 +37,8 @@ _DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 @dataclass(frozen=True)
 class Entry:
     """A context of a library. state : "whole", "unfinished", "expired" or "damaged". bytes : of its files,
-    own_bytes : of those that no other context needs. created, used, kept_until : seconds since 1970."""
+    own_bytes : of those that no other context needs. created, used, asked, kept_until : seconds since 1970;
+    asked is 0 for one that was never opened to be asked."""
 
     name: str
     state: str
@@ -45,15 +50,7 @@ class Entry:
     used: float = 0.0
     kept_until: float | None = None
     pinned: bool = False
-
-
-@dataclass(frozen=True)
-class Swept:
-    """What `gc` removed: contexts by name, and files with their bytes."""
-
-    contexts: list[str]
-    files: int
-    bytes: int
+    asked: float = 0.0
 
 
 class Library:
@@ -69,7 +66,7 @@ class Library:
         found = list(self.folder.manifests())
         needed: dict[str, int] = {}
         for _, _, manifest in found:
-            for file in _files(manifest):
+            for file in files_of(manifest):
                 needed[file] = needed.get(file, 0) + 1
         entries = []
         for name, unfinished, manifest in found:
@@ -90,6 +87,7 @@ class Library:
                     self.folder.used(name),
                     manifest.kept_until,
                     manifest.pinned,
+                    0.0 if unfinished else self.folder.asked(name),
                 )
             )
         return sorted(entries, key=lambda entry: (entry.name, entry.state))
@@ -105,11 +103,21 @@ class Library:
     def open(
         self, name: str, model: Any = None, tokenizer: Any = None, config: RetrievalConfig | None = None
     ) -> Context:
-        """The context `name`, mapped.
+        """The context `name`, mapped, to be asked.
 
         model, tokenizer : as `sakuin.load` returns them; without them, the model that the context was read
         with is loaded. config : as `Context.load` takes it.
         """
+        return self._open(name, model, tokenizer, config)
+
+    def _open(
+        self,
+        name: str,
+        model: Any = None,
+        tokenizer: Any = None,
+        config: RetrievalConfig | None = None,
+        growing: bool = False,
+    ) -> Context:
         manifest = self.folder.read(name)
         if model is None:
             model, tokenizer = load_model_of(manifest, name)
@@ -124,19 +132,18 @@ class Library:
                 if newer == manifest:
                     raise
                 manifest = newer
-        self.folder.touch(name)
+        self.folder.touch(name, asked=not growing)
         return Context.of_snapshot(found, model, tokenizer)
 
     def verify(self, name: str | None = None) -> dict[str, list[str]]:
         """What is wrong with each context, or with `name` alone: sentences, none where all is well. All of
-        every file is read."""
-        if name is not None:
-            self.folder.read(name)
+        every file is read, of unfinished and expired contexts too."""
+        wanted = [one for one in self.folder.manifests() if name in (None, one[0])]
+        if name is not None and not wanted:
+            self.folder.read(name)  # says so
         found: dict[str, list[str]] = {}
         checked: dict[StoredPart, str | None] = {}
-        for one, _, manifest in self.folder.manifests():
-            if name not in (None, one):
-                continue
+        for one, _, manifest in wanted:
             found.setdefault(one, [])
             if isinstance(manifest, SakuinError):
                 found[one].append(str(manifest))
@@ -184,7 +191,7 @@ class Library:
     def check_new(self, name: str, resume: bool = False) -> str:
         """`name` if a context may be made under it; else the reason, before the work begins."""
         name = checked_name(name)
-        if self.folder.manifest(name).exists() and not self._is_expired(name):
+        if self.is_there(name):
             raise SakuinError(
                 f"there is a context named {name!r} already; take another name, `append` to it, or `rm` it "
                 "first."
@@ -195,12 +202,40 @@ class Library:
             )
         return name
 
+    def kept_of(self, name: str) -> int:
+        """Tokens that an unfinished `add` has stored; 0 where there is none."""
+        path = self.folder.manifest(checked_name(name), unfinished=True)
+        try:
+            parts = manifests.read(path).parts
+        except SakuinError:
+            return 0
+        return max((part.end for part in parts if part.kind == "segment"), default=0)
+
+    def is_there(self, name: str) -> bool:
+        """Whether there is such a context, and not past its time."""
+        try:
+            return self.folder.manifest(name).exists() and not expired(self.folder.read(name, late=True))
+        except SakuinError:
+            return True  # damaged
+
     def save(self, name: str, context: Context) -> None:
         """Keep `context` under the new name `name`."""
+        with self.saving(name, context) as keep:
+            keep()
+
+    @contextmanager
+    def saving(self, name: str, context: Context) -> Iterator[Callable[..., None]]:
+        """What to call to keep `context` under the new name `name` as it is then, as often as one likes; with
+        `growing=True`, only if there is room for it when it has grown a little too. Nobody else can take the
+        name meanwhile."""
         name = self.check_new(name)
         self.folder.make()
         with self._working_on(name):
-            self._publish(name, context)
+
+            def keep(growing: bool = False) -> None:
+                self._publish(name, context, growing, pinned=False, kept_until=None)
+
+            yield keep
 
     def append(
         self,
@@ -224,52 +259,53 @@ class Library:
         else can append meanwhile."""
         self.folder.read(name)
         with self._working_on(name):
-            context = self.open(name, model, tokenizer)
+            context = self._open(name, model, tokenizer, growing=True)
             yield context, lambda: self._publish(name, context)
 
     # -- tidying ---------------------------------------------------------------------------------------------
 
     def change(self, name: str, *, pinned: bool | None = None, keep_for: float | None = None) -> None:
-        """Pin a context or not; keep it for so many seconds from now (infinity: for ever)."""
-        self.folder.read(name)
+        """Pin a context or not; keep it for so many seconds from now (infinity: for ever). One past its time
+        comes back so, if its files are all there."""
+        self.folder.read(name, late=True)
         with locked(self.folder.lock):
-            manifest = self.folder.read(name)
+            manifest = self.folder.read(name, late=True)
+            if expired(manifest) and (damage := self.folder.parts.missing(manifest.parts)):
+                raise SakuinError(f"{damage}: the context {name!r} cannot be kept; add it again.")
             if pinned is not None:
                 manifest = replace(manifest, pinned=pinned)
             if keep_for is not None:
                 until = None if keep_for == float("inf") else time.time() + keep_for
                 manifest = replace(manifest, kept_until=until)
             write_whole(self.folder.manifest(name), manifest.encode())
+            self.sweep(spare=name)
 
-    def remove(self, name: str) -> Swept:
-        """Remove a context, whole or unfinished or damaged, and the files that no other needs."""
-        name = checked_name(name)
-        there = [
-            unfinished for unfinished in (False, True) if self.folder.manifest(name, unfinished).exists()
-        ]
-        if not there:
-            self.folder.read(name)  # says so
-        with self._working_on(name), locked(self.folder.lock):
-            for unfinished in there:
-                self.folder.remove(name, unfinished)
-            return replace(self._sweep(), contexts=[name])
+    def remove(self, *names: str) -> Swept:
+        """Remove contexts, whole or unfinished or damaged, and the files that no other needs; none where one
+        is not there or in use."""
+        every = list(dict.fromkeys(checked_name(name) for name in names))
+        with ExitStack() as held:
+            for name in every:
+                if not any(self.folder.manifest(name, unfinished).exists() for unfinished in (False, True)):
+                    self.folder.read(name)  # says so
+                held.enter_context(self._working_on(name))
+            held.enter_context(locked(self.folder.lock))
+            for name in every:
+                for unfinished in (False, True):
+                    self.folder.remove(name, unfinished)
+            swept = self.sweep()
+            return replace(swept, contexts=every + swept.contexts)
 
     def gc(self) -> Swept:
         """Remove what nobody needs: expired contexts, adds that were given up, files without a context."""
         self.folder.make()
-        removed = []
         with locked(self.folder.lock):
-            for name, unfinished, manifest in list(self.folder.manifests()):
-                over = isinstance(manifest, Manifest) and expired(manifest)
-                if (unfinished or over) and not self.folder.is_being_read(name):
-                    self.folder.remove(name, unfinished)
-                    removed.append(name)
-            return replace(self._sweep(complain=True), contexts=removed)
+            return tidying.sweep(self.folder, given_up=True, complain=True)
 
     @property
     def quota(self) -> int | None:
         """Bytes that the library may take, or None. Checked before anything is written; contexts that were
-        not asked for the longest time make room, pinned ones never."""
+        not used for the longest time make room, pinned ones never."""
         return self.folder.quota() if self.folder.exists else None
 
     @quota.setter
@@ -277,108 +313,53 @@ class Library:
         self.folder.make()
         with locked(self.folder.lock):
             self.folder.write_quota(size)
+            self.sweep()
 
     # -- inside ----------------------------------------------------------------------------------------------
 
     def make_room(self, need: int, spare: str = "") -> None:
-        """Let `need` more bytes be within the quota: evict contexts, but not `spare`. For who holds the lock.
+        """Let `need` more bytes be within the quota, or refuse, but keep `spare`. For who holds the lock."""
+        tidying.make_room(self.folder, need, spare)
 
-        Refuses before anything is removed where that would not be enough.
-        """
-        free = free_bytes(self.folder.path)
-        if free < need:
-            raise SakuinError(
-                f"the disk that holds {self.folder.path} has {free / 1e6:,.0f} MB free and "
-                f"{need / 1e6:,.0f} MB are needed; free some, or set SAKUIN_LIBRARY to a folder on another "
-                "disk."
-            )
-        quota, size = self.folder.quota(), self.folder.size()
-        if quota is None or size + need <= quota:
-            return
-        found = list(self.folder.manifests())
-        keep = {file for _, _, m in found for file in _files(m)}
-        orphans = sum(s for file, s in self.folder.parts.all().items() if file not in keep)
-        whole = [(n, m) for n, unfinished, m in found if isinstance(m, Manifest) and not unfinished]
-        whole.sort(key=lambda one: (not expired(one[1]), self.folder.used(one[0])))
-        going, freed = [], orphans
-        others = {id(m): set(_files(m)) for _, _, m in found}
-        for name, manifest in whole:
-            if size + need - freed <= quota:
-                break
-            if name == spare or manifest.pinned or self.folder.is_being_read(name):
-                continue
-            mine = others.pop(id(manifest))
-            shared = set().union(*others.values()) if others else set()
-            freed += sum({p.file: p.size for p in manifest.parts if p.file in mine - shared}.values())
-            going.append(name)
-        if size + need - freed > quota:
-            raise SakuinError(
-                f"the library in {self.folder.path} takes {size / 1e6:,.0f} MB of its quota of "
-                f"{quota / 1e6:,.0f} MB, {need / 1e6:,.0f} MB more are needed, and evicting what is not "
-                f"pinned or in use would free {freed / 1e6:,.0f} MB; raise the quota with `sakuin contexts "
-                "quota`, or `rm` something. Nothing was removed."
-            )
-        for name in going:
-            self.folder.remove(name, unfinished=False)
-        self._sweep()
+    def sweep(self, spare: str = "") -> Swept:
+        """Remove contexts past their time, but not `spare`, and files that no context needs. For who holds
+        the lock."""
+        return tidying.sweep(self.folder, spare=spare)
 
     def put(self, name: str, parts: Sequence[Part], names: Names, beside: int = 0) -> list[StoredPart]:
         """Write parts that are not there yet, and leave room for `beside` bytes more. For who holds the
         lock."""
         there = {file[:32] for file in self.folder.parts.all()}
         new = [part for part in parts if names.of(part.kind, part.start, part.end)[:32] not in there]
-        if new:
+        if new or not self.folder.manifest(name).exists():
             self.make_room(sum(part_bytes(part) for part in new) + beside, spare=name)
         return self.folder.parts.put(parts, names)
 
-    def _publish(self, name: str, context: Context, **marks: Any) -> None:
+    def _publish(self, name: str, context: Context, growing: bool = False, **marks: Any) -> None:
         """Write what is not there of the context, then its manifest, then forget what is no longer needed."""
         snapshot = context.snapshot()
         parts, names = snapshot.parts(), snapshot.names()
         with locked(self.folder.lock):
             path = self.folder.manifest(name)
             if path.exists() and not marks:
-                before = self.folder.read(name)
+                before = self.folder.read(name, late=True)
                 marks = {"pinned": before.pinned, "kept_until": before.kept_until, "created": before.created}
             text = 20 * len(snapshot.reading.ids) + 4 * len(snapshot.reading.body)  # the manifest, about
+            if growing:  # what ends a sequence is written anew
+                n = len(snapshot.reading.ids)
+                text += stored_bytes(context.model.config, context.model.dtype, snapshot.config, n, done=n)
             manifest = replace(store.manifest_of(snapshot, self.put(name, parts, names, text)), **marks)
             write_whole(path, manifest.encode())
             self.folder.touch(name)
             if self.folder.manifest(name, unfinished=True).exists():
                 self.folder.remove(name, unfinished=True)
-            self._sweep()
-
-    def _sweep(self, complain: bool = False) -> Swept:
-        """Remove files that no manifest names. For who holds the lock."""
-        found = list(self.folder.manifests())
-        broken = [name for name, _, manifest in found if isinstance(manifest, SakuinError)]
-        if broken:
-            # What a manifest that cannot be read needs is not known.
-            if complain:
-                raise SakuinError(
-                    f"the manifest of {broken[0]!r} is damaged, so that nobody knows which files it needs; "
-                    "restore it, "
-                    f"or `sakuin contexts rm {broken[0]}` first."
-                )
-            return Swept([], 0, 0)
-        needed = {file for _, _, manifest in found for file in _files(manifest)}
-        files = self.folder.parts
-        going = {file: size for file, size in files.all().items() if file not in needed}
-        strays = [files.folder / stray for stray in files.strays()]
-        for folder in (self.folder.path, self.folder.contexts, self.folder.unfinished):
-            strays += folder.glob(".new-*")
-        for path in [files.folder / file for file in going] + strays:
-            path.unlink(missing_ok=True)
-        return Swept([], len(going) + len(strays), sum(going.values()))
+            self.sweep()
 
     @contextmanager
     def _working_on(self, name: str) -> Iterator[None]:
         busy = f"the context {name!r} is being read or appended to by another process; wait until it is done."
         with locked(self.folder.locks / name, busy):
             yield
-
-    def _is_expired(self, name: str) -> bool:
-        return any(entry.name == name and entry.state == "expired" for entry in self.entries())
 
 
 def load_model_of(manifest: Manifest, name: str, device: str = "auto") -> tuple[Any, Any]:
@@ -388,7 +369,3 @@ def load_model_of(manifest: Manifest, name: str, device: str = "auto") -> tuple[
             f"the context {name!r} does not say by which name its model was loaded; name the model yourself."
         )
     return models.load(manifest.model, _DTYPES.get(manifest.fingerprint.dtype, "auto"), device)
-
-
-def _files(manifest: Manifest | SakuinError) -> set[str]:
-    return set() if isinstance(manifest, SakuinError) else {part.file for part in manifest.parts}
