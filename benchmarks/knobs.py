@@ -50,12 +50,7 @@ CHANGES: tuple[dict[str, Any], ...] = (
 
 def left_exact(read: Prefilled, config: RetrievalConfig, layers: list[int]) -> RetrievalCache:
     """A cache of `config` whose `layers` read everything."""
-    cache, flat = (
-        read.retrieval_cache(config),
-        RetrievalCache(read.model.config, RetrievalConfig(index="flat")),
-    )
-    flat.fill(read.full_cache(), read._queries)
-    flat.seal()
+    cache, flat = read.retrieval_cache(config), read.exact_cache(RetrievalConfig(index="flat"))
     for number in layers:
         cache.layers[number] = flat.layers[number].fork(cache._state)
     return cache

@@ -1,7 +1,8 @@
 """Running a model over a cache: prefill in chunks, and one token after another.
 
 transformers' `generate` wants the whole prompt each time and cannot be asked for progress; this loop
-continues from a cache that holds a document. Called by `sakuin.context` only.
+continues from a cache that holds a document. Called by `sakuin.context` and `sakuin.answers`, and by
+`sakuin.evaluate`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ the continuation whose likelihood is asked for, and of a text whose perplexity i
 
 from __future__ import annotations
 
-import copy
 import functools
 import hashlib
 import json
@@ -29,7 +28,7 @@ from transformers import DynamicCache
 
 from sakuin import models
 from sakuin.cache import RetrievalCache
-from sakuin.decoding import Runner, Sampling
+from sakuin.decoding import Runner, Sampling, forked
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import Configuration
 from sakuin.evaluate.configurations import configuration as named
@@ -278,7 +277,7 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
 
     def _scored(self, start: Any, last: int, continuation: Sequence[int]) -> tuple[float, bool]:
         """Log-likelihood of a continuation after `last`, decoded from a fork of `start`."""
-        cache = _fork(start)
+        cache = forked(start)
         config = self.configuration.config
         step = _FULL_STEP if config is None else config.exact_above
         ids = [last, *continuation[:-1]]
@@ -361,15 +360,6 @@ def _sampling(given: dict[str, Any]) -> Sampling:
     if not sampled:
         return Sampling()
     return Sampling(float(given.get("temperature", 1.0)), float(given.get("top_p", 1.0)), seed=0)
-
-
-def _fork(cache: Any) -> Any:
-    if isinstance(cache, RetrievalCache):
-        return cache.fork()
-    # transformers' layers never write into the tensors that they hold.
-    other = copy.copy(cache)
-    other.layers = [copy.copy(layer) for layer in cache.layers]
-    return other
 
 
 def main() -> None:
