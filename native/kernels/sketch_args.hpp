@@ -86,7 +86,7 @@ struct Rescore {
     ScoreMap map;
     const float* top;      // the score to which list sums are relative, about the segment's largest
     const uint32_t *index, *begin;  // as `Reach` leaves them
-    const uint16_t* rows;           // (group, row_stride)
+    const uint16_t* rows;           // (group + 1, row_stride), with the lengths: past their scale a key is attended exactly
     int64_t row_stride;
     int64_t m, lists;
     CodeRows codes;
@@ -97,7 +97,7 @@ struct Rescore {
     const uint8_t* value_codes;      // rows of `value_bytes` that will be added for keys above `coded_above`: fetched ahead
     int64_t value_bytes;
     float *fresh, *old;    // (group, stride): out, the new weights, and those in the lists
-    float* best;           // (stride,): out, the largest share
+    float* best;           // (stride,): out, the largest share; infinity for keys past the scale
     int64_t stride;        // at least m + 16
     float* in_list;        // (lists, padded): found keys are taken out, those that stay are put back by their new weight
     uint32_t *exact, *coded;   // out: keys, room for m and 16 more

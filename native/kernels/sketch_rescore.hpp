@@ -17,6 +17,7 @@ struct SketchRescore {
     using S = typename I::S;
     using H = typename I::H;
     static constexpr int lanes = I::lanes;
+    static constexpr int past_scale = 15;  // quarters: the largest residue length that is kept
 
     static SAKUIN_INLINE F score(const uint16_t* z, F scale, F bias) {
         // Through signed integers: AVX2 has no conversion from unsigned ones.
@@ -76,7 +77,12 @@ struct SketchRescore {
 
     static void rescore(Rescore& r) {
         SketchCodes<I>::score(r);
-        for (int64_t i = 0; i < r.m; i += lanes) I::store(r.best + i, F{});
+        // Keys past the scale of lengths are unlike those that the code was made for: it may be nats off where they matter most.
+        const uint16_t* lengths = r.rows + r.map.group * r.row_stride;
+        for (int64_t i = 0; i < r.m; i += lanes) {
+            const S length = __builtin_convertvector(I::template read<H>(lengths + i), S);
+            I::store(r.best + i, I::as_f32(reinterpret_cast<U>(length >= past_scale) & reinterpret_cast<U>(I::set1(__builtin_inff()))));
+        }
         for (int g = 0; g < r.map.group; ++g) weigh(r, g);
         sort(r);
         for (int g = 0; g < padded(r.map.group); ++g) r.taken[g] = r.put[g] = 0.0f;

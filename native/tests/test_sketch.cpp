@@ -311,8 +311,9 @@ TEST(found_keys_are_scored_again_and_sorted) {
                     }
                     std::vector<uint32_t> index;
                     const int64_t stride = m + 16, row_stride = m + 32;
-                    std::vector<uint16_t> rows(at(group * row_stride), 0);
+                    std::vector<uint16_t> rows(at((group + 1) * row_stride), 0);
                     for (int64_t i = 0; i < m; ++i) {
+                        rows[at(group * row_stride + i)] = static_cast<uint16_t>(i * 7 % 16);
                         index.push_back(static_cast<uint32_t>(i * 5));
                         for (int g = 0; g < group; ++g) rows[at(g * row_stride + i)] = s.z[at((index.back() / 32 * group + g) * 32 + index.back() % 32)];
                     }
@@ -348,7 +349,7 @@ TEST(found_keys_are_scored_again_and_sorted) {
                             fresh[at(i * width + g)] = std::exp2(capped(x, cap) - lse[at(g)]);
                             most = std::max(most, fresh[at(i * width + g)] * share[at(g)]);
                         }
-                        tier.push_back(most > exact_above ? 3 : most > coded_above ? 2 : 1);
+                        tier.push_back(rows[at(group * row_stride + i)] == 15 || most > exact_above ? 3 : most > coded_above ? 2 : 1);
                         for (int g = 0; g < group; ++g) {
                             const float old = std::exp2(capped(s.plain(g, index[at(i)]), cap) - top[at(g)]) * fold[at(g)];
                             const float back = tier.back() == 1 ? fresh[at(i * width + g)] : 0.0f;

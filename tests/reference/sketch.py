@@ -295,7 +295,7 @@ def attend(
     tier = torch.zeros(n, dtype=torch.long)
     tier[scored] = 1
     tier[scored[share[scored] > b / n]] = 2
-    tier[scored[share[scored] > c / n]] = 3
+    tier[scored[(share[scored] > c / n) | (length[scored] == 15)]] = 3
     keys = torch.cat([s.keys for s in segments])
     z[:, tier == 3] = capped(query @ keys[tier == 3].T)
 
