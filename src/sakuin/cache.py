@@ -44,7 +44,7 @@ class RetrievalCache(Cache):
         `RetrievalConfig`; the defaults if left out.
 
     Use it as any transformers cache, with a model loaded with `attn_implementation="sakuin"`:
-    `model.generate(**inputs, past_key_values=RetrievalCache(model.config))`.
+    `model.generate(**inputs, cache=RetrievalCache(model.config))`.
 
     Raises `ValueError` for a model without full-attention layers or with layers that sakuin does not know.
     """

@@ -224,7 +224,7 @@ def cpu_flags() -> frozenset[str]:
 
 
 def cache_keyword(model: Any) -> str:
-    """What the model's forward calls its cache: `cache` since transformers 5.24, `past_key_values` before."""
+    """What the model's forward calls its cache: `past_key_values` in older code, which a model may bring."""
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
