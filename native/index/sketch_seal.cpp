@@ -16,10 +16,6 @@
 namespace sakuin {
 namespace {
 
-// From this mean square on, of a key's residue with each coordinate in units of what it is for all keys, a key is always scored again.
-// In running text it is at most 2.8.
-constexpr float odd_from = 4.0f;
-
 double square(float x) { return static_cast<double>(x) * static_cast<double>(x); }
 
 // In eight chains, so that no addition waits for the last one.
@@ -117,10 +113,10 @@ private:
         const float usual = static_cast<float>(std::sqrt(total / static_cast<double>(n_)));
         length_.resize(static_cast<size_t>(n_));
         for (size_t i = 0; i < length.size(); ++i) {
-            length_[i] = static_cast<uint8_t>(usual > 0.0f ? std::min(std::sqrt(length[i]) / usual * 4.0f + 0.5f, 15.0f) : 0.0f);
-            // Among keys that are all alike, one that lies where they do not, and where no query of the text looked, has an
-            // ordinary length. A query that looks for it errs by ten times what the others make it expect.
-            if (oddity[i] >= odd_from * coordinates && usual > 0.0f) length_[i] = 15;
+            // Among keys that are much alike, one that lies where they do not, and where no query of the text looked, has an ordinary
+            // length. A query that looks for it errs by many times what the others make it expect.
+            const float own = std::max(std::sqrt(length[i]) / usual, oddity[i] / coordinates);
+            length_[i] = static_cast<uint8_t>(usual > 0.0f ? std::min(own * 4.0f + 0.5f, 15.0f) : 0.0f);
         }
     }
 

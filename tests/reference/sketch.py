@@ -187,9 +187,10 @@ def seal(
     residue = left.square().mean(0)
     length = (left.square() @ basis.weight).sqrt()
     usual = float(length.square().mean().sqrt())
-    length = (length / usual * 4 + 0.5).floor().clamp(max=15) if usual > 0 else length * 0
-    odd = (left.square() / residue.clamp(min=1e-30))[:, residue > 1e-30].mean(1) >= 4
-    length[odd] = 15
+    odd = (left.square() / residue.clamp(min=1e-30))[:, residue > 1e-30].mean(1)
+    length = (
+        (torch.maximum(length / usual, odd) * 4 + 0.5).floor().clamp(max=15) if usual > 0 else length * 0
+    )
 
     ranked = (basis.weight * residue).argsort(descending=True, stable=True)
     plan = plan_codes((basis.weight * residue)[ranked], -int(-code_bits * -(-d // 16) // 2) * 4)
