@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import platform
+import shlex
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from datetime import date
 from functools import cache
 from pathlib import Path
 from time import perf_counter
@@ -21,8 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import sakuin
-from sakuin import _native, zoo
-from sakuin.doctor import examine
+from sakuin import _native, doctor, zoo
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -39,23 +38,23 @@ def load(name: str, dtype: str) -> tuple[Any, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """The machine and the libraries, beside every committed figure."""
-    found = examine()
-    return {
-        "cpu": found["cpu"]["name"] if isinstance(found.get("cpu"), dict) else _cpu_model(),
-        "isa": _native.isa(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "date": date.today().isoformat(),
-    }
+    """The machine, the libraries and the commit, beside every committed figure."""
+    return {**doctor.machine(), "commit": _commit()}
 
 
-def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
+def _commit() -> str | None:
+    """The commit that runs, with a + where files differ from it; None outside a checkout."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(RESULTS), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "../../src", "../../native")
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def median_ms(
@@ -110,7 +109,7 @@ def command() -> str:
     if "--traces" in arguments:
         at = arguments.index("--traces")
         del arguments[at : at + 2]
-    return " ".join([f"python benchmarks/{Path(sys.argv[0]).name}", *arguments])
+    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *arguments])
 
 
 def show(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:

@@ -201,7 +201,7 @@ def extraction(*results: Row) -> str:
                 str(row["texts"]),
                 _name(row),
                 f"{row['right']} of {row['records']}",
-                percent(row["like_full"]),
+                "" if row["like_full"] is None else percent(row["like_full"]),
                 f"{row['same']} of {row['texts']}",
                 "" if row["configuration"] == "full" else percent(row["touched_share"]),
             ]

@@ -61,7 +61,8 @@ def figures() -> list[str]:
 
 def _machine(result: dict[str, Any]) -> str:
     m = result["machine"]
-    return f"{m['cpu']}, {m['threads']} threads, kernels {m['isa']}, torch {m['torch']}, {m['date']}"
+    commit = f", commit {m['commit']}" if m.get("commit") else ""
+    return f"{m['cpu']}, {m['threads']} threads, kernels {m['isa']}, torch {m['torch']}, {m['date']}{commit}"
 
 
 def _decode(results: list[dict[str, Any]]) -> str:

@@ -46,13 +46,13 @@ def test_a_model_finds_needles_by_full_and_exact_attention(smollm2: tuple[Any, A
 
 def test_tallies_count_what_is_lost_and_gained() -> None:
     cells = [
-        Cell(100, depth, 0, 3, name, "", found, 0.1)
-        for name, finds in (("full", (3, 2, 0)), ("ours", (3, 1, 1)))
+        Cell(100, depth, 0, 3, name, "", list(found), 0.1)
+        for name, finds in (("full", ("abc", "ab", "")), ("ours", ("abc", "ac", "b")))
         for depth, found in zip((0.0, 0.5, 1.0), finds, strict=True)
     ]
     full, ours = tallies(cells)
     assert (full.found, full.solved) == (5 / 9, 2)
-    assert (ours.found, ours.lost, ours.gained) == (5 / 9, 1, 1)
+    assert (ours.found, ours.lost, ours.gained) == (6 / 9, 1, 2)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_the_heat_map_is_drawn(tmp_path: Path) -> None:
     from sakuin.evaluate.pictures import draw_needle
 
     cells = [
-        Cell(length, depth, 0, 1, name, "", int(name == "full"), 0.1)
+        Cell(length, depth, 0, 1, name, "", ["12345"] * (name == "full"), 0.1)
         for length in (100, 200)
         for depth in (0.0, 0.5, 1.0)
         for name in ("full", "ours")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from tiny import CLOSE, FLAT, feed, tiny, tokens
+from transformers import DynamicCache
 
 from sakuin import RetrievalCache, RetrievalConfig
+from sakuin.decoding import forked
 from sakuin.evaluate.configurations import configuration
 from sakuin.evaluate.prefilled import Prefilled, touched_share
 
@@ -50,6 +52,16 @@ def test_exact_caches_of_many_families_say_what_full_attention_says(family: str)
     truth = said(prefilled, prefilled.full_cache(), all_ids[N:])
     found = said(prefilled, prefilled.retrieval_cache(FLAT), all_ids[N:])
     assert float((truth - found).abs().max()) < 10 * CLOSE
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "lfm2", "qwen3_5_text"])
+def test_forks_of_full_attentions_own_cache_see_nothing_of_each_other(family: str) -> None:
+    model, all_ids = tiny(family), ids()
+    cache = DynamicCache(config=model.config)
+    feed(model, cache, torch.tensor([all_ids[:N]]))
+    prefilled = Prefilled.read(model, all_ids[:N])
+    first, again = (said(prefilled, forked(cache), all_ids[N:]) for _ in range(2))
+    assert torch.equal(first, again)
 
 
 def test_reading_on_leaves_what_was_read_as_it_is() -> None:

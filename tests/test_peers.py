@@ -10,7 +10,6 @@ import sakuin
 from sakuin.config import INDEX_KINDS
 from sakuin.index import FlatIndex, Static, build_index, register
 from sakuin.index.base import _KINDS
-from sakuin.index.peers import PAGE
 
 H, G, N, D, SCALE = 2, 3, 203, 16, 0.25
 
@@ -57,7 +56,7 @@ def test_topk_attends_the_best_of_each_query_head_alone(arrays):
 def test_pages_hold_the_page_of_a_key_that_stands_out(arrays):
     keys, values, q = arrays
     keys[0, 100] = 10 * q[0, 0]
-    _, part = attended("pages", (keys, values, q), PAGE)
+    _, part = attended("pages", (keys, values, q), 16)
     torch.testing.assert_close(part.out[0, 0], values[0, 100], atol=1e-4, rtol=1e-4)
 
 
@@ -72,6 +71,26 @@ def test_streaming_sees_sink_and_recent_window_alone(arrays):
     torch.testing.assert_close(got.out, want.float(), atol=1e-5, rtol=1e-4)
     assert got.stats is not None
     assert got.stats.touched_bytes == 0
+
+
+def test_streaming_may_have_a_longer_window(arrays):
+    keys, values, q = arrays
+    index = build_index("streaming", keys, values, group_size=G, newest=40)
+    part = index.attend(q[:, :1], scaling=SCALE)
+    want, _ = attention(q[:, :1], keys[:, -40:], values[:, -40:], SCALE)
+    torch.testing.assert_close(part.out, want.float(), atol=1e-5, rtol=1e-4)
+    assert part.stats.touched_bytes == 2 * 40 * H * D * keys.element_size()
+
+
+def test_larger_pages_have_fewer_bounds_to_read(arrays):
+    keys, values, q = arrays
+    read = []
+    for size in (16, 64):
+        index = build_index("pages", keys, values, group_size=G, page_size=size, top_k=64)
+        stats = index.attend(q[:, :1], scaling=SCALE).stats
+        attended = float(stats.exact.sum()) * N * 2
+        read.append(stats.touched_bytes / keys.element_size() / keys.shape[2] - attended)
+    assert read == pytest.approx([2 * H * -(-N // 16), 2 * H * -(-N // 64)])
 
 
 def test_a_decode_step_is_its_parts_and_its_mass_adds_up_to_one(arrays):

@@ -158,7 +158,6 @@ def test_an_interrupted_run_goes_on_where_it_was(
     hook.remove()
     assert again == scored
     assert not passes
-    # Settings that mean something else under the same name are asked anew.
     assert len({one.configuration for one in scored}) == 3
     by = {(one.index, one.configuration): one for one in scored}
     for index in range(2):

@@ -28,6 +28,8 @@ STEP_SETTINGS = frozenset(
         "reach",
         "cap",
         "top_k",
+        "page_size",
+        "newest",
         "budget",
         "nprobe",
         "estimate_rest",
@@ -98,6 +100,10 @@ class RetrievalConfig:
         more for each doubling beyond.
     top_k
         Tokens that each query head attends in `"topk"` and `"pages"`.
+    page_size
+        Tokens of a page of `"pages"`.
+    newest
+        Offloaded tokens, the newest, that `"streaming"` attends as if its recent window were so much longer.
     budget
         Tokens that each query head picks in `"ivf"`, to be attended exactly by its whole group: a count if an
         int, a share of the offloaded tokens if a float. Lists are picked whole, so it is a few more. In
@@ -134,6 +140,8 @@ class RetrievalConfig:
     sketch_bits: float | Literal["auto"] = "auto"
     code_bits: float | Literal["auto"] = "auto"
     top_k: int = 100
+    page_size: int = 16
+    newest: int = 0
     budget: int | float = 0.1
     nprobe: int | float | None = None
     list_size: int = 32
@@ -154,6 +162,8 @@ class RetrievalConfig:
         _whole("recent", self.recent, 1)
         _whole("exact_above", self.exact_above, 1)
         _whole("top_k", self.top_k, 1)
+        _whole("page_size", self.page_size, 1)
+        _whole("newest", self.newest, 0)
         _whole("list_size", self.list_size, 1)
         _whole("ef", self.ef, 1)
         _whole("graph_degree", self.graph_degree, 4)

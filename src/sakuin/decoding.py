@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicLayer
 
-from sakuin.cache import RetrievalCache
+from sakuin.cache import RetrievalCache, copy_layer
 from sakuin.models import cache_keyword
 
 CHUNK = 2048
@@ -125,7 +126,9 @@ def forked(cache: Any) -> Any:
     other takes from now on."""
     if isinstance(cache, RetrievalCache):
         return cache.fork()
-    # transformers' layers never write into the tensors that they hold, so copies of the layers are enough.
     other = copy.copy(cache)
-    other.layers = [copy.copy(layer) for layer in cache.layers]
+    # A full-attention layer never writes into its tensors, which are large; others may, as linear ones do.
+    other.layers = [
+        copy.copy(layer) if type(layer) is DynamicLayer else copy_layer(layer) for layer in cache.layers
+    ]
     return other

@@ -188,9 +188,7 @@ def seal(
     length = (left.square() @ basis.weight).sqrt()
     usual = float(length.square().mean().sqrt())
     odd = (left.square() / residue.clamp(min=1e-30))[:, residue > 1e-30].mean(1)
-    length = (
-        (torch.maximum(length / usual, odd) * 4 + 0.5).floor().clamp(max=15) if usual > 0 else length * 0
-    )
+    length = (torch.maximum(length / usual, odd) * 4 + 0.5).floor().clamp(max=15) if usual > 0 else length * 0
 
     ranked = (basis.weight * residue).argsort(descending=True, stable=True)
     plan = plan_codes((basis.weight * residue)[ranked], -int(-code_bits * -(-d // 16) // 2) * 4)

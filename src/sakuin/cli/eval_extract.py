@@ -18,6 +18,7 @@ from sakuin.cli.eval_options import (
     Seeds,
     Subject,
     command,
+    goes_on,
     numbers,
     write,
 )
@@ -50,7 +51,7 @@ def extract(
     number. Full attention always answers too: *as full* is the share of the records it has right that a
     configuration has right as well.
     """
-    with told_in_a_sentence():
+    with told_in_a_sentence(goes_on):
         from sakuin.evaluate.configurations import configurations as named
         from sakuin.evaluate.extraction import about, run, scores
         from sakuin.evaluate.results import Results
@@ -90,7 +91,7 @@ def extract(
                 score.configuration,
                 f"{score.right} of {score.records}",
                 str(score.wrong),
-                f"{score.like_full:.1%}",
+                "" if score.like_full is None else f"{score.like_full:.1%}",
                 f"{score.same} of {score.texts}",
                 f"{score.touched_share:.1%}" if score.configuration != "full" else "",
             )

@@ -19,6 +19,7 @@ from sakuin.cli.eval_options import (
     Pictures,
     Subject,
     command,
+    goes_on,
     numbers,
     write,
 )
@@ -79,14 +80,16 @@ def fidelity(
     distribution in nats, *error* that of the attention output, *lost* counts retrieved tokens that full
     attention has right.
     """
-    with told_in_a_sentence():
+    with told_in_a_sentence(goes_on):
         from sakuin.evaluate.configurations import configurations as named
+        from sakuin.evaluate.configurations import with_full
         from sakuin.evaluate.fidelity import about, run
         from sakuin.evaluate.pictures import check_matplotlib, draw_fidelity
         from sakuin.evaluate.results import Results
         from sakuin.models import describe
 
         wanted, most = named(configurations), numbers("--lengths", lengths)
+        with_full(wanted)
         if pictures:
             check_matplotlib()
         subject = Subject.of(model, dtype, device, window)
@@ -116,8 +119,10 @@ def _passages(tokenizer: Any, files: list[Path], domains: str, lengths: list[int
     from sakuin.evaluate.domains import domain
     from sakuin.evaluate.passages import passage, record_passage
 
+    named = [file.name for file in files]
     for file in files:
-        yield passage(tokenizer, file.name, partial(_whole, documents.read(file).text), lengths, tokens)
+        name = file.name if named.count(file.name) == 1 else str(file)
+        yield passage(tokenizer, name, partial(_whole, documents.read(file).text), lengths, tokens)
     if files:
         return
     for name in domains.split():

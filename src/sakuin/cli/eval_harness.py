@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sakuin.cli.errors import told_in_a_sentence
-from sakuin.cli.eval_options import Configurations, Dtype, Out, Subject, command, write
+from sakuin.cli.eval_options import Configurations, Dtype, Out, Subject, command, goes_on, write
 from sakuin.cli.options import Device, Json, Model, Window
 from sakuin.cli.show import console, notes, show_table
 from sakuin.errors import SakuinError
@@ -51,7 +51,7 @@ def harness(
     *difference* is the mean over documents less full attention's, with a 95 % confidence interval by the
     paired bootstrap, for metrics that are means. Needs the extra `eval`.
     """
-    with told_in_a_sentence():
+    with told_in_a_sentence(goes_on):
         from sakuin.doctor import machine
         from sakuin.evaluate.configurations import configurations as named
         from sakuin.evaluate.harness_runs import about, checked, found, run

@@ -19,6 +19,7 @@ from sakuin.cli.eval_options import (
     Seeds,
     Subject,
     command,
+    goes_on,
     numbers,
     write,
 )
@@ -59,7 +60,7 @@ def needle(
     Full attention always answers too: *lost* counts the answers that it has right and a configuration has
     not.
     """
-    with told_in_a_sentence():
+    with told_in_a_sentence(goes_on):
         from sakuin.evaluate.configurations import configurations as named
         from sakuin.evaluate.needle import Grid, about, run, tallies
         from sakuin.evaluate.results import Results

@@ -115,6 +115,11 @@ class Subject:
         return load(self.model, self.dtype, self.device, self.window)
 
 
+def goes_on() -> str:
+    """What an interrupted evaluation leaves."""
+    return "What has been measured is kept: the same command goes on from there."
+
+
 def numbers(option: str, text: str) -> list[int]:
     """Whole numbers of at least 1 with blanks or commas between them."""
     words = text.replace(",", " ").split()
@@ -126,7 +131,7 @@ def numbers(option: str, text: str) -> list[int]:
 def command(name: str, words: Mapping[str, str], files: Sequence[Path] = ()) -> str:
     """The command line that gives the same results again."""
     options = [word for option, value in words.items() for word in (option, value)]
-    return shlex.join(["sakuin", "eval", name, *(file.name for file in files), *options])
+    return shlex.join(["sakuin", "eval", name, *map(str, files), *options])
 
 
 def write(folder: Path, name: str, report: Mapping[str, Any]) -> None:

@@ -10,9 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sakuin.cli.errors import told_in_a_sentence
-from sakuin.cli.eval_options import Configurations, Dtype, Lengths, Out, Subject, command, numbers, write
+from sakuin.cli.eval_options import (
+    Configurations,
+    Dtype,
+    Lengths,
+    Out,
+    Subject,
+    command,
+    goes_on,
+    numbers,
+    write,
+)
 from sakuin.cli.options import Device, Json, Model, Window
 from sakuin.cli.show import console, notes, show_table
+from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
     from sakuin.evaluate.ruler import Row
@@ -39,7 +50,7 @@ def ruler(
     95 % confidence interval by the paired bootstrap; *kept* are samples that full attention answers wholly
     and the configuration too. Needs the extra `eval`.
     """
-    with told_in_a_sentence():
+    with told_in_a_sentence(goes_on):
         from sakuin.doctor import machine
         from sakuin.evaluate.configurations import configurations as named
         from sakuin.evaluate.configurations import with_full
@@ -50,6 +61,8 @@ def ruler(
 
         check_installed()
         wanted, chosen = with_full(named(configurations)), check_tasks(tasks.replace(",", " ").split())
+        if samples < 1:
+            raise SakuinError(f"--samples must be at least 1, got {samples}.")
         sizes, subject = numbers("--lengths", lengths), Subject.of(model, dtype, device, window)
         with notes.status(f"loading {model}", spinner="line") as status:
             loaded, tokenizer = subject.load()

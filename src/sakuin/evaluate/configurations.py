@@ -11,10 +11,11 @@ Called by the evaluations beside it and by `sakuin eval`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from sakuin.config import INDEX_KINDS, PRESETS, RetrievalConfig
@@ -55,6 +56,18 @@ class Configuration:
     def context_config(self) -> Any:
         """What `sakuin.Context` takes for it: settings, or the word `"full"`."""
         return FULL if self.config is None else self.config
+
+    @property
+    def state(self) -> list[Any]:
+        """All that it does, in JSON's types."""
+        settings = None if self.config is None else asdict(self.config)
+        return [settings, self.share, None if self.like is None else configuration(self.like).state]
+
+    @property
+    def key(self) -> str:
+        """What results are kept under: its name and a digest of what that means, so that other settings of
+        the same name are another."""
+        return f"{self.name} {hashlib.sha256(json.dumps(self.state).encode()).hexdigest()[:12]}"
 
     def at(self, share: float) -> Configuration:
         """The same, under the same name, at a touched share."""
@@ -153,6 +166,7 @@ def _count(n: int, u: float) -> int:
 
 KNOBS: dict[str, Callable[[int, float], dict[str, Any]]] = {
     "sketch": lambda n, u: {"tolerance": 10 ** (4 - 8 * u)},
+    "streaming": lambda n, u: {"newest": _count(n, u)},
     "topk": lambda n, u: {"top_k": _count(n, u)},
     "pages": lambda n, u: {"top_k": _count(n, u)},
     "ivf": lambda n, u: {"budget": _count(n, u)},

@@ -9,6 +9,7 @@ Called by `sakuin eval extract`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from typing import Any
 from sakuin import __version__
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import FULL, Configuration
-from sakuin.evaluate.prefilled import Prefilled
+from sakuin.evaluate.prefilled import Prefilled, touched_share
 from sakuin.evaluate.records import ASKED, Records, as_lines, parsed
 from sakuin.evaluate.results import Results
+from sakuin.evaluate.texts import technical_english
 from sakuin.models import window
 
 Say = Callable[[str], None]
@@ -50,7 +52,14 @@ class Extraction:
 
 def about(model: str, dtype: str) -> dict[str, Any]:
     """What says that results belong together; lengths and seeds may be added later."""
-    return {"evaluation": "extraction", "model": model, "dtype": dtype, "sakuin": __version__}
+    prose = hashlib.sha256(technical_english().encode()).hexdigest()[:16]
+    return {
+        "evaluation": "extraction",
+        "model": model,
+        "dtype": dtype,
+        "sakuin": __version__,
+        "prose": prose,
+    }
 
 
 def run(
@@ -82,7 +91,7 @@ def run(
 
 
 def _key(length: int, seed: int, configuration: Configuration, by_number: bool) -> str:
-    return f"{length} {seed} {configuration.name}{' by number' if by_number else ''}"
+    return f"{length} {seed} {configuration.key}{' by number' if by_number else ''}"
 
 
 def _measure(
@@ -127,7 +136,7 @@ def _measure(
             cache = document.cache(c, ids)
             room = line + _SPARE if by_number else most
             lines.append(f"{begun} {document.answer(cache, ids, tokenizer, room, one_line=by_number)}")
-            shares.append(0.0 if c.config is None else cache.stats()["touched_share"])
+            shares.append(0.0 if c.config is None else touched_share(cache))
         answer = "\n".join(lines)
         said = {json.dumps(record) for record in parsed(answer)}
         true = {json.dumps(record) for record in records[SHOWN:]}
@@ -164,17 +173,21 @@ def _cut(made: Records, encode: Callable[[str], list[int]], length: int) -> tupl
 @dataclass(frozen=True)
 class Score:
     """Texts of one configuration together. right, wrong : records; of `records`. like_full : of the records
-    that full attention has right, the share that this has right too. same : of the texts, those whose answer
-    is full attention's to the letter."""
+    that full attention has right, the share that this has right too, None where there are none. same : of the
+    texts, those whose answer is full attention's to the letter."""
 
     configuration: str
     texts: int
     records: int
     right: int
     wrong: int
-    like_full: float
+    like_full: float | None
     same: int
     touched_share: float
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
 
 
 def scores(extractions: Iterable[Extraction]) -> list[Score]:
@@ -190,8 +203,10 @@ def scores(extractions: Iterable[Extraction]) -> list[Score]:
             records=sum(each.records for each in own.values()),
             right=sum(each.right for each in own.values()),
             wrong=sum(each.wrong for each in own.values()),
-            like_full=sum(len(full[at] & _right(each)) for at, each in own.items())
-            / max(1, sum(len(full[at]) for at in own)),
+            like_full=_share(
+                sum(len(full[at] & _right(each)) for at, each in own.items()),
+                sum(len(full[at]) for at in own),
+            ),
             same=sum(each.answer == found[FULL][at].answer for at, each in own.items()),
             touched_share=sum(each.touched_share for each in own.values()) / len(own),
         )

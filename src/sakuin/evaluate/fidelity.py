@@ -24,6 +24,7 @@ from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
 from sakuin.evaluate.audit import Audit
 from sakuin.evaluate.configurations import FULL, Configuration
+from sakuin.evaluate.configurations import configuration as named
 from sakuin.evaluate.passages import Passage, Stop
 from sakuin.evaluate.prefilled import Prefilled, touched_share
 from sakuin.evaluate.results import Results
@@ -38,7 +39,8 @@ class Unit:
 
     kl : of the next-token distribution, full attention's against this one, in nats. same : whether the
         likeliest token is the same. nll, full_nll : of the text's own next token (one less than positions).
-    retrieval : how many positions, at the end, are predicted from something far back.
+    retrieved : which tokens of the continuation are known from something far back alone; each is predicted
+        at the position before it.
     errors : relative L2 error of the attention output, by layer and query head, mean over the positions.
     worst_error : the largest mean over a layer's query heads at one position.
     layers : the layers' numbers. touched_share, touched_bytes, coverage, exact, codes : as
@@ -55,7 +57,7 @@ class Unit:
     full_nll: list[float]
     right: list[bool]
     full_right: list[bool]
-    retrieval: int
+    retrieved: list[int]
     layers: list[int]
     errors: list[list[float]]
     worst_error: float
@@ -67,13 +69,16 @@ class Unit:
     settings: dict[str, Any]
 
 
-def key(passage: Passage, length: int, configuration: str) -> str:
-    """Under which a unit is kept. It holds the passage's tokens: another text of the same name is another."""
-    return f"{passage.name} {_digest(passage)} {length} {configuration}"
+def key(passage: Passage, length: int, configuration: Configuration) -> str:
+    """Under which a unit is kept. It holds the passage's tokens and the settings: others of the same name are
+    others."""
+    return f"{passage.name} {_digest(passage)} {length} {configuration.key}"
 
 
 def about(model: str, dtype: str) -> dict[str, Any]:
-    """What says that results belong together; texts, lengths and configurations may be added later."""
+    """What says that results belong together; texts and configurations may be added later. A further length
+    plants a further fact, which makes another text.
+    """
     return {"evaluation": "fidelity", "model": model, "dtype": dtype, "sakuin": __version__}
 
 
@@ -110,16 +115,14 @@ def run(
     wanted = [c for c in configurations if c.name != FULL]
     for passage in passages:
         missing = [
-            stop
-            for stop in passage.stops
-            if any(key(passage, stop.length, c.name) not in results for c in wanted)
+            stop for stop in passage.stops if any(key(passage, stop.length, c) not in results for c in wanted)
         ]
         prefilled = Prefilled.read(model, ())
         for stop in passage.stops:
             if stop in missing:
                 prefilled = _measure(prefilled, passage, stop, wanted, results, say)
             for c in wanted:
-                yield Unit(**results[key(passage, stop.length, c.name)])
+                yield Unit(**results[key(passage, stop.length, c)])
 
 
 def _measure(
@@ -143,11 +146,11 @@ def _measure(
     truth = _said(prefilled, prefilled.full_cache(), stop)
     # Those that build the same segments after each other, so that they are built once.
     for configuration in sorted(configurations, key=lambda c: (c.like is not None, c.kind)):
-        name = key(passage, stop.length, configuration.name)
+        name = key(passage, stop.length, configuration)
         if name in results:
             continue
         say(configuration.name)
-        like = key(passage, stop.length, configuration.like or "")
+        like = key(passage, stop.length, named(configuration.like)) if configuration.like else ""
         share = results[like]["touched_share"] if like in results else None
         cache = prefilled.cache(configuration, stop.continuation, share)
         if not cache.retrieval_layers[0].rows[0].index.n_tokens:
@@ -165,7 +168,7 @@ def _measure(
             "length": stop.length,
             "configuration": configuration.name,
             **_compared(truth, found, ids),
-            "retrieval": stop.retrieval,
+            "retrieved": list(stop.retrieved),
             "layers": audit.layers,
             "errors": [[_short(e) for e in layer] for layer in errors.mean(2).tolist()],
             "worst_error": _short(errors.mean(1).max().item()),

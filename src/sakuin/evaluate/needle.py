@@ -20,7 +20,7 @@ from sakuin import __version__
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import FULL, Configuration
 from sakuin.evaluate.generated import words
-from sakuin.evaluate.prefilled import Prefilled
+from sakuin.evaluate.prefilled import Prefilled, touched_share
 from sakuin.evaluate.results import Results
 from sakuin.models import window
 from sakuin.prompt import Prompt
@@ -33,15 +33,19 @@ _ALL = "What are all the special magic numbers for the {what} mentioned in the t
 _NEW_TOKENS = 24
 _MORE_TOKENS = 12
 LEAST_LENGTH = 256
+_FIRST, _NEWEST = 192, 640
+"""Tokens of a document before and behind which no needle is: more than sink and recent window hold beside the
+question."""
 
 
 @dataclass(frozen=True)
 class Grid:
     """What is tried.
 
-    lengths : of the documents, in tokens. depths : from 0 (the start) to 1 (the end). seeds : how many; each
-        has other needles in another part of the haystack. needles : in each document, the first at the depth,
-        the others spread evenly between it and the end.
+    lengths : of the documents, in tokens. depths : from 0 to 1, of what an index has to find: behind the
+        first tokens and before the newest, which every configuration attends exactly at its defaults. seeds :
+        how many; each has other needles in another part of the haystack. needles : in each document, the
+        first at the depth, the others spread evenly between it and the end.
     """
 
     lengths: tuple[int, ...]
@@ -68,8 +72,8 @@ class Grid:
 
 @dataclass(frozen=True)
 class Cell:
-    """One answer. found : how many of the `needles` numbers are in it. touched_share : as
-    `RetrievalCache.stats` says; 0 with full attention, which has none."""
+    """One answer. found : which of the `needles` numbers are in it. touched_share : of the offloaded keys and
+    values, by `sakuin.evaluate.prefilled`; 0 with full attention, which has none."""
 
     length: int
     depth: float
@@ -77,7 +81,7 @@ class Cell:
     needles: int
     configuration: str
     answer: str
-    found: int
+    found: list[str]
     touched_share: float
 
 
@@ -123,7 +127,7 @@ def run(
 
 
 def _key(length: int, depth: float, seed: int, configuration: Configuration) -> str:
-    return f"{length} {depth:g} {seed} {configuration.name}"
+    return f"{length} {depth:g} {seed} {configuration.key}"
 
 
 class _Asker:
@@ -191,9 +195,10 @@ class _Asker:
 
     def _place(self, start: int, room: int, depth: float) -> int:
         """The line's end nearest to a depth of the haystack's tokens from `start` on."""
-        wanted = start + depth * room
+        first, last = min(_FIRST, room // 8), room - min(_NEWEST, room // 3)
+        wanted = start + first + depth * (last - first)
         inside = [at for at in self.breaks if start <= at <= start + room] or [start + room]
-        return min([start, *inside] if depth == 0 else inside, key=lambda at: abs(at - wanted))
+        return min(inside, key=lambda at: abs(at - wanted))
 
     def _cell(
         self,
@@ -215,15 +220,16 @@ class _Asker:
             "needles": len(numbers),
             "configuration": configuration.name,
             "answer": answer,
-            "found": sum(number in answer for number in numbers),
-            "touched_share": 0.0 if configuration.config is None else cache.stats()["touched_share"],
+            "found": [number for number in numbers if number in answer],
+            "touched_share": 0.0 if configuration.config is None else touched_share(cache),
         }
 
 
 @dataclass(frozen=True)
 class Tally:
     """Cells of one configuration together. found : share of the needles found. lost : cells in which full
-    attention found more; gained : in which it found fewer; solved : in which full attention found any."""
+    attention found one that this did not; gained : in which this found one that full attention did not;
+    solved : in which full attention found any."""
 
     configuration: str
     cells: int
@@ -244,10 +250,10 @@ def tallies(cells: Iterable[Cell]) -> list[Tally]:
         Tally(
             configuration=name,
             cells=len(own),
-            found=sum(cell.found for cell in own.values()) / sum(cell.needles for cell in own.values()),
-            solved=sum(full[at].found > 0 for at in own),
-            lost=sum(cell.found < full[at].found for at, cell in own.items()),
-            gained=sum(cell.found > full[at].found for at, cell in own.items()),
+            found=sum(len(cell.found) for cell in own.values()) / sum(cell.needles for cell in own.values()),
+            solved=sum(bool(full[at].found) for at in own),
+            lost=sum(bool({*full[at].found} - {*cell.found}) for at, cell in own.items()),
+            gained=sum(bool({*cell.found} - {*full[at].found}) for at, cell in own.items()),
             touched_share=sum(cell.touched_share for cell in own.values()) / len(own),
         )
         for name, own in found.items()

@@ -3,7 +3,7 @@ after each.
 
 After each length come tokens of the text as it goes on, then a question about a fact that was planted at a
 third of that length, and its answer: running text alone would not show a method that loses what is asked for.
-Where the text holds records, the answer is all of them as JSON instead.
+Where the text holds records, some that lie spread over it are asked for as JSON instead.
 
 Called by `sakuin.evaluate.fidelity`.
 """
@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sakuin.errors import SakuinError
-from sakuin.evaluate.records import ASKED, Records, as_lines
+from sakuin.evaluate.records import SOME, Records, as_lines, value_spans
+from sakuin.prompt import Prompt
 
 PLACES = ("archive", "harbour", "library", "station", "museum", "garden", "market", "tower")
 _NUMBERS = (71493, 20856, 94317, 58264, 36981, 80742, 15639, 47208)
@@ -31,13 +32,13 @@ LEAST_RUNNING = 16
 class Stop:
     """A length at which a passage is measured.
 
-    length : tokens of the context. continuation : tokens that follow. retrieval : how many of them, at the
-        end, are predicted from something far back: the answer's, from just before it on.
+    length : tokens of the context. continuation : tokens that follow. retrieved : which of them are known
+        from something far back alone: an answer's, a record's values.
     """
 
     length: int
     continuation: tuple[int, ...]
-    retrieval: int
+    retrieved: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -82,30 +83,52 @@ def passage(
     for length in lengths:
         question, answer = asked[length]
         going_on = running[length : length + tokens - len(question) - len(answer)]
-        stops.append(Stop(length, (*going_on, *question, *answer), len(answer)))
+        before = len(going_on) + len(question)
+        known = tuple(range(before, before + len(answer)))
+        stops.append(Stop(length, (*going_on, *question, *answer), known))
     return Passage(name, tuple(running[: lengths[-1]]), tuple(stops))
 
 
 def record_passage(tokenizer: Any, name: str, lengths: Sequence[int], tokens: int, seed: int = 0) -> Passage:
-    """As `passage`, of a text of records: after each length all of its records are said as JSON, as far as
-    `tokens` go."""
+    """As `passage`, of a text of records: after each length, some that lie spread over all of it are asked
+    for by their numbers and said as JSON, as many as `tokens` hold. Their values count as retrieved.
+
+    Raises `SakuinError` where `tokens` do not hold one.
+    """
     lengths = sorted(set(lengths))
-    encode = _encoder(tokenizer)
+    prompt = Prompt.of(tokenizer)
     start = list(tokenizer("", verbose=False)["input_ids"])
     ids: list[int] = []
     made = Records.make(0, seed)
     characters = 6 * lengths[-1]
     while len(ids) < lengths[-1]:
         made = Records.make(characters, seed)
-        ids, characters = encode(made.text), 2 * characters
+        ids, characters = prompt.encode(made.text).ids, 2 * characters
     stops = []
     for length in lengths:
         held = tokenizer.decode(ids[: length - len(start)], skip_special_tokens=True)
         whole = [r for r, end in zip(made.records, made.ends, strict=True) if end <= len(held)]
-        question, said = encode(ASKED), encode(as_lines(whole))
-        said = said[: tokens - len(question)]
-        stops.append(Stop(length, (*question, *said), len(said)))
+        stops.append(_asked_records(prompt, length, whole, tokens))
     return Passage(name, tuple((start + ids)[: lengths[-1]]), tuple(stops))
+
+
+def _asked_records(prompt: Prompt, length: int, records: Sequence[dict[str, Any]], tokens: int) -> Stop:
+    """The most records, evenly spread, whose numbers and JSON lines fit into `tokens`."""
+    least = 0
+    for count in range(len(records), 0, -1):
+        chosen = [records[int((i + 0.5) * len(records) / count)] for i in range(count)]
+        numbers = ", ".join(str(record["order"]) for record in chosen)
+        question, said = prompt.encode(SOME.format(numbers=numbers)).ids, prompt.encode(as_lines(chosen))
+        least = len(question) + len(said.ids)
+        if least <= tokens:
+            spans = value_spans(chosen)
+            known = tuple(
+                len(question) + at
+                for at, (begin, end) in enumerate(zip(said.starts, said.ends, strict=True))
+                if any(begin < stop and end > first for first, stop in spans)
+            )
+            return Stop(length, (*question, *said.ids), known)
+    raise SakuinError(f"at least {least} tokens must follow {length:,} tokens of records, got {tokens}.")
 
 
 def _encoder(tokenizer: Any) -> Callable[[str], list[int]]:

@@ -104,7 +104,7 @@ def draw_needle(cells: Sequence[Cell], folder: Path, model: str) -> list[Path]:
 
 def _found(cells: Sequence[Cell], name: str, length: int, depth: float) -> float:
     own = [c for c in cells if (c.configuration, c.length, c.depth) == (name, length, depth)]
-    return sum(c.found for c in own) / max(1, sum(c.needles for c in own))
+    return sum(len(c.found) for c in own) / max(1, sum(c.needles for c in own))
 
 
 def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:

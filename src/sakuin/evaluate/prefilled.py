@@ -10,18 +10,16 @@ Called by the evaluations beside it.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
-from sakuin.cache import RetrievalCache, copy_layer
+from sakuin.cache import RetrievalCache
 from sakuin.config import STEP_SETTINGS, RetrievalConfig
-from sakuin.decoding import Runner, Sampling
+from sakuin.decoding import Runner, Sampling, forked
 from sakuin.evaluate.configurations import PEERS, Configuration, calibrated
 from sakuin.evaluate.configurations import configuration as named
 from sakuin.evaluate.seeing import seeing
@@ -77,13 +75,7 @@ class Prefilled:
 
     def full_cache(self) -> DynamicCache:
         """transformers' own cache with these tokens, free to be used."""
-        other = copy.copy(self._cache)
-        # A full-attention layer never writes into its tensors; others may.
-        other.layers = [
-            copy.copy(layer) if type(layer) is DynamicLayer else copy_layer(layer)
-            for layer in self._cache.layers
-        ]
-        return other
+        return forked(self._cache)  # type: ignore[no-any-return]
 
     def retrieval_cache(self, config: RetrievalConfig) -> RetrievalCache:
         """A `RetrievalCache` with these tokens, all outside the recent window sealed, free to be used.

@@ -17,6 +17,7 @@ from sakuin.evaluate.texts import technical_english
 _APART = 1200
 """Characters of other text between two records."""
 ASKED = "\n\nEvery order in the text above as JSON, one a line, in the order of the text:\n"
+SOME = "\n\nThe orders {numbers} in the text above as JSON, one a line:\n"
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,24 @@ class Records:
 def as_lines(records: list[dict[str, Any]]) -> str:
     """JSON, one record a line, each line ended."""
     return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def value_spans(records: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    """Where in `as_lines` the values stand that only the text tells: all but the orders' numbers, without
+    quotation marks."""
+    spans, at = [], 0
+    for record in records:
+        line = json.dumps(record)
+        begin = 0
+        for name, value in record.items():
+            begin = line.index(f'"{name}": ', begin) + len(name) + 4
+            first, end = begin, begin + len(json.dumps(value))
+            if isinstance(value, str):
+                first, end = first + 1, end - 1
+            if name != "order":
+                spans.append((at + first, at + end))
+        at += len(line) + 1
+    return spans
 
 
 def parsed(text: str) -> list[dict[str, Any]]:

@@ -113,6 +113,8 @@ def ruler(
     chosen = check_tasks(tasks)
     if not lengths:
         raise SakuinError("name at least one length in tokens.")
+    if count < 1:
+        raise SakuinError(f"there must be at least one sample, got {count}.")
     for length in lengths:
         _check_length(model, length)
     wanted = with_full(configurations)
@@ -264,7 +266,6 @@ def _tried(model: Any, tokenizer: Any, read: Prefilled, last: int) -> list[int]:
 def _key(sample: Sample, ids: Sequence[int], one: Configuration) -> str:
     """Everything that an answer depends on beside `about`: the prompt's tokens, the settings, the length of
     the answer."""
-    settings = None if one.config is None else asdict(one.config)
-    state = [list(ids), sample.references, sample.most, settings, one.share, one.like]
+    state = [list(ids), sample.references, sample.most, one.state]
     digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:12]
     return f"{sample.task} {sample.length} {sample.index} {one.name} {digest}"

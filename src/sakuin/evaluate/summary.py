@@ -23,8 +23,8 @@ class Row:
     """Units of one configuration together.
 
     tokens : positions. kl, kl_low, kl_high : mean divergence in nats, and its 95 % interval (bootstrap over
-        blocks of 16 positions). kl_worst : of one position. kl_retrieval : mean over the positions that
-        retrieve.
+        blocks of 16 positions: for these texts). kl_worst : of one position. kl_retrieval : mean over the
+        positions that retrieve.
     top1 : share of the positions whose likeliest token is full attention's.
     perplexity_ratio : to full attention's, over the texts' own next tokens.
     lost : retrieved tokens that full attention has right and this has not, of `retrieved` that it has right.
@@ -56,11 +56,8 @@ def row(units: Sequence[Unit]) -> Row:
     kl = [x for unit in units for x in unit.kl]
     low, high = interval([unit.kl for unit in units])
     more = [a - b for unit in units for a, b in zip(unit.nll, unit.full_nll, strict=True)]
-    pairs = [
-        pair
-        for unit in units
-        for pair in zip(unit.full_right[-unit.retrieval :], unit.right[-unit.retrieval :], strict=True)
-    ]
+    retrieving = [(unit, token - 1) for unit in units for token in unit.retrieved]
+    pairs = [(unit.full_right[at], unit.right[at]) for unit, at in retrieving]
     heads = [e for unit in units for layer in unit.errors for e in layer]
     return Row(
         configuration=units[0].configuration,
@@ -69,7 +66,7 @@ def row(units: Sequence[Unit]) -> Row:
         kl_low=low,
         kl_high=high,
         kl_worst=max(kl),
-        kl_retrieval=fmean(x for unit in units for x in unit.kl[-unit.retrieval - 1 :]),
+        kl_retrieval=fmean(unit.kl[at] for unit, at in retrieving) if retrieving else math.nan,
         top1=fmean(same for unit in units for same in unit.same),
         perplexity_ratio=math.exp(fmean(more)),
         lost=sum(full and not ours for full, ours in pairs),

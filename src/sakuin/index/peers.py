@@ -1,7 +1,7 @@
 """Plain ways to attend a part of the tokens, to be compared with `sketch` in one frame: `topk`, the exact
 best tokens of each query head (what the search of RetrievalAttention, arXiv 2409.10516, can reach at best);
-`pages`, runs of 16 tokens by their keys' bounds (Quest, arXiv 2406.10774); `streaming`, none, so that sink
-and recent window are all (StreamingLLM, arXiv 2309.17453).
+`pages`, runs of tokens by their keys' bounds (Quest, arXiv 2406.10774); `streaming`, none or the newest, so
+that sink and recent window are all (StreamingLLM, arXiv 2309.17453).
 
 They are written for measuring, in torch; their time says nothing of what such methods could take. None
 estimates what it leaves out. `search` is exact for all. Called through the protocol of `sakuin.index.base`.
@@ -18,9 +18,6 @@ from sakuin.config import check_tolerance
 from sakuin.index.base import Index, register
 from sakuin.index.flat import FlatIndex
 from sakuin.partial import PartialAttention, Stats
-
-PAGE = 16
-"""Tokens in a page of `pages`, as in Quest."""
 
 
 class ChosenIndex(FlatIndex):
@@ -96,29 +93,32 @@ class TopKIndex(ChosenIndex):
 
 @register("pages")
 class PagesIndex(ChosenIndex):
-    """Pages of 16 tokens whose keys' bounds allow the largest inner product, until `config.top_k` tokens are
-    reached, for each query head by itself."""
+    """Pages of `config.page_size` tokens whose keys' bounds allow the largest inner product, until
+    `config.top_k` tokens are reached, for each query head by itself."""
 
     def choose(self, q: Tensor, scores: Tensor, keys: Tensor) -> tuple[Tensor, int]:
-        n = keys.shape[1]
-        missing = -n % PAGE
+        n, size = keys.shape[1], self.config.page_size
+        missing = -n % size
         full = torch.cat([keys, keys[:, -1:].expand(-1, missing, -1)], 1) if missing else keys
-        pages = full.view(keys.shape[0], -1, PAGE, keys.shape[2])
+        pages = full.view(keys.shape[0], -1, size, keys.shape[2])
         low, high = pages.amin(2), pages.amax(2)
         rows = q.view(keys.shape[0], -1, keys.shape[2])
         bound = rows.clamp(min=0) @ high.transpose(1, 2) + rows.clamp(max=0) @ low.transpose(1, 2)
         bound = bound.view(len(q), -1)
-        best = bound.topk(min(-(-self.config.top_k // PAGE), bound.shape[1]), -1).indices
+        best = bound.topk(min(-(-self.config.top_k // size), bound.shape[1]), -1).indices
         chosen = torch.zeros_like(bound, dtype=torch.bool).scatter_(1, best, True)
         # What is chosen is read whole, key and value; the choice itself reads two bounds a page.
-        chosen = chosen.repeat_interleave(PAGE, 1)[:, :n]
+        chosen = chosen.repeat_interleave(size, 1)[:, :n]
         union = chosen.view(keys.shape[0], -1, n).any(1)
         return chosen, low.numel() + high.numel() + int(union.sum()) * keys.shape[2]
 
 
 @register("streaming")
 class StreamingIndex(ChosenIndex):
-    """No offloaded token at all."""
+    """No offloaded token at all, or the `config.newest`."""
 
     def choose(self, q: Tensor, scores: Tensor, keys: Tensor) -> tuple[Tensor, int]:
-        return torch.zeros_like(scores, dtype=torch.bool), 0
+        chosen = torch.zeros_like(scores, dtype=torch.bool)
+        chosen[:, max(0, keys.shape[1] - self.config.newest) :] = True
+        # One window for all: nothing is searched, keys and values of it are read.
+        return chosen, int(chosen[0].sum()) * keys.shape[2] * len(keys)
