@@ -149,6 +149,8 @@ def samples(
     room = length - len(prompt.head) - len(template)
     kind = _kinds()[task]
     base = _bases()[kind["task"]]
+    if kind["task"] == "freq_words_extraction":  # its generator alone fills the length without the answer
+        room -= base["tokens_to_generate"]
     state = [versions(), kind, base["template"], base["answer_prefix"], room, seed, _fingerprint(tokenizer)]
     name = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]
     kept = zoo.cache_folder() / "ruler" / f"{task}-{length}-{name}.jsonl"
