@@ -22,8 +22,9 @@ def _name(row: Row) -> str:
 
 def configurations(*results: Row) -> str:
     """Every configuration of every model, over all texts and lengths."""
-    columns = {"model": "l", "configuration": "l", "touched": "r", "KL mean (95 %)": "r", "worst token": "r"}
+    columns = {"model": "l", "configuration": "l", "tokens": "r", "touched": "r", "KL mean (95 %)": "r"}
     columns |= {
+        "worst token": "r",
         "retrieving": "r",
         "top-1": "r",
         "perplexity": "r",
@@ -37,6 +38,7 @@ def configurations(*results: Row) -> str:
             [
                 result["model"],
                 _name(row),
+                f"{row['tokens']:,}",
                 percent(row["touched_share"]),
                 f"{_nats(row['kl'])} ({_nats(row['kl_low'])} to {_nats(row['kl_high'])})",
                 _nats(row["kl_worst"]),
@@ -139,7 +141,10 @@ GOALS: tuple[tuple[str, str, Callable[[Row], float], float, Callable[[float], st
 def goals(*results: Row) -> str:
     """What was wanted of the presets from 7K tokens on, and whether it stands."""
     columns = {"preset": "l", "goal": "l", "at most": "r"}
-    columns |= {f"{result['model']}, {length:,}": "r" for result, length in _long(results)}
+    columns |= {
+        f"{result['model']}, {length:,} ({_tokens(result, length):,} tokens)": "r"
+        for result, length in _long(results)
+    }
     rows = []
     for preset, what, read, most, written in GOALS:
         cells = []
@@ -151,6 +156,10 @@ def goals(*results: Row) -> str:
             )
         rows.append([f"`{preset}`", what, written(most), *cells])
     return table(columns, rows)
+
+
+def _tokens(result: Row, length: int) -> int:
+    return int(result["by_length"][str(length)][0]["tokens"])
 
 
 def _long(results: tuple[Row, ...]) -> list[tuple[Row, int]]:

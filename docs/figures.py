@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from goal_tables import TABLES as GOALS
 from tables import TABLES
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
@@ -32,6 +33,8 @@ def table(name: str) -> str:
     found = _results(pattern)
     if not found:
         return ""
+    if name in GOALS:
+        return made(*found)
     # Benchmarks that write a file for each kernel differ in one option; evaluations of models in all.
     told = found if pattern.startswith("evaluation-") else found[-1:]
     by_machine: dict[str, list[str]] = {}

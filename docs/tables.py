@@ -10,6 +10,7 @@ from typing import Any
 
 from context_tables import TABLES as CONTEXTS
 from fidelity_tables import TABLES as FIDELITY
+from goal_tables import TABLES as GOALS
 from markdown_parts import percent, table
 
 
@@ -202,6 +203,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {
     "llama": ("llama_step-*", _llama),
     "step": ("sketch_step-*", _step),
     **FIDELITY,
+    **GOALS,
     **CONTEXTS,
 }
 """Names of tables to the benchmark's files and what makes a table of their contents."""
