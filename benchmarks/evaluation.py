@@ -15,7 +15,7 @@ from typing import Any
 
 from common import console, write
 
-KINDS = ("fidelity", "needle", "extract", "ruler")
+KINDS = ("fidelity", "needle", "extract", "ruler", "harness")
 DROPPED = ("cells", "texts", "pictures")
 """What only the folder keeps: each answer."""
 PICTURES = ("bytes.png", "heads-balanced.png", "needle.png")

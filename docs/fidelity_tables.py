@@ -268,6 +268,30 @@ def ruler(*results: Row) -> str:
     return table(columns, rows)
 
 
+def harness(*results: Row) -> str:
+    """Metrics of lm-eval's tasks, each configuration beside full attention."""
+    columns = {"model": "l", "task": "l", "metric": "l", "configuration": "l", "documents": "r", "value": "r"}
+    columns |= {"full": "r", "difference": "r", "95 %": "r"}
+    rows = []
+    for result in results:
+        for row in result["metrics"]:
+            change = row["difference"]
+            rows.append(
+                [
+                    result["model"],
+                    row["task"],
+                    row["metric"],
+                    _name(row),
+                    str(row["documents"]),
+                    f"{row['value']:.4f}",
+                    f"{row['full']:.4f}",
+                    "" if change is None else f"{change['mean']:+.4f}",
+                    "" if change is None else f"{change['low']:+.4f} to {change['high']:+.4f}",
+                ]
+            )
+    return table(columns, rows)
+
+
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {
     "fidelity": ("evaluation-fidelity-*", configurations),
     "fidelity-goals": ("evaluation-fidelity-*", goals),
@@ -279,6 +303,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {
     "needle": ("evaluation-needle-*", needles),
     "extract": ("evaluation-extract-*", extraction),
     "ruler": ("evaluation-ruler-*", ruler),
+    "harness": ("evaluation-harness-*", harness),
     "knobs": ("knobs-*", knobs),
 }
 """As in docs/tables.py."""
