@@ -61,6 +61,7 @@ eval: venv  ## Measure whether answers stay what full attention gives: a short f
 	@$(BIN)/sakuin eval fidelity --lengths 4096 --tokens 96 --configurations "balanced fast faithful streaming topk@balanced"
 	@$(BIN)/sakuin eval needle --lengths "2000 4000" --depths 3 --configurations "full balanced streaming"
 	@$(BIN)/sakuin eval extract --lengths 2000 --by-number --configurations "full balanced"
+	@$(BIN)/sakuin eval ruler --samples 1 --tasks "niah_single_1 niah_multikey_1 qa_1" --configurations balanced
 
 fuzz: venv  ## Throw thousands of odd arrays at the native core.
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/test_native_fuzz.py tests/test_native_fuzz_ivf.py tests/test_native_fuzz_graph.py \
