@@ -4,7 +4,7 @@ and a model.
 Three tables. Ways of rounding, by exact attention over the rounded keys or values of a real trace of smollm2;
 the last of them with 100 added to two channels of every key, which changes no softmax. `flat` and `sketch`
 with and without int8, on the trace and on a longer one resampled from it (one KV head a layer). The next
-token of smollm2 (see fidelity.py).
+token of smollm2 (as `sakuin eval fidelity` measures it).
 
 Run: python benchmarks/kv_int8.py [--trace T] [--length 7600] [--tokens 131072] [--context 3000]
 """

@@ -53,7 +53,7 @@ def figures() -> list[str]:
     parts = []
     for pattern, paragraph in (
         ("decode_depth", _decode),
-        ("fidelity", _fidelity),
+        ("evaluation-fidelity-*", _fidelity),
         ("sketch_step-*", _step),
     ):
         found = _results(pattern)
@@ -84,19 +84,25 @@ def _decode(results: list[dict[str, Any]]) -> str:
 
 
 def _fidelity(results: list[dict[str, Any]]) -> str:
-    (result,) = results
+    rows = [
+        (result["model"], f"{int(length):,}", row)
+        for result in results
+        for length, found in result["by_length"].items()
+        for row in found
+        if row["configuration"] == "balanced"
+    ]
     lines = [
-        "The next token against full attention, KL divergence in nats over 200 teacher-forced tokens of real "
-        "text that end in a question about a planted fact, fp32; *touched* is what is read of index and "
-        "offloaded keys and values, as a share of these at 2 bytes a number "
-        f"(`{result['command']}`; {_machine(result)}):\n",
-        "| model | context | mean | worst token | touched |",
-        "|---|---:|---:|---:|---:|",
+        "The next token against full attention, over seven kinds of text that end in questions about facts "
+        "planted in them, fp32: KL divergence in nats; *lost* are tokens of the answers that full attention "
+        "has right; *touched* is what is read of index and offloaded keys and values, as a share of these at 2 "
+        "bytes a number (`sakuin eval fidelity`, [commands and machines](docs/fidelity.md#what-was-found)):\n",
+        "| model | context | tokens | mean | worst token | likeliest token the same | lost | touched |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     lines += [
-        f"| {row['model']} | {row['context']} | {row['kl_mean']:.5f} | {row['kl_worst']:.4f} | "
-        f"{row['touched_share']:.1%} |"
-        for row in result["results"]
+        f"| {model} | {length} | {row['tokens']:,} | {row['kl']:.5f} | {row['kl_worst']:.4f} | "
+        f"{row['top1']:.1%} | {row['lost']} of {row['retrieved']} | {row['touched_share']:.1%} |"
+        for model, length, row in rows
     ]
     return "\n".join(lines) + "\n"
 

@@ -130,7 +130,7 @@ def _show(found: list[Tally]) -> None:
     from rich.table import Table
 
     console.print(
-        f"{found[0].cells} documents, of which full attention finds something in {found[0].solved}.\n"
+        f"{found[0].cells} {'document' if found[0].cells == 1 else 'documents'}, of which full attention finds something in {found[0].solved}.\n"
     )
     table = Table(box=None, pad_edge=False)
     table.add_column("configuration", no_wrap=True)
