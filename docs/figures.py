@@ -94,8 +94,9 @@ def _fidelity(results: list[dict[str, Any]]) -> str:
     lines = [
         "The next token against full attention, over seven kinds of text that end in questions about facts "
         "planted in them, fp32: KL divergence in nats; *lost* are tokens of the answers that full attention "
-        "has right; *touched* is what is read of index and offloaded keys and values, as a share of these at 2 "
-        "bytes a number (`sakuin eval fidelity`, [commands and machines](docs/fidelity.md#what-was-found)):\n",
+        "has right; *touched* is what is read of index and offloaded keys and values, as a share of these at "
+        "2 bytes a number (`sakuin eval fidelity`, "
+        "[commands and machines](docs/fidelity.md#what-was-found)):\n",
         "| model | context | tokens | mean | worst token | likeliest token the same | lost | touched |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]

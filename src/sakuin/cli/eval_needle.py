@@ -129,9 +129,9 @@ def _depths(text: str) -> tuple[float, ...]:
 def _show(found: list[Tally]) -> None:
     from rich.table import Table
 
-    console.print(
-        f"{found[0].cells} {'document' if found[0].cells == 1 else 'documents'}, of which full attention finds something in {found[0].solved}.\n"
-    )
+    cells = found[0].cells
+    documents = "1 document" if cells == 1 else f"{cells} documents"
+    console.print(f"{documents}, of which full attention finds something in {found[0].solved}.\n")
     table = Table(box=None, pad_edge=False)
     table.add_column("configuration", no_wrap=True)
     for title in ("needles found", "lost", "gained", "touched"):
