@@ -141,6 +141,9 @@ def test_a_domain_writes_as_much_as_is_asked_and_the_same_each_time(name: str) -
     text = domain(name).make(50_000)
     assert len(text) >= 50_000
     assert domain(name).make(50_000) == text
+    other = domain(name).make(50_000, 1)
+    assert len(other) >= 50_000
+    assert other[:200] != text[:200]
     paragraphs = [line for line in text.splitlines() if line.strip()]
     assert len(set(paragraphs)) > len(paragraphs) / 3
 

@@ -25,6 +25,7 @@ from sakuin.cli.eval_options import (
 )
 from sakuin.cli.options import Device, Json, Model, Window
 from sakuin.cli.show import console, notes, show_table
+from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
     from sakuin.evaluate.fidelity import Unit
@@ -69,6 +70,9 @@ def fidelity(
     ] = DOMAINS,
     lengths: Lengths = "2048 7000",
     tokens: Annotated[int, typer.Option(metavar="N", help="Tokens that the model is made to say.")] = 256,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Of the texts of --domains: others of the same kinds.")
+    ] = 0,
     out: Out = Path("sakuin-eval"),
     pictures: Pictures = True,
     json: Json = False,
@@ -89,12 +93,14 @@ def fidelity(
         from sakuin.models import describe
 
         wanted, most = named(configurations), numbers("--lengths", lengths)
+        if seed < 0:
+            raise SakuinError(f"--seed must be at least 0, got {seed}.")
         with_full(wanted)
         if pictures:
             check_matplotlib()
         subject = Subject.of(model, dtype, device, window)
         described = describe(model, window)
-        passages = list(_passages(described.tokenizer, files or [], domains, most, tokens))
+        passages = list(_passages(described.tokenizer, files or [], domains, most, tokens, seed))
         folder = subject.folder(out, "fidelity")
         made = about(subject.name, subject.used) | subject.on_device()
         results = Results(folder / "results.jsonl", made)
@@ -104,6 +110,7 @@ def fidelity(
         words = subject.words() | {"--configurations": " ".join(c.name for c in wanted)}
         words |= {} if files else {"--domains": domains}
         words |= {"--lengths": " ".join(map(str, most)), "--tokens": str(tokens)}
+        words |= {"--seed": str(seed)} if seed else {}
         report = _report(command("fidelity", words, files or []), subject, units)
         write(folder, "fidelity", report)
         if pictures:
@@ -114,7 +121,9 @@ def fidelity(
             _show(report, units, folder)
 
 
-def _passages(tokenizer: Any, files: list[Path], domains: str, lengths: list[int], tokens: int) -> Any:
+def _passages(
+    tokenizer: Any, files: list[Path], domains: str, lengths: list[int], tokens: int, seed: int
+) -> Any:
     from sakuin import documents
     from sakuin.evaluate.domains import domain
     from sakuin.evaluate.passages import passage, record_passage
@@ -127,9 +136,9 @@ def _passages(tokenizer: Any, files: list[Path], domains: str, lengths: list[int
         return
     for name in domains.split():
         if domain(name).name == "records":
-            yield record_passage(tokenizer, name, lengths, tokens)
+            yield record_passage(tokenizer, name, lengths, tokens, seed)
         else:
-            yield passage(tokenizer, name, domain(name).make, lengths, tokens)
+            yield passage(tokenizer, name, partial(domain(name).make, seed=seed), lengths, tokens)
 
 
 def _whole(text: str, characters: int) -> str:

@@ -15,11 +15,23 @@ from sakuin.evaluate import generated
 from sakuin.evaluate.records import Records
 from sakuin.evaluate.texts import technical_english
 
+_PLACES = 5
+"""Seeds after which texts that are not generated begin at the same places again."""
 
-def source_code(characters: int) -> str:
-    """Modules of Python's standard library, one after another."""
+
+def english(characters: int, seed: int = 0) -> str:
+    """Python's language reference, all of it; each seed begins at another place."""
+    text = technical_english()
+    start = text.find("\n", seed * len(text) // _PLACES % len(text)) + 1 if seed else 0
+    return text[start:] + text[:start]
+
+
+def source_code(characters: int, seed: int = 0) -> str:
+    """Modules of Python's standard library, one after another; each seed begins with another."""
     parts, held = [], 0
-    for name in generated.words("modules"):
+    names = generated.words("modules")
+    first = seed * len(names) // _PLACES % len(names)
+    for name in (*names[first:], *names[:first]):
         try:
             found = find_spec(name)
         except ModuleNotFoundError:
@@ -35,12 +47,16 @@ def source_code(characters: int) -> str:
 
 @dataclass(frozen=True)
 class Domain:
-    """A kind of text. make : writes at least so many characters of it, where there are so many."""
+    """A kind of text, and what writes it from a number of characters and a seed."""
 
     name: str
     title: str
     source: str
-    make: Callable[[int], str]
+    writes: Callable[[int, int], str]
+
+    def make(self, characters: int, seed: int = 0) -> str:
+        """At least so many characters of it, where there are so many; another text for each seed."""
+        return self.writes(characters, seed)
 
 
 _OURS = "generated (`sakuin.evaluate.generated`, Apache-2.0)"
@@ -52,7 +68,7 @@ DOMAINS: dict[str, Domain] = {
             "english",
             "technical English",
             "the language reference in Python's `pydoc_data` (PSF licence)",
-            lambda characters: technical_english(),
+            english,
         ),
         Domain("contracts", "contracts", _OURS, generated.contracts),
         Domain("logs", "service logs", _OURS, generated.logs),
@@ -63,7 +79,7 @@ DOMAINS: dict[str, Domain] = {
             "records",
             "records to be extracted as JSON",
             "technical English as above, with generated orders in it (`sakuin.evaluate.records`, Apache-2.0)",
-            lambda characters: Records.make(characters).text,
+            lambda characters, seed: Records.make(characters, seed).text,
         ),
     )
 }
