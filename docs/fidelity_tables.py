@@ -241,6 +241,12 @@ def knobs(*results: Row) -> str:
     )
 
 
+def told(result: Row) -> str:
+    """A result's model, and what is to be known of a result that was kept beside a later one."""
+    name: str = result["about"]["model"]
+    return name + (f", {result['note']}" if "note" in result else "")
+
+
 def ruler(*results: Row) -> str:
     """RULER's tasks, the mean over tasks at the end of each length, by configuration."""
     columns = {"model": "l", "tokens": "r", "configuration": "l", "task": "l", "samples": "r", "full": "r"}
@@ -252,7 +258,7 @@ def ruler(*results: Row) -> str:
                 continue  # said in the text
             loss = row["loss"]
             cells = [
-                result["about"]["model"],
+                told(result),
                 f"{row['length']:,}",
                 _name(row),
                 row["task"] or "**all thirteen**",

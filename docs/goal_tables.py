@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from fidelity_tables import told
 from markdown_parts import table
 
 Row = dict[str, Any]
@@ -70,7 +71,7 @@ def _ruler(result: Row) -> Iterator[list[str]]:
             said = f"{loss['mean']:+.1f} ({loss['low']:+.1f} to {loss['high']:+.1f}), {loss['pairs']} samples"
             what = f"RULER at {row['length']:,}: at most {LOSS:g} points lost, the interval holding 0"
             good = loss["mean"] >= -LOSS and loss["low"] <= 0 <= loss["high"]
-            yield [result["about"]["model"], what, *_met(said, good)]
+            yield [told(result), what, *_met(said, good)]
 
 
 def others(*results: Row) -> str:
