@@ -17,6 +17,7 @@ from sakuin.cli.eval_options import (
     Lengths,
     Out,
     Pictures,
+    Seed,
     Subject,
     command,
     goes_on,
@@ -70,9 +71,7 @@ def fidelity(
     ] = DOMAINS,
     lengths: Lengths = "2048 7000",
     tokens: Annotated[int, typer.Option(metavar="N", help="Tokens that the model is made to say.")] = 256,
-    seed: Annotated[
-        int, typer.Option(metavar="N", help="Of the texts of --domains: others of the same kinds.")
-    ] = 0,
+    seed: Seed = 0,
     out: Out = Path("sakuin-eval"),
     pictures: Pictures = True,
     json: Json = False,

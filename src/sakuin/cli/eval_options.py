@@ -46,6 +46,14 @@ Seeds = Annotated[
     int,
     typer.Option("--seeds", metavar="N", help="Texts of each length; for needle, of each length and depth."),
 ]
+Seed = Annotated[
+    int,
+    typer.Option(
+        "--seed",
+        metavar="N",
+        help="Of what is written for the test: others of the same kinds for each (RULER's own is 42).",
+    ),
+]
 Out = Annotated[
     Path,
     typer.Option(
