@@ -176,6 +176,8 @@ def test_records_are_those_of_the_context(tokenizer: Any) -> None:
         retrieved = "".join(tokenizer.decode(stop.continuation[at]) for at in stop.retrieved)
         values = [str(record[key]) for record in said for key in ("name", "depot", "item", "quantity")]
         assert retrieved.replace(" ", "") == "".join(values).replace(" ", "")
+    with pytest.raises(SakuinError, match="a length of 20 tokens holds no whole record"):
+        record_passage(tokenizer, "records", (20,), 220)
     with pytest.raises(SakuinError, match="tokens must follow 900 tokens of records, got 10"):
         record_passage(tokenizer, "records", (900,), 10)
 

@@ -114,6 +114,8 @@ def record_passage(tokenizer: Any, name: str, lengths: Sequence[int], tokens: in
 
 def _asked_records(prompt: Prompt, length: int, records: Sequence[dict[str, Any]], tokens: int) -> Stop:
     """The most records, evenly spread, whose numbers and JSON lines fit into `tokens`."""
+    if not records:
+        raise SakuinError(f"a length of {length:,} tokens holds no whole record; take a larger one.")
     least = 0
     for count in range(len(records), 0, -1):
         chosen = [records[int((i + 0.5) * len(records) / count)] for i in range(count)]
