@@ -6,7 +6,6 @@ import json
 import os
 import shlex
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -35,26 +34,6 @@ def load(name: str, dtype: str) -> tuple[Any, Any]:
     if not zoo.MODELS[name].is_here:
         zoo.get(name, say=console.print)
     return sakuin.load(name, dtype=dtype)
-
-
-def machine() -> dict[str, Any]:
-    """The machine, the libraries and the commit, beside every committed figure."""
-    return {**doctor.machine(), "commit": _commit()}
-
-
-def _commit() -> str | None:
-    """The commit that runs, with a + where files differ from it; None outside a checkout."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(RESULTS), *words], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", "../../src", "../../native")
-        return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def median_ms(
@@ -126,5 +105,5 @@ def write(name: str, content: dict[str, Any]) -> None:
     """Write `results/<name>.json` with the machine's description."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"machine": machine(), **content}, indent=1) + "\n")
+    path.write_text(json.dumps({"machine": doctor.machine(), **content}, indent=1) + "\n")
     console.print(f"wrote {path.relative_to(Path(__file__).parent.parent)}")

@@ -7,6 +7,7 @@ import torch
 from tiny import FLAT, close, feed, full, layer_of, prefilled, tiny, tokens
 
 from sakuin import RetrievalCache, RetrievalConfig
+from sakuin.decoding import Runner
 from sakuin.segments import GROWTH, QUERY_STEP
 
 
@@ -35,6 +36,13 @@ class TestGrowing:
         for a, b in zip(one.retrieval_layers, many.retrieval_layers, strict=True):
             for x, y in zip(a.rows[0].past(), b.rows[0].past(), strict=True):
                 torch.testing.assert_close(x[0], y[0], atol=1e-4, rtol=1e-4)
+
+    def test_layers_with_a_window_shorten_the_chunks_of_a_prompt(self, llama, gemma3):
+        done = {}
+        for model in (llama, gemma3):
+            runner = Runner(model, RetrievalCache(model.config, FLAT), FLAT.exact_above)
+            done[model] = list(runner.steps(tokens(2100)[0].tolist()))
+        assert done == {llama: [2048, 2100], gemma3: [1024, 2048, 2100]}
 
     def test_the_remainder_is_sealed_when_decoding_starts_and_growth_in_runs_of_256(self, llama):
         config = RetrievalConfig(index="flat", sink=4, recent=16, segment=1024)

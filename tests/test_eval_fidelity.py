@@ -245,6 +245,7 @@ def test_the_command_measures_a_file_and_goes_on(tmp_path: Path, long_text: str)
     assert 0 < found["kl"] < 0.02
     assert 0 < found["touched_share"] < 0.5
     assert list(report["by_text"]) == ["licences.txt"]
+    assert report["machine"]["threads"] >= 1
     kept = (tmp_path / "fidelity-smollm2" / "results.jsonl").read_text()
     shown = run_cli(*words, "--configurations", "balanced")
     assert "balanced" in shown.stdout
@@ -257,6 +258,7 @@ def test_the_command_measures_a_file_and_goes_on(tmp_path: Path, long_text: str)
         (["--lengths", "many"], "--lengths takes whole numbers above 0"),
         (["--configurations", "nothing"], "there is no configuration 'nothing'"),
         (["nowhere.txt"], "there is no file nowhere.txt"),
+        (["nowhere.txt", "--seed", "1"], "--domains and --seed choose texts, and here are FILES"),
     ],
 )
 def test_wrong_words_are_told_in_a_sentence(words: list[str], said: str, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import subprocess
 import sys
 from datetime import date
 from importlib import metadata
@@ -32,7 +33,7 @@ _OPENMP = re.compile(r"/(lib(?:gomp|iomp5|omp)[^/]*\.so[^/]*)$")
 
 
 def machine() -> dict[str, Any]:
-    """The machine, the libraries and the day in few words, to stand beside measured figures."""
+    """The machine, the libraries, the day and the commit in few words, to stand beside measured figures."""
     return {
         "cpu": _cpu_name(),
         "isa": _native.isa(),
@@ -40,7 +41,25 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "date": date.today().isoformat(),
+        "commit": _commit(),
     }
+
+
+def _commit() -> str | None:
+    """The commit that runs, with a + where files differ from it; None where this is not a checkout of it."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        # An environment can lie in the checkout of something else.
+        git("ls-files", "--error-unmatch", "--", Path(__file__).name)
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", "../../native")
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def examine(model: str | None = None, window: int | None = None) -> dict[str, Any]:

@@ -94,6 +94,8 @@ def fidelity(
         wanted, most = named(configurations), numbers("--lengths", lengths)
         if seed < 0:
             raise SakuinError(f"--seed must be at least 0, got {seed}.")
+        if files and (seed or domains != DOMAINS):
+            raise SakuinError("--domains and --seed choose texts, and here are FILES; leave them out.")
         with_full(wanted)
         if pictures:
             check_matplotlib()

@@ -52,7 +52,6 @@ def harness(
     paired bootstrap, for metrics that are means. Needs the extra `eval`.
     """
     with told_in_a_sentence(goes_on):
-        from sakuin.doctor import machine
         from sakuin.evaluate.configurations import configurations as named
         from sakuin.evaluate.harness_runs import about, checked, found, run
         from sakuin.evaluate.results import Results
@@ -71,7 +70,6 @@ def harness(
         words |= {} if metadata is None else {"--metadata": metadata}
         report = {
             "command": command("harness", words),
-            "machine": machine(),
             "model": model,
             "about": made,
             "metrics": [asdict(one) for one in metrics],

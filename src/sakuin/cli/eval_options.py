@@ -142,6 +142,9 @@ def command(name: str, words: Mapping[str, str], files: Sequence[Path] = ()) -> 
     return shlex.join(["sakuin", "eval", name, *map(str, files), *options])
 
 
-def write(folder: Path, name: str, report: Mapping[str, Any]) -> None:
-    """Keep what an evaluation found, as `NAME.json` beside its results."""
+def write(folder: Path, name: str, report: dict[str, Any]) -> None:
+    """Keep what an evaluation found as `NAME.json` beside its results; on which machine is added to it."""
+    from sakuin.doctor import machine
+
+    report["machine"] = machine()
     (folder / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -52,7 +52,6 @@ def ruler(
     and the configuration too. Needs the extra `eval`.
     """
     with told_in_a_sentence(goes_on):
-        from sakuin.doctor import machine
         from sakuin.evaluate.configurations import configurations as named
         from sakuin.evaluate.configurations import with_full
         from sakuin.evaluate.results import Results
@@ -77,7 +76,6 @@ def ruler(
         words |= {"--samples": str(samples), "--seed": str(seed)}
         report = {
             "command": command("ruler", words),
-            "machine": machine(),
             "about": made,
             "samples": samples,
             "rows": [asdict(row) for row in rows],
