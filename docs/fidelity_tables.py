@@ -259,7 +259,7 @@ def ruler(*results: Row) -> str:
             loss = row["loss"]
             cells = [
                 told(result),
-                f"{row['length']:,}",
+                "all" if row["length"] is None else f"{row['length']:,}",
                 _name(row),
                 row["task"] or "**all thirteen**",
                 str(loss["pairs"]),

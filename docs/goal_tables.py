@@ -69,7 +69,8 @@ def _ruler(result: Row) -> Iterator[list[str]]:
         if row["task"] is None and row["configuration"] == "balanced":
             loss = row["loss"]
             said = f"{loss['mean']:+.1f} ({loss['low']:+.1f} to {loss['high']:+.1f}), {loss['pairs']} samples"
-            what = f"RULER at {row['length']:,}: at most {LOSS:g} points lost, the interval holding 0"
+            where = "all lengths" if row["length"] is None else f"{row['length']:,}"
+            what = f"RULER at {where}: at most {LOSS:g} points lost, the interval holding 0"
             good = loss["mean"] >= -LOSS and loss["low"] <= 0 <= loss["high"]
             yield [told(result), what, *_met(said, good)]
 

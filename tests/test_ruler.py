@@ -113,9 +113,9 @@ def test_wrong_tasks_and_lengths_are_named(smollm2: tuple[Any, Any], random_mode
     with pytest.raises(SakuinError, match="at least 2,048 tokens, got 100"):
         samples(smollm2[1], TASK, 100, 1)
     with pytest.raises(SakuinError, match=r"2,049 tokens is more than the 2,048 .*--window"):
-        ruler(random_model, smollm2[1], configurations("balanced"), Results(None, {}), [LENGTH + 1], [TASK])
+        ruler(random_model, smollm2[1], configurations("balanced"), Results(None, {}), LENGTH + 1, [TASK])
     with pytest.raises(SakuinError, match="beside full attention"):
-        ruler(random_model, smollm2[1], configurations("full"), Results(None, {}), [LENGTH], [TASK])
+        ruler(random_model, smollm2[1], configurations("full"), Results(None, {}), LENGTH, [TASK])
 
 
 def test_a_generator_that_finds_no_sample_that_fits_is_stopped(smollm2: tuple[Any, Any]) -> None:
@@ -144,17 +144,17 @@ def test_an_interrupted_run_goes_on_where_it_was(
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        ruler(random_model, tokenizer, wanted, Results(tmp_path / "r", state), [LENGTH], [TASK], 2, say=stop)
+        ruler(random_model, tokenizer, wanted, Results(tmp_path / "r", state), LENGTH, [TASK], 2, say=stop)
     held = (tmp_path / "r").read_bytes()
     assert held.count(b"\n") == 1 + 3
     (tmp_path / "r").write_bytes(held + b'{"key": "torn')
     passes = []
     hook = random_model.register_forward_pre_hook(lambda *_: passes.append(1))
-    scored = ruler(random_model, tokenizer, wanted, Results(tmp_path / "r", state), [LENGTH], [TASK], 2)
+    scored = ruler(random_model, tokenizer, wanted, Results(tmp_path / "r", state), LENGTH, [TASK], 2)
     assert (tmp_path / "r").read_bytes().startswith(held)
     assert passes
     passes.clear()
-    again = ruler(random_model, tokenizer, wanted, Results(tmp_path / "r", state), [LENGTH], [TASK], 2)
+    again = ruler(random_model, tokenizer, wanted, Results(tmp_path / "r", state), LENGTH, [TASK], 2)
     hook.remove()
     assert again == scored
     assert not passes
@@ -183,6 +183,7 @@ def test_rows_pair_each_sample_with_full_attention() -> None:
         ]
     )
     assert [row.task for row in rows] == ["vt", "qa_1", None]
+    assert [row.length for row in rows] == [4096] * 3
     vt, _, mean = rows
     assert (vt.full, vt.score, vt.loss.mean) == (60, 60, 0)
     assert (vt.solved, vt.kept) == (1, 0)
@@ -194,9 +195,29 @@ def test_rows_pair_each_sample_with_full_attention() -> None:
     assert mean.kept_loss.mean == -10
 
 
+def test_several_lengths_have_a_mean_over_all() -> None:
+    def scored(length: int, task: str, index: int, name: str, score: float) -> Scored:
+        return Scored(task, length, index, name, score, "", (), length, 9, None, 1.0)
+
+    found = [scored(4096, "vt", index, name, 100) for index in range(4) for name in ("full", "fast")]
+    found += [scored(8192, "vt", 0, "full", 100), scored(8192, "vt", 0, "fast", 40)]
+    rows = summarized(found)
+    assert [(row.length, row.task) for row in rows] == [
+        (4096, "vt"), (4096, None), (8192, "vt"), (8192, None), (None, None)
+    ]  # fmt: skip
+    assert (rows[-1].full, rows[-1].score, rows[-1].loss.mean) == (
+        100,
+        70,
+        -30,
+    )  # each length counts the same
+    assert (rows[-1].loss.pairs, rows[-1].loss.lost, rows[-1].solved, rows[-1].kept) == (5, 1, 5, 4)
+
+
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
+        ("--samples", "0", "--samples takes whole numbers above 0"),
+        ("--samples", "3 2", "--samples takes one number, or as many as there are --lengths (1), got '3 2'"),
         ("--tasks", "niah", "no task 'niah'"),
         ("--lengths", "4k", "--lengths takes whole numbers"),
         ("--configurations", "best", "no configuration 'best'"),

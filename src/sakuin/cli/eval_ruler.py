@@ -36,7 +36,12 @@ def ruler(
     tasks: Annotated[
         str, typer.Option(metavar="NAMES", help="RULER's tasks, with blanks between them, or all.")
     ] = "all",
-    samples: Annotated[int, typer.Option(metavar="N", help="Samples of each task and length.")] = 10,
+    samples: Annotated[
+        str,
+        typer.Option(
+            metavar="N|NUMBERS", help="Samples of each task: one number, or one for each of --lengths."
+        ),
+    ] = "10",
     configurations: Configurations = "balanced",
     seed: Seed = 42,
     dtype: Dtype = "auto",
@@ -55,29 +60,38 @@ def ruler(
         from sakuin.evaluate.configurations import configurations as named
         from sakuin.evaluate.configurations import with_full
         from sakuin.evaluate.results import Results
-        from sakuin.evaluate.ruler import about, summarized
+        from sakuin.evaluate.ruler import about, check_length, summarized
         from sakuin.evaluate.ruler import ruler as run
         from sakuin.evaluate.ruler_samples import check_installed, check_tasks
 
         check_installed()
         wanted, chosen = with_full(named(configurations)), check_tasks(tasks.replace(",", " ").split())
-        if samples < 1:
-            raise SakuinError(f"--samples must be at least 1, got {samples}.")
-        sizes, subject = numbers("--lengths", lengths), Subject.of(model, dtype, device, window)
+        sizes, counts = numbers("--lengths", lengths), numbers("--samples", samples)
+        if len(counts) not in (1, len(sizes)):
+            raise SakuinError(
+                f"--samples takes one number, or as many as there are --lengths ({len(sizes)}), got "
+                f"{samples!r}."
+            )
+        counts *= len(sizes) // len(counts)
+        subject = Subject.of(model, dtype, device, window)
         with notes.status(f"loading {model}", spinner="line") as status:
             loaded, tokenizer = subject.load()
             made = about(loaded, subject.name, seed) | subject.on_device()
             folder = subject.folder(out, "ruler")
             results = Results(folder / "results.jsonl", made)
-            scored = run(loaded, tokenizer, wanted, results, sizes, chosen, samples, seed, say=status.update)
+            for size in sizes:  # all of them before the first takes its time
+                check_length(loaded, size)
+            scored = []
+            for size, count in zip(sizes, counts, strict=True):
+                scored += run(loaded, tokenizer, wanted, results, size, chosen, count, seed, status.update)
         rows = summarized(scored)
         words = subject.words() | {"--configurations": configurations}
         words |= {"--tasks": tasks, "--lengths": " ".join(map(str, sizes))}
-        words |= {"--samples": str(samples), "--seed": str(seed)}
+        words |= {"--samples": samples, "--seed": str(seed)}
         report = {
             "command": command("ruler", words),
             "about": made,
-            "samples": samples,
+            "samples": counts,
             "rows": [asdict(row) for row in rows],
         }
         write(folder, "ruler", report)
@@ -93,7 +107,8 @@ def _show(rows: list[Row]) -> None:
 
     for length, name in dict.fromkeys((row.length, row.configuration) for row in rows):
         shown = [row for row in rows if (row.length, row.configuration) == (length, name)]
-        table = Table(box=None, pad_edge=False, title=f"{name} at {length:,} tokens", title_justify="left")
+        where = "all lengths" if length is None else f"{length:,} tokens"
+        table = Table(box=None, pad_edge=False, title=f"{name} at {where}", title_justify="left")
         table.add_column("task", no_wrap=True)
         for column in ("samples", "full", name.partition(":")[0], "loss", "95 %", "kept", "touched"):
             table.add_column(column, justify="right", no_wrap=True)

@@ -55,7 +55,7 @@ class Scored:
 class Row:
     """One configuration at one length against full attention, over all samples or one task's.
 
-    task : its name, or None for the mean over all tasks.
+    task : its name, or None for the mean over all tasks. length : None for that over all lengths too.
     full, score : mean scores, 0 to 100, of full attention and of the configuration.
     loss : the difference, configuration less full attention, over all samples; below 0 is worse.
     solved, kept : samples that full attention answers wholly (score 100), and those of them that the
@@ -63,7 +63,7 @@ class Row:
         none.
     """
 
-    length: int
+    length: int | None
     configuration: str
     task: str | None
     full: float
@@ -93,73 +93,80 @@ def ruler(
     tokenizer: Any,
     configurations: Sequence[Configuration],
     results: Results,
-    lengths: Sequence[int] = (4096,),
+    length: int = 4096,
     tasks: Iterable[str] = ("all",),
     count: int = 10,
     seed: int = SEED,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[Scored]:
-    """Answer `count` samples of each task and length in each configuration; full attention is always one.
+    """Answer `count` samples of each task at a length in each configuration; full attention is always one.
 
     model, tokenizer : as `sakuin.load` gives them.
     results : where answers are kept as they come; what it holds already is not asked again.
+    length : of prompt and answer together, in tokens.
     say : is told what is being done.
 
     Goes through all tasks before it takes the next sample of each, so that an interrupted run has something
-    of every task. Raises `SakuinError` for lengths that the model cannot read, unknown tasks, and where the
+    of every task. Raises `SakuinError` for a length that the model cannot read, unknown tasks, and where the
     package with RULER's generators is missing.
     """
     check_installed()
     chosen = check_tasks(tasks)
-    if not lengths:
-        raise SakuinError("name at least one length in tokens.")
     if count < 1:
         raise SakuinError(f"there must be at least one sample, got {count}.")
-    for length in lengths:
-        _check_length(model, length)
+    check_length(model, length)
     wanted = with_full(configurations)
     prompt = Prompt.of(tokenizer)
     scored = []
-    for length in lengths:
-        made: dict[str, list[Sample]] = {}
-        for index in range(count):
-            for task in chosen:
-                if task not in made:
-                    made[task] = samples(tokenizer, task, length, count, seed, say)
-                say(f"{task}, {length:,} tokens, sample {index + 1} of {count}")
-                scored += _answered(model, tokenizer, prompt, made[task][index], wanted, results)
+    made: dict[str, list[Sample]] = {}
+    for index in range(count):
+        for task in chosen:
+            if task not in made:
+                made[task] = samples(tokenizer, task, length, count, seed, say)
+            say(f"{task}, {length:,} tokens, sample {index + 1} of {count}")
+            scored += _answered(model, tokenizer, prompt, made[task][index], wanted, results)
     return scored
 
 
 def summarized(scored: Sequence[Scored]) -> list[Row]:
-    """Each configuration but full attention at each length: its tasks in order, then the mean over them."""
+    """Each configuration but full attention at each length: its tasks in order, then the mean over them; at
+    the end the mean over tasks and lengths, where there are several lengths."""
     full = {(s.length, s.task, s.index): s for s in scored if s.configuration == FULL}
-    groups: dict[tuple[int, str], dict[str, list[Scored]]] = {}
+    groups: dict[str, dict[int, dict[str, list[Scored]]]] = {}
     for one in scored:
         if one.configuration != FULL:
-            groups.setdefault((one.length, one.configuration), {}).setdefault(one.task, []).append(one)
+            lengths = groups.setdefault(one.configuration, {})
+            lengths.setdefault(one.length, {}).setdefault(one.task, []).append(one)
     rows = []
-    for (length, name), tasks in groups.items():
-        pairs = {
-            task: [(full[length, task, one.index].score, one.score) for one in found]
-            for task, found in tasks.items()
-        }
-        for task, found in tasks.items():
-            rows.append(_row(length, name, task, {task: pairs[task]}, found))
-        rows.append(_row(length, name, None, pairs, [one for found in tasks.values() for one in found]))
+    for name, lengths in groups.items():
+        for length, tasks in lengths.items():
+            for task, found in tasks.items():
+                rows.append(_row(length, name, task, [found], full))
+            rows.append(_row(length, name, None, list(tasks.values()), full))
+    for name, lengths in groups.items():
+        if len(lengths) > 1:
+            every = [found for tasks in lengths.values() for found in tasks.values()]
+            rows.append(_row(None, name, None, every, full))
     return rows
 
 
 def _row(
-    length: int,
+    length: int | None,
     name: str,
     task: str | None,
-    pairs: Mapping[str, Sequence[tuple[float, float]]],
-    found: Sequence[Scored],
+    groups: Sequence[Sequence[Scored]],
+    full: Mapping[tuple[int, str, int], Scored],
 ) -> Row:
+    """What is the mean over groups of samples, each of one task and length."""
+    pairs = {
+        f"{found[0].length} {found[0].task}": [
+            (full[one.length, one.task, one.index].score, one.score) for one in found
+        ]
+        for found in groups
+    }
     solved = {key: [pair for pair in each if pair[0] == 100] for key, each in pairs.items()}
     kept = [pair for each in solved.values() for pair in each]
-    shares = [one.touched_share for one in found if one.touched_share is not None]
+    shares = [one.touched_share for found in groups for one in found if one.touched_share is not None]
 
     def mean(which: int) -> float:
         return sum(sum(pair[which] for pair in each) / len(each) for each in pairs.values()) / len(pairs)
@@ -178,7 +185,8 @@ def _row(
     )
 
 
-def _check_length(model: Any, length: int) -> None:
+def check_length(model: Any, length: int) -> None:
+    """`SakuinError` where the model, or this machine's memory, has not so long a window."""
     window = models.window(model.config)
     if window is not None and length > window:
         raise SakuinError(
