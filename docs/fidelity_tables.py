@@ -261,7 +261,7 @@ def ruler(*results: Row) -> str:
                 told(result),
                 "all" if row["length"] is None else f"{row['length']:,}",
                 _name(row),
-                row["task"] or "**all thirteen**",
+                row["task"] or "**mean**",
                 str(loss["pairs"]),
                 f"{row['full']:.1f}",
                 f"{row['score']:.1f}",

@@ -38,7 +38,10 @@ def _texts(result: Row) -> Iterator[list[str]]:
 
 
 def _peers(result: Row) -> Iterator[list[str]]:
-    others = {name: found for name, found in result["ahead"].items() if _is_peer(name)}
+    first = result["configurations"][0]["configuration"]
+    if first != "balanced":
+        raise ValueError(f"peers are compared with the first configuration, which is {first}")
+    others = {name: found for name, found in result["ahead"].items() if _is_peer(name) and "@" in name}
     behind = [name for name, found in others.items() if found["low"] <= 0]
     said = f"{len(others) - len(behind)} of {len(others)}" + "".join(f", not {name}" for name in behind)
     what = "peers whose KL is above `balanced`'s at equal touched bytes, the whole interval: all"

@@ -36,6 +36,7 @@ def test_settings_and_shares_are_read_from_the_name() -> None:
         ("nothing", "there is no configuration 'nothing'; there are full, fast"),
         ("full@9%", "full attention has no settings"),
         ("flat@9%", "flat has no knob"),
+        ("pages@topk:top_k=5@9%", "what it is to be like cannot be at a share itself"),
         ("ivf@0%", "must be above 0 % and at most 100 %"),
         ("ivf@many", "must be above 0 % and at most 100 %"),
         ("ivf@", "must be above 0 % and at most 100 %"),

@@ -159,6 +159,25 @@ def test_a_passage_holds_its_facts_where_they_are_to_be(tokenizer: Any) -> None:
         assert len(stop.continuation) == 60
         assert f"The secret passkey of the {place} is {answer}." in tokenizer.decode(found.ids[: stop.length])
         assert text.count(answer) == 1
+        # Its digits alone are what only the text tells.
+        assert "".join(tokenizer.decode(stop.continuation[at]) for at in stop.retrieved).strip() == answer
+
+
+def test_a_fact_does_not_part_another_that_stands_close_to_it(tokenizer: Any) -> None:
+    found = passage(tokenizer, "contracts", domain("contracts").make, (900, 930), 60)
+    text = tokenizer.decode(found.ids)
+    assert text.count("Remember it.") == 2
+    assert "The secret passkey of the archive is 71493. Remember it." in text
+
+
+def test_a_file_of_long_words_is_long_enough_when_all_of_it_is(tokenizer: Any) -> None:
+    """Some texts have many more characters to a token than others."""
+    wide = (" " * 60 + "x") * 500
+    n = len(tokenizer(wide)["input_ids"])
+    assert len(wide) > 12 * n
+    assert len(passage(tokenizer, "wide", lambda characters: wide, (n - 100,), 64).ids) == n - 100
+    with pytest.raises(SakuinError, match=f"wide has {n:,} tokens, and {n + 100:,} are needed"):
+        passage(tokenizer, "wide", lambda characters: wide, (n + 36,), 64)
 
 
 def test_records_are_those_of_the_context(tokenizer: Any) -> None:
@@ -245,7 +264,7 @@ def test_the_command_measures_a_file_and_goes_on(tmp_path: Path, long_text: str)
     assert 0 < found["kl"] < 0.02
     assert 0 < found["touched_share"] < 0.5
     assert list(report["by_text"]) == ["licences.txt"]
-    assert report["machine"]["threads"] >= 1
+    assert int(report["machine"]["threads"]) >= 1
     kept = (tmp_path / "fidelity-smollm2" / "results.jsonl").read_text()
     shown = run_cli(*words, "--configurations", "balanced")
     assert "balanced" in shown.stdout
@@ -258,6 +277,10 @@ def test_the_command_measures_a_file_and_goes_on(tmp_path: Path, long_text: str)
         (["--lengths", "many"], "--lengths takes whole numbers above 0"),
         (["--configurations", "nothing"], "there is no configuration 'nothing'"),
         (["nowhere.txt"], "there is no file nowhere.txt"),
+        (["nowhere.txt", "nowhere.txt"], "nowhere.txt is named twice"),
+        (["--domains", "english logs english"], "english is named twice"),
+        (["--domains", " "], "--domains names no kind of text"),
+        (["--lengths", "900 2000 900"], "--lengths names 900 twice"),
         (["nowhere.txt", "--seed", "1"], "--domains and --seed choose texts, and here are FILES"),
     ],
 )

@@ -44,6 +44,23 @@ def test_a_model_finds_needles_by_full_and_exact_attention(smollm2: tuple[Any, A
     assert all("depth 0.9" in text for text in heard)
 
 
+def test_a_document_that_leaves_nothing_to_an_index_is_told(smollm2: tuple[Any, Any]) -> None:
+    grid, wanted = Grid((500,), (0.5,)), configurations("balanced")
+    with pytest.raises(SakuinError, match=r"500 tokens leaves nothing .* 128 sink .* 512; take a larger"):
+        list(needle.run(*smollm2, technical_english(), grid, wanted, Results(None, {})))
+
+
+def test_answers_to_another_question_are_not_those_of_this_one(
+    tmp_path: Path, smollm2: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid, text, wanted = Grid((300,), (0.5,)), technical_english(), configurations(f"flat:{SMALL}")
+    results = Results(tmp_path / "results.jsonl", {})
+    list(needle.run(*smollm2, text, grid, wanted, results))
+    monkeypatch.setattr(needle, "_ONE", "Which magic number belongs to the {what}?")
+    list(needle.run(*smollm2, text, grid, wanted, results))
+    assert len(results) == 2 * 2
+
+
 def test_tallies_count_what_is_lost_and_gained() -> None:
     cells = [
         Cell(100, depth, 0, 3, name, "", list(found), 0.1)

@@ -21,6 +21,29 @@ def test_what_was_added_is_there_the_next_time(tmp_path: Path) -> None:
     assert list(Results(path, ABOUT)) == ["a", "b"]
 
 
+def test_each_result_knows_its_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that goes on elsewhere, or with other code, does not put its name to what was there."""
+    path = tmp_path / "results.jsonl"
+
+    def run(key: str, commit: str | None) -> Results:
+        monkeypatch.setattr("sakuin.evaluate.results.machine", lambda: {"cpu": "A", "commit": commit})
+        results = Results(path, ABOUT)
+        if key not in results:
+            results.add(key, 1)
+        return results
+
+    run("a", "one").add("b", 2)
+    run("c", "two")
+    later = run("c", "three")
+    assert later.machine() == {}  # nothing was asked for
+    assert later["a"] == 1
+    assert later.machine() == {"cpu": "A", "commit": "one"}
+    assert later["c"] == 1
+    assert later.machine() == {"cpu": "A", "commit": "one, two"}
+    assert path.read_text().count('"machine"') == 2
+    assert run("d", None)["d"] == 1
+
+
 @pytest.mark.parametrize("torn", ['{"key": "b", "res', '{"about": {"evalu'])
 def test_a_torn_line_is_dropped(tmp_path: Path, torn: str) -> None:
     path = tmp_path / "results.jsonl"

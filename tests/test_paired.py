@@ -36,6 +36,14 @@ def test_the_interval_holds_the_truth_nineteen_times_of_twenty() -> None:
     assert 180 <= held <= 198
 
 
+def test_many_pairs_are_drawn_a_few_resamples_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = {"a": [(0.0, float(x)) for x in np.random.default_rng(1).normal(1.0, 5.0, 50)]}
+    at_once = difference(pairs)
+    monkeypatch.setattr("sakuin.evaluate.paired._AT_ONCE", 50 * 7)
+    parted = difference(pairs)
+    assert (parted.low, parted.high) == pytest.approx((at_once.low, at_once.high), abs=0.1)
+
+
 def test_pairs_matter_and_not_only_means() -> None:
     """What differs between samples, but not within pairs, does not widen the interval."""
     spread = [float(10 * i) for i in range(20)]

@@ -195,6 +195,15 @@ def test_rows_pair_each_sample_with_full_attention() -> None:
     assert mean.kept_loss.mean == -10
 
 
+def test_each_task_and_length_has_the_same_weight_in_what_was_touched() -> None:
+    def scored(task: str, index: int, touched: float) -> list[Scored]:
+        one = Scored(task, 4096, index, "fast", 100, "", (), 4000, 9, touched, 1.0)
+        return [replace(one, configuration="full", touched_share=None), one]
+
+    found = [one for index in range(3) for one in scored("vt", index, 0.1)] + scored("qa_1", 0, 0.3)
+    assert [row.touched_share for row in summarized(found)] == pytest.approx([0.1, 0.3, 0.2])
+
+
 def test_several_lengths_have_a_mean_over_all() -> None:
     def scored(length: int, task: str, index: int, name: str, score: float) -> Scored:
         return Scored(task, length, index, name, score, "", (), length, 9, None, 1.0)
@@ -216,6 +225,8 @@ def test_several_lengths_have_a_mean_over_all() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
+        ("--lengths", "4096 4096", "--lengths names 4096 twice"),
+        ("--lengths", "1024", "RULER's samples need a length of at least 2,048 tokens, got 1,024"),
         ("--samples", "0", "--samples takes whole numbers above 0"),
         ("--samples", "3 2", "--samples takes one number, or as many as there are --lengths (1), got '3 2'"),
         ("--tasks", "niah", "no task 'niah'"),

@@ -18,8 +18,8 @@ from sakuin.cli.eval_options import (
     Seeds,
     Subject,
     command,
+    distinct,
     goes_on,
-    numbers,
     write,
 )
 from sakuin.cli.options import Device, Json, Model, Window
@@ -56,15 +56,15 @@ def extract(
         from sakuin.evaluate.extraction import about, run, scores
         from sakuin.evaluate.results import Results
 
-        wanted, most = named(configurations), numbers("--lengths", lengths)
+        wanted, most = named(configurations), distinct("--lengths", lengths)
         if seeds < 1:
             raise SakuinError(f"--seeds must be at least 1, got {seeds}.")
         subject = Subject.of(model, dtype, device, window)
         folder = subject.folder(out, "extract")
-        made = about(subject.name, subject.used) | subject.on_device()
-        results = Results(folder / "results.jsonl", made)
         with notes.status(f"loading {model}", spinner="line") as status:
             loaded, tokenizer = subject.load()
+            made = about(subject.name, subject.used) | subject.marks(loaded, tokenizer)
+            results = Results(folder / "results.jsonl", made)
             found = list(run(loaded, tokenizer, most, seeds, wanted, results, status.update, by_number))
         words = subject.words() | {"--configurations": " ".join(c.name for c in wanted)}
         words |= {"--lengths": " ".join(map(str, most)), "--seeds": str(seeds)}
@@ -76,7 +76,7 @@ def extract(
             "configurations": [asdict(score) for score in scores(found)],
             "texts": [asdict(each) for each in found],
         }
-        write(folder, "extract", report)
+        write(folder, "extract", report, results)
         if json:
             print(json_.dumps(report, ensure_ascii=False))
             return

@@ -20,8 +20,8 @@ from sakuin.cli.eval_options import (
     Seed,
     Subject,
     command,
+    distinct,
     goes_on,
-    numbers,
     write,
 )
 from sakuin.cli.options import Device, Json, Model, Window
@@ -91,35 +91,45 @@ def fidelity(
         from sakuin.evaluate.results import Results
         from sakuin.models import describe
 
-        wanted, most = named(configurations), numbers("--lengths", lengths)
+        wanted, most = named(configurations), distinct("--lengths", lengths)
         if seed < 0:
             raise SakuinError(f"--seed must be at least 0, got {seed}.")
         if files and (seed or domains != DOMAINS):
             raise SakuinError("--domains and --seed choose texts, and here are FILES; leave them out.")
         with_full(wanted)
+        _check_texts(files or [], domains)
         if pictures:
             check_matplotlib()
         subject = Subject.of(model, dtype, device, window)
         described = describe(model, window)
         passages = list(_passages(described.tokenizer, files or [], domains, most, tokens, seed))
         folder = subject.folder(out, "fidelity")
-        made = about(subject.name, subject.used) | subject.on_device()
-        results = Results(folder / "results.jsonl", made)
         with notes.status(f"loading {model}", spinner="line") as status:
             loaded, _ = subject.load(described)
+            made = about(subject.name, subject.used) | subject.marks(loaded, described.tokenizer)
+            results = Results(folder / "results.jsonl", made)
             units = list(run(loaded, passages, wanted, results, status.update))
         words = subject.words() | {"--configurations": " ".join(c.name for c in wanted)}
         words |= {} if files else {"--domains": domains}
         words |= {"--lengths": " ".join(map(str, most)), "--tokens": str(tokens)}
         words |= {"--seed": str(seed)} if seed else {}
         report = _report(command("fidelity", words, files or []), subject, units)
-        write(folder, "fidelity", report)
+        write(folder, "fidelity", report, results)
         if pictures:
             report["pictures"] = [str(path) for path in draw_fidelity(units, folder, model)]
         if json:
             print(json_.dumps(report, ensure_ascii=False))
         else:
             _show(report, units, folder)
+
+
+def _check_texts(files: list[Path], domains: str) -> None:
+    named = [str(file) for file in files] or domains.split()
+    if not named:
+        raise SakuinError("--domains names no kind of text.")
+    twice = next((name for name in named if named.count(name) > 1), None)
+    if twice is not None:
+        raise SakuinError(f"{twice} is named twice, and would count twice.")
 
 
 def _passages(

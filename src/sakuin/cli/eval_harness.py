@@ -61,7 +61,7 @@ def harness(
         chosen = found(_words(tasks), told)
         with notes.status(f"loading {model}", spinner="line") as status:
             loaded, tokenizer = subject.load()
-            made = about(loaded, subject.name) | subject.on_device()
+            made = about(loaded, subject.name) | subject.marks(loaded, tokenizer)
             folder = subject.folder(out, "harness")
             results = Results(folder / "results.jsonl", made)
             metrics = run(loaded, tokenizer, wanted, chosen, limit, told, results, status.update)
@@ -74,7 +74,7 @@ def harness(
             "about": made,
             "metrics": [asdict(one) for one in metrics],
         }
-        write(folder, "harness", report)
+        write(folder, "harness", report, results)
         if json:
             print(json_.dumps(report))
         else:

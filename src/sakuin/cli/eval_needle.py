@@ -19,8 +19,8 @@ from sakuin.cli.eval_options import (
     Seeds,
     Subject,
     command,
+    distinct,
     goes_on,
-    numbers,
     write,
 )
 from sakuin.cli.options import Device, Json, Model, Window
@@ -66,17 +66,17 @@ def needle(
         from sakuin.evaluate.results import Results
 
         subject, wanted = Subject.of(model, dtype, device, window), named(configurations)
-        grid = Grid(tuple(numbers("--lengths", lengths)), _depths(depths), seeds, needles)
+        grid = Grid(tuple(distinct("--lengths", lengths)), _depths(depths), seeds, needles)
         if pictures:
             from sakuin.evaluate.pictures import check_matplotlib
 
             check_matplotlib()
         text = _haystack(files or [])
         folder = subject.folder(out, "needle", f"-{needles}")
-        made = about(subject.name, subject.used, grid, text) | subject.on_device()
-        results = Results(folder / "results.jsonl", made)
         with notes.status(f"loading {model}", spinner="line") as status:
             loaded, tokenizer = subject.load()
+            made = about(subject.name, subject.used, grid, text) | subject.marks(loaded, tokenizer)
+            results = Results(folder / "results.jsonl", made)
             cells = list(run(loaded, tokenizer, text, grid, wanted, results, status.update))
         found = tallies(cells)
         words = subject.words() | {"--configurations": " ".join(c.name for c in wanted)}
@@ -94,7 +94,7 @@ def needle(
             "configurations": [asdict(tally) for tally in found],
             "cells": [asdict(cell) for cell in cells],
         }
-        write(folder, "needle", report)
+        write(folder, "needle", report, results)
         if pictures:
             from sakuin.evaluate.pictures import draw_needle
 

@@ -16,6 +16,7 @@ from sakuin.cli.options import DTYPES
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
+    from sakuin.evaluate.results import Results
     from sakuin.models import Description
 
 Dtype = Annotated[
@@ -104,8 +105,15 @@ class Subject:
         return out / f"{evaluation}-{name}{more}".replace(" ", "-")
 
     def on_device(self) -> dict[str, str]:
-        """What says that results belong together beside an evaluation's own: nothing on the CPU."""
+        """The device, where it is not the CPU."""
         return {} if self.place == "cpu" else {"device": self.place}
+
+    def marks(self, model: Any, tokenizer: Any) -> dict[str, str]:
+        """What says that results belong together beside an evaluation's own: the device, and the weights and
+        the tokenizer, which the model's name alone does not tell."""
+        from sakuin.snapshot.fingerprint import fingerprint
+
+        return {"weights": fingerprint(model, tokenizer).digest[:16]} | self.on_device()
 
     def words(self) -> dict[str, str]:
         """The options that name it, for `command`."""
@@ -136,15 +144,22 @@ def numbers(option: str, text: str) -> list[int]:
     return [int(word) for word in words]
 
 
+def distinct(option: str, text: str) -> list[int]:
+    """As `numbers`, each once: what is named twice would count twice."""
+    found = numbers(option, text)
+    twice = next((number for number in found if found.count(number) > 1), None)
+    if twice is not None:
+        raise SakuinError(f"{option} names {twice} twice: {text!r}.")
+    return found
+
+
 def command(name: str, words: Mapping[str, str], files: Sequence[Path] = ()) -> str:
     """The command line that gives the same results again."""
     options = [word for option, value in words.items() for word in (option, value)]
     return shlex.join(["sakuin", "eval", name, *map(str, files), *options])
 
 
-def write(folder: Path, name: str, report: dict[str, Any]) -> None:
+def write(folder: Path, name: str, report: dict[str, Any], results: Results) -> None:
     """Keep what an evaluation found as `NAME.json` beside its results; on which machine is added to it."""
-    from sakuin.doctor import machine
-
-    report["machine"] = machine()
+    report["machine"] = results.machine()
     (folder / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

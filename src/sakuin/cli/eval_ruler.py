@@ -18,6 +18,7 @@ from sakuin.cli.eval_options import (
     Seed,
     Subject,
     command,
+    distinct,
     goes_on,
     numbers,
     write,
@@ -66,7 +67,7 @@ def ruler(
 
         check_installed()
         wanted, chosen = with_full(named(configurations)), check_tasks(tasks.replace(",", " ").split())
-        sizes, counts = numbers("--lengths", lengths), numbers("--samples", samples)
+        sizes, counts = distinct("--lengths", lengths), numbers("--samples", samples)
         if len(counts) not in (1, len(sizes)):
             raise SakuinError(
                 f"--samples takes one number, or as many as there are --lengths ({len(sizes)}), got "
@@ -76,7 +77,7 @@ def ruler(
         subject = Subject.of(model, dtype, device, window)
         with notes.status(f"loading {model}", spinner="line") as status:
             loaded, tokenizer = subject.load()
-            made = about(loaded, subject.name, seed) | subject.on_device()
+            made = about(loaded, subject.name, seed) | subject.marks(loaded, tokenizer)
             folder = subject.folder(out, "ruler")
             results = Results(folder / "results.jsonl", made)
             for size in sizes:  # all of them before the first takes its time
@@ -94,7 +95,7 @@ def ruler(
             "samples": counts,
             "rows": [asdict(row) for row in rows],
         }
-        write(folder, "ruler", report)
+        write(folder, "ruler", report, results)
         if json:
             print(json_.dumps(report))
         else:

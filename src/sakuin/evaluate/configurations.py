@@ -108,7 +108,9 @@ def configuration(name: str) -> Configuration:
             f"{name!r}: {word} has no knob that changes what it touches; @SHARE works for {', '.join(KNOBS)}."
         )
     if share.partition(":")[0] in (*PRESETS, *INDEX_KINDS):
-        configuration(share)
+        other = configuration(share)
+        if other.share or other.like:
+            raise SakuinError(f"{name!r}: what it is to be like cannot be at a share itself.")
         return Configuration(name, config, like=share)
     return Configuration(name, config, _share(name, share))
 

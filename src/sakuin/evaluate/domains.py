@@ -15,14 +15,19 @@ from sakuin.evaluate import generated
 from sakuin.evaluate.records import Records
 from sakuin.evaluate.texts import technical_english
 
-_PLACES = 5
-"""Seeds after which texts that are not generated begin at the same places again."""
+_GOLDEN = (5**0.5 - 1) / 2
+"""Multiples of it leave the largest gaps between each other, however many there are: the places where texts
+that are not generated begin."""
+
+
+def _place(seed: int) -> float:
+    return seed * _GOLDEN % 1
 
 
 def english(characters: int, seed: int = 0) -> str:
     """Python's language reference, all of it; each seed begins at another place."""
     text = technical_english()
-    start = text.find("\n", seed * len(text) // _PLACES % len(text)) + 1 if seed else 0
+    start = text.find("\n", int(_place(seed) * len(text))) + 1 if seed else 0
     return text[start:] + text[:start]
 
 
@@ -30,7 +35,7 @@ def source_code(characters: int, seed: int = 0) -> str:
     """Modules of Python's standard library, one after another; each seed begins with another."""
     parts, held = [], 0
     names = generated.words("modules")
-    first = seed * len(names) // _PLACES % len(names)
+    first = int(_place(seed) * len(names))
     for name in (*names[first:], *names[:first]):
         try:
             found = find_spec(name)

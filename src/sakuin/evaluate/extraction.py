@@ -18,7 +18,7 @@ from typing import Any
 from sakuin import __version__
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import FULL, Configuration
-from sakuin.evaluate.prefilled import Prefilled, touched_share
+from sakuin.evaluate.prefilled import Prefilled, check_offloaded, touched_share
 from sakuin.evaluate.records import ASKED, Records, as_lines, parsed
 from sakuin.evaluate.results import Results
 from sakuin.evaluate.texts import technical_english
@@ -84,71 +84,96 @@ def run(
         raise SakuinError(f"lengths must be at least {LEAST_LENGTH:,} tokens, got {min(lengths):,}.")
     for length in lengths:
         for seed in range(seeds):
-            if any(_key(length, seed, c, by_number) not in results for c in wanted):
-                _measure(model, tokenizer, length, seed, wanted, results, say, by_number)
+            one = _Document.made(tokenizer, length, seed, by_number)
+            if any(one.key(c) not in results for c in wanted):
+                _measure(model, tokenizer, one, wanted, results, say)
             for c in wanted:
-                yield Extraction(**results[_key(length, seed, c, by_number)])
+                yield Extraction(**results[one.key(c)])
 
 
-def _key(length: int, seed: int, configuration: Configuration, by_number: bool) -> str:
-    return f"{length} {seed} {configuration.key}{' by number' if by_number else ''}"
+@dataclass(frozen=True)
+class _Document:
+    """A text in tokens, its records, and what is asked after it: how each answer begins, in words and with
+    the question before it in tokens. room : tokens that an answer may have."""
+
+    length: int
+    seed: int
+    by_number: bool
+    ids: list[int]
+    records: list[dict[str, Any]]
+    asked: list[tuple[str, list[int]]]
+    room: int
+
+    @classmethod
+    def made(cls, tokenizer: Any, length: int, seed: int, by_number: bool) -> _Document:
+        def encode(piece: str) -> list[int]:
+            found: list[int] = tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"]
+            return found
+
+        start = list(tokenizer("", verbose=False)["input_ids"])
+        text, records = _cut(Records.make(6 * length, seed), encode, length - len(start))
+        shown = ASKED + as_lines(records[:SHOWN])
+        # As long as the right answer may be, and a little more, in which something wrong would show.
+        line = -(-len(encode(as_lines(records))) // len(records))
+        room = line + _SPARE if by_number else line * (len(records) - SHOWN + _SPARE)
+        begun = _numbered(records) if by_number else [_START]
+        asked = [(begin, encode(shown + begin)) for begin in begun]
+        return cls(length, seed, by_number, start + encode(text), records, asked, room)
+
+    @property
+    def whole(self) -> int:
+        """Most tokens that the model has before it."""
+        return len(self.ids) + max(len(ids) for _, ids in self.asked) + self.room
+
+    def key(self, configuration: Configuration) -> str:
+        """Under which answers are kept; its digest is of all tokens."""
+        whole = repr((self.ids, [ids for _, ids in self.asked], self.room)).encode()
+        named = f"{self.length} {self.seed} {hashlib.sha256(whole).hexdigest()[:12]} {configuration.key}"
+        return named + (" by number" if self.by_number else "")
 
 
 def _measure(
     model: Any,
     tokenizer: Any,
-    length: int,
-    seed: int,
+    one: _Document,
     configurations: Sequence[Configuration],
     results: Results,
     say: Say,
-    by_number: bool,
 ) -> None:
-    def encode(piece: str) -> list[int]:
-        found: list[int] = tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"]
-        return found
-
-    start = list(tokenizer("", verbose=False)["input_ids"])
-    made = Records.make(6 * length, seed)
-    text, records = _cut(made, encode, length - len(start))
-    shown = ASKED + as_lines(records[:SHOWN])
-    asked = encode(shown + _START)
-    # As long as the right answer may be, and a little more, in which something wrong would show.
-    line = -(-len(encode(as_lines(records))) // len(records))
-    most = line * (len(records) - SHOWN + _SPARE)
-    limit, whole = window(model.config), length + len(asked) + most
-    if limit is not None and whole > limit:
+    limit = window(model.config)
+    if limit is not None and one.whole > limit:
         raise SakuinError(
-            f"a text of {length:,} tokens with its {len(records)} records takes {whole:,}, and this model "
-            f"reads {limit:,}; take a smaller length."
+            f"a text of {one.length:,} tokens with its {len(one.records)} records takes {one.whole:,}, and "
+            f"this model reads {limit:,}; take a smaller length."
         )
-    where = f"{length:,} tokens, seed {seed}"
+    where = f"{one.length:,} tokens, seed {one.seed}"
     say(f"{where}: reading")
-    document = Prefilled.read(model, start + encode(text))
+    document = Prefilled.read(model, one.ids)
     for c in sorted(configurations, key=lambda c: (c.like is not None, c.kind)):
-        key = _key(length, seed, c, by_number)
+        key = one.key(c)
         if key in results:
             continue
         say(f"{where}: {c.name}")
         lines, shares = [], []
-        for begun in _numbered(records) if by_number else [_START]:
-            ids = encode(shown + begun)
+        for begun, ids in one.asked:
             cache = document.cache(c, ids)
-            room = line + _SPARE if by_number else most
-            lines.append(f"{begun} {document.answer(cache, ids, tokenizer, room, one_line=by_number)}")
+            check_offloaded(cache, one.length)
+            said = document.answer(cache, ids, tokenizer, one.room, one_line=one.by_number)
+            lines.append(f"{begun} {said}")
             shares.append(0.0 if c.config is None else touched_share(cache))
         answer = "\n".join(lines)
-        said = {json.dumps(record) for record in parsed(answer)}
-        true = {json.dumps(record) for record in records[SHOWN:]}
+        shown = {json.dumps(record) for record in one.records[:SHOWN]}
+        said_ones = {json.dumps(record) for record in parsed(answer)}
+        true = {json.dumps(record) for record in one.records[SHOWN:]}
         results.add(
             key,
             {
-                "length": length,
-                "seed": seed,
+                "length": one.length,
+                "seed": one.seed,
                 "configuration": c.name,
                 "records": len(true),
-                "right": len(said & true),
-                "wrong": len(said - true - {json.dumps(record) for record in records[:SHOWN]}),
+                "right": len(said_ones & true),
+                "wrong": len(said_ones - true - shown),
                 "answer": answer,
                 "touched_share": sum(shares) / len(shares),
             },

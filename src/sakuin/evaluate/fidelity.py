@@ -26,7 +26,7 @@ from sakuin.evaluate.audit import Audit
 from sakuin.evaluate.configurations import FULL, Configuration
 from sakuin.evaluate.configurations import configuration as named
 from sakuin.evaluate.passages import Passage, Stop
-from sakuin.evaluate.prefilled import Prefilled, touched_share
+from sakuin.evaluate.prefilled import Prefilled, check_offloaded, touched_share
 from sakuin.evaluate.results import Results
 from sakuin.models import window
 
@@ -153,11 +153,7 @@ def _measure(
         like = key(passage, stop.length, named(configuration.like)) if configuration.like else ""
         share = results[like]["touched_share"] if like in results else None
         cache = prefilled.cache(configuration, stop.continuation, share)
-        if not cache.retrieval_layers[0].rows[0].index.n_tokens:
-            raise SakuinError(
-                f"a length of {stop.length:,} tokens leaves nothing to an index beside {cache.config.sink} "
-                f"sink tokens and a recent window of {cache.config.recent}; take a larger one."
-            )
+        check_offloaded(cache, stop.length)
         exact = RetrievalConfig(index="flat", sink=cache.config.sink, recent=cache.config.recent)
         audit = Audit(prefilled.exact_cache(exact))
         with audit.of(prefilled.model):

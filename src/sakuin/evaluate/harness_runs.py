@@ -136,7 +136,7 @@ def _metrics(task: str, name: str, full: dict[str, Any], ours: dict[str, Any]) -
             task=task,
             metric=metric if chain == "none" else f"{metric} ({chain})",
             configuration=name,
-            documents=len(ours["samples"][task]),
+            documents=len({one["doc_id"] for one in ours["samples"][task]}),
             value=float(value),
             full=float(full["results"][task][key]),
             difference=difference({task: pairs}) if plain else None,

@@ -20,7 +20,7 @@ from sakuin import __version__
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import FULL, Configuration
 from sakuin.evaluate.generated import words
-from sakuin.evaluate.prefilled import Prefilled, touched_share
+from sakuin.evaluate.prefilled import Prefilled, check_offloaded, touched_share
 from sakuin.evaluate.results import Results
 from sakuin.models import window
 from sakuin.prompt import Prompt
@@ -45,7 +45,8 @@ class Grid:
     lengths : of the documents, in tokens. depths : from 0 to 1, of what an index has to find: behind the
         first tokens and before the newest, which every configuration attends exactly at its defaults. seeds :
         how many; each has other needles in another part of the haystack. needles : in each document, the
-        first at the depth, the others spread evenly between it and the end.
+        first at the depth, the others spread evenly between it and the end. Documents of less than 1,920
+        tokens have depth 1 at two thirds, which the recent window may hold.
     """
 
     lengths: tuple[int, ...]
@@ -114,20 +115,33 @@ def run(
     asker = _Asker(model, tokenizer, text, grid)
     for length in grid.lengths:
         for seed in range(grid.seeds):
-            missing = [
-                depth
-                for depth in grid.depths
-                if any(_key(length, depth, seed, c) not in results for c in wanted)
-            ]
+            documents = [asker.document(length, depth, seed) for depth in grid.depths]
+            missing = [each for each in documents if any(each.key(c) not in results for c in wanted)]
             if missing:
-                asker.measure(length, seed, missing, wanted, results, say)
-            for depth in grid.depths:
+                asker.measure(missing, wanted, results, say)
+            for each in documents:
                 for c in wanted:
-                    yield Cell(**results[_key(length, depth, seed, c)])
+                    yield Cell(**results[each.key(c)])
 
 
-def _key(length: int, depth: float, seed: int, configuration: Configuration) -> str:
-    return f"{length} {depth:g} {seed} {configuration.key}"
+@dataclass(frozen=True)
+class _Document:
+    """One document of the grid, in tokens behind the prompt's head. before : the haystack up to the first
+    needle, which documents of several depths share. rest : from that needle on. question : what is asked."""
+
+    length: int
+    depth: float
+    seed: int
+    numbers: list[str]
+    before: list[int]
+    rest: list[int]
+    question: list[int]
+
+    def key(self, configuration: Configuration) -> str:
+        """Under which an answer is kept; its digest is of all tokens."""
+        whole = repr((self.before, self.rest, self.question)).encode()
+        digest = hashlib.sha256(whole).hexdigest()[:12]
+        return f"{self.length} {self.depth:g} {self.seed} {digest} {configuration.key}"
 
 
 class _Asker:
@@ -157,41 +171,42 @@ class _Asker:
         asked = _ONE.format(what=what) if n == 1 else _ALL.format(what=what, n=n)
         return self.prompt.question("", asked).ids
 
-    def measure(
-        self,
-        length: int,
-        seed: int,
-        depths: Iterable[float],
-        configurations: Sequence[Configuration],
-        results: Results,
-        say: Say,
-    ) -> None:
-        """All configurations at some depths of one document."""
+    def document(self, length: int, depth: float, seed: int) -> _Document:
+        """Its tokens; those of one length and seed differ in where the needles are."""
         rng = random.Random(1000 * length + seed)
         what = f"{rng.choice(words('cities'))} {rng.choice(words('goods'))}"
         numbers = [str(rng.randrange(10_000, 100_000)) for _ in range(self.grid.needles)]
         needles = [self.prompt.encode(_NEEDLE.format(what=what, number=number)).ids for number in numbers]
         room = length - sum(map(len, needles))
         start = 0 if seed == 0 else rng.randrange(max(1, len(self.hay.ids) - room))
-        question = self._question(what)
-        base = Prefilled.read(self.model, self.prompt.head)
-        for depth in sorted(depths):
-            where = f"{length:,} tokens, depth {depth:g}, seed {seed}"
-            places = [
-                self._place(start, room, depth + (1 - depth) * i / len(needles)) for i in range(len(needles))
-            ]
+        places = [
+            self._place(start, room, depth + (1 - depth) * i / len(needles)) for i in range(len(needles))
+        ]
+        rest: list[int] = []
+        for needle, place, until in zip(needles, places, [*places[1:], start + room], strict=True):
+            rest += [*needle, *self.hay.ids[place:until]]
+        before = self.hay.ids[start : places[0]]
+        return _Document(length, depth, seed, numbers, before, rest, self._question(what))
+
+    def measure(
+        self,
+        documents: Iterable[_Document],
+        configurations: Sequence[Configuration],
+        results: Results,
+        say: Say,
+    ) -> None:
+        """All configurations on some documents of one length and seed."""
+        head = self.prompt.head
+        base = Prefilled.read(self.model, head)
+        for one in sorted(documents, key=lambda one: len(one.before)):
+            where = f"{one.length:,} tokens, depth {one.depth:g}, seed {one.seed}"
             say(f"{where}: reading")
-            read = len(base.ids) - len(self.prompt.head)
-            base = base.extend(self.hay.ids[start + read : places[0]])
-            rest: list[int] = []
-            for needle, place, until in zip(needles, places, [*places[1:], start + room], strict=True):
-                rest += [*needle, *self.hay.ids[place:until]]
-            document = base.extend(rest)
+            base = base.extend(one.before[len(base.ids) - len(head) :])
+            read = base.extend(one.rest)
             for c in sorted(configurations, key=lambda c: (c.like is not None, c.kind)):
-                key = _key(length, depth, seed, c)
-                if key not in results:
+                if one.key(c) not in results:
                     say(f"{where}: {c.name}")
-                    results.add(key, self._cell(document, question, c, numbers, (length, depth, seed)))
+                    results.add(one.key(c), self._cell(read, one, c))
 
     def _place(self, start: int, room: int, depth: float) -> int:
         """The line's end nearest to a depth of the haystack's tokens from `start` on."""
@@ -200,27 +215,20 @@ class _Asker:
         inside = [at for at in self.breaks if start <= at <= start + room] or [start + room]
         return min(inside, key=lambda at: abs(at - wanted))
 
-    def _cell(
-        self,
-        document: Prefilled,
-        question: list[int],
-        configuration: Configuration,
-        numbers: list[str],
-        at: tuple[int, float, int],
-    ) -> dict[str, Any]:
-        cache = document.cache(configuration, question)
-        answer = document.answer(
-            cache, question, self.tokenizer, self.grid.new_tokens, one_line=self.prompt.one_line
+    def _cell(self, read: Prefilled, one: _Document, configuration: Configuration) -> dict[str, Any]:
+        cache = read.cache(configuration, one.question)
+        check_offloaded(cache, one.length)
+        answer = read.answer(
+            cache, one.question, self.tokenizer, self.grid.new_tokens, one_line=self.prompt.one_line
         )
-        length, depth, seed = at
         return {
-            "length": length,
-            "depth": depth,
-            "seed": seed,
-            "needles": len(numbers),
+            "length": one.length,
+            "depth": one.depth,
+            "seed": one.seed,
+            "needles": len(one.numbers),
             "configuration": configuration.name,
             "answer": answer,
-            "found": [number for number in numbers if number in answer],
+            "found": [number for number in one.numbers if number in answer],
             "touched_share": 0.0 if configuration.config is None else touched_share(cache),
         }
 

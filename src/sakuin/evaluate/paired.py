@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 RESAMPLES = 10_000
+_AT_ONCE = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,10 @@ def difference(pairs: Mapping[str, Sequence[tuple[float, float]]], seed: int = 0
     random = np.random.default_rng(seed)
     means = np.zeros(RESAMPLES)
     for found in tasks:
-        drawn = random.integers(0, len(found), (RESAMPLES, len(found)))
-        means += found[drawn].mean(1) / len(tasks)
+        # A few resamples at a time: tasks can have many thousands of pairs.
+        for at in range(0, RESAMPLES, step := max(1, _AT_ONCE // len(found))):
+            drawn = random.integers(0, len(found), (min(step, RESAMPLES - at), len(found)))
+            means[at : at + step] += found[drawn].mean(1) / len(tasks)
     low, high = np.quantile(means, [0.025, 0.975])
     whole = np.concatenate(tasks)
     return Difference(

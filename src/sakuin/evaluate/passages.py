@@ -16,7 +16,7 @@ from typing import Any
 
 from sakuin.errors import SakuinError
 from sakuin.evaluate.records import SOME, Records, as_lines, value_spans
-from sakuin.prompt import Prompt
+from sakuin.prompt import Encoded, Prompt
 
 PLACES = ("archive", "harbour", "library", "station", "museum", "garden", "market", "tower")
 _NUMBERS = (71493, 20856, 94317, 58264, 36981, 80742, 15639, 47208)
@@ -62,7 +62,7 @@ def passage(
     Raises `SakuinError` where the text is too short for the longest, or `tokens` for the question.
     """
     lengths = sorted(set(lengths))
-    encode = _encoder(tokenizer)
+    encode, prompt = _encoder(tokenizer), Prompt.of(tokenizer)
     start = list(tokenizer("", verbose=False)["input_ids"])
     if len(lengths) > len(PLACES):
         raise SakuinError(f"at most {len(PLACES)} lengths can be measured in one run, got {len(lengths)}.")
@@ -70,22 +70,23 @@ def passage(
     for length, place, number in zip(lengths, PLACES, _NUMBERS, strict=False):
         facts[length] = encode(_FACT.format(place=place, number=number))
         question = encode(_QUESTION.format(place=place))
-        asked[length] = (question, encode(_ANSWER.format(number=number)))
-        least = len(question) + len(asked[length][1]) + LEAST_RUNNING
+        asked[length] = (question, prompt.encode(_ANSWER.format(number=number)), len(str(number)))
+        least = len(question) + len(asked[length][1].ids) + LEAST_RUNNING
         if tokens < least:
             raise SakuinError(f"at least {least} tokens must follow each length, got {tokens}.")
     need = lengths[-1] + tokens
     running = start + _tokens_of(encode, text, need, name)
-    for length in lengths:  # the shorter first, so that no later one moves an earlier
-        at = length // 3
+    free = 0
+    for length in lengths:  # the shorter first, so that no later one moves an earlier, or parts it
+        at = max(length // 3, free)
         running[at:at] = facts[length]
+        free = at + len(facts[length])
     stops = []
     for length in lengths:
-        question, answer = asked[length]
-        going_on = running[length : length + tokens - len(question) - len(answer)]
-        before = len(going_on) + len(question)
-        known = tuple(range(before, before + len(answer)))
-        stops.append(Stop(length, (*going_on, *question, *answer), known))
+        question, answer, digits = asked[length]
+        going_on = running[length : length + tokens - len(question) - len(answer.ids)]
+        known = _within(answer, [(1, 1 + digits)], len(going_on) + len(question))
+        stops.append(Stop(length, (*going_on, *question, *answer.ids), known))
     return Passage(name, tuple(running[: lengths[-1]]), tuple(stops))
 
 
@@ -123,14 +124,18 @@ def _asked_records(prompt: Prompt, length: int, records: Sequence[dict[str, Any]
         question, said = prompt.encode(SOME.format(numbers=numbers)).ids, prompt.encode(as_lines(chosen))
         least = len(question) + len(said.ids)
         if least <= tokens:
-            spans = value_spans(chosen)
-            known = tuple(
-                len(question) + at
-                for at, (begin, end) in enumerate(zip(said.starts, said.ends, strict=True))
-                if any(begin < stop and end > first for first, stop in spans)
-            )
+            known = _within(said, value_spans(chosen), len(question))
             return Stop(length, (*question, *said.ids), known)
     raise SakuinError(f"at least {least} tokens must follow {length:,} tokens of records, got {tokens}.")
+
+
+def _within(said: Encoded, spans: Sequence[tuple[int, int]], before: int) -> tuple[int, ...]:
+    """Which tokens, counted from `before` on, have characters of one of the spans."""
+    return tuple(
+        before + at
+        for at, (begin, end) in enumerate(zip(said.starts, said.ends, strict=True))
+        if any(begin < stop and end > first for first, stop in spans)
+    )
 
 
 def _encoder(tokenizer: Any) -> Callable[[str], list[int]]:
@@ -145,15 +150,15 @@ def _tokens_of(
     encode: Callable[[str], list[int]], text: Callable[[int], str], need: int, name: str
 ) -> list[int]:
     """`need` tokens of a text."""
-    characters, before = 3 * need, -1
+    characters = 3 * need
     while True:
         found = text(characters)
         ids = encode(found[:characters])
         if len(ids) >= need:
             return ids[:need]
-        if len(found) <= before or (before >= 0 and len(found) < characters):
+        if len(found) < characters:  # all of it
             raise SakuinError(
                 f"{name} has {len(ids):,} tokens, and {need:,} are needed: give a longer text or smaller "
                 "lengths."
             )
-        before, characters = len(found), 2 * characters
+        characters *= 2

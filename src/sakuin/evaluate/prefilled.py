@@ -20,6 +20,7 @@ from transformers import DynamicCache
 from sakuin.cache import RetrievalCache
 from sakuin.config import STEP_SETTINGS, RetrievalConfig
 from sakuin.decoding import Runner, Sampling, forked
+from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import PEERS, Configuration, calibrated
 from sakuin.evaluate.configurations import configuration as named
 from sakuin.evaluate.seeing import seeing
@@ -178,6 +179,16 @@ def _builds(config: RetrievalConfig) -> RetrievalConfig | dict[str, Any]:
     if config.index == "auto":  # it chooses by what a step takes
         return config
     return {name: value for name, value in vars(config).items() if name not in STEP_SETTINGS}
+
+
+def check_offloaded(cache: Any, length: int) -> None:
+    """`SakuinError` where none of `length` tokens is left to an index: then everything is attended exactly,
+    whatever the configuration."""
+    if isinstance(cache, RetrievalCache) and not cache.retrieval_layers[0].rows[0].index.n_tokens:
+        raise SakuinError(
+            f"a length of {length:,} tokens leaves nothing to an index beside {cache.config.sink} "
+            f"sink tokens and a recent window of {cache.config.recent}; take a larger one."
+        )
 
 
 def touched_share(cache: RetrievalCache) -> float:

@@ -33,7 +33,7 @@ class Records:
         """A text of at least so many characters: technical English with an order every 1200."""
         rng = random.Random(seed)
         prose = technical_english()
-        parts, records, ends, held, at = [], [], [], 0, seed * 7919 % (len(prose) // 2)
+        parts, records, ends, held, at = [], [], [], 0, seed * 61803 % (len(prose) // 2)
         for number in rng.sample(range(10_000, 99_999), characters // _APART + 2):
             record = {
                 "order": number,

@@ -1,7 +1,7 @@
 """Results of a long evaluation, kept as they come, so that an interrupted run goes on where it was.
 
-A file of JSON lines: the first says what was run, each other holds one result under its key. Called by the
-evaluations beside it.
+A file of JSON lines: the first says what was run, each other holds one result under its key, or the machine
+on which those after it came. Called by the evaluations beside it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sakuin.doctor import machine
 from sakuin.errors import SakuinError
 
 
@@ -26,6 +27,10 @@ class Results:
     def __init__(self, path: Path | None, about: dict[str, Any]) -> None:
         self.path, self.about = path, json.loads(json.dumps(about))
         self._found: dict[str, Any] = {}
+        self._machine = machine()  # now: the code that runs may be changed on disk meanwhile
+        self._machines: list[dict[str, Any]] = []
+        self._on: dict[str, int] = {}  # the number of the machine of each result
+        self._told: set[str] = set()
         if path is None:
             return
         try:
@@ -49,7 +54,12 @@ class Results:
         try:
             first, *lines = [json.loads(line) for line in whole.splitlines()]
             about = first["about"]
-            self._found = {line["key"]: line["result"] for line in lines}
+            for line in lines:
+                if "machine" in line:
+                    self._machines.append(line["machine"])
+                else:
+                    self._found[line["key"]] = line["result"]
+                    self._on[line["key"]] = len(self._machines) - 1
         except (ValueError, KeyError, TypeError):
             raise SakuinError(
                 f"{path} does not hold results of an evaluation, or is damaged; choose another folder, or "
@@ -64,7 +74,10 @@ class Results:
 
     def add(self, key: str, result: Any) -> None:
         """Keep a result for good."""
-        self._found[key] = result
+        if not self._machines or self._machines[-1] != self._machine:
+            self._machines.append(self._machine)
+            self._write(json.dumps({"machine": self._machine}))
+        self._found[key], self._on[key] = result, len(self._machines) - 1
         self._write(json.dumps({"key": key, "result": result}))
 
     def _write(self, line: str) -> None:
@@ -79,7 +92,20 @@ class Results:
         return key in self._found
 
     def __getitem__(self, key: str) -> Any:
+        self._told.add(key)
         return self._found[key]
+
+    def machine(self) -> dict[str, Any]:
+        """The machine, libraries, days and commits of the results that were asked for: each in words, with
+        commas where there were several."""
+        used = sorted({self._on[key] for key in self._told} - {-1})
+        values: dict[str, list[str]] = {}
+        for number in used:
+            for name, value in self._machines[number].items():
+                known = values.setdefault(name, [])
+                if value is not None and str(value) not in known:
+                    known.append(str(value))
+        return {name: ", ".join(known) for name, known in values.items()}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._found)

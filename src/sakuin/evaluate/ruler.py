@@ -23,7 +23,14 @@ from sakuin.evaluate.configurations import FULL, Configuration, with_full
 from sakuin.evaluate.paired import Difference, difference
 from sakuin.evaluate.prefilled import Prefilled, touched_share
 from sakuin.evaluate.results import Results
-from sakuin.evaluate.ruler_samples import Sample, check_installed, check_tasks, samples, versions
+from sakuin.evaluate.ruler_samples import (
+    Sample,
+    check_installed,
+    check_least,
+    check_tasks,
+    samples,
+    versions,
+)
 from sakuin.prompt import Prompt
 
 SEED = 42
@@ -166,7 +173,11 @@ def _row(
     }
     solved = {key: [pair for pair in each if pair[0] == 100] for key, each in pairs.items()}
     kept = [pair for each in solved.values() for pair in each]
-    shares = [one.touched_share for found in groups for one in found if one.touched_share is not None]
+    shares = [
+        sum(known) / len(known)
+        for found in groups
+        if (known := [one.touched_share for one in found if one.touched_share is not None])
+    ]
 
     def mean(which: int) -> float:
         return sum(sum(pair[which] for pair in each) / len(each) for each in pairs.values()) / len(pairs)
@@ -186,7 +197,9 @@ def _row(
 
 
 def check_length(model: Any, length: int) -> None:
-    """`SakuinError` where the model, or this machine's memory, has not so long a window."""
+    """`SakuinError` where RULER has no samples so short, or the model or this machine's memory no room for so
+    many tokens."""
+    check_least(length)
     window = models.window(model.config)
     if window is not None and length > window:
         raise SakuinError(

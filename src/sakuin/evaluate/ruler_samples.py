@@ -111,6 +111,12 @@ def check_tasks(tasks: Iterable[str]) -> list[str]:
     return [task for task in TASKS if task in names]
 
 
+def check_least(length: int) -> None:
+    """`SakuinError` where the generators cannot make samples so short."""
+    if length < SHORTEST:
+        raise SakuinError(f"RULER's samples need a length of at least {SHORTEST:,} tokens, got {length:,}.")
+
+
 def versions() -> dict[str, str]:
     """Of the packages that the samples depend on."""
     found = {}
@@ -140,8 +146,7 @@ def samples(
     """
     check_installed()
     check_tasks([task])
-    if length < SHORTEST:
-        raise SakuinError(f"RULER's samples need a length of at least {SHORTEST:,} tokens, got {length:,}.")
+    check_least(length)
     if count < 1:
         raise SakuinError(f"the number of samples must be at least 1, got {count}.")
     prompt = Prompt.of(tokenizer)
