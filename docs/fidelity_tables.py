@@ -303,6 +303,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {
     "fidelity-goals": ("evaluation-fidelity-*", goals),
     "fidelity-texts": ("evaluation-fidelity-*", by("by_text", "text")),
     "fidelity-lengths": ("evaluation-fidelity-*", by("by_length", "tokens")),
+    "fidelity-heldout": ("evaluation-heldout-*", configurations),
     "fidelity-curve": ("evaluation-peers-*", configurations),
     "fidelity-peers": ("evaluation-peers-*", peers),
     "fidelity-layers": ("evaluation-fidelity-*", layers),

@@ -31,7 +31,7 @@ def _texts(result: Row) -> Iterator[list[str]]:
         text, most = max(kl.items(), key=lambda item: item[1])
         ratio = most / kl["english"]
         yield [
-            result["model"],
+            result["model"] + (", other texts" if "--seed" in result["command"] else ""),
             f"largest KL of a kind of text, over technical English's: at most {RATIO:g}",
             *_met(f"{ratio:.1f} ({text})", ratio <= RATIO),
         ]
