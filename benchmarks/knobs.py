@@ -5,7 +5,7 @@ One reading of technical English serves all. `left exact` puts an exact index in
 all of their keys and values; what is touched then counts them.
 
 Run: python benchmarks/knobs.py [--model smollm2] [--tokens 7800] [--layers "0; 0 2"]
-Takes some ten minutes on two cores.
+Takes some ten minutes on two cores (SmolLM2).
 """
 
 from __future__ import annotations
@@ -45,6 +45,12 @@ CHANGES: tuple[dict[str, Any], ...] = (
     {"cap": 0.6},
     {"tolerance": 0.5},
     {"tolerance": 2.0},
+    # What `faithful` is made of.
+    {"tolerance": 0.25},
+    {"tolerance": 0.25, "sketch_bits": 1.5},
+    {"tolerance": 0.25, "cap": 0.6},
+    {"tolerance": 0.25, "cap": 0.6, "exact_share": 60.0},
+    {"tolerance": 0.3, "cap": 0.6, "exact_share": 60.0},
 )
 
 
