@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import tokens
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sakuin import zoo
+from sakuin.decoding import Runner, Sampling
 from sakuin.errors import SakuinError
 from sakuin.evaluate import ruler_samples
 from sakuin.evaluate.configurations import configurations
+from sakuin.evaluate.prefilled import Prefilled
 from sakuin.evaluate.results import Results
-from sakuin.evaluate.ruler import Scored, about, ruler, summarized
+from sakuin.evaluate.ruler import Scored, _margin, about, differing, ruler, summarized
 from sakuin.evaluate.ruler_samples import Sample, check_tasks, samples
 from sakuin.prompt import Prompt
 from tests.test_cli import refused
@@ -146,7 +149,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
     with pytest.raises(Interrupted):
         ruler(random_model, tokenizer, wanted, Results(tmp_path / "r", state), LENGTH, [TASK], 2, say=stop)
     held = (tmp_path / "r").read_bytes()
-    assert held.count(b"\n") == 1 + 3
+    assert held.count(b"\n") == 1 + 1 + 3  # what was run, the machine, and three answers
     (tmp_path / "r").write_bytes(held + b'{"key": "torn')
     passes = []
     hook = random_model.register_forward_pre_hook(lambda *_: passes.append(1))
@@ -193,6 +196,35 @@ def test_rows_pair_each_sample_with_full_attention() -> None:
     assert (mean.solved, mean.kept) == (2, 1)
     assert mean.kept_loss is not None
     assert mean.kept_loss.mean == -10
+
+
+def test_where_answers_part_full_attentions_own_margin_is_told(random_model: Any) -> None:
+    ids = tokens(300)[0].tolist()
+    read = Prefilled.read(random_model, ids[:-1])
+    runner = Runner(random_model, read.full_cache(), 0)
+    said = list(runner.tokens(ids[-1], 6, Sampling(), []))
+    assert _margin(read, ids[-1], said) is None
+    with torch.no_grad():
+        logits = random_model(torch.tensor([[*ids, *said[:3]]])).logits[0, -1]
+    best, second = logits.topk(2)
+    assert int(second[0]) == said[3]
+    other = [*said[:3], int(second[1]), 5, 5]
+    assert _margin(read, ids[-1], other) == pytest.approx(float(best[0] - best[1]), abs=1e-3)
+
+
+def test_answers_that_differ_are_listed() -> None:
+    def scored(index: int, name: str, score: float, margin: float | None = None) -> Scored:
+        return Scored("vt", 4096, index, name, score, "", (), 4000, 9, None, 1.0, margin)
+
+    found = [
+        scored(0, "full", 100),
+        scored(0, "fast", 100),
+        scored(1, "full", 100),
+        scored(1, "fast", 0, 0.01),
+    ]
+    (one,) = differing(found)
+    assert (one["index"], one["configuration"], one["full"], one["score"]) == (1, "fast", 100, 0)
+    assert one["margin"] == 0.01
 
 
 def test_each_task_and_length_has_the_same_weight_in_what_was_touched() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -61,7 +61,7 @@ def ruler(
         from sakuin.evaluate.configurations import configurations as named
         from sakuin.evaluate.configurations import with_full
         from sakuin.evaluate.results import Results
-        from sakuin.evaluate.ruler import about, check_length, summarized
+        from sakuin.evaluate.ruler import about, check_length, differing, summarized
         from sakuin.evaluate.ruler import ruler as run
         from sakuin.evaluate.ruler_samples import check_installed, check_tasks
 
@@ -94,13 +94,26 @@ def ruler(
             "about": made,
             "samples": counts,
             "rows": [asdict(row) for row in rows],
+            "differing": differing(scored),
         }
         write(folder, "ruler", report, results)
         if json:
             print(json_.dumps(report))
         else:
             _show(rows)
+            for each in differing(scored):
+                console.print(_told(each))
             console.print(f"\nResults are in {folder}.")
+
+
+def _told(each: dict[str, Any]) -> str:
+    said = (
+        f"{each['configuration']}, {each['length']:,} tokens, {each['task']}, sample {each['index'] + 1}: "
+        f"{each['score']:.0f}, full attention {each['full']:.0f}"
+    )
+    if each["margin"] is None:
+        return said
+    return f"{said}; where they part, full attention's own words are {each['margin']:.3f} nats ahead."
 
 
 def _show(rows: list[Row]) -> None:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import Any
+
+import torch
+from torch import Tensor
 
 import sakuin
 from sakuin import memory, models
@@ -41,8 +44,11 @@ SEED = 42
 class Scored:
     """One sample, answered in one configuration.
 
-    score : RULER's, 0 to 100. tokens : of the prompt. touched_share : of the decode steps, None with full
+    score : RULER's, 0 to 100. tokens : of the prompt. new_tokens : of the answer, one that ends it included.
+    touched_share : of the decode steps, None with full
         attention and where the whole prompt is attended exactly. seconds : for the answer alone.
+    margin : nats by which full attention prefers its own token where the answers part, for scores that differ
+        from full attention's; near 0 it hesitates itself, and either answer is as good. None for others.
     """
 
     task: str
@@ -56,6 +62,7 @@ class Scored:
     new_tokens: int
     touched_share: float | None
     seconds: float
+    margin: float | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +140,24 @@ def ruler(
             say(f"{task}, {length:,} tokens, sample {index + 1} of {count}")
             scored += _answered(model, tokenizer, prompt, made[task][index], wanted, results)
     return scored
+
+
+def differing(scored: Sequence[Scored]) -> list[dict[str, Any]]:
+    """Each answer whose score is not full attention's: where it is, both scores, and its margin."""
+    full = {(s.length, s.task, s.index): s.score for s in scored if s.configuration == FULL}
+    return [
+        {
+            "length": one.length,
+            "configuration": one.configuration,
+            "task": one.task,
+            "index": one.index,
+            "full": full[one.length, one.task, one.index],
+            "score": one.score,
+            "margin": one.margin,
+        }
+        for one in scored
+        if one.score != full[one.length, one.task, one.index]
+    ]
 
 
 def summarized(scored: Sequence[Scored]) -> list[Row]:
@@ -222,7 +247,7 @@ def _answered(
     keys = {one.name: _key(sample, ids, one) for one in wanted}
     read: Prefilled | None = None
     tried: list[int] = []
-    found = []
+    found: list[Scored] = []
     for one in wanted:
         key = keys[one.name]
         if key not in results:
@@ -231,7 +256,10 @@ def _answered(
             if (one.share or one.like) and not tried:
                 # What full attention goes on with: the steps on which the knobs of configurations are turned.
                 tried = _tried(model, tokenizer, read, ids[-1])
-            results.add(key, asdict(_answer(model, tokenizer, read, sample, ids, one, tried)))
+            scored, said = _answer(model, tokenizer, read, sample, ids, one, tried)
+            if found and scored.score != found[0].score:  # full attention's, which comes first
+                scored = replace(scored, margin=_margin(read, ids[-1], said))
+            results.add(key, asdict(scored))
         held = results[key]
         found.append(Scored(**{**held, "references": tuple(held["references"])}))
     return found
@@ -245,7 +273,8 @@ def _answer(
     ids: Sequence[int],
     one: Configuration,
     tried: Sequence[int],
-) -> Scored:
+) -> tuple[Scored, list[int]]:
+    """The answer, and all tokens said, one that ends it included."""
     cache = read.cache(one, tried)
     exact_above = 0 if one.config is None else one.config.exact_above
     runner = Runner(model, cache, exact_above)
@@ -254,9 +283,9 @@ def _answer(
     text = ""
     started = perf_counter()
     for token in runner.tokens(ids[-1], sample.most, Sampling(), []):
+        said.append(token)
         if token in ends:
             break
-        said.append(token)
         text = tokenizer.decode(said, skip_special_tokens=True)
         # A score counts what an answer holds, so that more text cannot lower it.
         if sample.score(text) == 100:
@@ -264,7 +293,7 @@ def _answer(
     share = None
     if isinstance(cache, RetrievalCache) and cache.stats()["steps"]:
         share = touched_share(cache)
-    return Scored(
+    scored = Scored(
         task=sample.task,
         length=sample.length,
         index=sample.index,
@@ -277,6 +306,17 @@ def _answer(
         touched_share=share,
         seconds=perf_counter() - started,
     )
+    return scored, said
+
+
+def _margin(read: Prefilled, last: int, said: Sequence[int]) -> float | None:
+    """By how many nats full attention prefers another token where it first would not go on as `said`."""
+    logits: list[Tensor] = []
+    read.continued(read.full_cache(), [last, *said[:-1]], logits.append)
+    rows = torch.cat(logits)
+    behind = rows.amax(1) - rows.gather(1, torch.tensor(said, device=rows.device)[:, None])[:, 0]
+    first = behind.nonzero()
+    return float(behind[first[0, 0]]) if len(first) else None
 
 
 def _tried(model: Any, tokenizer: Any, read: Prefilled, last: int) -> list[int]:
