@@ -274,6 +274,27 @@ def ruler(*results: Row) -> str:
     return table(columns, rows)
 
 
+def differing(*results: Row) -> str:
+    """RULER's answers whose score is not full attention's."""
+    columns = {"model": "l", "tokens": "r", "configuration": "l", "task": "l", "sample": "r", "full": "r"}
+    columns |= {"score": "r", "margin": "r"}
+    rows = [
+        [
+            told(result),
+            f"{one['length']:,}",
+            _name(one),
+            one["task"],
+            str(one["index"] + 1),
+            f"{one['full']:.0f}",
+            f"{one['score']:.0f}",
+            "" if one["margin"] is None else f"{one['margin']:.3f} nats",
+        ]
+        for result in results
+        for one in result.get("differing", ())
+    ]
+    return table(columns, rows)
+
+
 def harness(*results: Row) -> str:
     """Metrics of lm-eval's tasks, each configuration beside full attention."""
     columns = {"model": "l", "task": "l", "metric": "l", "configuration": "l", "documents": "r", "value": "r"}
@@ -310,6 +331,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {
     "needle": ("evaluation-needle-*", needles),
     "extract": ("evaluation-extract-*", extraction),
     "ruler": ("evaluation-ruler-*", ruler),
+    "ruler-differing": ("evaluation-ruler-*", differing),
     "harness": ("evaluation-harness-*", harness),
     "knobs": ("knobs-*", knobs),
 }

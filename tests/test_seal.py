@@ -4,6 +4,7 @@ and values."""
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import pytest
 import torch
@@ -244,13 +245,25 @@ def test_keys_and_values_too_large_to_square_are_refused():
 
 
 def test_a_small_segment_uses_its_predecessors_basis():
-    data = made(1500, d=32)
-    index = sakuin.build_index("sketch", data.keys, data.values, queries=data.queries, segment=1024)
+    for n, shared in ((1024 + 120, True), (1024 + 130, False)):
+        data = made(n, d=32)
+        index = sakuin.build_index("sketch", data.keys, data.values, queries=data.queries, segment=1024)
+        assert isinstance(index, SketchIndex)
+        first, second = (segment.fields for segment in index.segments)
+        assert second["keys"].shape[1] == n - 1024
+        assert torch.equal(first["basis"], second["basis"]) == shared
+        assert not torch.equal(first["mean"], second["mean"])
+
+
+def test_segments_as_long_as_they_become_have_a_basis_of_their_own():
+    """Else one that the first few tokens gave would hold for a whole context of short segments."""
+    data = made(300, d=32)
+    index = sakuin.build_index("sketch", data.keys, data.values, queries=data.queries, segment=64)
     assert isinstance(index, SketchIndex)
-    first, second = (segment.fields for segment in index.segments)
-    assert second["keys"].shape[1] == 476
-    assert torch.equal(first["basis"], second["basis"])
-    assert not torch.equal(first["mean"], second["mean"])
+    bases = [segment.fields["basis"] for segment in index.segments]
+    assert len(bases) == 5
+    assert not any(torch.equal(a, b) for a, b in pairwise(bases[:-1]))
+    assert torch.equal(bases[-1], bases[-2])  # 44 tokens
 
 
 def test_sealing_is_the_same_for_every_number_of_threads():

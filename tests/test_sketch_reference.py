@@ -45,7 +45,7 @@ def sealed(layer: Layer, head: int, **knobs: float) -> list[plain.Segment]:
     for start in range(0, n, SEGMENT):
         end = min(start + SEGMENT, n)
         seen = queries[:, :end].reshape(-1, d)
-        inherited = basis if end - start < 16 * d else None
+        inherited = basis if end - start < min(4 * d, SEGMENT) else None
         segment = plain.seal(
             layer.keys[head, start:end],
             layer.values[head, start:end],

@@ -23,8 +23,9 @@ from sakuin.index.moment import QueryMoment
 from sakuin.index.seal import Basis, seal
 from sakuin.partial import EXACT, PartialAttention, Stats, Trace
 
-_OWN_BASIS = 16
-"""A segment of fewer than this many tokens per dimension uses its predecessor's basis."""
+_OWN_BASIS = 4
+"""A segment of fewer than this many tokens per dimension, that is not as long as segments become, uses its
+predecessor's basis."""
 
 _REFERENCE = 8192
 """Offloaded tokens up to which `exact_share` is in units of 1 / tokens; beyond, in
@@ -125,7 +126,7 @@ class SketchIndex(Index):
                     torch.cat([old_keys, new_keys], 1),
                     torch.cat([old_values, new_values], 1),
                 )
-            small = new_keys.shape[1] < _OWN_BASIS * self.head_dim
+            small = new_keys.shape[1] < min(_OWN_BASIS * self.head_dim, size)
             basis = bases[-1] if small and bases else None
             segment, basis = seal(new_keys, new_values, self.config, moment, basis, torch.get_num_threads())
             segments.append(segment)
