@@ -152,7 +152,7 @@ def main(check: bool) -> int:
     wrong = []
     with_figures = (
         HERE.parent / "README.md",
-        *(HERE / f"{n}.md" for n in ("contexts", "fidelity", "indexes", "ruler", "scaling", "speed")),
+        *(HERE / f"{n}.md" for n in ("contexts", "fidelity", "indexes", "lm-eval", "ruler", "scaling", "speed")),
     )
     written = (
         (HERE / "cli.md", cli()),
