@@ -132,6 +132,8 @@ class SketchIndex(Index):
             segments.append(segment)
             bases.append(basis)
             moments.append(moment.rounded())
+            # Who goes on from here with what is stored goes on with the same numbers.
+            moment = QueryMoment.of(self.n_kv_heads, self.head_dim, moments[-1])
         self._segments, self._bases, self._moment, self._moments = segments, bases, moment, moments
 
     def crop(self, n_tokens: int) -> tuple[Tensor, Tensor]:
