@@ -148,11 +148,15 @@ def _described(docstring: str) -> dict[str, str]:
     return found
 
 
+WITH_TABLES = ("contexts", "fidelity", "indexes", "lm-eval", "ruler", "scaling", "speed")
+"""Pages, beside the README, into which tables of results are put."""
+
+
 def main(check: bool) -> int:
     wrong = []
     with_figures = (
         HERE.parent / "README.md",
-        *(HERE / f"{n}.md" for n in ("contexts", "fidelity", "indexes", "lm-eval", "ruler", "scaling", "speed")),
+        *(HERE / f"{name}.md" for name in WITH_TABLES),
     )
     written = (
         (HERE / "cli.md", cli()),
