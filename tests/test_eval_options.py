@@ -10,6 +10,7 @@ import pytest
 import torch
 import typer
 from test_cli_contexts import Here
+from tiny import byte_tokenizer, tiny
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sakuin.cli import app
@@ -113,6 +114,12 @@ def test_what_auto_means_is_part_of_what_results_belong_to(monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     there = Subject.of("m", "auto", "auto", None)
     assert (there.used, there.place, there.on_device()) == ("bf16", "cuda", {"device": "cuda"})
+
+
+def test_other_weights_under_the_same_name_are_other_results() -> None:
+    tokenizer, subject = byte_tokenizer(), Subject.of("m", "fp32", "cpu", None)
+    marks = [subject.marks(tiny("llama", initializer_range=x), tokenizer) for x in (0.2, 0.2, 0.3)]
+    assert marks[0] == marks[1] != marks[2]
 
 
 def test_extraction_reads_past_the_window_and_goes_on(here: Here, folder: Path, tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ class Scored:
     """One sample, answered in one configuration.
 
     score : RULER's, 0 to 100. tokens : of the prompt. new_tokens : of the answer, one that ends it included.
-    touched_share : of the decode steps, None with full
-        attention and where the whole prompt is attended exactly. seconds : for the answer alone.
+    touched_share : of the decode steps, None with full attention and where the whole prompt is attended
+        exactly. seconds : for the answer alone.
     margin : nats by which full attention prefers its own token where the answers part, for scores that differ
         from full attention's; near 0 it hesitates itself, and either answer is as good. None for others.
     """
