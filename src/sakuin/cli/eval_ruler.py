@@ -43,6 +43,14 @@ def ruler(
             metavar="N|NUMBERS", help="Samples of each task: one number, or one for each of --lengths."
         ),
     ] = "10",
+    give_up: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Go on with a task after N samples only where full attention has scored in one of them. "
+            "Default: always.",
+        ),
+    ] = None,
     configurations: Configurations = "balanced",
     seed: Seed = 42,
     dtype: Dtype = "auto",
@@ -74,21 +82,27 @@ def ruler(
                 f"{samples!r}."
             )
         counts *= len(sizes) // len(counts)
+        if give_up is not None and give_up < 1:
+            raise SakuinError(f"--give-up must be at least 1, got {give_up}.")
         subject = Subject.of(model, dtype, device, window)
         with notes.status(f"loading {model}", spinner="line") as status:
             loaded, tokenizer = subject.load()
+            for size in sizes:  # all of them before the first takes its time
+                check_length(loaded, size)
             made = about(loaded, subject.name, seed) | subject.marks(loaded, tokenizer)
             folder = subject.folder(out, "ruler")
             results = Results(folder / "results.jsonl", made)
-            for size in sizes:  # all of them before the first takes its time
-                check_length(loaded, size)
             scored = []
             for size, count in zip(sizes, counts, strict=True):
-                scored += run(loaded, tokenizer, wanted, results, size, chosen, count, seed, status.update)
+                scored += run(
+                    loaded, tokenizer, wanted, results, size, chosen, count, seed, status.update, give_up
+                )
         rows = summarized(scored)
         words = subject.words() | {"--configurations": configurations}
         words |= {"--tasks": tasks, "--lengths": " ".join(map(str, sizes))}
         words |= {"--samples": samples, "--seed": str(seed)}
+        if give_up is not None:
+            words |= {"--give-up": str(give_up)}
         report = {
             "command": command("ruler", words),
             "about": made,
