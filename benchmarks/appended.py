@@ -1,0 +1,91 @@
+"""What was appended to a text: the divergence from full attention on it, of the same kind and of others, and
+from how many tokens on a segment that is not full should have a basis of its own.
+
+Some technical English is read, then a text of each kind is appended to it, as a second document is, and 96
+tokens that follow are decoded, teacher-forced, after full attention and after an index whose segments of at
+least 16 and of at least 4 head_dim tokens have a basis of their own.
+
+Run: python benchmarks/appended.py [--model smollm2] [--tokens 3500] [--then 900] [--kinds japanese code]
+Takes two minutes on two cores (SmolLM2).
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+from common import command, load, show, write
+
+from sakuin import RetrievalCache, RetrievalConfig
+from sakuin.decoding import Runner
+from sakuin.evaluate.domains import domain
+from sakuin.evaluate.prefilled import Prefilled
+from sakuin.index import sketch
+from sakuin.prompt import Prompt
+
+DECODED = 96
+OWN_BASIS = (16, 4)
+
+
+def decoded(read: Prefilled, cache: Any, ids: list[int]) -> torch.Tensor:
+    """Log-probabilities after each of `ids`, fp32 `(len(ids), vocabulary)`."""
+    rows: list[torch.Tensor] = []
+    read.continued(cache, ids, lambda logits: rows.append(logits.log_softmax(-1)))
+    return torch.cat(rows)
+
+
+def measure(name: str, first: int, then: int, kinds: list[str]) -> list[dict[str, Any]]:
+    """One row for each kind of text and each threshold."""
+    model, tokenizer = load(name, "fp32")
+    prompt = Prompt.of(tokenizer)
+    begun = [*prompt.head, *prompt.encode(domain("english").make(6 * first)).ids][:first]
+    rows = []
+    for kind in kinds:
+        # Of the kind that was read already, what comes after it.
+        other = prompt.encode(domain(kind).make(6 * (first + then))).ids
+        other = other[first:] if kind == "english" else other
+        appended, following = other[:then], other[then : then + DECODED]
+        read = Prefilled.read(model, begun + appended)
+        truth = decoded(read, read.full_cache(), following)
+        for own in OWN_BASIS:
+            sketch._OWN_BASIS = own
+            cache = RetrievalCache(model.config, RetrievalConfig())
+            runner = Runner(model, cache, 1)
+            runner.prefill(begun)
+            cache.seal()
+            runner.prefill(appended)
+            cache.seal()
+            sketch._OWN_BASIS = OWN_BASIS[-1]
+            found = decoded(read, cache, following)
+            kl = (truth.exp() * (truth - found)).sum(-1)
+            rows.append(
+                {
+                    "model": name,
+                    "tokens": first,
+                    "appended": then,
+                    "kind": kind,
+                    "own_basis": own,
+                    "segments": [len(x) for x in cache.retrieval_layers[0].rows[0].index.segments],
+                    "kl_mean": kl.mean().item(),
+                    "kl_worst": kl.max().item(),
+                    "touched_share": cache.stats()["touched_share"],
+                }
+            )
+    show(f"{name}, {then:,} tokens after {first:,}", rows[0], (row.values() for row in rows))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--tokens", type=int, default=3500)
+    parser.add_argument("--then", type=int, default=900)
+    parser.add_argument("--kinds", nargs="+", default=["english", "japanese", "code"])
+    chosen = parser.parse_args()
+    rows = measure(chosen.model, chosen.tokens, chosen.then, chosen.kinds)
+    write(f"appended-{chosen.model}", {"command": command(), "results": rows})
+
+
+if __name__ == "__main__":
+    main()
