@@ -3,15 +3,18 @@ said."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sakuin import models, zoo
+from sakuin import gguf_weights, models, zoo
 from sakuin.errors import SakuinError
+from sakuin.gguf_weights import without_words
 
 
 def test_a_gguf_model_loads_dequantized_and_attends_through_sakuin(smollm2: tuple[Any, Any]) -> None:
@@ -46,6 +49,49 @@ def test_a_gguf_tokenizer_is_the_same_when_it_comes_from_the_cache_folder(
         assert render(first.tokenizer) == render(second.tokenizer)
     keys = ("hidden_size", "num_hidden_layers", "head_dim", "rope_parameters", "eos_token_id", "rms_norm_eps")
     assert [getattr(first.config, key) for key in keys] == [getattr(second.config, key) for key in keys]
+
+
+def test_weights_are_read_without_the_words_and_are_the_same() -> None:
+    path = zoo.get("smollm2")
+    usual, names = gguf.GGUFReader, gguf.get_tensor_name_map
+    plain = gguf.GGUFReader(path)
+    with without_words():
+        quick = gguf.GGUFReader(path)
+        with ThreadPoolExecutor(1) as another:
+            there = another.submit(
+                lambda: gguf.GGUFReader(path).fields["tokenizer.ggml.tokens"].data
+            ).result()
+        assert len(there) == 49152  # a thread of somebody else reads all
+        table = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 30)
+        assert table.mapping == names(gguf.MODEL_ARCH.LLAMA, 30).mapping
+        assert gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 30) is table
+    assert gguf.GGUFReader is usual
+    assert gguf.get_tensor_name_map is names
+    assert list(quick.fields) == list(plain.fields)
+    left_out = {name for name in plain.fields if quick.fields[name].data != plain.fields[name].data}
+    assert left_out == {f"tokenizer.ggml.{name}" for name in ("tokens", "token_type", "merges")}
+    for name, field in quick.fields.items():
+        assert field.types == plain.fields[name].types
+        assert name in left_out or field.contents() == plain.fields[name].contents()
+    assert len(quick.tensors) == len(plain.tensors) == 272
+    for one, other in zip(quick.tensors, plain.tensors, strict=True):
+        assert (one.name, one.tensor_type, one.data_offset) == (
+            other.name,
+            other.tensor_type,
+            other.data_offset,
+        )
+        assert (one.data == other.data).all()
+
+
+def test_a_form_that_is_not_known_is_read_in_the_usual_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(self: Any, at: int, count: int) -> int:
+        raise AttributeError("another version of gguf")
+
+    with without_words():
+        monkeypatch.setattr(gguf_weights._reader(), "_after", other)
+        assert len(gguf.GGUFReader(zoo.get("smollm2")).fields["tokenizer.ggml.tokens"].data) == 49152
+    with pytest.raises(FileNotFoundError), without_words():
+        gguf.GGUFReader("nowhere.gguf")
 
 
 def test_a_local_folder_loads(

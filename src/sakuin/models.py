@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
@@ -28,6 +28,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from sakuin import zoo
 from sakuin.errors import SakuinError
+from sakuin.gguf_weights import without_words
 from sakuin.rope import own_window, with_window
 
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -157,7 +158,8 @@ def load(
             # Without this some architectures keep the weights packed and look for a kernel on a hub.
             arguments["quantization_config"] = transformers.GgufConfig(dequantize=True)
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(known.source.place, **arguments)
+        with without_words() if known.source.gguf else nullcontext():
+            model: Any = AutoModelForCausalLM.from_pretrained(known.source.place, **arguments)
     except Exception as error:
         if known.source.gguf is None and not isinstance(error, OSError):
             raise
