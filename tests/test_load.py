@@ -52,21 +52,21 @@ def test_a_gguf_tokenizer_is_the_same_when_it_comes_from_the_cache_folder(
 
 
 def test_weights_are_read_without_the_words_and_are_the_same() -> None:
-    path = zoo.get("smollm2")
-    usual, names = gguf.GGUFReader, gguf.get_tensor_name_map
+    path, words = zoo.get("smollm2"), "tokenizer.ggml.tokens"
     plain = gguf.GGUFReader(path)
     with without_words():
-        quick = gguf.GGUFReader(path)
-        with ThreadPoolExecutor(1) as another:
-            there = another.submit(
-                lambda: gguf.GGUFReader(path).fields["tokenizer.ggml.tokens"].data
-            ).result()
-        assert len(there) == 49152  # a thread of somebody else reads all
-        table = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 30)
-        assert table.mapping == names(gguf.MODEL_ARCH.LLAMA, 30).mapping
-        assert gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 30) is table
-    assert gguf.GGUFReader is usual
-    assert gguf.get_tensor_name_map is names
+        from gguf import GGUFReader, get_tensor_name_map
+
+        with without_words():
+            pass
+        quick = GGUFReader(path)
+        table = get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 30)
+        assert get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 30) is table
+        with ThreadPoolExecutor(1) as another:  # a thread of somebody else reads all
+            assert len(another.submit(gguf.GGUFReader, path).result().fields[words].data) == 49152
+    assert get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 30) is not table
+    assert get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 30).mapping == table.mapping
+    assert len(GGUFReader(path).fields[words].data) == 49152
     assert list(quick.fields) == list(plain.fields)
     left_out = {name for name in plain.fields if quick.fields[name].data != plain.fields[name].data}
     assert left_out == {f"tokenizer.ggml.{name}" for name in ("tokens", "token_type", "merges")}
@@ -83,15 +83,22 @@ def test_weights_are_read_without_the_words_and_are_the_same() -> None:
         assert (one.data == other.data).all()
 
 
-def test_a_form_that_is_not_known_is_read_in_the_usual_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    def other(self: Any, at: int, count: int) -> int:
+def test_what_is_not_known_or_torn_is_read_in_the_usual_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = zoo.get("smollm2")
+    torn = tmp_path / "torn.gguf"
+    with path.open("rb") as whole:
+        torn.write_bytes(whole.read(300_000))  # the words go on
+    with without_words(), pytest.raises((IndexError, ValueError)):
+        gguf.GGUFReader(torn)
+
+    def other(reader: Any, start: int) -> None:
         raise AttributeError("another version of gguf")
 
+    monkeypatch.setattr(gguf_weights, "_passed_over", other)
     with without_words():
-        monkeypatch.setattr(gguf_weights._reader(), "_after", other)
-        assert len(gguf.GGUFReader(zoo.get("smollm2")).fields["tokenizer.ggml.tokens"].data) == 49152
-    with pytest.raises(FileNotFoundError), without_words():
-        gguf.GGUFReader("nowhere.gguf")
+        assert len(gguf.GGUFReader(path).fields["tokenizer.ggml.tokens"].data) == 49152
 
 
 def test_a_local_folder_loads(

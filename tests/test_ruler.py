@@ -171,27 +171,6 @@ def test_an_interrupted_run_goes_on_where_it_was(
         assert exact.touched_share > 0.5
 
 
-def test_a_task_is_given_up_only_where_full_attention_scores_nothing(
-    smollm2: tuple[Any, Any], random_model: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wanted = configurations("balanced")
-
-    def answered(give_up: int | None) -> list[tuple[int, str]]:
-        results = Results(None, {})
-        scored = ruler(random_model, smollm2[1], wanted, results, LENGTH, [TASK], 3, give_up=give_up)
-        assert summarized(scored)[0].loss.pairs * 2 == len(scored)
-        return [(one.index, one.configuration) for one in scored]
-
-    every = [(index, name) for index in range(3) for name in ("full", "balanced")]
-    assert answered(None) == every
-    assert answered(2) == every[:4]  # a random model scores nothing
-    monkeypatch.setattr(Sample, "score", lambda sample, text: 50.0 if sample.index == 1 else 0.0)
-    assert answered(2) == every
-    assert answered(1) == every[:2]
-    with pytest.raises(SakuinError, match="given up after 0 samples"):
-        answered(0)
-
-
 def test_rows_pair_each_sample_with_full_attention() -> None:
     def scored(task: str, index: int, name: str, score: float) -> Scored:
         return Scored(task, 4096, index, name, score, "", (), 4000, 9, None, 1.0)
@@ -282,7 +261,6 @@ def test_several_lengths_have_a_mean_over_all() -> None:
         ("--lengths", "1024", "RULER's samples need a length of at least 2,048 tokens, got 1,024"),
         ("--samples", "0", "--samples takes whole numbers above 0"),
         ("--samples", "3 2", "--samples takes one number, or as many as there are --lengths (1), got '3 2'"),
-        ("--give-up", "0", "--give-up must be at least 1, got 0"),
         ("--tasks", "niah", "no task 'niah'"),
         ("--lengths", "4k", "--lengths takes whole numbers"),
         ("--configurations", "best", "no configuration 'best'"),

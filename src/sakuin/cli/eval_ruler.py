@@ -43,14 +43,6 @@ def ruler(
             metavar="N|NUMBERS", help="Samples of each task: one number, or one for each of --lengths."
         ),
     ] = "10",
-    give_up: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Go on with a task after N samples only where full attention has scored in one of them. "
-            "Default: always.",
-        ),
-    ] = None,
     configurations: Configurations = "balanced",
     seed: Seed = 42,
     dtype: Dtype = "auto",
@@ -82,8 +74,6 @@ def ruler(
                 f"{samples!r}."
             )
         counts *= len(sizes) // len(counts)
-        if give_up is not None and give_up < 1:
-            raise SakuinError(f"--give-up must be at least 1, got {give_up}.")
         subject = Subject.of(model, dtype, device, window)
         with notes.status(f"loading {model}", spinner="line") as status:
             loaded, tokenizer = subject.load()
@@ -94,15 +84,11 @@ def ruler(
             results = Results(folder / "results.jsonl", made)
             scored = []
             for size, count in zip(sizes, counts, strict=True):
-                scored += run(
-                    loaded, tokenizer, wanted, results, size, chosen, count, seed, status.update, give_up
-                )
+                scored += run(loaded, tokenizer, wanted, results, size, chosen, count, seed, status.update)
         rows = summarized(scored)
         words = subject.words() | {"--configurations": configurations}
         words |= {"--tasks": tasks, "--lengths": " ".join(map(str, sizes))}
         words |= {"--samples": samples, "--seed": str(seed)}
-        if give_up is not None:
-            words |= {"--give-up": str(give_up)}
         report = {
             "command": command("ruler", words),
             "about": made,

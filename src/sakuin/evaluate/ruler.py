@@ -112,7 +112,6 @@ def ruler(
     count: int = 10,
     seed: int = SEED,
     say: Callable[[str], None] = lambda _: None,
-    give_up: int | None = None,
 ) -> list[Scored]:
     """Answer `count` samples of each task at a length in each configuration; full attention is always one.
 
@@ -120,8 +119,6 @@ def ruler(
     results : where answers are kept as they come; what it holds already is not asked again.
     length : of prompt and answer together, in tokens.
     say : is told what is being done.
-    give_up : after so many samples a task is gone on with only where full attention has scored in one of
-        them. What a model cannot do costs the most time, as answers run to their ends, and can show no loss.
 
     Goes through all tasks before it takes the next sample of each, so that an interrupted run has something
     of every task. Raises `SakuinError` for a length that the model cannot read, unknown tasks, and where the
@@ -131,25 +128,17 @@ def ruler(
     chosen = check_tasks(tasks)
     if count < 1:
         raise SakuinError(f"there must be at least one sample, got {count}.")
-    if give_up is not None and give_up < 1:
-        raise SakuinError(f"a task cannot be given up after {give_up} samples; take at least 1.")
     check_length(model, length)
     wanted = with_full(configurations)
     prompt = Prompt.of(tokenizer)
-    scored: list[Scored] = []
+    scored = []
     made: dict[str, list[Sample]] = {}
-    solvable: set[str] = set()
     for index in range(count):
         for task in chosen:
-            if give_up is not None and index >= give_up and task not in solvable:
-                continue
             if task not in made:
                 made[task] = samples(tokenizer, task, length, count, seed, say)
             say(f"{task}, {length:,} tokens, sample {index + 1} of {count}")
-            found = _answered(model, tokenizer, prompt, made[task][index], wanted, results)
-            if any(one.score for one in found if one.configuration == FULL):
-                solvable.add(task)
-            scored += found
+            scored += _answered(model, tokenizer, prompt, made[task][index], wanted, results)
     return scored
 
 
