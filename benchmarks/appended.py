@@ -1,18 +1,20 @@
 """What was appended to a text: the divergence from full attention on it, of the same kind and of others, and
 from how many tokens on a segment that is not full should have a basis of its own.
 
-Some technical English is read, then a text of each kind is appended to it, as a second document is, and 96
-tokens that follow are decoded, teacher-forced, after full attention and after an index whose segments of at
-least 16 and of at least 4 head_dim tokens have a basis of their own.
+Some technical English is read and sealed, then a text of each kind is appended to it, as a second document
+is, and 96 tokens that follow are decoded, teacher-forced: by full attention, and by an index whose segments
+of at least 16 and of at least 4 head_dim tokens have a basis of their own. What is sealed then begins with
+the first text's recent window, and what was appended last lies in the recent window itself.
 
 Run: python benchmarks/appended.py [--model smollm2] [--tokens 3500] [--then 900] [--kinds japanese code]
-Takes two minutes on two cores (SmolLM2).
+Takes two minutes on two cores (SmolLM2; Gemma 3 wants --then 3500).
 """
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from common import command, load, show, write
@@ -38,6 +40,10 @@ def decoded(read: Prefilled, cache: Any, ids: list[int]) -> torch.Tensor:
 def measure(name: str, first: int, then: int, kinds: list[str]) -> list[dict[str, Any]]:
     """One row for each kind of text and each threshold."""
     model, tokenizer = load(name, "fp32")
+    if then < (least := OWN_BASIS[-1] * model.model.layers[0].self_attn.head_dim):
+        raise SystemExit(
+            f"--then must be at least {least}, or no segment has a basis of its own; got {then}."
+        )
     prompt = Prompt.of(tokenizer)
     begun = [*prompt.head, *prompt.encode(domain("english").make(6 * first)).ids][:first]
     rows = []
@@ -46,17 +52,17 @@ def measure(name: str, first: int, then: int, kinds: list[str]) -> list[dict[str
         other = prompt.encode(domain(kind).make(6 * (first + then))).ids
         other = other[first:] if kind == "english" else other
         appended, following = other[:then], other[then : then + DECODED]
+        if len(following) < DECODED:
+            raise SystemExit(f"the {kind} text has only {len(other)} tokens; take a smaller --then.")
         read = Prefilled.read(model, begun + appended)
         truth = decoded(read, read.full_cache(), following)
         for own in OWN_BASIS:
-            sketch._OWN_BASIS = own
             cache = RetrievalCache(model.config, RetrievalConfig())
-            runner = Runner(model, cache, 1)
-            runner.prefill(begun)
-            cache.seal()
-            runner.prefill(appended)
-            cache.seal()
-            sketch._OWN_BASIS = OWN_BASIS[-1]
+            with patch.object(sketch, "_OWN_BASIS", own):
+                runner = Runner(model, cache, 1)
+                for part in (begun, appended):
+                    runner.prefill(part)
+                    cache.seal()
             found = decoded(read, cache, following)
             kl = (truth.exp() * (truth - found)).sum(-1)
             rows.append(

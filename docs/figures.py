@@ -35,8 +35,8 @@ def table(name: str) -> str:
         return ""
     if name in GOALS:
         return made(*found)
-    # Benchmarks that write a file for each kernel differ in one option; evaluations of models in all.
-    told = found if pattern.startswith("evaluation-") else found[-1:]
+    # Benchmarks that write a file for each kernel differ in one option; those of models in all.
+    told = found if pattern.startswith(("evaluation-", "appended-")) else found[-1:]
     by_machine: dict[str, list[str]] = {}
     for result in told:
         by_machine.setdefault(_machine(result), []).append(f"`{result['command']}`")

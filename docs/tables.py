@@ -144,6 +144,23 @@ def _growth(result: dict[str, Any]) -> str:
     return table(columns, rows)
 
 
+def _appended(*results: dict[str, Any]) -> str:
+    """KL and touched share after an appended text, where few and where more segments have their own basis."""
+    columns = {"model": "l", "tokens": "r", "appended": "r", "of": "l"}
+    pairs: dict[tuple[Any, ...], dict[int, dict[str, Any]]] = {}
+    for row in (row for result in results for row in result["results"]):
+        key = (row["model"], f"{row['tokens']:,}", f"{row['appended']:,}", row["kind"])
+        pairs.setdefault(key, {})[row["own_basis"]] = row
+    thresholds = sorted({own for found in pairs.values() for own in found}, reverse=True)
+    for own in thresholds:
+        columns |= {f"KL, from {own} · head_dim": "r", f"touched, {own}": "r"}
+    rows = []
+    for key, found in pairs.items():
+        shown = [(f"{row['kl_mean']:.6f}", percent(row["touched_share"])) for _, row in sorted(found.items())]
+        rows.append([*key, *(cell for cells in reversed(shown) for cell in cells)])
+    return table(columns, rows)
+
+
 def _quantizers(result: dict[str, Any]) -> str:
     columns = {"way": "l", "running text": "r", "retrieval": "r", "worst head": "r", "worst step": "r"}
     rows = [
@@ -197,6 +214,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {
     "methods": ("indexes", _methods),
     "exact-methods": ("indexes", _exact_methods),
     "growth": ("growth", _growth),
+    "appended": ("appended-*", _appended),
     "quantizers": ("quantizers", _quantizers),
     "sealing": ("sealing", _sealing),
     "scaling": ("scaling-*", _scaling),
