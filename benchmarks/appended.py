@@ -7,7 +7,7 @@ of at least 16 and of at least 4 head_dim tokens have a basis of their own. What
 the first text's recent window, and what was appended last lies in the recent window itself.
 
 Run: python benchmarks/appended.py [--model smollm2] [--tokens 3500] [--then 900] [--kinds japanese code]
-Takes two minutes on two cores (SmolLM2; Gemma 3 wants --then 3500).
+Takes two minutes on two cores (SmolLM2; Gemma 3 needs --then 1024 or more).
 """
 
 from __future__ import annotations

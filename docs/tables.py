@@ -156,8 +156,9 @@ def _appended(*results: dict[str, Any]) -> str:
         columns |= {f"KL, from {own} · head_dim": "r", f"touched, {own}": "r"}
     rows = []
     for key, found in pairs.items():
-        shown = [(f"{row['kl_mean']:.6f}", percent(row["touched_share"])) for _, row in sorted(found.items())]
-        rows.append([*key, *(cell for cells in reversed(shown) for cell in cells)])
+        shown = [found[own] for own in thresholds]
+        cells = ((f"{row['kl_mean']:.6f}", percent(row["touched_share"])) for row in shown)
+        rows.append([*key, *(cell for pair in cells for cell in pair)])
     return table(columns, rows)
 
 

@@ -3,6 +3,7 @@ said."""
 
 from __future__ import annotations
 
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from sakuin import gguf_weights, models, zoo
 from sakuin.errors import SakuinError
-from sakuin.gguf_weights import without_words
+from sakuin.gguf_weights import without_vocabulary
 
 
 def test_a_gguf_model_loads_dequantized_and_attends_through_sakuin(smollm2: tuple[Any, Any]) -> None:
@@ -51,13 +52,13 @@ def test_a_gguf_tokenizer_is_the_same_when_it_comes_from_the_cache_folder(
     assert [getattr(first.config, key) for key in keys] == [getattr(second.config, key) for key in keys]
 
 
-def test_weights_are_read_without_the_words_and_are_the_same() -> None:
+def test_weights_are_read_without_the_vocabulary_and_are_the_same() -> None:
     path, words = zoo.get("smollm2"), "tokenizer.ggml.tokens"
     plain = gguf.GGUFReader(path)
-    with without_words():
+    with without_vocabulary():
         from gguf import GGUFReader, get_tensor_name_map
 
-        with without_words():
+        with without_vocabulary():
             pass
         quick = GGUFReader(path)
         table = get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 30)
@@ -86,19 +87,19 @@ def test_weights_are_read_without_the_words_and_are_the_same() -> None:
 def test_what_is_not_known_or_torn_is_read_in_the_usual_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = zoo.get("smollm2")
     torn = tmp_path / "torn.gguf"
-    with path.open("rb") as whole:
-        torn.write_bytes(whole.read(300_000))  # the words go on
-    with without_words(), pytest.raises((IndexError, ValueError)):
+    name = b"tokenizer.ggml.tokens"
+    strings = struct.pack("<IIQ", 9, 8, 1 << 60)  # an array of strings, of which the file has none
+    torn.write_bytes(struct.pack("<4sIQQQ", b"GGUF", 3, 0, 1, len(name)) + name + strings)
+    with without_vocabulary(), pytest.raises(IndexError):
         gguf.GGUFReader(torn)
 
     def other(reader: Any, start: int) -> None:
         raise AttributeError("another version of gguf")
 
     monkeypatch.setattr(gguf_weights, "_passed_over", other)
-    with without_words():
-        assert len(gguf.GGUFReader(path).fields["tokenizer.ggml.tokens"].data) == 49152
+    with without_vocabulary():
+        assert len(gguf.GGUFReader(zoo.get("smollm2")).fields["tokenizer.ggml.tokens"].data) == 49152
 
 
 def test_a_local_folder_loads(

@@ -1,9 +1,9 @@
-"""Reading a GGUF file's weights without its words.
+"""Reading a GGUF file's weights without its vocabulary.
 
 transformers reads all metadata of a GGUF file each time it reads its weights, where the package `gguf` makes
-Python objects of each word of the tokenizer, and it makes the table of tensor names anew for each module of
-the model. Together that is 8 s of 10 for SmolLM2, and 14 of 22 for Gemma 3 with its 262,144 words. The
-tokenizer is there already (`sakuin.models` keeps it), so the words are passed over and the table is made
+Python objects of each token of the vocabulary, and it makes the table of tensor names anew for each module of
+the model. Together that is 8 s of 10 for SmolLM2, and 14 of 22 for Gemma 3 with its 262,144 tokens. The
+tokenizer is there already (`sakuin.models` keeps it), so the vocabulary is passed over and the table is made
 once. Called by `sakuin.models`.
 """
 
@@ -16,11 +16,12 @@ from functools import cache, wraps
 from typing import Any, Literal
 
 _LONG = 4096
-"""Arrays of more items are words and what belongs to them; those of a configuration have an item a layer."""
+"""Arrays of more items belong to the vocabulary; those of a configuration have an item a layer."""
 
 
 class _Here(threading.local):
-    """What holds in this thread alone: whether words are passed over, and the tables of names made since."""
+    """What holds in this thread alone: whether the vocabulary is passed over (tables are not None), and
+    the tables of names made since."""
 
     tables: dict[tuple[Any, ...], Any] | None = None
 
@@ -30,7 +31,7 @@ _once = threading.Lock()
 
 
 @contextmanager
-def without_words() -> Iterator[None]:
+def without_vocabulary() -> Iterator[None]:
     """Within, and in this thread alone, transformers reads a GGUF file's weights quickly: arrays of the
     metadata that are as long as a vocabulary are passed over, and are empty to it."""
     with _once:
@@ -91,7 +92,7 @@ def _passed_over(reader: Any, start: int) -> Any:
         for _ in range(int(count[0])):
             at += 8 + int.from_bytes(file[at : at + 8], order)
             if at > len(file):
-                raise ValueError("the words go past the end of the file")
+                raise ValueError("the vocabulary goes past the end of the file")
     return at - start, [item, count], [], [GGUFValueType.ARRAY, kind]
 
 

@@ -28,7 +28,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from sakuin import zoo
 from sakuin.errors import SakuinError
-from sakuin.gguf_weights import without_words
+from sakuin.gguf_weights import without_vocabulary
 from sakuin.rope import own_window, with_window
 
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -158,7 +158,7 @@ def load(
             # Without this some architectures keep the weights packed and look for a kernel on a hub.
             arguments["quantization_config"] = transformers.GgufConfig(dequantize=True)
     try:
-        with without_words() if known.source.gguf else nullcontext():
+        with without_vocabulary() if known.source.gguf else nullcontext():
             model: Any = AutoModelForCausalLM.from_pretrained(known.source.place, **arguments)
     except Exception as error:
         if known.source.gguf is None and not isinstance(error, OSError):
