@@ -35,11 +35,9 @@ def table(name: str) -> str:
         return ""
     if name in GOALS:
         return made(*found)
-    # Benchmarks that write a file for each kernel differ in one option; those of models in all.
-    told = found if pattern.startswith(("evaluation-", "appended-")) else found[-1:]
-    by_machine: dict[str, list[str]] = {}
-    for result in told:
-        by_machine.setdefault(_machine(result), []).append(f"`{result['command']}`")
+    by_machine: dict[str, dict[str, None]] = {}
+    for result in found:
+        by_machine.setdefault(_machine(result), {})[f"`{result['command']}`"] = None
     said = "; ".join(f"{', '.join(commands)} ({machine})" for machine, commands in by_machine.items())
     return f"{said}:\n\n{made(*found)}"
 
