@@ -241,12 +241,6 @@ def knobs(*results: Row) -> str:
     )
 
 
-def told(result: Row) -> str:
-    """A result's model, and what is to be known of a result that was kept beside a later one."""
-    name: str = result["about"]["model"]
-    return name + (f", {result['note']}" if "note" in result else "")
-
-
 def ruler(*results: Row) -> str:
     """RULER's tasks, the mean over tasks at the end of each length, by configuration."""
     columns = {"model": "l", "tokens": "r", "configuration": "l", "task": "l", "samples": "r", "full": "r"}
@@ -258,7 +252,7 @@ def ruler(*results: Row) -> str:
                 continue  # said in the text
             loss = row["loss"]
             cells = [
-                told(result),
+                result["about"]["model"],
                 "all" if row["length"] is None else f"{row['length']:,}",
                 _name(row),
                 row["task"] or "**mean**",
@@ -280,7 +274,7 @@ def differing(*results: Row) -> str:
     columns |= {"score": "r", "margin": "r"}
     rows = [
         [
-            told(result),
+            result["about"]["model"],
             f"{one['length']:,}",
             _name(one),
             one["task"],

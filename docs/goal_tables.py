@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from fidelity_tables import told
 from markdown_parts import table
 
 Row = dict[str, Any]
@@ -76,7 +75,7 @@ def _ruler(result: Row) -> Iterator[list[str]]:
             where = "all lengths" if row["length"] is None else f"{row['length']:,}"
             what = f"RULER at {where}: at most {LOSS:g} points lost, the interval holding 0"
             good = loss["mean"] >= -LOSS and loss["low"] <= 0 <= loss["high"]
-            yield [told(result), what, *_met(said, good)]
+            yield [result["about"]["model"], what, *_met(said, good)]
 
 
 def others(*results: Row) -> str:
