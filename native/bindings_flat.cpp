@@ -35,7 +35,7 @@ struct Span {
 };
 
 nb::tuple flat_attend(nb::handle q, nb::list spans, double scaling, int n_threads, bool causal, nb::object s_aux,
-                      std::optional<double> softcap, nb::object mass, nb::object other_lse, const std::string& isa) {
+                      std::optional<double> softcap, nb::object mass, nb::object static_lse, const std::string& isa) {
     const Tensor tq = read_tensor(q, "q", 3);
     std::vector<Span> made;  // of the spans that came as pairs of tensors
     made.reserve(nb::len(spans));
@@ -88,7 +88,7 @@ nb::tuple flat_attend(nb::handle q, nb::list spans, double scaling, int n_thread
         a.mass = m.f32();
         a.mass_stride = m.stride[0];
     }
-    if (!other_lse.is_none()) a.other_lse = read_f32(other_lse, "other_lse", {heads, t}).f32();
+    if (!static_lse.is_none()) a.static_lse = read_f32(static_lse, "static_lse", {heads, t}).f32();
 
     const Fresh out = new_f32({heads, t, a.head_dim}), lse = new_f32({heads, t});
     a.out = out.data;
@@ -119,10 +119,10 @@ void bind_flat(nb::module_& m) {
                             const std::string&>(&flat_attend),
           nb::arg("q"), nb::arg("spans"), nb::arg("scaling"), nb::arg("n_threads"), nb::arg("causal") = false,
           nb::arg("s_aux") = nb::none(), nb::arg("softcap") = nb::none(), nb::arg("mass") = nb::none(),
-          nb::arg("other_lse") = nb::none(), nb::arg("isa") = "",
+          nb::arg("static_lse") = nb::none(), nb::arg("isa") = "",
           "Exact attention of q (n_query_heads, t, head_dim) over `spans`, in order of the sequence: (out, lse), both float32.\n\n"
           "causal: position i does not see the last t - 1 - i tokens of the last span. s_aux (n_query_heads,) adds exp(s_aux) to the\n"
-          "softmax's sum with no value. mass (n_kv_heads, n_tokens): each token's share of the softmax is added, other_lse included.");
+          "softmax's sum with no value. mass (n_kv_heads, n_tokens): each token's share of the softmax is added, static_lse included.");
 }
 
 }  // namespace sakuin

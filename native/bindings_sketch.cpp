@@ -269,7 +269,7 @@ nb::tuple decode(nb::handle q, const std::vector<const Sealed*>& segments, nb::h
             g.lse = scrap_lse.data();
             g.mass = again.data();
             g.mass_stride = n_sink + n_recent;
-            g.other_lse = c.a.lse;
+            g.static_lse = c.a.lse;
             flat_attend(g);
             for (int64_t h = 0; h < c.a.heads; ++h)
                 for (int64_t i = 0; i < n_sink + n_recent; ++i)

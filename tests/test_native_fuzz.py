@@ -162,7 +162,7 @@ def test_a_query_and_a_pair_of_tensors_in_int8_are_refused():
     s_aux=ANYTHING,
     softcap=st.one_of(st.none(), st.floats()),
     mass=ANYTHING,
-    other_lse=ANYTHING,
+    static_lse=ANYTHING,
     isa=st.sampled_from(["", "portable", "avx9", "\0", "é"]),
 )
 def test_flat_attend_of_anything_answers_or_refuses(**arguments):
@@ -181,7 +181,7 @@ def test_one_wrong_argument_among_right_ones_is_answered_or_refused(data):
         "s_aux": torch.zeros(4),
         "softcap": 5.0,
         "mass": torch.zeros(2, 5),
-        "other_lse": torch.zeros(4, 2),
+        "static_lse": torch.zeros(4, 2),
     }
     name = data.draw(st.sampled_from(sorted(right)))
     wrong = data.draw(st.one_of(ANYTHING, st.lists(st.tuples(ANYTHING, ANYTHING), max_size=2)))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from damaged import flip_bits, misshape
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reference.exact import made
@@ -76,10 +77,7 @@ def attended(segment: Any, q: Tensor = Q, **changes: Any) -> None:
 @given(st.data())
 def test_flipped_bits_anywhere_are_refused_or_answered_somehow(data):
     damaged = fields()
-    for name in data.draw(st.lists(st.sampled_from(sorted(sound().fields)), min_size=1, max_size=4)):
-        flat = damaged[name].view(-1).view(torch.uint8)
-        for _ in range(data.draw(st.integers(1, 5))):
-            flat[data.draw(st.integers(0, len(flat) - 1))] ^= data.draw(st.integers(1, 255))
+    flip_bits(data, damaged)
     try:
         segment = _native.IvfSegment(damaged)
     except REFUSALS as refusal:
@@ -117,28 +115,7 @@ def test_a_position_that_comes_twice_is_refused():
 @given(st.data())
 def test_fields_of_another_shape_dtype_or_layout_are_refused(data):
     damaged = fields()
-    name = data.draw(st.sampled_from(sorted(sound().fields)))
-    x = damaged[name]
-    kind = data.draw(
-        st.sampled_from(["missing", "longer", "shorter", "dtype", "strided", "flat", "empty", "other"])
-    )
-    axis = data.draw(st.integers(0, x.dim() - 1))
-    if kind == "missing":
-        del damaged[name]
-    elif kind == "longer":
-        damaged[name] = torch.cat([x, x.narrow(axis, 0, 1)], axis)
-    elif kind == "shorter":
-        damaged[name] = x.narrow(axis, 0, x.shape[axis] - 1).contiguous()
-    elif kind == "dtype":
-        damaged[name] = x.to(torch.float64 if x.dtype != torch.float64 else torch.int64)
-    elif kind == "strided":
-        damaged[name] = x.repeat_interleave(2, -1)[..., ::2]
-    elif kind == "flat":
-        damaged[name] = x.reshape(-1)
-    elif kind == "empty":
-        damaged[name] = x[:0]
-    else:
-        damaged[name] = data.draw(ANYTHING)
+    misshape(data, damaged)
     with pytest.raises(REFUSALS) as refusal:
         _native.IvfSegment(damaged)
     told(refusal.value)

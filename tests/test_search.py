@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from damaged import flip_bits
 from hypothesis import given
 from hypothesis import strategies as st
 from reference.exact import Data, index_of, made, of
@@ -295,10 +296,7 @@ def test_native_search_with_one_wrong_argument_answers_or_refuses(data):
 @given(st.data())
 def test_native_search_of_a_damaged_segment_stays_inside_its_arrays(data):
     damaged = {name: tensor.clone() for name, tensor in sound().fields.items()}
-    for name in data.draw(st.lists(st.sampled_from(sorted(damaged)), min_size=1, max_size=4)):
-        flat = damaged[name].view(-1).view(torch.uint8)
-        for _ in range(data.draw(st.integers(1, 5))):
-            flat[data.draw(st.integers(0, len(flat) - 1))] ^= data.draw(st.integers(1, 255))
+    flip_bits(data, damaged)
     try:
         segment = _native.SketchSegment(damaged)
     except REFUSALS as refusal:

@@ -78,32 +78,3 @@ def test_crop_keeps_whole_segments_and_returns_the_rest(n):
     assert index.n_tokens == whole_segments
     assert torch.equal(keys, data.keys[:, whole_segments:n])
     assert torch.equal(values, data.values[:, whole_segments:n])
-
-
-@pytest.mark.parametrize(
-    ("call", "words"),
-    [
-        (lambda i, q: i.attend(q, scaling=1.0, tolerance=-1.0), "tolerance"),
-        (lambda i, q: i.attend(q, scaling=1.0, tolerance=float("nan")), "tolerance"),
-        (lambda i, q: i.attend(q[:5], scaling=1.0), "6 heads"),
-        (lambda i, q: i.attend(q[..., :63], scaling=1.0), "head_dim 64"),
-        (lambda i, q: i.attend(q.int(), scaling=1.0), "float32"),
-        (lambda i, q: i.attend(q, scaling=float("nan")), "scaling"),
-        (lambda i, q: i.attend(q, scaling=1.0, softcap=0.0), "softcap"),
-        (lambda i, q: i.attend(q, scaling=1.0, static_lse=torch.zeros(6)), "static_lse"),
-        (lambda i, q: i.attend(q, scaling=1.0, mass=torch.zeros(2, 5)), "mass"),
-        (lambda i, q: i.search(q, 0), "k must"),
-        (lambda i, q: i.search(q, 301), "300"),
-        (lambda i, q: i.crop(301), "300"),
-        (lambda i, q: i.append(q[:2], q[:2, :1]), "one shape"),
-        (lambda i, q: i.append(q[:2] * torch.nan, q[:2]), "NaN"),
-        (lambda i, q: i.append(q[:2], q[:2] * torch.inf), "infinit|NaN"),
-        (lambda i, q: i.append(q[:2] * 1e30, q[:2]), "too large"),
-    ],
-)
-def test_bad_input_is_refused_in_a_sentence_that_names_it(call, words):
-    data = made(300)
-    index = of(data)
-    with pytest.raises((ValueError, TypeError), match=words):
-        call(index, data.q)
-    assert index.n_tokens == 300

@@ -225,8 +225,8 @@ private:
         for (int64_t h = 0; h < a_.n_kv_heads; ++h)
             for (int64_t r = 0; r < rows_; ++r) {
                 float all = a_.lse[place(h, r)];
-                if (a_.other_lse != nullptr) {
-                    const float other = a_.other_lse[place(h, r)], top = std::max(all, other);
+                if (a_.static_lse != nullptr) {
+                    const float other = a_.static_lse[place(h, r)], top = std::max(all, other);
                     all = top == minus_infinity ? top : top + std::log1p(std::exp(std::min(all, other) - top));
                 }
                 lse.push_back(all * log2_e);

@@ -41,10 +41,10 @@ struct FlatArgs {
     float* lse;  // (n_query_heads, t), natural logarithm; -inf for a position that sees nothing
 
     // Each token's share of the whole softmax, summed over the group's rows, is added to mass[head * mass_stride + token], tokens in
-    // order of the spans. other_lse (n_query_heads, t) is the lse of what lies outside the spans, for this alone. Either may be null.
+    // order of the spans. static_lse (n_query_heads, t) is the lse of what lies outside the spans, for this alone. Either may be null.
     float* mass;
     int64_t mass_stride;
-    const float* other_lse;
+    const float* static_lse;
 };
 
 // Throws std::invalid_argument where the arguments contradict each other or go beyond what the kernels cover.

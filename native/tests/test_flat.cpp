@@ -150,7 +150,7 @@ std::pair<Result, Result> run(const Case& c, uint64_t seed) {
     a.lse = got.lse.data();
     a.mass = c.mass ? got.mass.data() : nullptr;
     a.mass_stride = total;
-    a.other_lse = c.other ? other.data() : nullptr;
+    a.static_lse = c.other ? other.data() : nullptr;
     flat_attend(a);
 
     for (int64_t r = 0; r < rows; ++r) {
@@ -250,7 +250,7 @@ TEST(flat_agrees_with_softcap_sink_logits_and_an_outer_lse) {
         c.softcap = 1.5f;
         c.aux = c.mass = c.other = true;
         c.t = 3;
-        expect_close(c, "softcap, s_aux, other_lse");
+        expect_close(c, "softcap, s_aux, static_lse");
     }
 }
 

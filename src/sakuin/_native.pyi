@@ -37,7 +37,7 @@ def flat_attend(
     s_aux: Tensor | None = None,
     softcap: float | None = None,
     mass: Tensor | None = None,
-    other_lse: Tensor | None = None,
+    static_lse: Tensor | None = None,
     isa: str = "",
 ) -> tuple[Tensor, Tensor]: ...
 

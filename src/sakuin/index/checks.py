@@ -6,6 +6,8 @@ remedy.
 
 from __future__ import annotations
 
+from math import isfinite
+
 import torch
 from torch import Tensor
 
@@ -48,6 +50,28 @@ def check_crop(n_tokens: int, have: int) -> None:
     """Raise a `ValueError` unless `crop` can keep `n_tokens` of the index's tokens."""
     if not 0 <= n_tokens <= have:
         raise ValueError(f"crop takes 0 to the index's {have} tokens, got {n_tokens}")
+
+
+def check_attend(
+    index: Index,
+    q: Tensor,
+    scaling: float,
+    softcap: float | None,
+    static_lse: Tensor | None,
+    mass: Tensor | None,
+) -> None:
+    """Raise a `ValueError` unless `Index.attend` can take these beside `q`. Native kernels check the same
+    themselves."""
+    if not isfinite(scaling):
+        raise ValueError(f"scaling must be a finite number, got {scaling}")
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"softcap must be above 0 or None, got {softcap}")
+    for name, x, shape in (
+        ("static_lse", static_lse, tuple(q.shape[:2])),
+        ("mass", mass, (index.n_kv_heads, index.n_tokens)),
+    ):
+        if x is not None and (x.dtype != torch.float32 or x.shape != shape):
+            raise ValueError(f"{name} must be float32 of shape {shape}, got {x.dtype} {tuple(x.shape)}")
 
 
 def stored_pair(index: Index, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sakuin.config import check_tolerance
 from sakuin.index.base import Index, register
+from sakuin.index.checks import check_attend
 from sakuin.index.flat import FlatIndex
 from sakuin.partial import PartialAttention, Stats
 
@@ -50,6 +51,7 @@ class ChosenIndex(FlatIndex):
             return super().attend(q, scaling=scaling, static_lse=static_lse, softcap=softcap)
         self.check_query(q)
         heads, t, d = q.shape
+        check_attend(self, q, scaling, softcap, static_lse, mass)
         n, groups = self.n_tokens, heads // self.n_kv_heads
         keys, values = (torch.cat(parts, 1).float() for parts in zip(*self.blocks(), strict=True))
         size = next(self.blocks())[0].element_size()

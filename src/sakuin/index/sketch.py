@@ -303,7 +303,7 @@ class SketchIndex(Index):
         static: Static | None,
         scaling: float,
         softcap: float | None,
-        other_lse: Tensor | None,
+        static_lse: Tensor | None,
         mass: Tensor | None,
     ) -> PartialAttention:
         """Attention over everything, in full precision: with tolerance 0, or while nothing is sealed."""
@@ -319,7 +319,7 @@ class SketchIndex(Index):
             ]
         part = None if mass is None else torch.zeros(mass.shape)
         out, lse = _native.flat_attend(
-            q, spans, scaling, torch.get_num_threads(), static is not None, s_aux, softcap, part, other_lse
+            q, spans, scaling, torch.get_num_threads(), static is not None, s_aux, softcap, part, static_lse
         )
         if mass is not None and part is not None:
             start = sink or 0
