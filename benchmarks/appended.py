@@ -16,7 +16,6 @@ import argparse
 from typing import Any
 from unittest.mock import patch
 
-import torch
 from common import command, load, show, write
 
 from sakuin import RetrievalCache, RetrievalConfig
@@ -28,13 +27,6 @@ from sakuin.prompt import Prompt
 
 DECODED = 96
 OWN_BASIS = (16, 4)
-
-
-def decoded(read: Prefilled, cache: Any, ids: list[int]) -> torch.Tensor:
-    """Log-probabilities after each of `ids`, fp32 `(len(ids), vocabulary)`."""
-    rows: list[torch.Tensor] = []
-    read.continued(cache, ids, lambda logits: rows.append(logits.log_softmax(-1)))
-    return torch.cat(rows)
 
 
 def measure(name: str, first: int, then: int, kinds: list[str]) -> list[dict[str, Any]]:
@@ -55,7 +47,7 @@ def measure(name: str, first: int, then: int, kinds: list[str]) -> list[dict[str
         if len(following) < DECODED:
             raise SystemExit(f"the {kind} text has only {len(other)} tokens; take a smaller --then.")
         read = Prefilled.read(model, begun + appended)
-        truth = decoded(read, read.full_cache(), following)
+        truth = read.log_probabilities(read.full_cache(), following)
         for own in OWN_BASIS:
             cache = RetrievalCache(model.config, RetrievalConfig())
             with patch.object(sketch, "_OWN_BASIS", own):
@@ -63,7 +55,7 @@ def measure(name: str, first: int, then: int, kinds: list[str]) -> list[dict[str
                 for part in (begun, appended):
                     runner.prefill(part)
                     cache.seal()
-            found = decoded(read, cache, following)
+            found = read.log_probabilities(cache, following)
             kl = (truth.exp() * (truth - found)).sum(-1)
             rows.append(
                 {

@@ -66,9 +66,7 @@ def measured(
     read: Prefilled, cache: RetrievalCache, ids: tuple[int, ...], truth: torch.Tensor
 ) -> dict[str, Any]:
     """The divergence, and what was read as a share of the offloaded keys and values at 2 bytes a number."""
-    rows: list[torch.Tensor] = []
-    read.continued(cache, ids, lambda logits: rows.append(logits.log_softmax(-1)))
-    kl = (truth.exp() * (truth - torch.cat(rows))).sum(-1).clamp(min=0)
+    kl = (truth.exp() * (truth - read.log_probabilities(cache, ids))).sum(-1).clamp(min=0)
     stats = cache.stats()
     # An exact layer reads fp32 here, and counts as the bf16 of use.
     shares = [
@@ -98,9 +96,7 @@ def main() -> None:
     text = passage(tokenizer, "english", lambda n: technical_english()[:n], [arguments.tokens], DECODED)
     (stop,) = text.stops
     read = Prefilled.read(model, text.ids)
-    rows: list[torch.Tensor] = []
-    read.continued(read.full_cache(), stop.continuation, lambda logits: rows.append(logits.log_softmax(-1)))
-    truth, found = torch.cat(rows), []
+    truth, found = read.log_probabilities(read.full_cache(), stop.continuation), []
     for changes in CHANGES:
         cache = read.retrieval_cache(RetrievalConfig(**changes))
         name = ", ".join(f"{key}={value:g}" for key, value in changes.items()) or "as it is"

@@ -51,13 +51,6 @@ def planted(tokenizer: Any, length: int) -> tuple[list[int], list[int], dict[str
     return ids, running[room : room + DECODED], codes
 
 
-def decoded(read: Prefilled, one: Configuration, ids: list[int]) -> tuple[torch.Tensor, float | None]:
-    """Log-probabilities after each of `ids`, and the touched share."""
-    cache, rows = read.cache(one), []
-    read.continued(cache, ids, lambda logits: rows.append(logits.log_softmax(-1)))
-    return torch.cat(rows), None if one.config is None else touched_share(cache)
-
-
 def said(model: Any, tokenizer: Any, read: Prefilled, one: Configuration, last: int) -> str:
     exact_above = 0 if one.config is None else one.config.exact_above
     runner = Runner(model, read.cache(one), exact_above)
@@ -78,7 +71,8 @@ def measure(name: str, window: int | None, length: int, wanted: list[Configurati
     )
     rows, truth = [], torch.zeros(0)
     for one in wanted:
-        found, share = decoded(read, one, following)
+        cache = read.cache(one)
+        found = read.log_probabilities(cache, following)
         if one.name == FULL:
             truth = found
         kl = (truth.exp() * (truth - found)).sum(-1)
@@ -94,7 +88,7 @@ def measure(name: str, window: int | None, length: int, wanted: list[Configurati
                 "kl_mean": kl.mean().item(),
                 "kl_worst": kl.max().item(),
                 "top1": (truth.argmax(-1) == found.argmax(-1)).float().mean().item(),
-                "touched_share": share,
+                "touched_share": None if one.config is None else touched_share(cache),
                 "codes": len(codes),
                 "found": [],
             }

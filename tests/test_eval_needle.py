@@ -132,6 +132,15 @@ def test_extraction_runs_full_attention_beside_others_and_nothing_twice(tmp_path
     assert again == found
 
 
+def test_a_text_that_is_too_long_is_refused_before_any_is_read(tmp_path: Path) -> None:
+    zoo.get("smollm2")
+    model = tiny("llama", vocab_size=49_152), models.describe("smollm2").tokenizer
+    results = Results(tmp_path / "results.jsonl", {})
+    with pytest.raises(SakuinError, match=r"a text of 5,000 tokens .* reads 4,096; take a smaller"):
+        next(extraction.run(*model, [1024, 5000], 1, configurations("full"), results))
+    assert len(results) == 0
+
+
 def test_scores_compare_answers() -> None:
     made = Records.make(6 * 2000, seed=0)
     first, _, *rest = made.records[:6]

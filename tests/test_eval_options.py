@@ -11,7 +11,6 @@ import torch
 import typer
 from test_cli_contexts import Here
 from tiny import byte_tokenizer, tiny
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from sakuin.cli import app
 from sakuin.cli.eval_options import Subject
@@ -37,19 +36,8 @@ def here(capsys: pytest.CaptureFixture[str]) -> Here:
 @pytest.fixture(scope="module")
 def folder(smollm2: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random model with a window of 2,048 tokens."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=64,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=len(smollm2[1]),
-        max_position_embeddings=2048,
-        initializer_range=0.2,
-    )
     path = tmp_path_factory.mktemp("models") / "small"
-    LlamaForCausalLM(config).save_pretrained(path)
+    tiny("llama", vocab_size=len(smollm2[1]), max_position_embeddings=2048).save_pretrained(path)
     smollm2[1].save_pretrained(path)
     return path
 

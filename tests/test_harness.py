@@ -14,7 +14,7 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from transformers import LlamaConfig, LlamaForCausalLM
+from tiny import tiny
 
 from sakuin import models, zoo
 from sakuin.cli import app
@@ -40,20 +40,13 @@ def tokenizer(smollm2: tuple[Any, Any]) -> Any:
 @pytest.fixture(scope="module")
 def model(tokenizer: Any) -> Any:
     """A small random model in fp32, sharp enough that a wrong token shows."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=64,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+    return tiny(
+        "llama",
         vocab_size=len(tokenizer),
         max_position_embeddings=WINDOW,
-        initializer_range=0.2,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    return LlamaForCausalLM._from_config(config, attn_implementation="sakuin").eval()
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from typing import Any
 import gguf
 import pytest
 import torch
+from tiny import tiny
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sakuin import gguf_weights, models, zoo
@@ -105,14 +106,7 @@ def test_what_is_not_known_or_torn_is_read_in_the_usual_way(
 def test_a_local_folder_loads(
     tmp_path: Path, smollm2: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = LlamaConfig(
-        hidden_size=64,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        vocab_size=len(smollm2[1]),
-    )
-    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    tiny("llama", vocab_size=len(smollm2[1])).save_pretrained(tmp_path)
     smollm2[1].save_pretrained(tmp_path)
     model, tokenizer = models.load(tmp_path, dtype="fp32", device="cpu")
     assert model.device.type == "cpu"

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import tokens
-from transformers import LlamaConfig, LlamaForCausalLM
+from tiny import tiny, tokens
 
 from sakuin import zoo
 from sakuin.decoding import Runner, Sampling
@@ -43,16 +42,7 @@ def kept_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def random_model(smollm2: tuple[Any, Any]) -> Any:
     """A small random model that reads what smollm2's tokenizer writes."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=64,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        vocab_size=len(smollm2[1]),
-        max_position_embeddings=LENGTH,
-    )
-    return LlamaForCausalLM._from_config(config, attn_implementation="sakuin").eval()
+    return tiny("llama", vocab_size=len(smollm2[1]), max_position_embeddings=LENGTH)
 
 
 def test_samples_fit_their_length_and_hold_their_answers(smollm2: tuple[Any, Any]) -> None:

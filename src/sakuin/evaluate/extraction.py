@@ -82,13 +82,16 @@ def run(
         wanted.insert(0, Configuration(FULL, None))
     if min(lengths) < LEAST_LENGTH:
         raise SakuinError(f"lengths must be at least {LEAST_LENGTH:,} tokens, got {min(lengths):,}.")
-    for length in lengths:
-        for seed in range(seeds):
-            one = _Document.made(tokenizer, length, seed, by_number)
-            if any(one.key(c) not in results for c in wanted):
-                _measure(model, tokenizer, one, wanted, results, say)
-            for c in wanted:
-                yield Extraction(**results[one.key(c)])
+    documents = [
+        _Document.made(tokenizer, length, seed, by_number) for length in lengths for seed in range(seeds)
+    ]
+    for one in documents:  # before the first is read
+        one.check_fits(model)
+    for one in documents:
+        if any(one.key(c) not in results for c in wanted):
+            _measure(model, tokenizer, one, wanted, results, say)
+        for c in wanted:
+            yield Extraction(**results[one.key(c)])
 
 
 @dataclass(frozen=True)
@@ -120,10 +123,15 @@ class _Document:
         asked = [(begin, encode(shown + begin)) for begin in begun]
         return cls(length, seed, by_number, start + encode(text), records, asked, room)
 
-    @property
-    def whole(self) -> int:
-        """Most tokens that the model has before it."""
-        return len(self.ids) + max(len(ids) for _, ids in self.asked) + self.room
+    def check_fits(self, model: Any) -> None:
+        """`SakuinError` where the text, what is asked and the answer are more than the model reads."""
+        limit = window(model.config)
+        whole = len(self.ids) + max(len(ids) for _, ids in self.asked) + self.room
+        if limit is not None and whole > limit:
+            raise SakuinError(
+                f"a text of {self.length:,} tokens with its {len(self.records)} records takes {whole:,}, and "
+                f"this model reads {limit:,}; take a smaller length."
+            )
 
     def key(self, configuration: Configuration) -> str:
         """Under which answers are kept; its digest is of all tokens."""
@@ -140,12 +148,6 @@ def _measure(
     results: Results,
     say: Say,
 ) -> None:
-    limit = window(model.config)
-    if limit is not None and one.whole > limit:
-        raise SakuinError(
-            f"a text of {one.length:,} tokens with its {len(one.records)} records takes {one.whole:,}, and "
-            f"this model reads {limit:,}; take a smaller length."
-        )
     where = f"{one.length:,} tokens, seed {one.seed}"
     say(f"{where}: reading")
     document = Prefilled.read(model, one.ids)

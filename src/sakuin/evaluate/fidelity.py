@@ -143,7 +143,7 @@ def _measure(
     prefilled = prefilled.extend(ids_before, lambda done: say(f"reading, {done:,} done"))
     say(FULL)
     ids = torch.tensor(stop.continuation)
-    truth = _said(prefilled, prefilled.full_cache(), stop)
+    truth = prefilled.log_probabilities(prefilled.full_cache(), stop.continuation)
     # Those that build the same segments after each other, so that they are built once.
     for configuration in sorted(configurations, key=lambda c: (c.like is not None, c.kind)):
         name = key(passage, stop.length, configuration)
@@ -157,7 +157,7 @@ def _measure(
         exact = RetrievalConfig(index="flat", sink=cache.config.sink, recent=cache.config.recent)
         audit = Audit(prefilled.exact_cache(exact))
         with audit.of(prefilled.model):
-            found = _said(prefilled, cache, stop)
+            found = prefilled.log_probabilities(cache, stop.continuation)
         errors, stats = audit.errors(), cache.stats()
         unit = {
             "passage": passage.name,
@@ -175,13 +175,6 @@ def _measure(
         }
         results.add(name, unit)
     return prefilled
-
-
-def _said(prefilled: Prefilled, cache: Any, stop: Stop) -> Tensor:
-    """Log-probabilities of what follows each token of the continuation, fp32 `(t, vocabulary)` on the CPU."""
-    rows: list[Tensor] = []
-    prefilled.continued(cache, stop.continuation, lambda logits: rows.append(logits.log_softmax(-1).cpu()))
-    return torch.cat(rows)
 
 
 def _compared(truth: Tensor, found: Tensor, ids: Tensor) -> dict[str, Any]:

@@ -148,6 +148,13 @@ class Prefilled:
                 if each:
                     each(logits.float())
 
+    def log_probabilities(self, cache: Any, ids: Sequence[int]) -> Tensor:
+        """Of the token after each of `ids`, fp32 `(len(ids), vocabulary)` on the CPU; fed as `continued`
+        does."""
+        rows: list[Tensor] = []
+        self.continued(cache, ids, lambda logits: rows.append(logits.log_softmax(-1).cpu()))
+        return torch.cat(rows)
+
     def answer(
         self, cache: Any, ids: Sequence[int], tokenizer: Any, most: int, *, one_line: bool = False
     ) -> str:
