@@ -52,6 +52,7 @@ def figures() -> list[str]:
     for pattern, paragraph in (
         ("decode_depth", _decode),
         ("evaluation-fidelity-*", _fidelity),
+        ("evaluation-ruler-*", _ruler),
         ("sketch_step-*", _step),
     ):
         found = _results(pattern)
@@ -103,6 +104,29 @@ def _fidelity(results: list[dict[str, Any]]) -> str:
         f"{row['top1']:.1%} | {row['lost']} of {row['retrieved']} | {row['touched_share']:.1%} |"
         for model, length, row in rows
     ]
+    return "\n".join(lines) + "\n"
+
+
+def _ruler(results: list[dict[str, Any]]) -> str:
+    lines = [
+        "RULER, thirteen tasks on long texts, mean score of 100 with `balanced` beside full attention, fp32 "
+        "(`sakuin eval ruler`, [commands, tasks and machines](docs/ruler.md#what-was-found)):\n",
+        "| model | context | samples | full attention | sakuin | difference (95 %) |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for result in results:
+        for row in result["rows"]:
+            if row["task"] is None and row["length"] is not None and row["configuration"] == "balanced":
+                loss = row["loss"]
+                cells = (
+                    result["about"]["model"],
+                    f"{row['length']:,}",
+                    str(loss["pairs"]),
+                    f"{row['full']:.1f}",
+                    f"{row['score']:.1f}",
+                    f"{loss['mean']:+.1f} ({loss['low']:+.1f} to {loss['high']:+.1f})",
+                )
+                lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
