@@ -217,8 +217,7 @@ class RetrievalCache(Cache):
         stop).
 
         above : count only what lies above this share of a KV head's attention in a step and layer (mean over
-        its
-            query heads). 0.1 leaves what retrieves, and none of what is spread over many tokens.
+            its query heads). 0.1 leaves what retrieves, and none of what is spread over many tokens.
         """
         self._state.mass_above = above
         if not on:
