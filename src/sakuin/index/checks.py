@@ -66,12 +66,15 @@ def check_attend(
         raise ValueError(f"scaling must be a finite number, got {scaling}")
     if softcap is not None and not softcap > 0:
         raise ValueError(f"softcap must be above 0 or None, got {softcap}")
-    for name, x, shape in (
-        ("static_lse", static_lse, tuple(q.shape[:2])),
-        ("mass", mass, (index.n_kv_heads, index.n_tokens)),
-    ):
-        if x is not None and (x.dtype != torch.float32 or x.shape != shape):
-            raise ValueError(f"{name} must be float32 of shape {shape}, got {x.dtype} {tuple(x.shape)}")
+    if static_lse is not None and static_lse.shape != q.shape[:2]:
+        raise ValueError(
+            f"static_lse must have shape {tuple(q.shape[:2])}, got shape {tuple(static_lse.shape)}"
+        )
+    shape = (index.n_kv_heads, index.n_tokens)
+    if mass is not None and (mass.dtype != torch.float32 or mass.shape != shape):
+        raise ValueError(
+            f"mass must be float32 of shape {shape}, got {mass.dtype} of shape {tuple(mass.shape)}"
+        )
 
 
 def stored_pair(index: Index, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
