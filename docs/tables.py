@@ -21,18 +21,18 @@ def _trace(name: str, measured: dict[str, Any]) -> str:
 
 
 def _methods(result: dict[str, Any]) -> str:
-    """Every method in one frame."""
-    columns = {"trace, tokens": "l", "method": "l", "running text": "r", "retrieval": "r", "worst head": "r"}
+    """Every method in one frame, a table for each trace."""
+    columns = {"method": "l", "running text": "r", "retrieval": "r", "worst head": "r"}
     columns |= {"worst step": "r", "touched": "r", "ms": "r"}
-    rows = []
+    parts = []
     for name, measured in result["results"].items():
+        rows = []
         for row in measured["methods"]:
             if row["method"] == "flat" or row["touched_share"] > 1:  # exact: said in the text
                 continue
             timed = row["method"].replace(",", "").split()[0] in ("sketch", "ivf", "graph")
             rows.append(
                 [
-                    _trace(name, measured),
                     row["method"],
                     f"{row['running']:.3f}",
                     f"{row['retrieval']:.3f}",
@@ -42,11 +42,12 @@ def _methods(result: dict[str, Any]) -> str:
                     f"{row['step_ms']:.2f}" if timed else "",
                 ]
             )
-    return table(columns, rows)
+        parts.append(f"**{_trace(name, measured)} tokens**\n\n{table(columns, rows)}")
+    return "\n".join(parts)
 
 
 def _exact_methods(result: dict[str, Any]) -> str:
-    """What of the same run the table of methods leaves out: exact methods, memory, build."""
+    """What exact methods take in the same run, beside `sketch`."""
     columns = {
         "trace, tokens": "l",
         "floor ms": "r",
@@ -54,19 +55,33 @@ def _exact_methods(result: dict[str, Any]) -> str:
         "torch fp32 ms": "r",
         "`sketch` ms": "r",
     }
-    columns |= {f"{kind} {what}": "r" for what in ("holds", "build s") for kind in ("sketch", "ivf", "graph")}
     rows = []
     for name, measured in result["results"].items():
         by_name = {row["method"]: row for row in measured["methods"]}
         torch_ms = by_name["torch SDPA, fp32"]["step_ms"] if "torch SDPA, fp32" in by_name else None
+        rows.append(
+            [
+                _trace(name, measured),
+                f"{by_name['sketch']['floor_ms']:.2f}",
+                f"{by_name['flat']['step_ms']:.2f}",
+                "" if torch_ms is None else f"{torch_ms:.1f}",
+                f"{by_name['sketch']['step_ms']:.2f}",
+            ]
+        )
+    return table(columns, rows)
+
+
+def _builds(result: dict[str, Any]) -> str:
+    """What the indexes of the same run hold, and how long they take to build."""
+    columns = {"trace, tokens": "l"}
+    columns |= {f"{kind} {what}": "r" for what in ("holds", "build s") for kind in ("sketch", "ivf", "graph")}
+    rows = []
+    for name, measured in result["results"].items():
+        by_name = {row["method"]: row for row in measured["methods"]}
         kinds = [by_name[kind] for kind in ("sketch", "ivf", "graph")]
         rows.append(
             [
                 _trace(name, measured),
-                f"{kinds[0]['floor_ms']:.2f}",
-                f"{by_name['flat']['step_ms']:.2f}",
-                "" if torch_ms is None else f"{torch_ms:.1f}",
-                f"{kinds[0]['step_ms']:.2f}",
                 *(percent(kind["memory_share"]) for kind in kinds),
                 *(f"{kind['build_s']:.1f}" for kind in kinds),
             ]
@@ -74,19 +89,45 @@ def _exact_methods(result: dict[str, Any]) -> str:
     return table(columns, rows)
 
 
-def _scaling(*results: dict[str, Any]) -> str:
-    columns = {"kernels": "l", "head_dim, group": "r", "tokens": "r", "running text": "r", "retrieval": "r"}
-    columns |= {"worst step": "r", "touched": "r", "floor ms": "r", "`flat` ms": "r", "`sketch` ms": "r"}
+def _kernels_joined(rows: list[tuple[str, tuple[str, ...]]]) -> list[list[str]]:
+    """Rows of kernels and cells; where the cells agree, one row that names all their kernels."""
+    joined: dict[tuple[str, ...], list[str]] = {}
+    for kernels, cells in rows:
+        joined.setdefault(cells, []).append(kernels)
+    return [[*cells, ", ".join(kernels)] for cells, kernels in joined.items()]
+
+
+def _scaling_errors(*results: dict[str, Any]) -> str:
+    columns = {"head_dim, group": "r", "tokens": "r", "running text": "r", "retrieval": "r"}
+    columns |= {"worst step": "r", "touched": "r", "kernels": "l"}
+    rows = [
+        (
+            result["machine"]["isa"],
+            (
+                f"{row['head_dim']}, {row['group']}",
+                f"{row['tokens']:,}",
+                f"{row['running']:.4f}",
+                f"{row['retrieval']:.4f}",
+                f"{row['worst_step']:.3f}",
+                percent(row["touched_share"]),
+            ),
+        )
+        for result in results
+        for row in result["results"]
+    ]
+    rows.sort(key=lambda row: (int(row[1][0].split(",")[0]), int(row[1][1].replace(",", ""))))
+    return table(columns, _kernels_joined(rows))
+
+
+def _scaling_times(*results: dict[str, Any]) -> str:
+    columns = {"kernels": "l", "head_dim, group": "r", "tokens": "r"}
+    columns |= {"floor ms": "r", "`flat` ms": "r", "`sketch` ms": "r"}
     columns |= {"floor / `sketch`": "r", "`flat` / `sketch`": "r", "torch fp32 / `sketch`": "r"}
     rows = [
         [
             result["machine"]["isa"],
             f"{row['head_dim']}, {row['group']}",
             f"{row['tokens']:,}",
-            f"{row['running']:.4f}",
-            f"{row['retrieval']:.4f}",
-            f"{row['worst_step']:.3f}",
-            percent(row["touched_share"]),
             f"{row['floor_ms']:.2f}",
             f"{row['flat_ms']:.2f}",
             f"{row['sketch_ms']:.2f}",
@@ -100,47 +141,65 @@ def _scaling(*results: dict[str, Any]) -> str:
     return table(columns, rows)
 
 
-def _llama(*results: dict[str, Any]) -> str:
+def _llama_times(*results: dict[str, Any]) -> str:
     columns = {"kernels": "l", "goal s": "r", "floor s": "r", "`flat` s": "r", "`sketch` s": "r"}
-    columns |= {"shortest": "r", "running text": "r", "retrieval": "r", "touched": "r", "index holds": "r"}
-    rows = []
-    for result in results:
-        row = result["results"]
-        rows.append(
-            [
-                result["machine"]["isa"],
-                f"{row['goal_s']:.3f}",
-                f"{row['floor_s']:.2f}",
-                f"{row['flat_s']:.2f}",
-                f"{row['sketch_s']:.3f}",
-                f"{row['sketch_best_s']:.3f}",
-                f"{row['running']:.4f}",
-                f"{row['retrieval']:.4f}",
-                percent(row["touched_share"]),
-                percent(row["memory_share"]),
-            ]
-        )
+    columns |= {"`sketch` s, shortest": "r"}
+    rows = [
+        [
+            result["machine"]["isa"],
+            f"{result['results']['goal_s']:.3f}",
+            f"{result['results']['floor_s']:.2f}",
+            f"{result['results']['flat_s']:.2f}",
+            f"{result['results']['sketch_s']:.3f}",
+            f"{result['results']['sketch_best_s']:.3f}",
+        ]
+        for result in results
+    ]
     return table(columns, rows)
 
 
-def _growth(result: dict[str, Any]) -> str:
-    columns = {"index": "l", "appends of": "r", "running text: at once": "r", "grown": "r"}
-    columns |= {"retrieval: at once": "r", "grown ": "r", "one append, ms": "r", "one step, ms": "r"}
-    columns |= {"appends / steps": "r"}
+def _llama_errors(*results: dict[str, Any]) -> str:
+    columns = {"running text": "r", "retrieval": "r", "touched": "r", "index holds": "r", "kernels": "l"}
+    rows = [
+        (
+            result["machine"]["isa"],
+            (
+                f"{result['results']['running']:.4f}",
+                f"{result['results']['retrieval']:.4f}",
+                percent(result["results"]["touched_share"]),
+                percent(result["results"]["memory_share"]),
+            ),
+        )
+        for result in results
+    ]
+    return table(columns, _kernels_joined(rows))
+
+
+def _grown(result: dict[str, Any]) -> list[tuple[str, str, dict[str, float]]]:
+    """Index, tokens of an append, and means over layers."""
     rows = []
     for kind, by in dict.fromkeys((row["kind"], row["by"]) for row in result["rows"]):
         layers = [row for row in result["rows"] if (row["kind"], row["by"]) == (kind, by)]
         mean = {name: fmean(row[name] for row in layers) for name in layers[0] if name != "kind"}
-        rows.append(
-            [
-                f"`{kind}`",
-                str(by),
-                *(f"{mean[name]:.4f}" for name in ("once", "grown", "once_retrieval", "grown_retrieval")),
-                f"{mean['append_ms']:.2f}",
-                f"{mean['step_ms']:.3f}",
-                percent(mean["share"]),
-            ]
-        )
+        rows.append((f"`{kind}`", str(by), mean))
+    return rows
+
+
+def _growth_errors(result: dict[str, Any]) -> str:
+    columns = {"index": "l", "appends of": "r", "running text, at once": "r", "running text, grown": "r"}
+    columns |= {"retrieval, at once": "r", "retrieval, grown": "r"}
+    shown = ("once", "grown", "once_retrieval", "grown_retrieval")
+    rows = [[kind, by, *(f"{mean[name]:.4f}" for name in shown)] for kind, by, mean in _grown(result)]
+    return table(columns, rows)
+
+
+def _growth_times(result: dict[str, Any]) -> str:
+    columns = {"index": "l", "appends of": "r", "one append, ms": "r", "one step, ms": "r"}
+    columns |= {"appends / steps": "r"}
+    rows = [
+        [kind, by, f"{mean['append_ms']:.2f}", f"{mean['step_ms']:.3f}", percent(mean["share"])]
+        for kind, by, mean in _grown(result)
+    ]
     return table(columns, rows)
 
 
@@ -214,12 +273,16 @@ def _step(*results: dict[str, Any]) -> str:
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {
     "methods": ("indexes", _methods),
     "exact-methods": ("indexes", _exact_methods),
-    "growth": ("growth", _growth),
+    "builds": ("indexes", _builds),
+    "growth-errors": ("growth", _growth_errors),
+    "growth-times": ("growth", _growth_times),
     "appended": ("appended-*", _appended),
     "quantizers": ("quantizers", _quantizers),
     "sealing": ("sealing", _sealing),
-    "scaling": ("scaling-*", _scaling),
-    "llama": ("llama_step-*", _llama),
+    "scaling-errors": ("scaling-*", _scaling_errors),
+    "scaling-times": ("scaling-*", _scaling_times),
+    "llama-errors": ("llama_step-*", _llama_errors),
+    "llama-times": ("llama_step-*", _llama_times),
     "step": ("sketch_step-*", _step),
     **FIDELITY,
     **GOALS,
