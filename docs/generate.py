@@ -14,6 +14,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+import decode_picture
 import typer
 from figures import inserted
 
@@ -149,7 +150,7 @@ def _described(docstring: str) -> dict[str, str]:
 
 
 WITH_TABLES = ("contexts", "fidelity", "indexes", "lm-eval", "ruler", "scaling", "speed")
-"""Pages, beside the README, into which tables of results are put."""
+"""Pages, beside the README, into which findings and tables of results are put."""
 
 
 def main(check: bool) -> int:
@@ -168,6 +169,10 @@ def main(check: bool) -> int:
             path.write_text(text, encoding="utf-8")
         elif not path.is_file() or path.read_text(encoding="utf-8") != text:
             wrong.append(path.name)
+    if not check:
+        decode_picture.draw()
+    elif decode_picture.shown() != decode_picture.wanted():
+        wrong.append(decode_picture.PICTURE.name)
     if wrong:
         names = " and ".join(wrong)
         print(f"{names} differ from the code or the measured figures; `make format` writes them anew.")
