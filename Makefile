@@ -64,8 +64,7 @@ eval: venv  ## Measure whether answers stay what full attention gives: a short f
 	@$(BIN)/sakuin eval ruler --samples 1 --tasks "niah_single_1 niah_multikey_1 qa_1" --configurations balanced
 
 fuzz: venv  ## Throw thousands of odd arrays at the native core.
-	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/test_native_fuzz.py tests/test_native_fuzz_ivf.py tests/test_native_fuzz_graph.py \
-	  tests/test_native_fuzz_sketch.py
+	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/index/test_native_fuzz*.py
 
 format: venv  ## Write the generated docs; format the code.
 	@$(BIN)/python docs/generate.py

@@ -19,11 +19,11 @@ from unittest.mock import patch
 from common import command, load, show, write
 
 from sakuin import RetrievalCache, RetrievalConfig
-from sakuin.decoding import Runner
+from sakuin.context.generate import Runner
 from sakuin.evaluate.domains import domain
 from sakuin.evaluate.prefilled import Prefilled
 from sakuin.index import sketch
-from sakuin.prompt import Prompt
+from sakuin.prompts.template import Prompt
 
 DECODED = 96
 OWN_BASIS = (16, 4)

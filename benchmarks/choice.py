@@ -4,9 +4,9 @@ Times whole decode steps (`Index.decode`: sink, recent window and index) over 1K
 turns and with cold caches, for head_dim 64, 128 and 256, query groups of 1, 3 and 7, one and three KV heads.
 Keys, values and queries are smollm2's own over real text with a planted fact, resampled beyond its length
 (`sakuin.evaluate.longer`); for heads of 128 and 256 dimensions they are turned into a space of so many, where
-they attend as before. Then the model of `sakuin.choice` is fitted, by least squares of the relative error
-without negative costs, and compared with what was measured: where the two cross, and what the choice costs
-against the better of both.
+they attend as before. Then the model of `sakuin.index.choice` is fitted, by least squares of the relative
+error without negative costs, and compared with what was measured: where the two cross, and what the choice
+costs against the better of both.
 
 Run: python benchmarks/choice.py [--isa ISA ...] [--trace FILE]
 
@@ -34,11 +34,11 @@ from typing import Any
 import torch
 from common import console, load, show, write
 
-from sakuin import RetrievalConfig, _native, build_index, choice
-from sakuin.costs import COSTS, FlatCosts, SketchCosts, StepCosts
+from sakuin import RetrievalConfig, build_index
 from sakuin.evaluate import Trace, capture, longer
 from sakuin.evaluate.traces import Layer
-from sakuin.index import Static
+from sakuin.index import Static, _native, choice
+from sakuin.index.costs import COSTS, FlatCosts, SketchCosts, StepCosts
 
 LENGTH, LAYERS, LONGEST = 4600, (3, 12, 17, 26), 32768
 TOKENS = (1024, 2048, 4096, 8192, 16384, LONGEST)
@@ -167,7 +167,7 @@ def least_squares(terms: list[list[float]], times: list[float]) -> list[float]:
 
 
 def fit(rows: list[dict[str, Any]]) -> StepCosts:
-    """The constants of `sakuin.choice` from measured steps."""
+    """The constants of `sakuin.index.choice` from measured steps."""
     static = CONFIG.sink + CONFIG.recent
 
     def of_flat(row: dict[str, Any]) -> list[float]:

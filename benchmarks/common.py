@@ -20,7 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 import sakuin
-from sakuin import _native, doctor, zoo
+from sakuin.backends import catalogue
+from sakuin.capacity import doctor
+from sakuin.index import _native
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -31,8 +33,8 @@ if not console.is_terminal:
 
 def load(name: str, dtype: str) -> tuple[Any, Any]:
     """A named model and its tokenizer, fetched once."""
-    if not zoo.MODELS[name].is_here:
-        zoo.get(name, say=console.print)
+    if not catalogue.MODELS[name].is_here:
+        catalogue.get(name, say=console.print)
     return sakuin.load(name, dtype=dtype)
 
 

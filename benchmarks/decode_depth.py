@@ -21,7 +21,7 @@ from transformers import DynamicCache
 
 from sakuin import RetrievalCache, RetrievalConfig
 from sakuin.evaluate import technical_english
-from sakuin.models import resolve_dtype
+from sakuin.machine.devices import resolve_dtype
 
 DEPTHS = (512, 2048, 4096, 8000)
 NAMES = ("sakuin", "sdpa")

@@ -20,8 +20,8 @@ import torch
 from common import load, show, write
 
 from sakuin import RetrievalConfig, merge
+from sakuin.attention.partial import PartialAttention
 from sakuin.evaluate import Layer, capture, longer
-from sakuin.partial import PartialAttention
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from reference import sketch as plain

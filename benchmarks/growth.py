@@ -25,10 +25,10 @@ from common import command, others, show, write
 from shapes import traced
 
 from sakuin import merge
+from sakuin.attention.partial import PartialAttention
 from sakuin.config import RetrievalConfig
 from sakuin.evaluate import Layer, Trace, longer
 from sakuin.index import Index, new_index
-from sakuin.partial import PartialAttention
 
 LENGTH, LAYERS = 7600, (2, 12, 27)
 START, TOKENS, STEPS = 8192, 32768, (512, 256, 48)

@@ -20,7 +20,7 @@ import time
 import torch
 from common import console, show, write
 
-from sakuin import _native
+from sakuin.index import _native
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp16": torch.float16}
 

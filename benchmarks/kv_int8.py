@@ -22,9 +22,9 @@ from common import console, load, show, write
 from torch import Tensor
 
 from sakuin import RetrievalConfig, build_index, merge
+from sakuin.attention.partial import PartialAttention
 from sakuin.config import SEGMENT_PER_DIM
 from sakuin.evaluate import Layer, Method, PlantedText, Trace, capture, compare, longer
-from sakuin.partial import PartialAttention
 
 METHODS = [
     Method(f"{kind}{' in int8' if dtype == 'int8' else ''}", kind, {"kv_dtype": dtype})

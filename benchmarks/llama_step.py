@@ -26,10 +26,10 @@ from common import bandwidth, command, show, write
 from shapes import HEADS_128, paired, traced
 from torch import Tensor
 
-from sakuin import _native, merge
+from sakuin import merge
+from sakuin.attention.partial import PartialAttention
 from sakuin.evaluate import Layer, Trace, longer
-from sakuin.index import Index
-from sakuin.partial import PartialAttention
+from sakuin.index import Index, _native
 
 TOKENS, LENGTH = 131072, 7600
 LAYERS, HELD = 32, 4

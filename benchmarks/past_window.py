@@ -21,11 +21,11 @@ import torch
 from common import command, console, load, write
 
 import sakuin
-from sakuin.decoding import Runner, Sampling
+from sakuin.context.generate import Runner, Sampling
 from sakuin.evaluate.configurations import FULL, Configuration, configurations
 from sakuin.evaluate.prefilled import Prefilled, touched_share
 from sakuin.evaluate.texts import technical_english
-from sakuin.prompt import Prompt
+from sakuin.prompts.template import Prompt
 
 DECODED = 200
 SAID = 12

@@ -25,8 +25,8 @@ from error_sources import CONFIG, Step, sealed
 from torch import Tensor
 
 from sakuin import merge
+from sakuin.attention.partial import PartialAttention
 from sakuin.evaluate import Layer, capture
-from sakuin.partial import PartialAttention
 
 ENTRIES, ROUNDS, SAMPLE = 16, 12, 2048
 

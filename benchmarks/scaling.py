@@ -29,8 +29,9 @@ import torch
 from common import bandwidth, cold, command, show, write
 from shapes import HEADS_128, Steps, fact_mass, paired, traced
 
-from sakuin import _native, build_index
+from sakuin import build_index
 from sakuin.evaluate import Layer, Trace, longer
+from sakuin.index import _native
 
 TOKENS = (131072, 524288, 1048576)
 ROUNDS, TIMED = 3, 8

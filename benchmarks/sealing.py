@@ -3,9 +3,9 @@ they belong to.
 
 A model prefills the same text in turns with index="flat", which only copies keys and values, and with
 index="sketch", whose segments a background thread seals beside the prefill and, the rest, at its end. That
-thread runs alone (sakuin.threads), so its CPU seconds are all that sealing takes. A layer's prefill is timed
-by hooks around the decoder layer (attention, MLP, norms) in the turns with `flat`; the others would count
-what the sealing thread takes from the cores. Its thread-seconds are those seconds times the threads.
+thread runs alone (sakuin.machine.threads), so its CPU seconds are all that sealing takes. A layer's prefill
+is timed by hooks around the decoder layer (attention, MLP, norms) in the turns with `flat`; the others would
+count what the sealing thread takes from the cores. Its thread-seconds are those seconds times the threads.
 `share_by_cpu` takes the calling thread's CPU seconds instead: it stays fair where other programs run beside.
 
     share = CPU seconds of sealing a layer / thread-seconds of that layer's prefill
@@ -27,10 +27,10 @@ import torch
 from common import console, load, show, write
 
 from sakuin import RetrievalCache, RetrievalConfig
+from sakuin.backends.transformers.layer import RetrievalLayer
+from sakuin.cache.sealing import Job
 from sakuin.evaluate import technical_english
 from sakuin.index.base import new_index
-from sakuin.layers import RetrievalLayer
-from sakuin.sealing import Job
 
 LENGTHS = {"smollm2": 8000, "gemma3-270m": 32000}
 CHUNK = 2048

@@ -20,8 +20,8 @@ from common import console, load
 from torch import Tensor
 
 from sakuin import merge
+from sakuin.attention.partial import PartialAttention
 from sakuin.evaluate import Layer, Trace, capture
-from sakuin.partial import PartialAttention
 
 EVERY = 16
 """Of the asked positions in running text, every so many are steps; of the retrieval steps all."""

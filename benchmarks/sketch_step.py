@@ -20,10 +20,11 @@ from typing import Any
 import torch
 from common import cold, load, median_ms, show, write
 
-from sakuin import _native, build_index, merge
+from sakuin import build_index, merge
+from sakuin.attention.partial import PartialAttention
 from sakuin.evaluate import capture, longer
-from sakuin.index.pages import in_large_pages
-from sakuin.partial import PartialAttention
+from sakuin.index import _native
+from sakuin.index.large_pages import in_large_pages
 
 KEYS, GROUP, LENGTH, HEAD = 131072, 7, 7600, 1
 SMALL = 4096

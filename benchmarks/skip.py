@@ -23,8 +23,8 @@ from error_sources import CONFIG, Step, plain, sealed
 from torch import Tensor
 
 from sakuin import merge
+from sakuin.attention.partial import PartialAttention
 from sakuin.evaluate import Layer, capture, longer
-from sakuin.partial import PartialAttention
 
 DEVIATIONS = (2.5, 3.0, 4.0)
 SIZES = (64, 256, 1024)

@@ -18,10 +18,10 @@ import decode_picture
 import typer
 from figures import inserted
 
-from sakuin.choice import Shape
 from sakuin.cli import app
 from sakuin.config import PRESETS, RetrievalConfig
-from sakuin.costs import COSTS
+from sakuin.index.choice import Shape
+from sakuin.index.costs import COSTS
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Written by docs/generate.py from the code; `make format` writes it anew. -->\n"

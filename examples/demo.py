@@ -22,9 +22,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 import sakuin
-from sakuin import zoo
+from sakuin.backends import catalogue
 from sakuin.documents import Document
-from sakuin.memory import gb
+from sakuin.quantities import gb
 
 FACT = "The support contract with Halden ends on: 14 March 2031."
 QUESTION = "When does the support contract with Halden end?"
@@ -65,8 +65,8 @@ def main() -> int:
     arguments.add_argument("--depth", type=float, default=0.6, help="where the fact is planted, 0 to 1")
     depth = arguments.parse_args().depth
 
-    if not zoo.MODELS["smollm2"].is_here:
-        zoo.get("smollm2", say=console.print)
+    if not catalogue.MODELS["smollm2"].is_here:
+        catalogue.get("smollm2", say=console.print)
     console.print("Loading SmolLM2-135M-Instruct.")
     model, tokenizer = sakuin.load("smollm2")
     text = document(tokenizer, depth)

@@ -21,18 +21,20 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 @pytest.fixture(scope="session")
 def smollm2() -> tuple[Any, Any]:
     """SmolLM2-135M-Instruct in the dtype that is fast here, and its tokenizer."""
-    from sakuin import load, zoo
+    from sakuin import load
+    from sakuin.backends import catalogue
 
-    zoo.get("smollm2")
+    catalogue.get("smollm2")
     return load("smollm2")
 
 
 @pytest.fixture(scope="session")
 def gemma3() -> tuple[Any, Any]:
     """Gemma 3 270M, a base model, in the dtype that is fast here, and its tokenizer."""
-    from sakuin import load, zoo
+    from sakuin import load
+    from sakuin.backends import catalogue
 
-    zoo.get("gemma3-270m")
+    catalogue.get("gemma3-270m")
     return load("gemma3-270m")
 
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from sakuin import RetrievalCache, RetrievalConfig
-from sakuin.layers import RetrievalLayer
+from sakuin.backends.transformers.layer import RetrievalLayer
 
 VOCABULARY = 101
 

@@ -9,23 +9,23 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sakuin import _register
+from sakuin.backends.transformers import register
 
 __version__ = "0.1.0"
 
 # name -> module that holds it; resolved on first use (PEP 562), so that `import sakuin` stays fast.
 _WHERE = {
-    "Answer": "sakuin.context",
-    "Context": "sakuin.context",
+    "Answer": "sakuin.context.context",
+    "Context": "sakuin.context.context",
     "Library": "sakuin.library",
-    "PartialAttention": "sakuin.partial",
-    "RetrievalCache": "sakuin.cache",
+    "PartialAttention": "sakuin.attention.partial",
+    "RetrievalCache": "sakuin.backends.transformers.cache",
     "RetrievalConfig": "sakuin.config",
-    "Span": "sakuin.evidence",
-    "Stats": "sakuin.partial",
+    "Span": "sakuin.context.evidence",
+    "Stats": "sakuin.attention.partial",
     "build_index": "sakuin.index",
-    "load": "sakuin.models",
-    "merge": "sakuin.partial",
+    "load": "sakuin.backends.transformers.load",
+    "merge": "sakuin.attention.partial",
 }
 
 __all__ = [
@@ -44,14 +44,14 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from sakuin.cache import RetrievalCache
+    from sakuin.attention.partial import PartialAttention, Stats, merge
+    from sakuin.backends.transformers.cache import RetrievalCache
+    from sakuin.backends.transformers.load import load
     from sakuin.config import RetrievalConfig
-    from sakuin.context import Answer, Context
-    from sakuin.evidence import Span
+    from sakuin.context.context import Answer, Context
+    from sakuin.context.evidence import Span
     from sakuin.index import build_index
     from sakuin.library import Library
-    from sakuin.models import load
-    from sakuin.partial import PartialAttention, Stats, merge
 
 
 def __getattr__(name: str) -> Any:
@@ -64,4 +64,4 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-_register.when_transformers_loads()
+register.when_transformers_loads()

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
     from sakuin import RetrievalConfig
-    from sakuin.context import Answer, Context, Progress
-    from sakuin.evidence import Span
+    from sakuin.context.context import Answer, Context, Progress
+    from sakuin.context.evidence import Span
 
 _PHASES = {"prefill": "reading", "index": "building the index"}
 
@@ -162,18 +162,21 @@ def _answer(
     for note in (note for text in texts for note in text.notes):
         notes.print(note, style="dim", markup=False)
 
-    from sakuin import Context, memory, models
-    from sakuin.context import check_length
+    from sakuin import Context
+    from sakuin.backends.transformers import load as models
+    from sakuin.capacity import need
+    from sakuin.context.checks import check_length
+    from sakuin.machine import devices
 
     with notes.status("starting"):
         quiet()
-        place = models.resolve_device(device)
+        place = devices.resolve_device(device)
         known = models.describe(model_name, window)
-        kind = models.resolve_dtype(dtype, place)
+        kind = devices.resolve_dtype(dtype, place)
         tokens = sum(len(known.tokenizer(text.text, verbose=False).input_ids) for text in texts)
         check_length(known.config, tokens, sum(len(text.text) for text in texts))
-        need = memory.estimate(known.config, tokens, kind, None if config == "full" else config)
-        memory.check(need, f"{model_name} with a context of {tokens:,} tokens")
+        wanted = need.estimate(known.config, tokens, kind, None if config == "full" else config)
+        need.check(wanted, f"{model_name} with a context of {tokens:,} tokens")
     with notes.status(f"loading {model_name}"):
         model, tokenizer = models.load(known, kind, place)
     with progress_bar() as progress:
@@ -277,7 +280,7 @@ def _place(span: Span) -> str:
 
 
 def _figures(context: Context, answer: Answer) -> Iterator[tuple[str, str]]:
-    from sakuin.memory import gb
+    from sakuin.quantities import gb
 
     held = context.kv_bytes()
     yield "tokens", f"{answer.tokens:,}"

@@ -16,10 +16,10 @@ from sakuin.cli import ask as asking
 from sakuin.cli import library as shelf
 from sakuin.cli.errors import told_in_a_sentence
 from sakuin.cli.options import Device, Dtype, Json, Model
-from sakuin.cli.quantities import seconds_of
 from sakuin.cli.show import console, notes
 from sakuin.cli.stored import Encoding, Folder, Name, documents_of, library_at, size_of
 from sakuin.errors import SakuinError
+from sakuin.quantities import seconds_of
 
 if TYPE_CHECKING:
     from sakuin import Library
@@ -73,7 +73,8 @@ def add(
         where.check_new(name, resume)
         if resume and not where.kept_of(name):
             notes.print(f"Nothing of {name} is kept of an earlier add; it begins anew.", markup=False)
-        from sakuin import RetrievalConfig, models
+        from sakuin import RetrievalConfig
+        from sakuin.backends.transformers import load as models
 
         texts = documents_of(files, encoding)
         changes: dict[str, Any] = {"index": index, "kv_dtype": kv_dtype}

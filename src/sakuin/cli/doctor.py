@@ -24,7 +24,7 @@ def doctor(
     """Show CPU features, kernels, threads, memory, the dtype and the index that `auto` means here, extras,
     and how long a context fits."""
     with told_in_a_sentence():
-        from sakuin.doctor import examine
+        from sakuin.capacity.doctor import examine
 
         report = examine(model, window)
         if json:
@@ -34,7 +34,7 @@ def doctor(
 
 
 def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    from sakuin.memory import gb
+    from sakuin.quantities import gb
 
     yield (
         "versions",

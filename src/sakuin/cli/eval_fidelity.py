@@ -84,12 +84,12 @@ def fidelity(
     attention has right.
     """
     with told_in_a_sentence(goes_on):
+        from sakuin.backends.transformers.load import describe
         from sakuin.evaluate.configurations import configurations as named
         from sakuin.evaluate.configurations import with_full
         from sakuin.evaluate.fidelity import about, run
         from sakuin.evaluate.pictures import check_matplotlib, draw_fidelity
         from sakuin.evaluate.results import Results
-        from sakuin.models import describe
 
         wanted, most = named(configurations), distinct("--lengths", lengths)
         if seed < 0:

@@ -16,8 +16,8 @@ from sakuin.cli.options import DTYPES
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
+    from sakuin.backends.transformers.load import Description
     from sakuin.evaluate.results import Results
-    from sakuin.models import Description
 
 Dtype = Annotated[
     str,
@@ -87,7 +87,8 @@ class Subject:
     @classmethod
     def of(cls, model: str, dtype: str, device: str, window: int | None) -> Subject:
         """A `SakuinError` says what is wrong with dtype or device; the model is looked for by `load`."""
-        from sakuin.models import DTYPES, resolve_device, resolve_dtype
+        from sakuin.dtypes import DTYPES
+        from sakuin.machine.devices import resolve_device, resolve_dtype
 
         place = resolve_device(device)
         meant = resolve_dtype(dtype, place)
@@ -111,7 +112,7 @@ class Subject:
     def marks(self, model: Any, tokenizer: Any) -> dict[str, str]:
         """What says that results belong together beside an evaluation's own: the device, and the weights and
         the tokenizer, which the model's name alone does not tell."""
-        from sakuin.snapshot.fingerprint import fingerprint
+        from sakuin.backends.transformers.fingerprint import fingerprint
 
         return {"weights": fingerprint(model, tokenizer).digest[:16]} | self.on_device()
 
@@ -124,7 +125,7 @@ class Subject:
     def load(self, described: Description | None = None) -> tuple[Any, Any]:
         """The model and its tokenizer; `described` : where its description is there already, window
         included."""
-        from sakuin.models import load
+        from sakuin.backends.transformers.load import load
 
         if described is not None:
             return load(described, self.dtype, self.device)

@@ -14,10 +14,10 @@ import typer
 
 from sakuin.cli.errors import told_in_a_sentence
 from sakuin.cli.options import Json
-from sakuin.cli.quantities import bytes_of, seconds_of
 from sakuin.cli.show import console, facts, notes
 from sakuin.cli.stored import Folder, Name, library_at, size_of, span_of
 from sakuin.errors import SakuinError
+from sakuin.quantities import bytes_of, seconds_of
 
 
 def commands(app: typer.Typer) -> None:

@@ -20,9 +20,9 @@ def list_(json: Json = False) -> None:
     with told_in_a_sentence():
         from rich.table import Table
 
-        from sakuin import zoo
+        from sakuin.backends import catalogue
 
-        entries = list(zoo.MODELS.values())
+        entries = list(catalogue.MODELS.values())
         if json:
             keys = ("name", "title", "licence", "context", "size")
             print(
@@ -61,12 +61,12 @@ def get(
     `--model NAME` then means it. A second call does nothing.
     """
     with told_in_a_sentence():
-        from sakuin import zoo
+        from sakuin.backends import catalogue
 
-        was_here = zoo.find(name).is_here
+        was_here = catalogue.find(name).is_here
         with bar() as progress:
             task = progress.add_task(f"writing {name}", total=None, visible=not was_here)
-            path = zoo.get(
+            path = catalogue.get(
                 name,
                 say=lambda text: progress.console.print(text, highlight=False),
                 progress=lambda done, total: progress.update(task, completed=done, total=total),

@@ -45,7 +45,7 @@ def library_at(path: str | None) -> Library:
 
 def size_of(size: int) -> str:
     """A size in words."""
-    from sakuin.memory import gb
+    from sakuin.quantities import gb
 
     return gb(size)
 

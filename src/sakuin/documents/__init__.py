@@ -3,7 +3,7 @@
 `read` tells by the content what a file is, and has its text laid out by the room for its kind: `text`,
 `markup`, `pdf`, `word`. What they find comes back as a `Document`, with the page and the heading of every
 passage, and with notes on what the file holds that is not in its text. PDF, Word and HTML need the extra
-`documents`. Called by `sakuin.context` and by the command line.
+`documents`. Called by `sakuin.context.context` and by the command line.
 """
 
 from sakuin.documents.document import Document, Mark

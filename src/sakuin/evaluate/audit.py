@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sakuin.cache import RetrievalCache
+from sakuin.backends.transformers.cache import RetrievalCache
+from sakuin.backends.transformers.layer import RetrievalLayer
 from sakuin.evaluate.seeing import hearing
 from sakuin.index import decode_by_parts
-from sakuin.layers import RetrievalLayer
 
 
 class Audit:

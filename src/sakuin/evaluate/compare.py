@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sakuin import _native
+from sakuin.attention.partial import PartialAttention, merge
 from sakuin.evaluate.traces import Layer, Trace
-from sakuin.partial import PartialAttention, merge
+from sakuin.index import _native
 
 TIMED = 20
 

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sakuin import __version__
+from sakuin.backends.transformers.load import window
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import FULL, Configuration
 from sakuin.evaluate.prefilled import Prefilled, check_offloaded, touched_share
 from sakuin.evaluate.records import ASKED, Records, as_lines, parsed
 from sakuin.evaluate.results import Results
 from sakuin.evaluate.texts import technical_english
-from sakuin.models import window
 
 Say = Callable[[str], None]
 

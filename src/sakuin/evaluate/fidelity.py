@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from sakuin import __version__
+from sakuin.backends.transformers.load import window
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
 from sakuin.evaluate.audit import Audit
@@ -28,7 +29,6 @@ from sakuin.evaluate.configurations import configuration as named
 from sakuin.evaluate.passages import Passage, Stop
 from sakuin.evaluate.prefilled import Prefilled, check_offloaded, touched_share
 from sakuin.evaluate.results import Results
-from sakuin.models import window
 
 Say = Callable[[str], None]
 

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from sakuin import models
-from sakuin.cache import RetrievalCache
-from sakuin.decoding import Runner, Sampling, forked
+from sakuin.backends.transformers import load as models
+from sakuin.backends.transformers.cache import RetrievalCache
+from sakuin.context.generate import Runner, Sampling, forked
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import Configuration
 from sakuin.evaluate.configurations import configuration as named

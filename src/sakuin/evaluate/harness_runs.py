@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 import sakuin
-from sakuin import models
+from sakuin.backends.transformers import load as models
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import FULL, Configuration, with_full
 from sakuin.evaluate.harness import TASKS, SakuinLM, check_configuration

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sakuin import __version__
+from sakuin.backends.transformers.load import window
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import FULL, Configuration
 from sakuin.evaluate.generated import words
 from sakuin.evaluate.prefilled import Prefilled, check_offloaded, touched_share
 from sakuin.evaluate.results import Results
-from sakuin.models import window
-from sakuin.prompt import Prompt
+from sakuin.prompts.template import Prompt
 
 Say = Callable[[str], None]
 

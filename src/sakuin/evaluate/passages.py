@@ -16,7 +16,7 @@ from typing import Any
 
 from sakuin.errors import SakuinError
 from sakuin.evaluate.records import SOME, Records, as_lines, value_spans
-from sakuin.prompt import Encoded, Prompt
+from sakuin.prompts.template import Encoded, Prompt
 
 PLACES = ("archive", "harbour", "library", "station", "museum", "garden", "market", "tower")
 _NUMBERS = (71493, 20856, 94317, 58264, 36981, 80742, 15639, 47208)

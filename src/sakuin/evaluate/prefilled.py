@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from sakuin.cache import RetrievalCache
+from sakuin.backends.transformers.cache import RetrievalCache
+from sakuin.backends.transformers.load import cache_keyword
+from sakuin.cache.sequence import QUERY_STEP
 from sakuin.config import STEP_SETTINGS, RetrievalConfig
-from sakuin.decoding import Runner, Sampling, forked
+from sakuin.context.generate import Runner, Sampling, forked
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import PEERS, Configuration, calibrated
 from sakuin.evaluate.configurations import configuration as named
 from sakuin.evaluate.seeing import seeing
-from sakuin.models import cache_keyword
-from sakuin.segments import QUERY_STEP
 
 CHUNK = 512
 """Positions of one pass of reading: layers with a window attend what a chunk has of masked-out keys too, so

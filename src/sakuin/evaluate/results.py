@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sakuin.doctor import machine
+from sakuin.capacity.doctor import machine
 from sakuin.errors import SakuinError
 
 

@@ -17,24 +17,18 @@ import torch
 from torch import Tensor
 
 import sakuin
-from sakuin import memory, models
-from sakuin.cache import RetrievalCache
+from sakuin.backends.transformers import load as models
+from sakuin.backends.transformers.cache import RetrievalCache
+from sakuin.capacity import need
 from sakuin.config import RetrievalConfig
-from sakuin.decoding import Runner, Sampling
+from sakuin.context.generate import Runner, Sampling
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import FULL, Configuration, with_full
 from sakuin.evaluate.paired import Difference, difference
 from sakuin.evaluate.prefilled import Prefilled, touched_share
 from sakuin.evaluate.results import Results
-from sakuin.evaluate.ruler_samples import (
-    Sample,
-    check_installed,
-    check_least,
-    check_tasks,
-    samples,
-    versions,
-)
-from sakuin.prompt import Prompt
+from sakuin.evaluate.ruler_samples import Sample, check_installed, check_least, check_tasks, samples, versions
+from sakuin.prompts.template import Prompt
 
 SEED = 42
 """RULER's own."""
@@ -231,8 +225,8 @@ def check_length(model: Any, length: int) -> None:
             f"a length of {length:,} tokens is more than the {window:,} that this model reads; take a "
             "shorter one, or --window for a longer window by YaRN."
         )
-    need = memory.estimate(model.config, length, model.dtype, RetrievalConfig(), weights=0)
-    memory.check(need, f"a prompt of {length:,} tokens")
+    wanted = need.estimate(model.config, length, model.dtype, RetrievalConfig(), weights=0)
+    need.check(wanted, f"a prompt of {length:,} tokens")
 
 
 def _answered(

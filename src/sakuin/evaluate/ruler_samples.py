@@ -21,10 +21,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from sakuin import zoo
 from sakuin.errors import SakuinError
 from sakuin.evaluate import ruler_sentences
-from sakuin.prompt import Prompt
+from sakuin.prompts.template import Prompt
+from sakuin.storage import folders
 
 TASKS = (
     "niah_single_1",
@@ -158,7 +158,7 @@ def samples(
         room -= base["tokens_to_generate"]
     state = [versions(), kind, base["template"], base["answer_prefix"], room, seed, _fingerprint(tokenizer)]
     name = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]
-    kept = zoo.cache_folder() / "ruler" / f"{task}-{length}-{name}.jsonl"
+    kept = folders.cache_folder() / "ruler" / f"{task}-{length}-{name}.jsonl"
     rows = _read(kept)
     if len(rows) < count:
         say(f"making samples of {task} at {length:,} tokens")

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sakuin.attention.partial import PartialAttention
+from sakuin.backends.transformers.load import cache_keyword
 from sakuin.evaluate.seeing import seeing
 from sakuin.evaluate.texts import PlantedText
 from sakuin.index import Index, build_index
-from sakuin.models import cache_keyword
-from sakuin.partial import PartialAttention
 
 FORMAT = "sakuin-trace-1"
 RUNNING = 512

@@ -1,5 +1,5 @@
 """`auto`: exact while that is fast enough, `sketch` from the number of tokens on where it pays
-(`sakuin.choice`).
+(`sakuin.index.choice`).
 
 An index learns how long its sequence is only as it grows, so the choice is made at each `append`. It begins
 as `flat`: what a short context does not use, sketches and codes, is neither built nor held. The append that
@@ -17,14 +17,14 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from sakuin.choice import Shape, stored_as
+from sakuin.attention.partial import PartialAttention
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
 from sakuin.index.base import Index, Static, StoredSegment, check_array, register
+from sakuin.index.choice import Shape, stored_as
 from sakuin.index.flat import FlatIndex
-from sakuin.index.moment import QueryMoment
+from sakuin.index.query_moment import QueryMoment
 from sakuin.index.sketch import SketchIndex
-from sakuin.partial import PartialAttention
 
 
 @register("auto")

@@ -1,11 +1,13 @@
 """What every index is: one protocol for finding and attending the offloaded tokens of one sequence in one
 layer.
 
-An index holds a chain of sealed segments (`sakuin.segments`). `append` seals new tokens into it, `attend` and
-`decode` run one step over it, `blocks` hands its keys and values to exact attention, `fork` shares its
-segments. A new kind of index is one subclass in one file beside this one, registered by `register`.
+An index holds a chain of sealed segments (`sakuin.cache.sequence`). `append` seals new tokens into it,
+`attend` and `decode` run one step over it, `blocks` hands its keys and values to exact attention, `fork`
+shares its segments. A new kind of index is one subclass in one file beside this one, registered by
+`register`.
 
-Called by `sakuin.cache` and by users through `sakuin.build_index`. Nothing here knows of models or caches.
+Called by `sakuin.backends.transformers.cache` and by users through `sakuin.build_index`. Nothing here knows
+of models or caches.
 """
 
 from __future__ import annotations
@@ -19,10 +21,10 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor
 
+from sakuin.attention.exact import static_attention, static_mass
+from sakuin.attention.partial import PartialAttention, Stats, merge
 from sakuin.config import INDEX_KINDS, INT8_KINDS, RetrievalConfig
 from sakuin.errors import SakuinError
-from sakuin.exact import static_attention, static_mass
-from sakuin.partial import PartialAttention, Stats, merge
 
 
 @dataclass

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 
 from torch import Tensor
 
-from sakuin import tensorfile
 from sakuin.config import RetrievalConfig
+from sakuin.storage import tensorfile
 
 _WHOLE = ("keys", "values", "value_scale")
 """What exact attention reads of a segment."""

@@ -1,7 +1,7 @@
 """`flat`: exact attention over every offloaded token, streamed at memory speed. The reference, the fallback.
 
-The work is done by `sakuin._native.flat_attend`; here is the chain of segments. Called through the protocol
-of `sakuin.index.base`.
+The work is done by `sakuin.index._native.flat_attend`; here is the chain of segments. Called through the
+protocol of `sakuin.index.base`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from sakuin import _native
+from sakuin.attention.partial import PartialAttention, Stats
 from sakuin.config import RetrievalConfig, check_tolerance
+from sakuin.index import _native
 from sakuin.index.base import Index, Static, StoredSegment, check_array, register
 from sakuin.index.chain import one_ahead
 from sakuin.index.checks import check_crop, check_geometry, check_k, stored_pair
 from sakuin.index.int8 import SCALES, Int8KV
-from sakuin.partial import PartialAttention, Stats
 
 _PENDING = 1 << 22
 """Scores of one KV head that `search` holds before it takes the best of them."""

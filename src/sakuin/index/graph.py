@@ -13,13 +13,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from sakuin import _native
+from sakuin.attention.partial import PartialAttention, Stats
 from sakuin.config import RetrievalConfig, check_tolerance, count_of
+from sakuin.index import _native
 from sakuin.index.base import Index, register
 from sakuin.index.checks import check_crop, check_geometry, check_k, stored_pair
-from sakuin.index.growing import GrowingRows
-from sakuin.index.moment import QueryMoment
-from sakuin.partial import PartialAttention, Stats
+from sakuin.index.growing_rows import GrowingRows
+from sakuin.index.query_moment import QueryMoment
 
 COORDINATES = 16
 """Numbers by which two keys are compared, the leading coordinates of a key as the queries weigh it."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sakuin import _native
+from sakuin.index import _native
 
 SCALES = ("key_scale", "key_zero", "value_scale")
 """The fields of `Int8KV` beside keys and values, in order."""
@@ -57,7 +57,7 @@ class Int8KV:
         )
 
     def span(self) -> _native.Span:
-        """For `sakuin._native.flat_attend`."""
+        """For `sakuin.index._native.flat_attend`."""
         return _native.Span(self.keys, self.values, self.key_scale, self.key_zero, self.value_scale)
 
     def decode(self) -> tuple[Tensor, Tensor]:

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from sakuin import _native
+from sakuin.attention.partial import PartialAttention, Stats
 from sakuin.config import RetrievalConfig, check_tolerance, count_of
+from sakuin.index import _native
 from sakuin.index.base import Index, StoredSegment, register
 from sakuin.index.chain import in_order, one_ahead, whole_within
 from sakuin.index.checks import check_crop, check_geometry, check_k, stored_pair
-from sakuin.partial import PartialAttention, Stats
 
 LARGEST = 16384
 """Tokens up to which the newest segment grows, unless `segment` is larger: lists found among many tokens are

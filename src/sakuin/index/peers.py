@@ -14,11 +14,11 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
+from sakuin.attention.partial import PartialAttention, Stats
 from sakuin.config import check_tolerance
 from sakuin.index.base import Index, register
 from sakuin.index.checks import check_attend
 from sakuin.index.flat import FlatIndex
-from sakuin.partial import PartialAttention, Stats
 
 
 class ChosenIndex(FlatIndex):

@@ -3,7 +3,7 @@ touched, and for a segment's floats that takes longer than what is computed in t
 
 A thread that has called `keep_scratch` keeps the memory, and gives it up when it calls `drop_scratch`; in any
 other, scratch is new memory each time. Called by `sakuin.index.seal`, `sakuin.index.moment` and
-`sakuin.sealing`.
+`sakuin.cache.sealing`.
 """
 
 from __future__ import annotations

@@ -13,15 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from sakuin import _native
+from sakuin.attention.partial import EXACT, PartialAttention, Stats, Trace
 from sakuin.config import RetrievalConfig, check_count_or_share, check_tolerance, count_of
+from sakuin.index import _native
 from sakuin.index.base import Index, Static, StoredSegment, register
 from sakuin.index.chain import in_order, on_disk, one_ahead, whole_within
 from sakuin.index.checks import check_crop, check_geometry, check_k, stored_pair
 from sakuin.index.int8 import SCALES, Int8KV
-from sakuin.index.moment import QueryMoment
-from sakuin.index.seal import Basis, seal
-from sakuin.partial import EXACT, PartialAttention, Stats, Trace
+from sakuin.index.query_moment import QueryMoment
+from sakuin.index.sketch_seal import Basis, seal
 
 _OWN_BASIS = 4
 """A segment of fewer than this many tokens per dimension, that is not as long as segments become, uses its

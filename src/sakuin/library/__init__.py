@@ -2,6 +2,6 @@
 add on its way, `tidying` what goes when, `archive` one context in one file."""
 
 from sakuin.library.library import Entry, Library
-from sakuin.library.tidying import Swept
+from sakuin.library.sweeping import Swept
 
 __all__ = ["Entry", "Library", "Swept"]

@@ -2,7 +2,7 @@
 taken instead of being read again.
 
 The manifest of an unfinished context names its parts, so that `gc` in another process leaves them, and so
-that a second `add` finds them. Called by `sakuin.context` through `Context.from_documents`.
+that a second `add` finds them. Called by `sakuin.context.context` through `Context.from_documents`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sakuin.cache import RetrievalCache
+from sakuin.backends.transformers.cache import RetrievalCache
+from sakuin.backends.transformers.fingerprint import fingerprint
+from sakuin.capacity.disk import stored_bytes
 from sakuin.config import RetrievalConfig
-from sakuin.library.room import stored_bytes
 from sakuin.snapshot import parts
-from sakuin.snapshot.disk import locked, write_whole
-from sakuin.snapshot.fingerprint import fingerprint
 from sakuin.snapshot.manifest import Manifest, StoredPart
 from sakuin.snapshot.parts import Names, Part
+from sakuin.storage.locks import locked
+from sakuin.storage.whole_files import write_whole
 
 if TYPE_CHECKING:
     from sakuin.library.library import Library

@@ -21,9 +21,10 @@ from sakuin.errors import SakuinError
 from sakuin.library.folder import checked_name
 from sakuin.library.library import Library
 from sakuin.snapshot import manifest as manifests
-from sakuin.snapshot.disk import free_bytes, locked, new_file, publish, write_whole
-from sakuin.snapshot.manifest import Manifest, StoredPart
-from sakuin.snapshot.parts import KINDS
+from sakuin.snapshot.manifest import KINDS, Manifest, StoredPart
+from sakuin.storage.folders import free_bytes
+from sakuin.storage.locks import locked
+from sakuin.storage.whole_files import new_file, publish, write_whole
 
 _MANIFEST = "manifest.json"
 _MOST_MANIFEST = 1 << 30

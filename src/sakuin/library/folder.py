@@ -23,21 +23,14 @@ from pathlib import Path
 
 from sakuin.errors import SakuinError
 from sakuin.snapshot import manifest as manifests
-from sakuin.snapshot.disk import is_locked, make_folder, sync_folder, write_whole
 from sakuin.snapshot.manifest import Manifest
-from sakuin.snapshot.store import PartFiles
+from sakuin.snapshot.part_files import PartFiles
+from sakuin.storage.folders import make_folder, sync_folder
+from sakuin.storage.locks import is_locked
+from sakuin.storage.whole_files import write_whole
 
 FORMAT = 1
 _NAME = re.compile(r"[^\W_][\w.+-]{0,99}")
-
-
-def default_folder() -> Path:
-    """`$SAKUIN_LIBRARY`, else `sakuin/library` in the user's data folder (`$XDG_DATA_HOME`, else
-    `~/.local/share`)."""
-    if own := os.environ.get("SAKUIN_LIBRARY"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_DATA_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "share") / "sakuin" / "library"
 
 
 def checked_name(name: str) -> str:

@@ -15,21 +15,23 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sakuin import models
+from sakuin.backends.transformers import load as models
+from sakuin.capacity.disk import stored_bytes
 from sakuin.config import RetrievalConfig
-from sakuin.context import Context, Progress
+from sakuin.context.context import Context, Progress
 from sakuin.documents import Document
 from sakuin.errors import SakuinError
-from sakuin.library import tidying
+from sakuin.library import sweeping
 from sakuin.library.adding import Adding
-from sakuin.library.folder import Folder, checked_name, default_folder, expired
-from sakuin.library.room import stored_bytes
-from sakuin.library.tidying import Swept, files_of
+from sakuin.library.folder import Folder, checked_name, expired
+from sakuin.library.sweeping import Swept, files_of
 from sakuin.snapshot import manifest as manifests
 from sakuin.snapshot import store
-from sakuin.snapshot.disk import locked, write_whole
 from sakuin.snapshot.manifest import Manifest, StoredPart
 from sakuin.snapshot.parts import Names, Part, part_bytes
+from sakuin.storage.folders import default_folder
+from sakuin.storage.locks import locked
+from sakuin.storage.whole_files import write_whole
 
 _DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
@@ -300,7 +302,7 @@ class Library:
         """Remove what nobody needs: expired contexts, adds that were given up, files without a context."""
         self.folder.make()
         with locked(self.folder.lock):
-            return tidying.sweep(self.folder, given_up=True, complain=True)
+            return sweeping.sweep(self.folder, given_up=True, complain=True)
 
     @property
     def quota(self) -> int | None:
@@ -319,12 +321,12 @@ class Library:
 
     def make_room(self, need: int, spare: str = "") -> None:
         """Let `need` more bytes be within the quota, or refuse, but keep `spare`. For who holds the lock."""
-        tidying.make_room(self.folder, need, spare)
+        sweeping.make_room(self.folder, need, spare)
 
     def sweep(self, spare: str = "") -> Swept:
         """Remove contexts past their time, but not `spare`, and files that no context needs. For who holds
         the lock."""
-        return tidying.sweep(self.folder, spare=spare)
+        return sweeping.sweep(self.folder, spare=spare)
 
     def put(self, name: str, parts: Sequence[Part], names: Names, beside: int = 0) -> list[StoredPart]:
         """Write parts that are not there yet, and leave room for `beside` bytes more. For who holds the

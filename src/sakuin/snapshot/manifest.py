@@ -17,10 +17,13 @@ from typing import Any
 
 import numpy
 
+from sakuin.backends.fingerprint import Fingerprint
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
-from sakuin.snapshot.fingerprint import Fingerprint
-from sakuin.snapshot.parts import FORMAT, KINDS
+
+FORMAT = 1
+
+KINDS = ("sink", "segment", "tail", "window")
 
 _MOST_TOKENS = 1 << 31
 _MOST_BYTES = 1 << 48

@@ -18,19 +18,18 @@ import numpy
 import torch
 from torch import Tensor
 
-from sakuin import tensorfile
-from sakuin.cache import RetrievalCache
+from sakuin.backends.fingerprint import Fingerprint
+from sakuin.backends.transformers.cache import RetrievalCache
+from sakuin.backends.transformers.layer import RetrievalLayer
+from sakuin.backends.transformers.other_layers import has_state, layer_tensors, restore_layer
+from sakuin.cache.offload import ROWS, split
+from sakuin.cache.sequence import QUERY_STEP, SequenceState
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
 from sakuin.index.base import StoredSegment, new_index
-from sakuin.layers import RetrievalLayer
-from sakuin.passthrough import has_state, layer_tensors, restore_layer
-from sakuin.segments import QUERY_STEP, SequenceState
-from sakuin.snapshot.fingerprint import Fingerprint
-from sakuin.spill import ROWS, split
+from sakuin.snapshot.manifest import FORMAT, KINDS
+from sakuin.storage import tensorfile
 
-FORMAT = 1
-KINDS = ("sink", "segment", "tail", "window")
 CHECKPOINT, FINER = 16384, 4096
 """Windows are kept about every so many tokens, at ends of segments; the finer where `segment` is set by
 hand."""

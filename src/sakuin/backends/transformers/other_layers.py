@@ -1,0 +1,73 @@
+"""What transformers' own layers of a cache hold (sliding windows, convolutions, linear attention), as
+tensors, and back.
+
+Layers with an index are `sakuin.backends.transformers.layer`' business. Called by `sakuin.snapshot`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicSlidingWindowLayer, LinearAttentionLayer
+
+from sakuin.errors import SakuinError
+
+
+def has_state(layer: Any) -> bool:
+    """Whether a layer without an index holds anything that a sequence needs to go on."""
+    return isinstance(layer, DynamicSlidingWindowLayer | LinearAttentionLayer)
+
+
+def layer_tensors(layer: Any) -> dict[str, Tensor]:
+    """The layer's tensors by name, independent of what the layer does next."""
+    if isinstance(layer, DynamicSlidingWindowLayer):
+        if not layer.is_initialized:
+            return {}
+        # The layer holds views into the whole last pass.
+        window = layer.sliding_window - 1
+        return {name: _own(getattr(layer, name)[:, :, -window:]) for name in ("keys", "values")}
+    if isinstance(layer, LinearAttentionLayer):
+        held = {}
+        for kind in ("conv", "recurrent"):
+            for i, state in getattr(layer, f"{kind}_states").items():
+                if state is not None:
+                    held[f"{kind}.{i}"] = _own(state)
+        return held
+    return {}
+
+
+def restore_layer(layer: Any, tensors: dict[str, Tensor], n_tokens: int, device: torch.device) -> None:
+    """Let a fresh `layer` hold what `layer_tensors` gave after `n_tokens` tokens."""
+    tensors = {name: _own(x).to(device) for name, x in tensors.items()}
+    if isinstance(layer, DynamicSlidingWindowLayer):
+        if set(tensors) != {"keys", "values"}:
+            raise SakuinError("a stored sliding window lacks its keys or values: the snapshot is damaged.")
+        kept = min(n_tokens, layer.sliding_window - 1)
+        if any(x.dim() != 4 or x.shape[0] != 1 or x.shape[2] != kept for x in tensors.values()):
+            raise SakuinError(
+                f"a stored sliding window has not the {kept:,} tokens that it should: the snapshot is "
+                "damaged."
+            )
+        layer.lazy_initialization(tensors["keys"], tensors["values"])
+        layer.keys, layer.values = tensors["keys"], tensors["values"]
+        layer.cumulative_length = n_tokens
+    elif isinstance(layer, LinearAttentionLayer):
+        for name, state in tensors.items():
+            kind, _, i = name.partition(".")
+            if kind not in ("conv", "recurrent") or i not in map(str, range(layer.number_of_states)):
+                raise SakuinError(
+                    f"a stored layer holds {name!r}, which its kind does not have: the snapshot is damaged."
+                )
+            if kind == "conv":
+                layer.lazy_initialization(conv_states=state, state_idx=int(i))
+            else:
+                layer.lazy_initialization(recurrent_states=state, state_idx=int(i))
+            getattr(layer, f"{kind}_states")[int(i)].copy_(state)
+            layer.has_previous_state[int(i)] = True
+
+
+def _own(x: Tensor) -> Tensor:
+    with torch.inference_mode(False):
+        return x.detach().clone(memory_format=torch.contiguous_format)

@@ -1,0 +1,1 @@
+"""The tokens of a sequence over the layers of a model. Knows indexes, and no model library."""

@@ -1,0 +1,87 @@
+"""Segments on disk while they are in use (`offload="disk"`): what a step reads of every token stays in
+memory, the rest is mapped from a file and read where it is retrieved.
+
+`to_disk` puts an index's segments into files that have no name any more when it returns: they go with the
+last mapping, however the process ends. `split` does the same for segments that a snapshot has mapped. Called
+by `sakuin.cache.sealing` and `sakuin.snapshot`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from sakuin.errors import SakuinError
+from sakuin.index.base import Index
+from sakuin.index.chain import mark_on_disk, on_disk
+from sakuin.index.large_pages import in_large_pages
+from sakuin.storage import tensorfile
+from sakuin.storage.folders import cache_folder
+
+ROWS = ("keys", "values", "value_scale", "codes", "value_codes", "value_params")
+"""What is read row by row, where a step retrieves; all else of a segment is read by every step."""
+
+_LEAST = 0.5
+"""Share of a whole segment from which on a segment is worth a file: smaller ones will be merged soon."""
+
+
+def to_disk(index: Index) -> None:
+    """Put what is not on disk yet there. The index must be nobody else's."""
+    least = _LEAST * index.config.segment_tokens(index.head_dim)
+    for i, segment in enumerate(index.stored()):
+        if segment.n_tokens >= least and not on_disk(segment.tensors["keys"]):
+            index.replace(i, _spilled(segment.tensors))
+
+
+def split(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A segment whose `tensors` are mapped, with all in memory that every step reads."""
+    resident = {name: x for name, x in tensors.items() if name not in ROWS}
+    room = in_large_pages({name: (x.shape, x.dtype) for name, x in resident.items()})
+    for name, x in resident.items():
+        room[name].copy_(x)
+    mapped = {name: x for name, x in tensors.items() if name in ROWS}
+    if "order" in tensors:  # else it is read from one end to the other, by `flat`
+        tensorfile.advise_random(mapped.values())
+    mark_on_disk(mapped.values())
+    return room | mapped
+
+
+def bytes_on_disk(index: Index) -> int:
+    """Bytes of the index's segments that lie on disk."""
+    if index.config.offload != "disk":
+        return 0
+    tensors = [x for segment in index.stored() for x in segment.tensors.values()]
+    return sum(x.nbytes for x in tensors if on_disk(x))
+
+
+def _spilled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    rows = {name: x for name, x in tensors.items() if name in ROWS}
+    folder = cache_folder() / "offloaded"
+    need = tensorfile.file_size(rows.values())
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        stat = os.statvfs(folder)
+        if stat.f_bavail * stat.f_frsize < 2 * need:
+            raise SakuinError(
+                f"{folder} has {stat.f_bavail * stat.f_frsize / 1e6:,.0f} MB free, which is not enough to "
+                "go on "
+                "with offload='disk'; free some, or set SAKUIN_CACHE to a folder on another disk."
+            )
+        handle, name = tempfile.mkstemp(dir=folder)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                tensorfile.write(file, rows, {})
+            mapped = tensorfile.open_mapped(name).tensors
+        finally:
+            os.unlink(name)
+    except OSError as error:
+        raise SakuinError(
+            f"{folder} cannot be written ({error.strerror or error}), which offload='disk' needs; set "
+            "SAKUIN_CACHE to a folder that can."
+        ) from error
+    with torch.inference_mode(False):
+        return split({name: mapped.get(name, x) for name, x in tensors.items()})

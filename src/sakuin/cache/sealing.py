@@ -1,0 +1,164 @@
+"""Sealing in the background: one worker thread per cache turns runs of tokens into index segments, in order.
+
+An index is treated as a value here: a job forks the newest index of its sequence, appends to the fork, and
+hands the fork back. So nobody waits for a lock, and a step never sees an index that is half built. What to
+seal and when is decided in `sakuin.cache.sequence`; this module only runs it, carries errors to the caller
+and leaves no thread behind.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import weakref
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from time import perf_counter
+
+from torch import Tensor
+
+from sakuin.cache.offload import to_disk
+from sakuin.index.base import Index
+from sakuin.index.scratch import drop_scratch, keep_scratch
+from sakuin.machine.threads import work_alone
+
+_IDLE = 5.0
+"""Seconds without a job after which the worker gives up its scratch memory."""
+
+
+@dataclass
+class Meter:
+    """Seconds that sealing took for one cache (measured on the worker)."""
+
+    seconds: float = 0.0
+
+
+class Job:
+    """One run of tokens on its way into the index.
+
+    keys, values : CPU tensors `(n_kv_heads, n, head_dim)`, in the stored dtype.
+    queries : CPU tensor `(n_query_heads, m, head_dim)` or None.
+    base : the index to append to, or the job that makes it.
+    in_tail : whether the tokens still lie in the sequence's unsealed buffer (then the job is only published
+    at `due` tokens).
+    """
+
+    def __init__(
+        self,
+        keys: Tensor,
+        values: Tensor,
+        queries: Tensor | None,
+        base: Index | Job,
+        meter: Meter,
+        *,
+        in_tail: bool,
+        due: int,
+    ) -> None:
+        self.keys, self.values, self.queries = keys, values, queries
+        self.n_tokens = keys.shape[1]
+        self.in_tail, self.due = in_tail, due
+        self._base: Index | Job | None = base
+        self._meter = meter
+        self._result: Index | None = None
+        self._error: BaseException | None = None
+        self._done = threading.Event()
+
+    @property
+    def done(self) -> bool:
+        return self._done.is_set()
+
+    def run(self) -> None:
+        """On the worker: append to a fork of the base. Errors are kept for `result`."""
+        started = perf_counter()
+        try:
+            base = self._base.result() if isinstance(self._base, Job) else self._base
+            assert base is not None
+            index = base.fork()
+            index.append(self.keys, self.values, self.queries)
+            if index.config.offload == "disk":
+                to_disk(index)
+            self._result = index
+        except BaseException as error:
+            self._error = error
+        self._base = None
+        self._meter.seconds += perf_counter() - started
+        self._done.set()
+
+    def abandon(self) -> None:
+        """Never to be run: whoever waits gets an error instead of waiting for ever."""
+        self._error = RuntimeError(
+            "sealing was stopped before this part of the context was indexed; build the cache again"
+        )
+        self._done.set()
+
+    def result(self) -> Index:
+        """The index with this job's tokens, waiting for the worker if need be; an error of `append` is raised
+        here."""
+        self._done.wait()
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None
+        return self._result
+
+
+class Sealer:
+    """The worker thread of one cache and its forks; it starts with the first job and ends with the last of
+    them."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[Job | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        weakref.finalize(self, self._queue.put, None)
+        _SEALERS.add(self)
+
+    def submit(self, job: Job) -> None:
+        """Run `job` after all that were submitted before."""
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(
+                    target=_work, args=(self._queue,), name="sakuin-sealing", daemon=True
+                )
+                self._thread.start()
+        self._queue.put(job)
+
+    def stop(self) -> None:
+        """Drop the jobs that wait and end the thread after the one that runs."""
+        with suppress(Empty):
+            while True:
+                if (job := self._queue.get_nowait()) is not None:
+                    job.abandon()
+        self._queue.put(None)
+        if self._thread is not None:
+            self._thread.join()
+
+
+def _work(queue: SimpleQueue[Job | None]) -> None:
+    # Holds the queue alone, so that the thread keeps no cache alive.
+    work_alone()
+    keep_scratch()
+    wait: float | None = None
+    while True:
+        try:
+            job = queue.get(timeout=wait)
+        except Empty:
+            drop_scratch()
+            wait = None
+            continue
+        if job is None:
+            return
+        job.run()
+        del job
+        wait = _IDLE
+
+
+_SEALERS: weakref.WeakSet[Sealer] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    # A daemon thread that comes back from native code while the interpreter ends would take the process down
+    # with it.
+    for sealer in list(_SEALERS):
+        sealer.stop()

@@ -1,0 +1,305 @@
+"""One sequence in one layer: which of its tokens are sink, sealed or unsealed, and when the oldest unsealed
+ones are sealed.
+
+In order of position a sequence is: `sink` tokens, the tokens in the index (sealed), jobs on their way into
+it, and the *tail* (unsealed: the recent window and what waits to be sealed). Sink and tail live on the
+model's device, the rest on the CPU. Padding never gets here. The sealed segments themselves belong to
+`sakuin.index`; the thread that seals is `sakuin.cache.sealing`.
+
+Called by `sakuin.backends.transformers.layer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from sakuin.cache.sealing import Job, Meter, Sealer
+from sakuin.cache.token_buffer import GRACE, GROWTH, TokenBuffer
+from sakuin.config import RetrievalConfig
+from sakuin.index.base import Index, Static, new_index
+
+QUERY_STEP = 4
+"""Every so many positions a query is kept for the index."""
+
+
+class Past:
+    """The blocks of a sequence at one moment, sink, index and the rest; may be gone through more than once.
+
+    Blocks of the index are asked for one by one: those in int8 are made anew each time.
+    """
+
+    def __init__(
+        self, sink: tuple[Tensor, Tensor], index: Index, newest: list[tuple[Tensor, Tensor]]
+    ) -> None:
+        self._sink, self._index, self._newest = sink, index, newest
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for block in chain([self._sink], self._index.blocks(), self._newest):
+            if block[0].shape[1]:
+                yield block
+
+
+@dataclass(frozen=True)
+class SequenceState:
+    """What a sequence holds beside its index, to go on from: keys and values `(n_kv_heads, n, head_dim)` of
+    sink and tail, queries of positions that are not sealed yet (from the multiple of `QUERY_STEP`
+    `first_query` on), and whether the last pass was exact."""
+
+    sink: tuple[Tensor, Tensor]
+    tail: tuple[Tensor, Tensor]
+    queries: Tensor | None
+    first_query: int
+    exact_last: bool = True
+
+
+class Sequence:
+    """The keys and values of one sequence in one layer. Positions count real tokens from 0.
+
+    Parameters
+    ----------
+    keys, values
+        Any tensors `(n_kv_heads, n, head_dim)` of the sequence: they set heads, head_dim, dtype and device.
+    n_query_heads
+        Query heads of the layer.
+    stored
+        Dtype in which offloaded keys and values are kept.
+    """
+
+    def __init__(
+        self,
+        keys: Tensor,
+        values: Tensor,
+        n_query_heads: int,
+        config: RetrievalConfig,
+        stored: torch.dtype,
+        sealer: Sealer,
+        meter: Meter,
+    ) -> None:
+        self.config = config
+        self.n_kv_heads, _, self.head_dim = keys.shape
+        self.n_query_heads = n_query_heads
+        self.n_tokens = 0
+        self.index: Index = new_index(
+            self.n_kv_heads, self.head_dim, n_query_heads // self.n_kv_heads, config
+        )
+        self._sink = TokenBuffer(keys[:, :0], values[:, :0], max(config.sink, 1))
+        self._tail = TokenBuffer(keys[:, :0], values[:, :0], config.recent + 2 * GROWTH + GRACE)
+        self._jobs: list[Job] = []
+        self._queries: list[Tensor] = []  # of positions that are not sealed yet, multiples of QUERY_STEP
+        self._first_query = 0
+        self._segment = config.segment_tokens(self.head_dim)
+        self._stored = stored
+        self._sealer, self._meter = sealer, meter
+        self._exact_last = False
+
+    # -- what attention reads --------------------------------------------------------------------------------
+
+    def past(self) -> Past:
+        """Keys and values of every token so far, in blocks `(n_kv_heads, n, head_dim)`, wherever they lie."""
+        # In int8 a token is rounded as it is sealed, which must not come sooner with a faster worker.
+        rounded = self.config.kv_dtype == "int8"
+        self._publish(lambda job: job.done or job.in_tail or rounded)
+        waiting = [(job.keys, job.values) for job in self._jobs]
+        sink, tail = (self._sink.keys, self._sink.values), (self._tail.keys, self._tail.values)
+        return Past(sink, self.index, [*waiting, tail])
+
+    def static(self, t: int, s_aux: Tensor | None) -> Static:
+        """Sink and tail, as an index's `decode` takes them; the newest t tokens are the step's own."""
+        sink, tail = self._sink, self._tail
+        if len(tail) < t:
+            # The sequence is so short that the step's own tokens begin among the sink tokens.
+            keys = torch.cat([sink.keys, tail.keys], 1)
+            values = torch.cat([sink.values, tail.values], 1)
+            return Static(keys[:, :0], values[:, :0], keys, values, s_aux)
+        return Static(sink.keys, sink.values, tail.keys, tail.values, s_aux)
+
+    # -- growing ---------------------------------------------------------------------------------------------
+
+    def append(self, keys: Tensor, values: Tensor, queries: Tensor) -> None:
+        """Take the newest tokens: keys, values `(n_kv_heads, n, head_dim)`, queries `(n_query_heads, n,
+        head_dim)`."""
+        first = -self.n_tokens % QUERY_STEP
+        self.append_kept(keys, values, queries[:, first::QUERY_STEP])
+
+    def append_kept(self, keys: Tensor, values: Tensor, kept: Tensor) -> None:
+        """As `append`, with the queries `(n_query_heads, m, head_dim)` of those of its positions that are
+        multiples of `QUERY_STEP` alone."""
+        n = keys.shape[1]
+        if kept.shape[1]:
+            self._queries.append(kept.clone() if kept.device.type == "cpu" else kept.cpu())
+        missing = self.config.sink - len(self._sink)
+        if missing > 0:
+            self._sink.append(keys[:, :missing], values[:, :missing])
+            keys, values = keys[:, missing:], values[:, missing:]
+        if keys.shape[1]:
+            self._tail.append(keys, values)
+        self.n_tokens += n
+
+    def seal_full_segments(self, newest: int = 0) -> None:
+        """After an exact pass: start sealing every whole segment that lies outside the recent window.
+
+        newest : so many newest tokens may still be taken back (a draft) and are not sealed.
+        """
+        self._exact_last = True
+        self._publish(lambda job: job.in_tail)
+        while len(self._tail) - max(self.config.recent, newest) >= self._segment:
+            self._seal(self._segment, in_tail=False, due=0)
+
+    def before_decode(self) -> None:
+        """Before a pass through the index: seal what growth has pushed out of the recent window, and use what
+        is due."""
+        if self._jobs:
+            self._publish(lambda job: job.due <= self.n_tokens)
+        if len(self._tail) > self.config.recent + GROWTH and not self._jobs:
+            if self._exact_last:
+                self.seal_rest()
+            else:
+                self._seal(GROWTH, in_tail=True, due=self.n_tokens + GRACE)
+        self._exact_last = False
+
+    def seal_rest(self) -> None:
+        """Seal everything outside the recent window, as one segment that may be small, and wait for it."""
+        self._publish(lambda job: True)
+        waiting = len(self._tail) - self.config.recent
+        if waiting > 0:
+            self._seal(waiting, in_tail=False, due=0)
+        self.flush()
+
+    def start_sealing_rest(self) -> None:
+        """As `seal_rest`, without waiting."""
+        self._publish(lambda job: job.in_tail)
+        waiting = len(self._tail) - self.config.recent
+        if waiting > 0:
+            self._seal(waiting, in_tail=False, due=0)
+
+    def flush(self) -> None:
+        """Wait until all that was handed to the worker is in the index."""
+        self._publish(lambda job: True)
+
+    def _seal(self, n: int, *, in_tail: bool, due: int) -> None:
+        keys, values = self._tail.keys[:, :n], self._tail.values[:, :n]
+        end = self.n_tokens - len(self._tail) + n
+        base = self._jobs[-1] if self._jobs else self.index
+        job = Job(
+            keys.to("cpu", self._stored),
+            values.to("cpu", self._stored),
+            self._take_queries(end),
+            base,
+            self._meter,
+            in_tail=in_tail,
+            due=due,
+        )
+        if not in_tail:
+            self._tail.drop_first(n)
+        self._jobs.append(job)
+        self._sealer.submit(job)
+
+    def _take_queries(self, end: int) -> Tensor | None:
+        """The kept queries of positions before `end`."""
+        n = (end - self._first_query + QUERY_STEP - 1) // QUERY_STEP
+        if n <= 0 or not self._queries:
+            return None
+        queries = torch.cat(self._queries, 1)
+        taken, rest = queries[:, :n], queries[:, n:]
+        self._queries = [rest.clone()] if rest.shape[1] else []
+        self._first_query += QUERY_STEP * taken.shape[1]
+        return taken
+
+    def _publish(self, which: Callable[[Job], bool]) -> None:
+        """Put the results of the oldest jobs, as long as `which(job)`, in the place of the index."""
+        while self._jobs and which(self._jobs[0]):
+            job = self._jobs[0]
+            self.index = job.result()
+            del self._jobs[0]
+            if job.in_tail:
+                self._tail.drop_first(job.n_tokens)
+
+    # -- going back, copies ----------------------------------------------------------------------------------
+
+    def crop(self, n_tokens: int) -> None:
+        """Keep the first `n_tokens` tokens."""
+        self.flush()
+        sealed_end = len(self._sink) + self.index.n_tokens
+        if n_tokens >= sealed_end:
+            self._tail.keep_first(n_tokens - sealed_end)
+        elif n_tokens >= len(self._sink):
+            # The index is shared with forks; crop a fork of it.
+            self.index = self.index.fork()
+            keys, values = self.index.crop(n_tokens - len(self._sink))
+            like = self._tail.keys
+            self._tail.replace(keys.to(like.device, like.dtype), values.to(like.device, like.dtype))
+        else:
+            group = self.n_query_heads // self.n_kv_heads
+            self.index = new_index(self.n_kv_heads, self.head_dim, group, self.config)
+            self._tail.keep_first(0)
+            self._sink.keep_first(n_tokens)
+        self.n_tokens = n_tokens
+        self._crop_queries(n_tokens)
+
+    def _crop_queries(self, n_tokens: int) -> None:
+        n = max(0, (n_tokens - self._first_query + QUERY_STEP - 1) // QUERY_STEP)
+        if self._queries:
+            self._queries = [torch.cat(self._queries, 1)[:, :n]] if n else []
+        if not n:
+            # The next kept query is the first multiple of QUERY_STEP from here.
+            self._first_query = n_tokens + -n_tokens % QUERY_STEP
+
+    def fork(self, sealer: Sealer | None = None, meter: Meter | None = None) -> Sequence:
+        """A second sequence with the same tokens, sharing memory until either side writes."""
+        self.flush()
+        other = object.__new__(Sequence)
+        other.__dict__.update(self.__dict__)
+        other._sink, other._tail = self._sink.fork(), self._tail.fork()
+        other._jobs, other._queries = [], list(self._queries)
+        if sealer is not None:
+            other._sealer = sealer
+        if meter is not None:
+            other._meter = meter
+        return other
+
+    @property
+    def sink(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of the sink tokens."""
+        return self._sink.keys, self._sink.values
+
+    @property
+    def sealed_end(self) -> int:
+        """Tokens of sink and index; 0 while the index is empty."""
+        return len(self._sink) + self.index.n_tokens if self.index.n_tokens else 0
+
+    def state(self) -> SequenceState:
+        """All but the index, once what was handed to the worker is in it."""
+        self.flush()
+        return SequenceState(
+            self.sink,
+            (self._tail.keys, self._tail.values),
+            torch.cat(self._queries, 1) if self._queries else None,
+            self._first_query,
+            self._exact_last,
+        )
+
+    def restore(self, state: SequenceState, index: Index) -> None:
+        """Hold these tokens instead of what there is; the sequence takes copies of all but the index."""
+        like = self._tail.keys
+        for buffer, pair in ((self._sink, state.sink), (self._tail, state.tail)):
+            keys, values = (x.to(like.device, like.dtype) for x in pair)
+            buffer.replace(keys, values)
+        self.index, self._jobs = index, []
+        self._queries = [] if state.queries is None else [state.queries.clone()]
+        self._first_query, self._exact_last = state.first_query, state.exact_last
+        self.n_tokens = len(self._sink) + index.n_tokens + len(self._tail)
+
+    @property
+    def device_bytes(self) -> int:
+        """Bytes on the model's device."""
+        return self._sink.nbytes + self._tail.nbytes
+
+    @property
+    def host_bytes(self) -> int:
+        """Bytes of tokens on their way into the index (the index counts its own)."""
+        return sum(job.keys.nbytes + job.values.nbytes for job in self._jobs if not job.in_tail)

@@ -1,0 +1,95 @@
+"""What the decode steps of a layer spent, kept cheaply: steps are noted as they are, and reduced in batches
+or when asked.
+
+Called by `sakuin.backends.transformers.layer`; `RetrievalCache.stats` makes its answer of these.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from sakuin.attention.partial import Stats
+
+BATCH = 64
+
+
+class StepLog:
+    """Sums over the decode steps of one layer. A step is one pass of one sequence through an index that holds
+    tokens."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.seconds = 0.0
+        self.touched_bytes = 0
+        self.offloaded_bytes = 0
+        self.positions = 0
+        self._shares = torch.zeros(4, dtype=torch.float64)  # exact, codes, coverage, error, over positions
+        self._waiting: list[Stats] = []
+
+    def add(self, stats: Stats | None, seconds: float) -> None:
+        """Note a step; one over an empty index is no step of retrieval and is left out."""
+        if stats is None or not stats.offloaded_bytes:
+            return
+        self.steps += 1
+        self.seconds += seconds
+        self.touched_bytes += stats.touched_bytes
+        self.offloaded_bytes += stats.offloaded_bytes
+        self._waiting.append(stats)
+        if len(self._waiting) >= BATCH:
+            self._reduce()
+
+    def _reduce(self) -> None:
+        if not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, []
+        columns = [
+            torch.cat([getattr(stats, name) for stats in waiting], 1)
+            for name in ("exact", "codes", "coverage")
+        ]
+        known = [
+            torch.full_like(stats.coverage, torch.nan) if stats.error is None else stats.error
+            for stats in waiting
+        ]
+        columns.append(torch.cat(known, 1))
+        self.positions += columns[0].shape[1]
+        # Never in place: the batch may have been a step in inference mode, and what reads it need not be.
+        self._shares = self._shares + torch.stack([column.double().mean(0).sum() for column in columns])
+
+    def shares(self) -> torch.Tensor:
+        """Exact, codes, coverage and error (NaN if an index does not know it), each summed over positions,
+        fp64 `(4,)`."""
+        self._reduce()
+        return self._shares
+
+    def copy(self) -> StepLog:
+        self._reduce()
+        other = StepLog()
+        other.__dict__.update(self.__dict__)
+        other._shares, other._waiting = self._shares, []
+        return other
+
+
+def summarize(logs: Sequence[StepLog]) -> dict[str, Any]:
+    """Means over the decode steps of one or more layers. Bytes are those of one token, seconds those of a
+    step, which may be of several; both are summed over the layers."""
+    shares = sum((log.shares() for log in logs), torch.zeros(4, dtype=torch.float64))
+    positions = sum(log.positions for log in logs)
+    steps = max((log.steps for log in logs), default=0)
+    tokens = max((log.positions for log in logs), default=0)
+    touched = sum(log.touched_bytes for log in logs)
+    offloaded = sum(log.offloaded_bytes for log in logs)
+    exact, codes, coverage, error = (shares / positions).tolist() if positions else (0.0, 0.0, 1.0, 0.0)
+    return {
+        "steps": steps,
+        "exact": exact,
+        "codes": codes,
+        "coverage": coverage,
+        "error": None if math.isnan(error) else error,
+        "touched_bytes": touched / tokens if tokens else 0.0,
+        "touched_share": touched / offloaded if offloaded else 0.0,
+        "seconds": sum(log.seconds for log in logs) / steps if steps else 0.0,
+    }

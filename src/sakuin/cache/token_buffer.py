@@ -1,0 +1,91 @@
+"""Keys and values that grow at the end and shrink at either end, in one piece of memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class TokenBuffer:
+    """Keys and values `(n_kv_heads, n, head_dim)` that grow at the end and shrink at either end, written in
+    place.
+
+    A fork shares the memory; whichever side writes first copies what it holds.
+    """
+
+    start: int
+    end: int
+
+    def __init__(self, keys: Tensor, values: Tensor, capacity: int) -> None:
+        self._shared = False
+        self._take(keys, values, capacity)
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+    @property
+    def keys(self) -> Tensor:
+        return self._keys[:, self.start : self.end]
+
+    @property
+    def values(self) -> Tensor:
+        return self._values[:, self.start : self.end]
+
+    @property
+    def nbytes(self) -> int:
+        return self._keys.nbytes + self._values.nbytes
+
+    def append(self, keys: Tensor, values: Tensor) -> None:
+        n = keys.shape[1]
+        end = self.end + n
+        if self._shared or end > self._keys.shape[1]:
+            self._move(len(self) + n + GROWTH + GRACE)
+            end = self.end + n
+        self._keys[:, self.end : end].copy_(keys)
+        self._values[:, self.end : end].copy_(values)
+        self.end = end
+
+    def replace(self, keys: Tensor, values: Tensor) -> None:
+        """Hold these tokens instead."""
+        self._take(keys, values, keys.shape[1] + GROWTH + GRACE)
+
+    def drop_first(self, n: int) -> None:
+        self.start += n
+        # Sealing a long prompt leaves a long dead front; do not let it double the memory of the context.
+        if self.start > len(self) + 4 * GROWTH:
+            self._move(len(self) + GROWTH + GRACE)
+
+    def keep_first(self, n: int) -> None:
+        self.end = self.start + n
+
+    def fork(self) -> TokenBuffer:
+        other = object.__new__(TokenBuffer)
+        other.__dict__.update(self.__dict__)
+        self._shared = other._shared = True
+        return other
+
+    def _move(self, capacity: int) -> None:
+        self._take(self.keys, self.values, capacity)
+
+    def _take(self, keys: Tensor, values: Tensor, capacity: int) -> None:
+        room_keys, room_values = _room(keys, capacity), _room(values, capacity)
+        n = keys.shape[1]
+        room_keys[:, :n].copy_(keys)
+        room_values[:, :n].copy_(values)
+        self._keys, self._values = room_keys, room_values
+        self.start, self.end, self._shared = 0, n, False
+
+
+def _room(like: Tensor, capacity: int) -> Tensor:
+    # Tensors made in inference mode could not be written in place outside it later.
+    with torch.inference_mode(False):
+        return torch.empty((like.shape[0], capacity, like.shape[2]), dtype=like.dtype, device=like.device)
+
+
+GROWTH = 256
+"""Tokens that one step of growth seals, and by how many the tail may exceed the recent window."""
+
+
+GRACE = 32
+"""Tokens decoded between the start of such a step and the use of its result. A fixed count, not "when it is
+done", so that the same input always gives the same output."""

@@ -1,0 +1,173 @@
+"""What this machine gives sakuin: CPU, kernels, threads, memory, extras, and how long a context fits.
+
+`examine` returns a plain dict, which `sakuin doctor` prints. It measures and changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from datetime import date
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from packaging.requirements import Requirement
+
+import sakuin
+from sakuin.backends import catalogue
+from sakuin.backends.transformers import load as models
+from sakuin.backends.transformers.window import original_window
+from sakuin.capacity import need
+from sakuin.config import RetrievalConfig
+from sakuin.errors import SakuinError
+from sakuin.index import _native, choice
+from sakuin.machine import cpu, devices, memory
+from sakuin.machine.cpu import cpu_name
+from sakuin.storage import folders
+
+_USEFUL = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd")
+_SHAPES = tuple(choice.Shape(*heads) for heads in ((64, 7, 2), (128, 4, 8), (256, 4, 1)))
+"""Where no model is named, what `index="auto"` chooses is shown for heads that models of 0.5B, 8B and 0.3B
+have."""
+_OPENMP = re.compile(r"/(lib(?:gomp|iomp5|omp)[^/]*\.so[^/]*)$")
+
+
+def machine() -> dict[str, Any]:
+    """The machine, the libraries, the day and the commit in few words, to stand beside measured figures."""
+    return {
+        "cpu": cpu_name(),
+        "isa": _native.isa(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "date": date.today().isoformat(),
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """The commit that runs, with a + where files differ from it; None where this is not a checkout of it."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        # An environment can lie in the checkout of something else.
+        git("ls-files", "--error-unmatch", "--", Path(__file__).name)
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", "../../native")
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def examine(model: str | None = None, window: int | None = None) -> dict[str, Any]:
+    """Everything that `sakuin doctor` shows.
+
+    model : a name or path as for `sakuin.load`; adds how many tokens fit with each index, and the model's
+        window, and `auto` is for its heads. window : as for `sakuin.load`, with a model.
+
+    Sizes are in bytes. Raises `SakuinError` where the model is not there or cannot have that window.
+    """
+    if window is not None and model is None:
+        raise SakuinError(f"a window of {window:,} tokens is that of a model: name the model too (--model).")
+    known = None if model is None else models.describe(model, window)
+    dtype = devices.resolve_dtype("auto", devices.resolve_device("auto"))
+    have = memory.available()
+    report: dict[str, Any] = {
+        "sakuin": sakuin.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "cpu": cpu_name(),
+        "cpu_features": [flag for flag in _USEFUL if flag in cpu.cpu_flags()],
+        "kernel": _native.isa(),
+        "kernels": list(_native.isas()),
+        "threads": torch.get_num_threads(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "openmp": openmp_runtimes(),
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "memory": {"available": have.bytes, "bound": have.bound},
+        "dtype": str(dtype).removeprefix("torch."),
+        "cache_folder": str(folders.cache_folder()),
+        "models": {name: entry.is_here for name, entry in catalogue.MODELS.items()},
+        "extras": extras(),
+    }
+    shapes = _SHAPES
+    if known is not None:
+        report["fits"] = _fits(known, dtype, have.bytes)
+        shapes = (need.heads_of(known.config),)
+    report["auto"] = [_auto(shape, choice.STORED[dtype]) for shape in shapes]
+    return report
+
+
+def _auto(shape: choice.Shape, stored: str) -> dict[str, Any]:
+    """What `index="auto"` chooses for the heads of a layer: `flat`, and `sketch` with these sizes from
+    `sketch_from` offloaded tokens on (None: never)."""
+    config, d = RetrievalConfig(index="auto"), shape.head_dim
+    return {
+        **vars(shape),
+        "kv_dtype": stored,
+        "sketch_from": shape.sketch_from(config, stored),
+        "segment": config.segment_tokens(d),
+        "sketch_bits": config.sketch_bits_for(d),
+        "code_bits": config.code_bits_for(d),
+    }
+
+
+def openmp_runtimes() -> list[str]:
+    """File names of the OpenMP runtimes that are mapped into this process; more than one fight over the
+    cores."""
+    found = set()
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if match := _OPENMP.search(line):
+            found.add(match.group(1))
+    return sorted(found)
+
+
+def extras() -> dict[str, list[str]]:
+    """For each extra of the package, the distributions that it still lacks (none: it is there)."""
+    requirements = [Requirement(text) for text in metadata.requires("sakuin") or []]
+    return {
+        extra: [
+            requirement.name
+            for requirement in requirements
+            if requirement.name != "sakuin"
+            and requirement.marker is not None
+            and not requirement.marker.evaluate({"extra": ""})
+            and requirement.marker.evaluate({"extra": extra})
+            and not _installed(requirement)
+        ]
+        for extra in metadata.metadata("sakuin").get_all("Provides-Extra") or []
+        if extra not in ("all", "dev")
+    }
+
+
+def _installed(requirement: Requirement) -> bool:
+    try:
+        return requirement.specifier.contains(metadata.version(requirement.name), prereleases=True)
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def _fits(known: models.Description, dtype: torch.dtype, have: int) -> dict[str, Any]:
+    settings: dict[str, RetrievalConfig | None] = {
+        "sketch": RetrievalConfig(),
+        "flat": RetrievalConfig(index="flat"),
+        "full": None,
+    }
+    return {
+        "model": known.source.name,
+        "window": known.window,
+        "own_window": original_window(known.config),
+        "tokens": {
+            name: need.tokens_that_fit(known.config, dtype, setting, have)
+            for name, setting in settings.items()
+        },
+    }

@@ -1,0 +1,216 @@
+"""One answer: the question goes in, tokens come out, and where they were looked up.
+
+`answer` works on a cache of its own and leaves what it added in it, so that a chat can go on from there; who
+wants the context unchanged gives it a fork. Called by `sakuin.context.context`.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sakuin.backends.transformers import load as models
+from sakuin.context import evidence
+from sakuin.context.evidence import Span
+from sakuin.context.generate import Runner, Sampling
+from sakuin.errors import SakuinError
+from sakuin.prompts.reading import Reading
+from sakuin.prompts.template import Prompt
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said, and what it took.
+
+    evidence : the passages that the answer attended to, most attended first; empty with full attention, which
+        does not tell.
+    tokens, new_tokens : tokens of the whole prompt and of the answer.
+    reused_tokens : tokens of the prompt that had been read before, in this process or by the one that wrote a
+        snapshot; the others were prefilled for this question.
+    prefill_s, decode_s : seconds for the question (the document was prefilled before) and for the answer.
+    decode_ms_per_token : mean time of a decode step.
+    stats : of the cache, as `RetrievalCache.stats` says; empty with full attention.
+    finished : whether the answer ended by itself rather than at `max_new_tokens` or at the model's window.
+    """
+
+    text: str
+    evidence: list[Span]
+    tokens: int
+    new_tokens: int
+    prefill_s: float
+    decode_s: float
+    decode_ms_per_token: float
+    stats: dict[str, Any] = field(repr=False)
+    finished: bool = True
+    reused_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How to answer: most tokens, how they are chosen, who is told as they come."""
+
+    max_new_tokens: int
+    sampling: Sampling
+    stream: Callable[[str], None] | None
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise SakuinError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}.")
+
+
+def answer(
+    runner: Runner,
+    prompt: Prompt,
+    reading: Reading,
+    question: str | None,
+    asking: Asking,
+    *,
+    retrieval: bool,
+    keep: bool = False,
+) -> tuple[Answer, Reading]:
+    """The answer, and the reading: with question and answer in it, all of which are in the runner's cache
+    then, if `keep`; else as it was.
+
+    question : None answers what stands at the reading's end. retrieval : whether the cache is a
+    `RetrievalCache`, which can tell where it looked.
+    """
+    rest = reading.waiting.rstrip()
+    asked = prompt.question(rest, question, reading.lead)
+    total = len(reading.ids) + len(asked.ids)
+    most = min(asking.max_new_tokens, _room_for(runner.model.config, total))
+    cache = runner.cache
+    start = time.perf_counter()
+    runner.prefill(asked.ids[:-1])
+    prefill_s = time.perf_counter() - start
+    if retrieval:
+        cache.track_mass(True, above=evidence.ABOVE)
+    seconds: list[float] = []
+    said, ended = _say(runner, prompt, asked.ids[-1], most, asking, seconds)
+    # The document's last tokens are prefilled with the question.
+    held = sum(end <= len(rest) for end in asked.ends)
+    asked_in = reading.with_tokens(
+        asked.ids,
+        [reading.at + min(at, len(rest)) for at in asked.starts],
+        [reading.at + min(at, len(rest)) for at in asked.ends],
+        len(reading.body),
+    )
+    n = len(reading.ids) + held
+    found = _evidence(cache.mass()[:, :n], asked_in, n) if retrieval else []
+    result = Answer(
+        text=said.text.strip(),
+        evidence=found,
+        tokens=total,
+        new_tokens=len(said.ids),
+        prefill_s=prefill_s,
+        decode_s=sum(seconds),
+        decode_ms_per_token=1e3 * sum(seconds) / len(seconds),
+        stats=cache.stats() if retrieval else {},
+        finished=ended,
+        reused_tokens=len(reading.ids),
+    )
+    return result, _with_answer(runner, prompt, asked_in, said, ended) if keep else reading
+
+
+def _with_answer(runner: Runner, prompt: Prompt, reading: Reading, said: _Said, ended: bool) -> Reading:
+    """With the answer's tokens, all of which are in the cache then."""
+    kept = said.ids
+    if said.line_end or not ended:
+        # The last token was chosen and not fed: of a line's end only what stands before it belongs here.
+        last, kept = said.ids[-1:], said.ids[:-1]
+        if said.line_end:
+            last = prompt.encode(said.text[len(prompt.decode(kept).lstrip()) :]).ids if kept else []
+        if last:
+            runner.prefill(last)
+            kept = [*kept, *last]
+    at = [len(reading.body)] * len(kept)
+    return reading.with_tokens(kept, at, at, len(reading.body), prompt.between)
+
+
+def _room_for(config: Any, total: int) -> int:
+    """Tokens that an answer may have after a prompt of `total`."""
+    window = models.window(config)
+    if window is None:
+        return total + (1 << 30)
+    if total >= window:
+        raise SakuinError(
+            f"document and question are {total:,} tokens long and this model reads at most {window:,}; "
+            "ask a shorter question or shorten the document."
+        )
+    return window - total
+
+
+def _say(
+    runner: Runner, prompt: Prompt, first: int, most: int, asking: Asking, seconds: list[float]
+) -> tuple[_Said, bool]:
+    said = _Said(prompt, asking.stream)
+    ends = runner.end_tokens(prompt.tokenizer)
+    ended = False
+    for token in runner.tokens(first, most, asking.sampling, seconds):
+        ended = token in ends or said.add(token)
+        if ended:
+            break
+    said.finish()
+    return said, ended
+
+
+def _evidence(mass: Any, reading: Reading, n: int) -> list[Span]:
+    breaks = {0} | {
+        place + at
+        for place, document in zip(reading.places, reading.documents, strict=True)
+        for at in (0, *document.breaks())
+    }
+    found = evidence.passages(mass, reading.starts[:n], reading.ends[:n], reading.body, sorted(breaks))
+    return [_span(reading, start, end, weight) for start, end, weight in found]
+
+
+def _span(reading: Reading, start: int, end: int, weight: float) -> Span:
+    which = bisect_right(reading.places, start) - 1
+    document, place = reading.documents[which], reading.places[which]
+    start, end = start - place, min(end - place, len(document.text))
+    mark = document.mark(start)
+    return Span(
+        start=start,
+        end=end,
+        weight=weight,
+        file=document.name,
+        line_start=document.line(start),
+        line_end=document.line(max(end - 1, start)),
+        text=document.text[start:end],
+        page=mark.page,
+        heading=mark.heading,
+    )
+
+
+class _Said:
+    """An answer as it grows: tokens to text, handed on piece by piece, never half a character."""
+
+    def __init__(self, prompt: Prompt, stream: Callable[[str], None] | None) -> None:
+        self.ids: list[int] = []
+        self.text = ""
+        self.line_end = False
+        self._prompt, self._stream = prompt, stream
+        self._streamed = 0
+
+    def add(self, token: int) -> bool:
+        """Take a token; True where it ends the answer's only line."""
+        self.ids.append(token)
+        self.text = self._prompt.decode(self.ids).lstrip()
+        line, newline, _ = self.text.partition("\n")
+        if newline and self._prompt.one_line:
+            self.text, self.line_end = line, True
+            return True
+        # Half a character waits for its other half, and blanks at the end wait: if the answer ends there,
+        # they are no part of it.
+        if not self.text.endswith("\N{REPLACEMENT CHARACTER}"):
+            self.finish()
+        return False
+
+    def finish(self) -> None:
+        """Hand on what has not been."""
+        until = len(self.text.rstrip())
+        if self._stream and until > self._streamed:
+            self._stream(self.text[self._streamed : until])
+        self._streamed = max(self._streamed, until)

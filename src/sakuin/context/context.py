@@ -1,0 +1,397 @@
+"""A context: documents prefilled once, asked many times.
+
+`Context` holds the cache of a prefilled text and what the text is (`sakuin.prompts.reading`). `ask` works on
+a fork of the cache, so that a question leaves nothing behind; `append` and `chat` grow a fork and take it in
+the place of the old one when all went well. How prompts are put together is in `sakuin.prompts.template`, how
+an answer comes about in `sakuin.context.answer`, what a context is on disk in `sakuin.snapshot`. Called by
+users and by the command line.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from transformers import DynamicCache
+
+from sakuin import documents
+from sakuin.backends.transformers.cache import RetrievalCache
+from sakuin.capacity import need
+from sakuin.config import RetrievalConfig
+from sakuin.context.answer import Answer, Asking, answer
+from sakuin.context.checks import check_length, check_model, checked_message, settings_meant
+from sakuin.context.generate import Runner, Sampling, forked
+from sakuin.documents import Document
+from sakuin.errors import SakuinError
+from sakuin.prompts.reading import Reading
+from sakuin.prompts.template import Prompt
+from sakuin.snapshot import parts, store
+from sakuin.snapshot.parts import Keeper
+
+__all__ = ["Answer", "Context", "Keeper", "Progress", "check_length"]
+
+Progress = Callable[[int, int, str], None]
+"""Given tokens done, tokens in all, and the phase: "prefill" or "index"."""
+
+
+class Context:
+    """Documents that a model has read. Made by `from_text`, `from_files`, `from_documents`, `from_messages`
+    or `load`.
+
+    May be asked from several threads at once; each gets what it would get alone.
+
+    prefill_s : seconds that reading took in this process.
+    reused_tokens : tokens that were not prefilled by this context but found: those of the snapshot that it
+        was loaded from, or of one with the same beginning.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, config: RetrievalConfig | Literal["full"] | None = None
+    ) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.config = settings_meant(config)
+        check_model(model)
+        self.cache: Any = (
+            DynamicCache(config=model.config)
+            if self.config is None
+            else RetrievalCache(model.config, self.config)
+        )
+        self.prefill_s = 0.0
+        self.reused_tokens = 0
+        self._prompt = Prompt.of(tokenizer)
+        self._reading = Reading(lead=self._prompt.head)
+        self._windows: list[parts.Part] = []
+        self._index_s = 0.0
+        self._before_s = 0.0, 0.0  # prefill and index, of who wrote the snapshot
+        self._lock = threading.Lock()  # held for a moment, to take or set what goes together
+        self._growing = threading.RLock()  # held while the context grows
+
+    # -- making one ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_text(
+        cls,
+        model: Any,
+        tokenizer: Any,
+        text: str,
+        config: RetrievalConfig | Literal["full"] | None = None,
+        progress: Progress | None = None,
+    ) -> Context:
+        """Prefill `text`.
+
+        model, tokenizer : as `sakuin.load` returns them.
+        config : settings of the retrieval; `"full"` is full attention with transformers' own cache, to
+            compare with.
+        progress : called with tokens done, tokens in all and the phase, "prefill" or "index".
+
+        Raises `SakuinError` where the text is empty, longer than the model's window, or takes more memory
+        than there is.
+        """
+        return cls.from_documents(model, tokenizer, [Document("", text)], config, progress)
+
+    @classmethod
+    def from_files(
+        cls,
+        model: Any,
+        tokenizer: Any,
+        paths: Iterable[str | os.PathLike[str]],
+        config: RetrievalConfig | Literal["full"] | None = None,
+        progress: Progress | None = None,
+        encoding: str | None = None,
+    ) -> Context:
+        """Prefill the texts in files, one after another, as `sakuin.documents.read` reads them; `-` is
+        standard input. Else as `from_text`.
+        """
+        return cls.from_documents(
+            model, tokenizer, [documents.read(path, encoding) for path in paths], config, progress
+        )
+
+    @classmethod
+    def from_documents(
+        cls,
+        model: Any,
+        tokenizer: Any,
+        texts: Sequence[Document],
+        config: RetrievalConfig | Literal["full"] | None = None,
+        progress: Progress | None = None,
+        keeper: Keeper | None = None,
+    ) -> Context:
+        """Prefill documents, one after another. Else as `from_text`.
+
+        keeper : is shown the cache as it grows, and may know how it begins (`sakuin.library` has one).
+        """
+        if not texts or not any(document.text.strip() for document in texts):
+            raise SakuinError("the document is empty; there is nothing to ask about.")
+        context = cls(model, tokenizer, config)
+        reading = context._reading
+        for document in texts:
+            title = f"{document.name}:\n\n" if len(texts) > 1 else ""
+            reading = reading.with_document(document, "\n\n" + title if title and reading.body else title)
+        context._grow(reading.grown(context._prompt), progress, keeper)
+        return context
+
+    @classmethod
+    def from_messages(
+        cls,
+        model: Any,
+        tokenizer: Any,
+        messages: Sequence[Mapping[str, Any]],
+        config: RetrievalConfig | Literal["full"] | None = None,
+        progress: Progress | None = None,
+    ) -> Context:
+        """Prefill a conversation: `messages` as chat templates take them, `{"role": …, "content": …}`.
+
+        Where the last message is the user's, `chat()` answers it; `ask` puts its question under it. Evidence
+        names a message by its number and role. Else as `from_text`.
+        """
+        checked = [checked_message(i, message) for i, message in enumerate(messages)]
+        if not checked:
+            raise SakuinError("there are no messages; give at least one.")
+        context = cls(model, tokenizer, config)
+        reading, prompt = context._reading, context._prompt
+        opened = checked[-1]["role"] != "user"
+        following = [{"role": "user", "content": ""}] if opened else []
+        leads = prompt.pieces([*checked, *following])
+        for i, (message, lead) in enumerate(zip(checked, leads, strict=False)):
+            document = Document(f"message {i + 1} ({message['role']})", message["content"])
+            reading = reading.with_document(document).with_tokens([], [], [], reading.at, lead)
+            reading = reading.grown(prompt, whole=opened or i + 1 < len(checked))
+        if opened:
+            reading = reading.with_tokens([], [], [], reading.at, leads[-1])
+        context._grow(reading, progress)
+        return context
+
+    def append(self, text: str | Document, progress: Progress | None = None) -> None:
+        """Read more, after what was read; nothing of that is read again.
+
+        text : goes on with the last document, whose offsets go on where they ended; a `Document` begins
+            another one, or goes on with the last if that has the same name.
+
+        Where the text does not fit, the context stays as it was.
+        """
+        with self._growing:
+            reading = self._reading
+            if isinstance(text, Document):
+                last = reading.documents[-1].name if reading.documents else None
+                if text.name == last:
+                    text = text.text
+                elif text.text:
+                    title = f"\n\n{text.name}:\n\n" if reading.body else ""
+                    self._grow(reading.with_document(text, title).grown(self._prompt), progress)
+                    return
+            if text:
+                assert isinstance(text, str)
+                self._grow(reading.with_more(text).grown(self._prompt), progress)
+
+    def fork(self) -> Context:
+        """A second context that has read the same, shares its memory, and goes its own way."""
+        with self._lock:
+            other = copy.copy(self)
+            other.cache = forked(self.cache)
+        other._windows = list(self._windows)
+        other._lock, other._growing = threading.Lock(), threading.RLock()
+        return other
+
+    # -- asking ----------------------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        question: str,
+        max_new_tokens: int = 256,
+        stream: Callable[[str], None] | None = None,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+    ) -> Answer:
+        """Answer a question of the context, which stays as it is.
+
+        stream : is given the answer piece by piece.
+        temperature, top_p, seed : 0 takes the likeliest token each time (the default); above, tokens are
+            drawn.
+
+        Raises `SakuinError` where the question is empty or does not fit into the model's window.
+        """
+        if not question.strip():
+            raise SakuinError("the question is empty; ask something.")
+        asking = Asking(max_new_tokens, Sampling(temperature, top_p, seed), stream)
+        with self._lock:
+            reading, cache = self._reading, forked(self.cache)
+        return answer(
+            self._runner(cache),
+            self._prompt,
+            reading,
+            question.strip(),
+            asking,
+            retrieval=self.config is not None,
+        )[0]
+
+    def chat(
+        self,
+        message: str | None = None,
+        max_new_tokens: int = 256,
+        stream: Callable[[str], None] | None = None,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+    ) -> Answer:
+        """Answer a message as `ask` does; message and answer become a part of the context.
+
+        message : None answers what the user said last (of `from_messages`).
+        """
+        asking = Asking(max_new_tokens, Sampling(temperature, top_p, seed), stream)
+        with self._growing:
+            with self._lock:
+                reading, cache = self._reading, forked(self.cache)
+            if message is None and (reading.lead or not reading.documents):
+                raise SakuinError("there is no message to answer; give one.")
+            if message is not None and not message.strip():
+                raise SakuinError("the message is empty; say something.")
+            said, grown = answer(
+                self._runner(cache),
+                self._prompt,
+                reading,
+                None if message is None else message.strip(),
+                asking,
+                retrieval=self.config is not None,
+                keep=True,
+            )
+            if self.config is not None:
+                cache.track_mass(False)
+                cache.flush()
+                self._index_s += cache.index_seconds
+            exact = reading.exact
+            asked = said.tokens - len(reading.ids) - 1
+            if self.config is not None and exact == len(reading.ids) and asked > self.config.exact_above:
+                exact += asked
+            self._take(replace(grown, exact=exact), cache)
+        return said
+
+    # -- keeping ---------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the context into the folder `path`: files that are not there yet, and the manifest last.
+
+        A process that is killed meanwhile leaves what was there before. Raises `SakuinError` where the folder
+        holds something else, the disk is full, or the kind of index cannot be stored.
+        """
+        store.save(path, self.snapshot())
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], model: Any, tokenizer: Any, config: RetrievalConfig | None = None
+    ) -> Context:
+        """The context that `save` wrote. Its files are mapped, and read where they are touched.
+
+        config : other settings of how tokens are retrieved, or another `offload`; what is stored must fit.
+
+        Raises `SakuinError` where the files are missing or damaged, or belong to another model, tokenizer,
+        chat template, dtype or version; nothing is made then.
+        """
+        check_model(model)
+        return cls.of_snapshot(store.load(path, model, tokenizer, config), model, tokenizer)
+
+    def snapshot(self) -> store.Snapshot:
+        """All that there is to store."""
+        if self.config is None:
+            raise SakuinError("a context with full attention cannot be stored; read it with index='flat'.")
+        with self._growing, self._lock:
+            return store.Snapshot(
+                forked(self.cache),
+                self._reading,
+                self.config,
+                self.model,
+                self.tokenizer,
+                list(self._windows),
+                self._before_s[0] + self.prefill_s,
+                self._before_s[1] + self.index_s,
+            )
+
+    @classmethod
+    def of_snapshot(cls, found: store.Snapshot, model: Any, tokenizer: Any) -> Context:
+        """The context of a snapshot that was read."""
+        context = cls(model, tokenizer, found.config)
+        context._take(found.reading, found.cache)
+        context._windows = found.windows
+        context._before_s = found.prefill_s, found.index_s
+        context.reused_tokens = len(found.reading.ids)
+        return context
+
+    # -- what it is ------------------------------------------------------------------------------------------
+
+    @property
+    def documents(self) -> list[Document]:
+        """The documents in it, in order."""
+        return list(self._reading.documents)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that have been prefilled, the template's start included."""
+        return len(self._reading.ids)
+
+    @property
+    def index_s(self) -> float:
+        """Seconds spent sealing the index: whole segments beside the prefill, the rest after it."""
+        return self._index_s
+
+    def kv_bytes(self) -> dict[str, int]:
+        """Bytes of keys, values and index: `device` and `host`."""
+        if self.config is not None:
+            return dict(self.cache.kv_bytes())
+        held = [t for layer in self.cache.layers for t in (layer.keys, layer.values) if t is not None]
+        return {"device": sum(t.nbytes for t in held), "host": 0}
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    def _grow(self, reading: Reading, progress: Progress | None, keeper: Keeper | None = None) -> None:
+        """Prefill the tokens that `reading` has more, and hold it."""
+        done, ids = self.tokens, reading.ids
+        self._check_fits(len(ids), len(reading.body))
+        with self._lock:
+            cache, windows = forked(self.cache), list(self._windows)
+        if keeper is not None and not done and (found := keeper.begin(ids)) is not None:
+            cache, done, windows = found
+            self.reused_tokens = done
+        new = len(ids) - done
+        say = progress or (lambda *_: None)
+        start = time.perf_counter()
+        say(0, new, "prefill")
+        runner, first = self._runner(cache), done
+        for stop, keep in parts.stops(cache, self.config, self.model.config, done, len(ids)):
+            for at in runner.steps(ids[done:stop]):
+                say(done + at - first, new, "prefill")
+                if keeper is not None and done + at < stop:
+                    keeper.step(cache, done + at, windows)
+            done = stop
+            if keep:
+                windows.append(parts.window_part(cache, done))
+            if keeper is not None:
+                keeper.step(cache, done, windows)
+        if self.config is not None:
+            say(0, 1, "index")
+            cache.seal()
+            say(1, 1, "index")
+            self._index_s += cache.index_seconds  # a fork counts anew
+            exact = self._reading.exact
+            if exact == self.tokens and len(ids) - max(first, self.tokens) > self.config.exact_above:
+                exact = len(ids)
+            reading = replace(reading, exact=exact)
+        self.prefill_s += time.perf_counter() - start
+        self._take(reading, cache)
+        self._windows = windows
+
+    def _take(self, reading: Reading, cache: Any) -> None:
+        with self._lock:
+            self._reading, self.cache = reading, cache
+
+    def _check_fits(self, total: int, characters: int) -> None:
+        check_length(self.model.config, total, characters)
+        wanted = need.estimate(self.model.config, total, self.model.dtype, self.config, weights=0)
+        need.check(wanted, f"a context of {total:,} tokens")
+
+    def _runner(self, cache: Any) -> Runner:
+        return Runner(self.model, cache, 0 if self.config is None else self.config.exact_above)

@@ -1,0 +1,1 @@
+"""What this machine is: its CPU, its memory, its devices, and how threads share its cores."""

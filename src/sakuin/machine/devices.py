@@ -1,0 +1,51 @@
+"""Which device and which dtype a word means on this machine."""
+
+from __future__ import annotations
+
+import torch
+
+from sakuin.dtypes import DTYPES
+from sakuin.errors import SakuinError
+from sakuin.machine.cpu import cpu_flags
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """The device that a word means on this machine; a `SakuinError` where it has none such."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        return torch.device("cuda" if gpus else "cpu")
+    try:
+        place = torch.device(device)
+    except (RuntimeError, TypeError):
+        place = None
+    if place is None or place.type not in ("cpu", "cuda"):
+        raise SakuinError(
+            f"device must be auto, cpu, cuda or one of several GPUs, such as cuda:1; got {str(device)!r}."
+        )
+    if place.type == "cuda" and not gpus:
+        raise SakuinError(
+            f"device {str(device)!r} needs a GPU, and torch sees none here: take cpu or auto, or install a "
+            "build of torch that is made for your GPU."
+        )
+    if place.type == "cuda" and (place.index or 0) >= gpus:
+        raise SakuinError(
+            f"there is no device {str(device)!r}: torch sees {gpus} GPU{'' if gpus == 1 else 's'} here, "
+            f"cuda:0{'' if gpus == 1 else f' to cuda:{gpus - 1}'}."
+        )
+    return place
+
+
+def resolve_dtype(dtype: str | torch.dtype = "auto", device: str | torch.device = "cpu") -> torch.dtype:
+    """The dtype that a word means on a device of this machine."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        fast = torch.device(device).type != "cpu" or _BF16_FLAGS & cpu_flags()
+        return torch.bfloat16 if fast else torch.float32
+    if dtype not in DTYPES:
+        raise SakuinError(f"dtype must be auto, {', '.join(DTYPES)} or a torch dtype, got {dtype!r}.")
+    return DTYPES[dtype]
+
+
+_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+"""CPU features without which torch multiplies bf16 matrices a hundred times slower than fp32."""

@@ -1,0 +1,90 @@
+"""What a context has read: its text, the documents in it, and which token stands for which characters.
+
+A `Reading` is a value: growing makes another one, so that questions that are being answered keep theirs. The
+tokens' keys and values are the cache's business. Called by `sakuin.context.context` and `sakuin.snapshot`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from sakuin.documents import Document
+from sakuin.prompts.template import Prompt, stable_length
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Texts of documents, joined, and the tokens that are prefilled.
+
+    body : all documents' texts, and titles between them. places : where in it each document's text begins.
+    ids : the tokens, those of the template included; starts, ends : which characters of `body` each stands
+        for, none (start = end) for the template's own.
+    at : where in `body` the text begins that waits: what follows may still change its tokens.
+    lead : tokens that come before the next words of the user; none while the user's message is open.
+    exact : so many first tokens were computed by exact attention, none after a token that was not.
+    """
+
+    body: str = ""
+    documents: tuple[Document, ...] = ()
+    places: tuple[int, ...] = ()
+    ids: list[int] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+    at: int = 0
+    lead: list[int] = field(default_factory=list)
+    exact: int = 0
+
+    @property
+    def waiting(self) -> str:
+        """The text that is not prefilled yet."""
+        return self.body[self.at :]
+
+    def with_document(self, document: Document, title: str = "") -> Reading:
+        """The same with another document at the end, after its title."""
+        body = self.body + title
+        return replace(
+            self,
+            body=body + document.text,
+            documents=(*self.documents, document),
+            places=(*self.places, len(body)),
+        )
+
+    def with_more(self, text: str) -> Reading:
+        """The same with `text` at the end of the last document; of one without a name where there is none."""
+        if not self.documents:
+            return self.with_document(Document("", text))
+        last = self.documents[-1].extended(text)
+        return replace(self, body=self.body + text, documents=(*self.documents[:-1], last))
+
+    def with_tokens(
+        self,
+        ids: Sequence[int],
+        starts: Sequence[int],
+        ends: Sequence[int],
+        at: int,
+        lead: Sequence[int] = (),
+    ) -> Reading:
+        """The same with these tokens after the others, and the text prefilled up to `at`."""
+        return replace(
+            self,
+            ids=[*self.ids, *ids],
+            starts=[*self.starts, *starts],
+            ends=[*self.ends, *ends],
+            at=at,
+            lead=list(lead),
+        )
+
+    def grown(self, prompt: Prompt, whole: bool = False) -> Reading:
+        """With the tokens of the text that waits, up to where what follows cannot change them; `whole`: of
+        all of it."""
+        text, at, lead = self.waiting, self.at, self.lead
+        new = prompt.encode(text)
+        keep = len(new.ids) if whole else stable_length(text, new)
+        end = len(self.body) if keep == len(new.ids) else at + new.starts[keep]
+        return self.with_tokens(
+            [*lead, *new.ids[:keep]],
+            [at] * len(lead) + [at + start for start in new.starts[:keep]],
+            [at] * len(lead) + [at + stop for stop in new.ends[:keep]],
+            end,
+        )

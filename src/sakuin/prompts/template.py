@@ -1,0 +1,186 @@
+"""From a document and a question to tokens: the chat template cut in two, so that the document is prefilled
+once.
+
+A prompt is head + document + separator + question + tail. Head and tail come from the model's chat template,
+rendered with placeholders; a model without one is asked as a base model: `Question: …` and `Answer:` after
+the document, the answer ending with its line. Text of the user never becomes a special token, whatever is
+written in it. Running the model is the business of `sakuin.context.context`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sakuin.errors import SakuinError
+
+_DOCUMENT, _QUESTION = "SAKUINPLACEOFDOCUMENT", "SAKUINPLACEOFQUESTION"
+_ANSWER = "SAKUINPLACEOFANSWER"
+_SEPARATOR = "\n\n"
+_HELD_BACK = 64
+"""Among so many last tokens of a document a place is sought where what follows cannot change the tokens
+before."""
+
+
+_lock = threading.Lock()
+"""A tokenizer sets itself up for each call, so that two threads must not use it at once."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Tokens of a text, and where in it each begins and ends."""
+
+    ids: list[int]
+    starts: list[int]
+    ends: list[int]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """How documents and questions are put to one model.
+
+    head : tokens before the document. before, after : the text around the question. one_line : the answer
+        ends with its line.
+    """
+
+    tokenizer: Any
+    head: list[int]
+    before: str
+    after: str
+    one_line: bool
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> Prompt:
+        """The form that the tokenizer's chat template asks for, or that of a base model where it has none."""
+        if not getattr(tokenizer, "chat_template", None):
+            return cls(
+                tokenizer,
+                list(tokenizer("").input_ids),
+                f"{_SEPARATOR}Question: ",
+                "\nAnswer:",
+                one_line=True,
+            )
+        message = {"role": "user", "content": f"{_DOCUMENT}{_SEPARATOR}{_QUESTION}"}
+        whole = _rendered(tokenizer, [message], answer=True)
+        head, found, rest = whole.partition(_DOCUMENT)
+        before, asked, after = rest.partition(_QUESTION)
+        if not found or not asked:
+            raise SakuinError(
+                "the model's chat template drops or changes what the user wrote, so sakuin cannot use it."
+            )
+        return cls(tokenizer, _special(tokenizer, head), before, after, one_line=False)
+
+    def encode(self, text: str) -> Encoded:
+        """Tokens of a piece of the user's text; words in it that look like special tokens are not made into
+        them."""
+        with _lock:
+            made = self.tokenizer(
+                text,
+                add_special_tokens=False,
+                split_special_tokens=True,
+                return_offsets_mapping=True,
+                verbose=False,
+            )
+        offsets = made.offset_mapping
+        return Encoded(list(made.input_ids), [start for start, _ in offsets], [end for _, end in offsets])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of an answer's tokens, special ones left out."""
+        with _lock:
+            return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def question(self, rest: str, question: str | None, lead: Sequence[int] | None = None) -> Encoded:
+        """Tokens of what follows the prefilled part: the document's `rest`, the question and the template's
+        end.
+
+        question : None where the user's message ends with `rest`.
+        lead : tokens that begin the user's message where nothing is in it yet; None where a document is.
+        Offsets count from the start of `rest`; tokens that lie in `rest` alone end at `len(rest)` or before.
+        """
+        before, lead = self.before, lead or ()
+        if question is None:
+            before = question = ""
+        elif lead and not rest:
+            before = before.removeprefix(_SEPARATOR)
+        if self.one_line:
+            asked, tail = self.encode(rest + before + question + self.after), []
+        else:
+            asked, tail = self.encode(rest + before + question), _special(self.tokenizer, self.after)
+        end = len(rest) + len(before) + len(question)
+        return Encoded(
+            [*lead, *asked.ids, *tail],
+            [0] * len(lead) + asked.starts + [end] * len(tail),
+            [0] * len(lead) + asked.ends + [end + 1] * len(tail),
+        )
+
+    @cached_property
+    def between(self) -> list[int]:
+        """Tokens between an answer and the user's next message."""
+        if self.one_line:
+            return self.encode(_SEPARATOR).ids
+        return self.pieces(
+            [
+                {"role": "user", "content": _DOCUMENT},
+                {"role": "assistant", "content": _ANSWER},
+                {"role": "user", "content": _QUESTION},
+            ]
+        )[2]
+
+    def pieces(self, messages: Sequence[dict[str, str]]) -> list[list[int]]:
+        """Tokens of the template before each of `messages`, whose contents are left out."""
+        if self.one_line:
+            raise SakuinError(
+                "this model has no chat template, so it takes no messages; give it a text, or take a model "
+                "that "
+                "is made for chat."
+            )
+        marked = [{**message, "content": f"{_DOCUMENT}{i}END"} for i, message in enumerate(messages)]
+        rest, found = _rendered(self.tokenizer, marked, answer=False), []
+        for message in marked:
+            piece, here, rest = rest.partition(message["content"])
+            if not here:
+                raise SakuinError(
+                    "the model's chat template leaves out or changes the message of role "
+                    f"{message['role']!r}, so "
+                    "sakuin cannot use it."
+                )
+            found.append(_special(self.tokenizer, piece))
+        return found
+
+
+def stable_length(text: str, encoded: Encoded) -> int:
+    """How many first tokens of `encoded` stay the same when more text follows: up to the last word that
+    begins after a blank."""
+    n = len(encoded.ids)
+    for keep in range(n - 1, max(n - _HELD_BACK, 0), -1):
+        start = encoded.starts[keep]
+        # A token that begins with its blank, or right after one, begins a word for every tokenizer in use.
+        if (
+            start < len(text)
+            and text[start] == " "
+            and text[start + 1 : start + 2].isalnum()
+            and text[start - 1].isalnum()
+        ):
+            return keep
+    return max(n - 1, 0)
+
+
+def _special(tokenizer: Any, text: str) -> list[int]:
+    with _lock:
+        return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def _rendered(tokenizer: Any, messages: Sequence[dict[str, str]], answer: bool) -> str:
+    """`messages` in the chat template; `answer`: up to where the model's answer begins."""
+    try:
+        return str(
+            tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=answer)
+        )
+    except Exception as error:  # whatever a template raises
+        roles = ", ".join(message["role"] for message in messages)
+        raise SakuinError(
+            f"the model's chat template cannot be rendered with messages of {roles}: {error}."
+        ) from error

@@ -1,0 +1,36 @@
+"""Times and sizes as people write them: 30d, 12h, 20GB. Called by the commands that take them."""
+
+from __future__ import annotations
+
+import re
+
+from sakuin.errors import SakuinError
+
+
+def gb(size: float) -> str:
+    """A size in words: 0.84 GB, 12.0 GB, 310 MB."""
+    if size < 0.5e9:
+        return f"{size / 1e6:,.0f} MB"
+    return f"{size / 1e9:.2f} GB" if size < 10e9 else f"{size / 1e9:,.1f} GB"
+
+
+_TIMES = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
+_SIZES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_SIZES |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+
+
+def seconds_of(text: str, option: str) -> float:
+    """The seconds in a time such as 90m, 12h, 30d, 8w."""
+    return _number(text, _TIMES, option, "a time such as 12h, 30d or 8w")
+
+
+def bytes_of(text: str, option: str) -> int:
+    """The bytes in a size such as 500MB, 20GB, 16GiB."""
+    return int(_number(text, _SIZES, option, "a size such as 500MB, 20GB or 16GiB"))
+
+
+def _number(text: str, units: dict[str, int], option: str, what: str) -> float:
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)\s*([A-Za-z]+)", text.strip())
+    if match is None or match[2].lower() not in units or float(match[1]) == 0:
+        raise SakuinError(f"{option} must be {what}, got {text!r}.")
+    return float(match[1]) * units[match[2].lower()]

@@ -1,0 +1,173 @@
+"""What a RetrievalCache says about itself, the path for two devices, and its thread."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import FLAT, close, feed, layer_of, prefilled, tiny, tokens
+
+from sakuin import RetrievalCache
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return tiny("llama")
+
+
+@pytest.fixture(scope="module")
+def gemma3():
+    return tiny("gemma3_text")
+
+
+class TestMeasurements:
+    def test_stats_are_means_over_steps_with_a_list_of_layers(self, llama):
+        cache = prefilled(llama, 500)
+        feed(llama, cache, tokens(70), 1)
+        stats = cache.stats()
+        assert stats["steps"] == 70
+        assert stats["exact"] == pytest.approx(1.0)
+        assert stats["coverage"] == pytest.approx(1.0)
+        assert stats["touched_share"] == pytest.approx(2.0)  # flat reads all of it, in fp32
+        assert [layer["layer"] for layer in stats["layers"]] == [0, 1]
+        for name in ("touched_bytes", "seconds"):
+            assert stats[name] == pytest.approx(sum(layer[name] for layer in stats["layers"]))
+            assert stats[name] > 0
+
+    def test_touched_bytes_are_those_of_one_token_also_in_passes_of_several(self, llama):
+        touched = []
+        for at_once in (1, 8):
+            cache = prefilled(llama, 500)
+            feed(llama, cache, tokens(64), at_once)
+            touched.append(cache.stats()["touched_bytes"])
+        assert touched[0] == pytest.approx(touched[1], rel=0.05)
+
+    def test_stats_may_be_asked_within_inference_mode_and_outside(self, llama):
+        with torch.inference_mode():
+            cache = prefilled(llama, 500)
+            feed(llama, cache, tokens(70), 1)
+            inside = cache.stats()
+            feed(llama, cache, tokens(3), 1)
+        assert cache.stats()["steps"] == inside["steps"] + 3
+        feed(llama, cache, tokens(70), 1)
+        assert cache.stats()["steps"] == inside["steps"] + 73
+
+    def test_bytes_are_counted_where_they_lie(self, gemma3):
+        cache = prefilled(gemma3, 600)
+        cache.flush()
+        found = cache.kv_bytes()
+        sealed = layer_of(cache).rows[0].index.n_tokens
+        assert found["host"] >= sealed * 2 * 2 * 16 * 4
+        assert found["device"] > 0
+        assert cache.index_seconds > 0
+
+    def test_tracked_mass_adds_up_to_one_for_each_query_head_step_and_layer(self, llama):
+        cache = prefilled(llama, 500)
+        cache.track_mass(True)
+        feed(llama, cache, tokens(40), 1)
+        mass = cache.mass()
+        assert mass.shape == (2, 540)
+        assert mass.sum().item() == pytest.approx(40 * 2 * 4, rel=1e-4)
+
+    def test_tracked_mass_is_the_attention_that_eager_reports(self, llama):
+        eager = tiny("llama", "eager")
+        ids = tokens(401)
+        cache = RetrievalCache(llama.config, FLAT)
+        feed(llama, cache, ids[:, :400])
+        cache.track_mass(True)
+        feed(llama, cache, ids[:, 400:], 1)
+        with torch.no_grad():
+            weights = eager(ids, use_cache=False, output_attentions=True).attentions
+        expected = sum(w[0, :, -1].view(2, 2, -1).sum(1) for w in weights)
+        torch.testing.assert_close(cache.mass(), expected, atol=1e-4, rtol=1e-3)
+
+    @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss"])
+    def test_the_path_for_models_off_the_cpu_gives_the_same(self, family):
+        model = tiny(family)
+        got = []
+        for device_path in (False, True):
+            cache = prefilled(model, 400)
+            cache._state.device_path = device_path
+            cache.track_mass(True)
+            logits = torch.cat([feed(model, cache, tokens(40), 1), feed(model, cache, tokens(12), 12)], 1)
+            got.append((logits, cache.mass()))
+        assert close(got[0][0], got[1][0])
+        torch.testing.assert_close(got[0][1], got[1][1], atol=1e-4, rtol=1e-3)
+
+
+PREFILL = """
+import torch
+from tiny import FLAT, tiny, tokens
+from sakuin import RetrievalCache
+
+model = tiny("llama")
+cache = RetrievalCache(model.config, FLAT)
+with torch.no_grad():
+    for i, part in enumerate(tokens(40000).split(64, 1)):
+        model(part, cache=cache)
+        if i == 5:
+            print("going", flush=True)
+"""
+
+
+def sealing_threads():
+    return {thread for thread in threading.enumerate() if thread.name == "sakuin-sealing"}
+
+
+LEAKS = """
+from tiny import FLAT, tiny, tokens
+from sakuin import RetrievalCache, _native
+
+_native.set_leak_warnings(True)
+model = tiny("llama")
+cache = RetrievalCache(model.config, FLAT)
+model(tokens(4000), cache=cache)
+model(tokens(1), cache=cache)
+"""
+
+
+def run_script(tmp_path, text):
+    script = tmp_path / "script.py"
+    script.write_text(text)
+    return subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+
+
+class TestSealingThread:
+    def test_it_ends_with_the_cache(self, llama):
+        before = sealing_threads()
+        cache = prefilled(llama, 400)
+        (thread,) = sealing_threads() - before
+        del cache
+        gc.collect()
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+
+    def test_ctrl_c_in_prefill_ends_the_process_without_a_word_from_the_thread(self, tmp_path):
+        process = run_script(tmp_path, PREFILL)
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "going"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+        assert process.returncode in (1, 130, -signal.SIGINT)
+        assert errors.rstrip().endswith("KeyboardInterrupt")
+        assert "terminate" not in errors
+        assert "Exception in thread" not in errors
+
+    def test_python_ends_with_no_native_object_alive(self, tmp_path):
+        process = run_script(tmp_path, LEAKS)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert errors == ""

@@ -1,0 +1,69 @@
+"""The docs say what the code says: references are generated, examples run, commands and links exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sakuin.backends import catalogue
+
+ROOT = Path(__file__).parent.parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_references_are_what_the_code_says() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs/generate.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+PRINTED = {
+    "README.md": None,  # the answer that it names `answer`
+    "docs/guide.md": None,
+    "docs/contexts.md": None,
+    "docs/indexes.md": "torch.Size([6, 1, 64])",
+    "docs/fidelity.md": "balanced ",
+    "docs/lm-eval.md": "1.0\n",
+    "docs/past-the-window.md": "yarn 2.0\n",
+}
+"""Pages whose examples run, and what they print at least."""
+
+
+@pytest.mark.parametrize("page", PRINTED)
+def test_the_examples_of_a_page_run(
+    page: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogue.get("smollm2")
+    monkeypatch.chdir(tmp_path)  # some examples write files
+    names: dict[str, Any] = {}
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, page, "exec"), names)
+    printed = capsys.readouterr().out
+    assert (PRINTED[page] or names["answer"].text) in printed
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_make_targets_that_a_page_names_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z-]+)(?=[`\s])", " ".join(commands(page)))) <= targets
+
+
+def commands(page: Path) -> list[str]:
+    """What a page prints as code: spans and blocks."""
+    text = page.read_text(encoding="utf-8")
+    return [*re.findall(r"`([^`\n]+)`", text), *re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]

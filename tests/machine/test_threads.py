@@ -1,0 +1,52 @@
+"""Background threads leave torch's team of workers alone (see sakuin.machine.threads)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import torch
+
+# In a process of its own: how many threads there are depends on all that ran before.
+COUNT = """
+import os, sys, threading, torch
+from sakuin.machine.threads import work_alone
+torch.set_num_threads(2)
+a, b = torch.randn(3, 2048, 64), torch.randn(3, 64, 64)
+def heavy():
+    x = a @ b
+    torch.linalg.eigh((x.transpose(1, 2) @ x).double())
+    torch.randn(1_000_000).exp()
+heavy()
+before = len(os.listdir("/proc/self/task"))
+seen = []
+def work():
+    if sys.argv[1] == "alone":
+        work_alone()
+    heavy()
+    seen.append(len(os.listdir("/proc/self/task")) - before - 1)
+    seen.append(torch.get_num_threads())
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+print(*seen, torch.get_num_threads())
+"""
+
+
+def counted(how: str) -> list[int]:
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT, how], capture_output=True, text=True, check=True, env=dict(os.environ)
+    )
+    return [int(word) for word in done.stdout.split()]
+
+
+def test_a_thread_that_works_alone_starts_no_workers_and_changes_nothing_elsewhere():
+    more, in_thread, in_main = counted("alone")
+    assert (more, in_thread, in_main) == (0, 1, 2)
+
+
+def test_without_it_a_second_team_appears():
+    # What the module is for; if this ever fails, torch has changed and the module can go.
+    assert torch.backends.openmp.is_available()
+    assert counted("together")[0] > 0
