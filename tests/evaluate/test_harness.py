@@ -14,6 +14,7 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
+from test_cli import refused
 from tiny import tiny
 
 from sakuin.backends import catalogue
@@ -24,7 +25,6 @@ from sakuin.evaluate.configurations import configurations
 from sakuin.evaluate.harness import TASKS, SakuinLM
 from sakuin.evaluate.harness_runs import about, found, run
 from sakuin.evaluate.results import Results
-from tests.test_cli import refused
 
 WINDOW = 1024
 FLAT = "flat:sink=4,recent=16,segment=64"

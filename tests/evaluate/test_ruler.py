@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_cli import refused
 from tiny import tiny, tokens
 
 from sakuin.backends import catalogue
@@ -22,7 +23,6 @@ from sakuin.evaluate.ruler import Scored, _margin, about, differing, ruler, summ
 from sakuin.evaluate.ruler_samples import Sample, check_tasks, samples
 from sakuin.prompts.template import Prompt
 from sakuin.storage import folders
-from tests.test_cli import refused
 
 TASK, LENGTH = "vt", 2048
 SAMPLE = Sample("niah_multivalue", 4096, 0, "body", " lead", ("123", "Abc"), 128)

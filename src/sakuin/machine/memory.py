@@ -11,7 +11,6 @@ from pathlib import Path
 
 from sakuin.quantities import gb
 
-
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
