@@ -1,10 +1,13 @@
-"""The tables of docs/fidelity.md, from what `sakuin eval` found (benchmarks/evaluation.py). Called by
-docs/tables.py.
+"""The tables of docs/fidelity.md, docs/ruler.md and docs/lm-eval.md, from what `sakuin eval` found
+(benchmarks/evaluation.py). Called by docs/tables.py.
+
+A table that a reader takes in has at most nine columns. So what every row would repeat is said once above the
+table, and long lists of figures are two tables: what became of the answer, and what explains it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from markdown_parts import percent, table
@@ -20,94 +23,136 @@ def _name(row: Row) -> str:
     return f"`{row['configuration']}`"
 
 
+Part = tuple[str, str]
+"""A table and the sentence before it."""
+
+
+def _lean(said: str, columns: dict[str, str], rows: Iterable[list[str]], once: Sequence[str]) -> Part:
+    """A table without those columns of `once` in which all rows are the same: the sentence says them."""
+    held = list(rows)
+    titles = list(columns)
+    same = [title for title in once if len({row[titles.index(title)] for row in held}) == 1]
+    kept = [i for i, title in enumerate(titles) if title not in same]
+    made = table({titles[i]: columns[titles[i]] for i in kept}, ([row[i] for i in kept] for row in held))
+    facts = "".join(f", {title} {held[0][titles.index(title)]}" for title in same)
+    return f"{said}{facts}:", made
+
+
+def _captioned(*parts: Part) -> str:
+    """Tables under each other, each after its own sentence."""
+    return "\n".join(f"{said}\n\n{made}" for said, made in parts)
+
+
+def _interval(found: Row, written: Callable[[float], str], name: str = "mean") -> str:
+    return f"{written(found[name])} ({written(found['low'])} to {written(found['high'])})"
+
+
 def configurations(*results: Row) -> str:
     """Every configuration of every model, over all texts and lengths."""
-    columns = {"model": "l", "configuration": "l", "tokens": "r", "touched": "r", "KL mean (95 %)": "r"}
-    columns |= {
-        "worst token": "r",
-        "retrieving": "r",
-        "top-1": "r",
-        "perplexity": "r",
-        "lost": "r",
-        "error": "r",
-        "coverage": "r",
-    }
-    return table(
-        columns,
-        (
-            [
-                result["model"],
-                _name(row),
-                f"{row['tokens']:,}",
-                percent(row["touched_share"]),
-                f"{_nats(row['kl'])} ({_nats(row['kl_low'])} to {_nats(row['kl_high'])})",
-                _nats(row["kl_worst"]),
-                _nats(row["kl_retrieval"]),
-                percent(row["top1"]),
-                f"{row['perplexity_ratio']:.4f}",
-                f"{row['lost']} of {row['retrieved']}",
-                f"{row['error']:.4f}",
-                percent(row["coverage"]),
-            ]
-            for result in results
-            for row in result["configurations"]
-        ),
+    return _captioned(*_configurations(results))
+
+
+def presets(*results: Row) -> str:
+    """What was wanted of the presets from 7K tokens on, then every figure of theirs."""
+    return _captioned(
+        ("What was wanted from 7,000 tokens of context on:", goals(*results)), *_configurations(results)
     )
 
 
-def by(what: str, title: str) -> Callable[..., str]:
-    """The presets by text or length."""
+def _configurations(results: tuple[Row, ...]) -> Iterator[Part]:
+    rows = [(result["model"], row) for result in results for row in result["configurations"]]
+    answers = ([model, *_answers(row)] for model, row in rows)
+    yield "Means over all texts and lengths of the runs:", table({"model": "l"} | _ANSWERS, answers)
+    more = ([model, *_more(row)] for model, row in rows)
+    yield "More of the same runs:", table({"model": "l"} | _MORE, more)
 
-    def made(*results: Row) -> str:
-        columns = {"model": "l", title: "l", "`balanced`: KL mean": "r", "worst token": "r", "top-1": "r"}
-        columns |= {"lost": "r", "touched": "r", "`fast`: KL mean": "r", "`faithful`: KL mean": "r"}
-        rows = []
-        for result in results:
-            for value, found in result[what].items():
-                named = {row["configuration"]: row for row in found}
-                ours = named["balanced"]
-                rows.append(
-                    [
-                        result["model"],
-                        f"{int(value):,}" if value.isdecimal() else value,
-                        _nats(ours["kl"]),
-                        _nats(ours["kl_worst"]),
-                        percent(ours["top1"]),
-                        f"{ours['lost']} of {ours['retrieved']}",
-                        percent(ours["touched_share"]),
-                        *(_nats(named[n]["kl"]) if n in named else "" for n in ("fast", "faithful")),
-                    ]
-                )
-        return table(columns, rows)
 
-    return made
+_ANSWERS = {"configuration": "l", "touched": "r", "KL mean (95 %)": "r"}
+_ANSWERS |= {"worst token": "r", "top-1": "r", "lost": "r"}
+_MORE = {"configuration": "l", "tokens compared": "r", "KL where retrieved": "r", "perplexity ratio": "r"}
+_MORE |= {"error": "r", "worst head": "r", "coverage": "r"}
+
+
+def _answers(row: Row) -> list[str]:
+    return [
+        _name(row),
+        percent(row["touched_share"]),
+        f"{_nats(row['kl'])} ({_nats(row['kl_low'])} to {_nats(row['kl_high'])})",
+        _nats(row["kl_worst"]),
+        percent(row["top1"]),
+        f"{row['lost']} of {row['retrieved']}",
+    ]
+
+
+def _more(row: Row) -> list[str]:
+    return [
+        _name(row),
+        f"{row['tokens']:,}",
+        _nats(row["kl_retrieval"]),
+        f"{row['perplexity_ratio']:.4f}",
+        f"{row['error']:.4f}",
+        f"{row['worst_head']:.3f}",
+        percent(row["coverage"]),
+    ]
+
+
+def where(*results: Row) -> str:
+    """Where the error lies: the presets by length and by text, `balanced` by layer."""
+    parts = [
+        *_by("by_length", "context", "length", results),
+        *_by("by_text", "text", "kind of text", results),
+    ]
+    return _captioned(*parts, ("Error of `balanced`, by layer:", layers(*results)))
+
+
+def _by(what: str, title: str, said: str, results: tuple[Row, ...]) -> Iterator[Part]:
+    kl = {"model": "l", title: "l", "`fast`": "r", "`balanced`": "r", "`faithful`": "r"}
+    more = {"model": "l", title: "l", "tokens compared": "r", "touched": "r", "worst token": "r"}
+    more |= {"top-1": "r", "lost": "r"}
+    divergences, rest = [], []
+    for result in results:
+        for value, found in result[what].items():
+            named = {row["configuration"]: row for row in found}
+            ours = named["balanced"]
+            at = [result["model"], f"{int(value):,}" if value.isdecimal() else value]
+            names = ("fast", "balanced", "faithful")
+            divergences.append([*at, *(_nats(named[n]["kl"]) if n in named else "" for n in names)])
+            rest.append(
+                [
+                    *at,
+                    f"{ours['tokens']:,}",
+                    percent(ours["touched_share"]),
+                    _nats(ours["kl_worst"]),
+                    percent(ours["top1"]),
+                    f"{ours['lost']} of {ours['retrieved']}",
+                ]
+            )
+    yield f"KL mean of each preset, by {said}:", table(kl, divergences)
+    yield f"More of `balanced`, by {said}:", table(more, rest)
 
 
 def peers(*results: Row) -> str:
-    """By how much each peer's divergence is above ours at the same positions."""
-    columns = {"model": "l", "peer": "l", "touched": "r", "KL above `balanced`": "r", "95 % interval": "r"}
-    rows = []
+    """Presets, other tolerances and peers on one text; of each peer, by how much its divergence is above that
+    of `balanced` at the same positions.
+    """
+    parts = []
     for result in results:
-        for row in result["configurations"]:
-            if row["configuration"].split("@")[0].split(":")[0] not in (
-                "streaming",
-                "topk",
-                "pages",
-                "ivf",
-                "graph",
-            ):
-                continue
-            above = result["ahead"][row["configuration"]]
-            rows.append(
-                [
-                    result["model"],
-                    _name(row),
-                    percent(row["touched_share"]),
-                    _nats(above["mean"]),
-                    f"{_nats(above['low'])} to {_nats(above['high'])}",
-                ]
-            )
-    return table(columns, rows)
+        rows = result["configurations"]
+        (length,) = result["by_length"]
+        model = f"**{result['model']}**, {int(length):,} tokens of context"
+        answers = ([*_answers(row), _above(result, row)] for row in rows)
+        parts.append((f"{model}:", table(_ANSWERS | {"KL above `balanced` (95 %)": "r"}, answers)))
+        more = (_more(row) for row in rows)
+        parts.append(_lean(f"{model}, more of the same runs", _MORE, more, ["tokens compared"]))
+    return _captioned(*parts)
+
+
+_PEERS = ("streaming", "topk", "pages", "ivf", "graph")
+
+
+def _above(result: Row, row: Row) -> str:
+    kind = row["configuration"].split("@")[0].split(":")[0]
+    return _interval(result["ahead"][row["configuration"]], _nats) if kind in _PEERS else ""
 
 
 def layers(*results: Row) -> str:
@@ -141,10 +186,7 @@ GOALS: tuple[tuple[str, str, Callable[[Row], float], float, Callable[[float], st
 def goals(*results: Row) -> str:
     """What was wanted of the presets from 7K tokens on, and whether it stands."""
     columns = {"preset": "l", "goal": "l", "at most": "r"}
-    columns |= {
-        f"{result['model']}, {length:,} ({_tokens(result, length):,} tokens)": "r"
-        for result, length in _long(results)
-    }
+    columns |= {f"{result['model']}, {length:,}": "r" for result, length in _long(results)}
     rows = []
     for preset, what, read, most, written in GOALS:
         cells = []
@@ -158,10 +200,6 @@ def goals(*results: Row) -> str:
     return table(columns, rows)
 
 
-def _tokens(result: Row, length: int) -> int:
-    return int(result["by_length"][str(length)][0]["tokens"])
-
-
 def _long(results: tuple[Row, ...]) -> list[tuple[Row, int]]:
     return [
         (result, int(length)) for result in results for length in result["by_length"] if int(length) >= 7000
@@ -169,27 +207,26 @@ def _long(results: tuple[Row, ...]) -> list[tuple[Row, int]]:
 
 
 def needles(*results: Row) -> str:
-    """Planted facts, by configuration."""
-    columns = {"model": "l", "tokens": "l", "needles": "r", "documents": "r", "configuration": "l"}
-    columns |= {"found": "r", "lost": "r", "gained": "r", "touched": "r"}
-    return table(
-        columns,
-        (
+    """Planted facts, by configuration; a table for each grid."""
+    columns = {"configuration": "l", "found": "r", "lost": "r", "gained": "r", "touched": "r"}
+    parts = []
+    for result in results:
+        grid, rows = result["grid"], result["configurations"]
+        lengths = " or ".join(", ".join(f"{length:,}" for length in grid["lengths"]).rsplit(", ", 1))
+        each = "1 needle" if grid["needles"] == 1 else f"{grid['needles']} needles"
+        said = f"**{result['model']}**, {rows[0]['cells']} documents of {lengths} tokens, {each} in each:"
+        cells = (
             [
-                result["model"],
-                " ".join(f"{length:,}" for length in result["grid"]["lengths"]),
-                str(result["grid"]["needles"]),
-                str(row["cells"]),
                 _name(row),
                 percent(row["found"]),
                 str(row["lost"]),
                 str(row["gained"]),
                 "" if row["configuration"] == "full" else percent(row["touched_share"]),
             ]
-            for result in results
-            for row in result["configurations"]
-        ),
-    )
+            for row in rows
+        )
+        parts.append((said, table(columns, cells)))
+    return _captioned(*parts)
 
 
 def extraction(*results: Row) -> str:
@@ -241,42 +278,46 @@ def knobs(*results: Row) -> str:
     )
 
 
+_SCORES = {"full": "r", "score": "r", "loss (95 %)": "r", "kept": "r", "touched": "r"}
+
+
+def _scores(row: Row) -> list[str]:
+    return [
+        f"{row['full']:.1f}",
+        f"{row['score']:.1f}",
+        _interval(row["loss"], lambda x: f"{x:+.1f}"),
+        f"{row['kept']} of {row['solved']}",
+        "" if row["touched_share"] is None else percent(row["touched_share"]),
+    ]
+
+
+def _length(row: Row) -> str:
+    return "all" if row["length"] is None else f"{row['length']:,}"
+
+
 def ruler(*results: Row) -> str:
-    """RULER's tasks, the mean over tasks at the end of each length, by configuration."""
-    columns = {"model": "l", "tokens": "r", "configuration": "l", "task": "l", "samples": "r", "full": "r"}
-    columns |= {"score": "r", "loss": "r", "95 %": "r", "kept": "r", "touched": "r"}
-    rows = []
-    for result in results:
-        for row in result["rows"]:
-            if row["task"] is not None and row["full"] == row["score"] == 0:
-                continue  # said in the text
-            loss = row["loss"]
-            cells = [
-                result["about"]["model"],
-                "all" if row["length"] is None else f"{row['length']:,}",
-                _name(row),
-                row["task"] or "**mean**",
-                str(loss["pairs"]),
-                f"{row['full']:.1f}",
-                f"{row['score']:.1f}",
-                f"{loss['mean']:+.1f}",
-                f"{loss['low']:+.1f} to {loss['high']:+.1f}",
-                f"{row['kept']} of {row['solved']}",
-                "" if row["touched_share"] is None else percent(row["touched_share"]),
-            ]
-            rows.append(cells)
-    return table(columns, rows)
+    """RULER's means over the tasks, and the answers whose score is not full attention's."""
+    means = {"model": "l", "configuration": "l", "tokens": "r", "samples": "r"} | _SCORES
+    rows = [
+        [result["about"]["model"], _name(row), _length(row), str(row["loss"]["pairs"]), *_scores(row)]
+        for result in results
+        for row in result["rows"]
+        if row["task"] is None
+    ]
+    return _captioned(
+        _lean("Means over the tasks", means, rows, ["configuration"]),
+        _differing(results),
+    )
 
 
-def differing(*results: Row) -> str:
-    """RULER's answers whose score is not full attention's."""
-    columns = {"model": "l", "tokens": "r", "configuration": "l", "task": "l", "sample": "r", "full": "r"}
+def _differing(results: tuple[Row, ...]) -> Part:
+    columns = {"model": "l", "configuration": "l", "tokens": "r", "task": "l", "sample": "r", "full": "r"}
     columns |= {"score": "r", "margin": "r"}
     rows = [
         [
             result["about"]["model"],
-            f"{one['length']:,}",
             _name(one),
+            f"{one['length']:,}",
             one["task"],
             str(one["index"] + 1),
             f"{one['full']:.0f}",
@@ -286,13 +327,34 @@ def differing(*results: Row) -> str:
         for result in results
         for one in result.get("differing", ())
     ]
-    return table(columns, rows)
+    return _lean("The answers that score otherwise than full attention's", columns, rows, ["configuration"])
+
+
+def ruler_tasks(*results: Row) -> str:
+    """RULER's tasks, a table for each model, length and configuration; tasks that score 0 both ways are said
+    above it.
+    """
+    parts = []
+    for result in results:
+        groups: dict[tuple[int, str], list[Row]] = {}
+        for row in result["rows"]:
+            if row["task"] is not None:
+                groups.setdefault((row["length"], row["configuration"]), []).append(row)
+        for (length, configuration), rows in groups.items():
+            shown = [row for row in rows if row["full"] or row["score"]]
+            hidden = [row["task"] for row in rows if row not in shown]
+            samples = sorted({row["loss"]["pairs"] for row in rows})
+            said = f"**{result['about']['model']}, {length:,} tokens**, `{configuration}`, "
+            said += " or ".join(map(str, samples)) + (" samples" if samples != [1] else " sample") + " a task"
+            said += f". Both score 0 in {', '.join(hidden)}:" if hidden else ":"
+            parts.append((said, table({"task": "l"} | _SCORES, ([r["task"], *_scores(r)] for r in shown))))
+    return _captioned(*parts)
 
 
 def harness(*results: Row) -> str:
     """Metrics of lm-eval's tasks, each configuration beside full attention."""
-    columns = {"model": "l", "task": "l", "metric": "l", "configuration": "l", "documents": "r", "value": "r"}
-    columns |= {"full": "r", "difference": "r", "95 %": "r"}
+    columns = {"model": "l", "documents": "r", "task": "l", "metric": "l", "configuration": "l"}
+    columns |= {"full": "r", "value": "r", "difference (95 %)": "r"}
     rows = []
     for result in results:
         for row in result["metrics"]:
@@ -300,32 +362,27 @@ def harness(*results: Row) -> str:
             rows.append(
                 [
                     result["model"],
+                    str(row["documents"]),
                     row["task"],
                     row["metric"],
                     _name(row),
-                    str(row["documents"]),
-                    f"{row['value']:.4f}",
                     f"{row['full']:.4f}",
-                    "" if change is None else f"{change['mean']:+.4f}",
-                    "" if change is None else f"{change['low']:+.4f} to {change['high']:+.4f}",
+                    f"{row['value']:.4f}",
+                    "" if change is None else _interval(change, lambda x: f"{x:+.4f}"),
                 ]
             )
-    return table(columns, rows)
+    return _captioned(_lean("Every metric", columns, rows, ["model", "documents"]))
 
 
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {
-    "fidelity": ("evaluation-fidelity-*", configurations),
-    "fidelity-goals": ("evaluation-fidelity-*", goals),
-    "fidelity-texts": ("evaluation-fidelity-*", by("by_text", "text")),
-    "fidelity-lengths": ("evaluation-fidelity-*", by("by_length", "tokens")),
+    "fidelity-goals": ("evaluation-fidelity-*", presets),
+    "fidelity-where": ("evaluation-fidelity-*", where),
     "fidelity-heldout": ("evaluation-heldout-*", configurations),
-    "fidelity-curve": ("evaluation-peers-*", configurations),
     "fidelity-peers": ("evaluation-peers-*", peers),
-    "fidelity-layers": ("evaluation-fidelity-*", layers),
     "needle": ("evaluation-needle-*", needles),
     "extract": ("evaluation-extract-*", extraction),
     "ruler": ("evaluation-ruler-*", ruler),
-    "ruler-differing": ("evaluation-ruler-*", differing),
+    "ruler-tasks": ("evaluation-ruler-*", ruler_tasks),
     "harness": ("evaluation-harness-*", harness),
     "knobs": ("knobs-*", knobs),
 }
