@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from findings import FINDINGS, means
+from findings import FINDINGS
 from goal_tables import TABLES as GOALS
 from markdown_parts import table as markdown
 from tables import TABLES as OF_PAGES
@@ -44,14 +43,12 @@ def finding(name: str) -> str:
 
 
 def table(name: str) -> str:
-    """A table and, unless the page says it beside another one, what wrote it; nothing if nothing was
-    measured.
-    """
+    """A table and what wrote it; nothing if nothing was measured."""
     pattern, made = TABLES[name]
     found = _results(pattern)
     if not found:
         return ""
-    if name in GOALS or name in SHORT:
+    if name in GOALS:
         return made(*found)
     by_machine: dict[str, dict[str, None]] = {}
     for result in found:
@@ -85,23 +82,5 @@ def _decode(result: Row) -> str:
     return markdown(columns, rows)
 
 
-def _ruler(*results: Row) -> str:
-    """RULER's mean over its tasks, by model and length."""
-    columns = {"model": "l", "context": "r", "samples": "r", "full attention": "r", "sakuin": "r"}
-    columns |= {"difference (95 %)": "r"}
-    rows = []
-    for model, row in means(*results):
-        loss = row["loss"]
-        difference = f"{loss['mean']:+.1f} ({loss['low']:+.1f} to {loss['high']:+.1f})"
-        scores = (f"{row['full']:.1f}", f"{row['score']:.1f}", difference)
-        rows.append([model, f"{row['length']:,}", str(loss["pairs"]), *scores])
-    return markdown(columns, rows)
-
-
-SHORT: dict[str, tuple[str, Callable[..., str]]] = {
-    "ruler-means": ("evaluation-ruler-*", _ruler),
-}
-"""As TABLES in docs/tables.py: tables that stand before the long one that names the commands."""
-
-TABLES = {"decode": ("decode_depth", _decode), **SHORT, **OF_PAGES}
+TABLES = {"decode": ("decode_depth", _decode), **OF_PAGES}
 """All tables."""

@@ -59,18 +59,13 @@ def fidelity(*results: Row) -> str:
         SmolLM2-135M and Gemma 3 270M, fp32."""
 
 
-def means(*results: Row) -> list[tuple[str, Row]]:
-    """Model and row of the mean over RULER's tasks with `balanced`, at each length."""
-    return [
-        (result["about"]["model"], row)
+def ruler(*results: Row) -> str:
+    rows = [
+        row
         for result in results
         for row in result["rows"]
         if row["task"] is None and row["length"] is not None and row["configuration"] == "balanced"
     ]
-
-
-def ruler(*results: Row) -> str:
-    rows = [row for _, row in means(*results)]
     differences = _span((row["loss"]["mean"] for row in rows), "+.1f")
     samples = _span((row["loss"]["pairs"] for row in rows), "d")
     return f"""
