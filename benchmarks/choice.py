@@ -117,8 +117,8 @@ class Case:
         return times
 
 
-def shape_of(row: dict[str, Any]) -> choice.Shape:
-    return choice.Shape(row["head_dim"], row["group"], row["heads"])
+def shape_of(row: dict[str, Any]) -> choice.HeadShape:
+    return choice.HeadShape(row["head_dim"], row["group"], row["heads"])
 
 
 def measure(layers: list[Layer]) -> list[dict[str, Any]]:
@@ -224,7 +224,7 @@ def judged(rows: list[dict[str, Any]], costs: StepCosts) -> list[dict[str, Any]]
     out = []
     for d, g, h in product(DIMS, GROUPS, HEADS):
         mine = [r for r in rows if (r["head_dim"], r["group"], r["heads"]) == (d, g, h)]
-        shape = choice.Shape(d, g, h)
+        shape = choice.HeadShape(d, g, h)
         ratios = [r["flat bf16"] / r["sketch"] for r in mine]
         predicted = [shape.flat_us(n, CONFIG, costs) / shape.sketch_us(n, CONFIG, costs) for n in TOKENS]
         start = shape.sketch_from(CONFIG, costs=costs)

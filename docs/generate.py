@@ -20,7 +20,7 @@ from figures import inserted
 
 from sakuin.cli import app
 from sakuin.config import PRESETS, RetrievalConfig
-from sakuin.index.choice import Shape
+from sakuin.index.choice import HeadShape
 from sakuin.index.costs import COSTS
 
 HERE = Path(__file__).parent
@@ -63,10 +63,10 @@ def settings() -> str:
 
 
 _MODELS = {
-    "SmolLM2-135M": Shape(64, 3, 3),
-    "Qwen2.5-0.5B": Shape(64, 7, 2),
-    "Llama-3-8B": Shape(128, 4, 8),
-    "gemma-3-270m": Shape(256, 4, 1),
+    "SmolLM2-135M": HeadShape(64, 3, 3),
+    "Qwen2.5-0.5B": HeadShape(64, 7, 2),
+    "Llama-3-8B": HeadShape(128, 4, 8),
+    "gemma-3-270m": HeadShape(256, 4, 1),
 }
 
 

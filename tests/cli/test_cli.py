@@ -251,7 +251,9 @@ def test_doctor_says_what_this_machine_gives() -> None:
     assert set(report["extras"]) == {"gguf", "eval", "documents", "server", "cluster"}
     (chosen,) = report["auto"]
     assert (chosen["head_dim"], chosen["group_size"], chosen["n_kv_heads"]) == (64, 3, 3)
-    assert chosen["sketch_from"] == choice.Shape(64, 3, 3).sketch_from(RetrievalConfig(), chosen["kv_dtype"])
+    assert chosen["sketch_from"] == choice.HeadShape(64, 3, 3).sketch_from(
+        RetrievalConfig(), chosen["kv_dtype"]
+    )
     assert (chosen["segment"], chosen["sketch_bits"], chosen["code_bits"]) == (4096, 1.25, 3)
     forced = json.loads(run("doctor", "--json", SAKUIN_ISA="portable").stdout)
     assert forced["kernel"] == "portable"

@@ -206,10 +206,11 @@ def test_documents_are_given_as_text_too(smollm2: tuple[Any, Any]) -> None:
 
 
 def test_the_estimate_of_memory_is_near_what_is_held(smollm2: tuple[Any, Any], text: str) -> None:
+    from sakuin.backends.transformers.shape import shape_of
     from sakuin.capacity.need import estimate
 
     context = Context.from_text(*smollm2, text, RetrievalConfig(index="flat"))
-    need = estimate(smollm2[0].config, context.tokens, smollm2[0].dtype, context.config, weights=0)
+    need = estimate(shape_of(smollm2[0].config), context.tokens, smollm2[0].dtype, context.config, weights=0)
     held = context.kv_bytes()
     assert need.kv == pytest.approx(held["device"] + held["host"], rel=0.35)
     assert torch.is_grad_enabled()

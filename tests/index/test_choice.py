@@ -13,9 +13,10 @@ from tiny import CLOSE, feed, full, layer_of, prefilled, tiny, tokens
 from transformers import LlamaConfig
 
 from sakuin import RetrievalCache, RetrievalConfig
+from sakuin.backends.transformers.shape import shape_of
 from sakuin.capacity.need import estimate
 from sakuin.index import AutoIndex, SketchIndex, _native, build_index, choice
-from sakuin.index.choice import Shape
+from sakuin.index.choice import HeadShape
 from sakuin.index.costs import COSTS, FlatCosts, SketchCosts, StepCosts
 
 AUTO = RetrievalConfig(index="auto", sink=0, recent=64)
@@ -43,12 +44,12 @@ def test_the_choice_is_where_the_times_of_the_model_say():
     at = costs(FlatCosts(100.0, 1.0, 0.0, 0.0), call=120.0, dim=0.125)
     config = replace(AUTO, recent=1)
     for heads in (1, 4):
-        start = Shape(64, 3, heads).sketch_from(config, costs=at)
+        start = HeadShape(64, 3, heads).sketch_from(config, costs=at)
         assert start is not None
         # 100 + heads * 0.064 (n + 1) >= 1.25 (120 + heads * (0.008 n + 0.064))
         assert start == pytest.approx((50 + heads * 0.016) / (heads * 0.054), abs=1)
-    assert Shape(64, 3, 1).flat_us(1000, config, at) == pytest.approx(100 + 64 * 1.001)
-    assert Shape(64, 3, 1).sketch_us(1000, config, at) == pytest.approx(120 + 8 + 0.064)
+    assert HeadShape(64, 3, 1).flat_us(1000, config, at) == pytest.approx(100 + 64 * 1.001)
+    assert HeadShape(64, 3, 1).sketch_us(1000, config, at) == pytest.approx(120 + 8 + 0.064)
 
 
 def test_it_depends_on_head_dim_group_tolerance_and_dtype():
@@ -56,7 +57,7 @@ def test_it_depends_on_head_dim_group_tolerance_and_dtype():
     at.flat["fp32"] = FlatCosts(100.0, 0.4, 0.0, 0.0)
 
     def start(d: int = 64, group: int = 3, stored: str = "bf16", **changes: Any) -> int:
-        found = Shape(d, group, 2).sketch_from(replace(AUTO, **changes), stored, at)
+        found = HeadShape(d, group, 2).sketch_from(replace(AUTO, **changes), stored, at)
         assert found is not None
         return found
 
@@ -68,7 +69,7 @@ def test_it_depends_on_head_dim_group_tolerance_and_dtype():
 
 
 def test_it_stays_flat_where_sketch_never_pays():
-    shape = Shape(64, 3, 2)
+    shape = HeadShape(64, 3, 2)
     assert shape.sketch_from(replace(AUTO, tolerance=0.0)) is None
     assert shape.kind(10**6, replace(AUTO, tolerance=0.0)) == "flat"
     slow = costs(FlatCosts(1.0, 0.1, 0.0, 0.0), key=100.0)
@@ -79,7 +80,7 @@ def test_it_stays_flat_where_sketch_never_pays():
 @pytest.mark.parametrize("stored", KINDS)
 def test_the_measured_constants_choose_flat_for_short_contexts_and_sketch_for_long_ones(isa, stored):
     for d, group, heads in ((64, 7, 2), (64, 3, 3), (128, 4, 8), (256, 4, 1)):
-        shape = Shape(d, group, heads)
+        shape = HeadShape(d, group, heads)
         start = shape.sketch_from(RetrievalConfig(), stored, COSTS[isa])
         if start is None:  # keys and values of half the bytes may be read faster than an index finds them
             assert stored == "int8"
@@ -116,7 +117,7 @@ def error(index: Any, data: Data, n: int) -> float:
 
 @pytest.mark.usefixtures("early")
 def test_it_begins_as_flat_and_becomes_sketch_where_that_pays():
-    data, start = made(900, d=16), Shape(16, 3, 2).sketch_from(SHORT, "fp32")
+    data, start = made(900, d=16), HeadShape(16, 3, 2).sketch_from(SHORT, "fp32")
     assert start == 505
     index = auto(data, start - 1)
     assert index.kind == "flat"
@@ -262,11 +263,11 @@ def test_the_estimate_of_memory_knows_what_will_be_chosen():
     llama = LlamaConfig(
         hidden_size=512, num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=2, vocab_size=1000
     )
-    start = Shape(64, 4, 2).sketch_from(RetrievalConfig())
+    start = HeadShape(64, 4, 2).sketch_from(RetrievalConfig())
     assert start is not None
 
     def index_bytes(kind: str, n: int) -> int:
-        return estimate(llama, n, torch.bfloat16, RetrievalConfig(index=kind), weights=0).index
+        return estimate(shape_of(llama), n, torch.bfloat16, RetrievalConfig(index=kind), weights=0).index
 
     outside = 128 + 512
     assert index_bytes("auto", outside + start - 1) == 0

@@ -15,6 +15,7 @@ from transformers import LlamaConfig
 
 import sakuin
 from sakuin.backends.transformers.load import cache_keyword
+from sakuin.backends.transformers.shape import shape_of
 from sakuin.capacity.need import estimate
 from sakuin.index import GraphIndex, Static, build_index
 from sakuin.index.graph import RUN
@@ -305,7 +306,7 @@ def test_its_memory_is_what_the_estimate_says():
         hidden_size=384, num_hidden_layers=1, num_attention_heads=6, num_key_value_heads=2, head_dim=64
     )
     index = of(made(640, dtype=torch.bfloat16))
-    need = estimate(config, 640, torch.bfloat16, index.config, weights=0)
+    need = estimate(shape_of(config), 640, torch.bfloat16, index.config, weights=0)
     assert index.nbytes == 2 * 2 * 640 * 64 * 2 + need.index
 
 

@@ -15,6 +15,7 @@ from test_sketch import ODD, odd
 from torch import Tensor
 from transformers import LlamaConfig
 
+from sakuin.backends.transformers.shape import shape_of
 from sakuin.capacity.need import estimate
 from sakuin.index import IvfIndex, Static, build_index
 
@@ -258,5 +259,5 @@ def test_its_memory_is_what_the_estimate_says():
     )
     for n, knobs in ((640, {}), (700, {"list_size": 48}), (17_000, {"list_size": 512})):
         index = of(made(n, dtype=torch.bfloat16), **knobs)
-        need = estimate(config, n, torch.bfloat16, index.config, weights=0)
+        need = estimate(shape_of(config), n, torch.bfloat16, index.config, weights=0)
         assert index.nbytes - index.kv_bytes == pytest.approx(need.index, rel=0.01)

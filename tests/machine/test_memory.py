@@ -9,7 +9,8 @@ import torch
 from transformers import Gemma3TextConfig, LlamaConfig
 
 from sakuin import RetrievalConfig
-from sakuin.capacity.need import check, count_weights, estimate, tokens_that_fit
+from sakuin.backends.transformers.shape import count_weights, shape_of
+from sakuin.capacity.need import check, estimate, tokens_that_fit
 from sakuin.errors import SakuinError
 from sakuin.machine.memory import Available, available
 from sakuin.quantities import gb
@@ -23,6 +24,7 @@ LLAMA = LlamaConfig(
     num_key_value_heads=2,
     vocab_size=1000,
 )
+SHAPE, WEIGHTS = shape_of(LLAMA), 4 * count_weights(LLAMA)
 
 
 @pytest.fixture
@@ -78,12 +80,12 @@ def test_weights_are_counted_without_allocating_them() -> None:
 
 def test_keys_and_values_follow_from_the_configuration() -> None:
     few, many = (
-        estimate(LLAMA, n, torch.bfloat16, RetrievalConfig(index="flat"), weights=0) for n in (10_000, 20_000)
+        estimate(SHAPE, n, torch.bfloat16, RetrievalConfig(index="flat"), weights=0) for n in (10_000, 20_000)
     )
     assert many.kv - few.kv == 4 * 10_000 * 2 * 2 * 64 * 2
     assert few.index == 0
     wide = [
-        estimate(LLAMA, n, torch.bfloat16, RetrievalConfig(index="flat", kv_dtype="fp32"), weights=0).kv
+        estimate(SHAPE, n, torch.bfloat16, RetrievalConfig(index="flat", kv_dtype="fp32"), weights=0).kv
         for n in (10_000, 20_000)
     ]
     assert wide[1] - wide[0] == 2 * (many.kv - few.kv)
@@ -102,20 +104,20 @@ def test_a_sliding_layer_takes_its_window_only() -> None:
         vocab_size=1000,
     )
     settings = RetrievalConfig(index="flat", sink=0, recent=64, segment=64)
-    need = estimate(config, 10_000, torch.float32, settings, weights=0)
+    need = estimate(shape_of(config), 10_000, torch.float32, settings, weights=0)
     assert need.kv == (10_000 + 2 * (64 + 64) + 512) * 2 * 256 * 4
 
 
 def test_the_longest_context_that_fits_fits_and_one_more_does_not() -> None:
     have = GIB
     for retrieval in (None, RetrievalConfig()):
-        n = tokens_that_fit(LLAMA, torch.float32, retrieval, have)
-        assert estimate(LLAMA, n, torch.float32, retrieval).total <= have
-        assert estimate(LLAMA, n + 1, torch.float32, retrieval).total > have
+        n = tokens_that_fit(SHAPE, torch.float32, retrieval, have, WEIGHTS)
+        assert estimate(SHAPE, n, torch.float32, retrieval, weights=WEIGHTS).total <= have
+        assert estimate(SHAPE, n + 1, torch.float32, retrieval, weights=WEIGHTS).total > have
 
 
 def test_too_little_memory_is_said_in_figures() -> None:
-    need = estimate(LLAMA, 1_000_000, torch.float32, RetrievalConfig())
+    need = estimate(SHAPE, 1_000_000, torch.float32, RetrievalConfig(), weights=WEIGHTS)
     with pytest.raises(SakuinError) as error:
         check(need, "this", Available(GIB, "are left of this container's limit of 2 GB"))
     assert gb(need.total) in str(error.value)

@@ -50,9 +50,9 @@ def test_every_index_that_can_be_stored_goes_on_exactly(settings: dict[str, Any]
 
 
 def test_auto_stores_what_it_has_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sakuin.index.choice import Shape
+    from sakuin.index.choice import HeadShape
 
-    monkeypatch.setattr(Shape, "sketch_from", lambda *_: 600)
+    monkeypatch.setattr(HeadShape, "sketch_from", lambda *_: 600)
     config = CONFIG.with_changes(index="auto")
     for name, text, kind in (("short", TEXT[:500], "flat"), ("long", TEXT, "sketch")):
         context = read(text=text, config=config)

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from sakuin.backends.transformers.cache import RetrievalCache
+from sakuin.backends.transformers.shape import shape_of
 from sakuin.cache.sequence import QUERY_STEP
-from sakuin.capacity import need
 from sakuin.config import RetrievalConfig
 from sakuin.index import choice
 from sakuin.snapshot.parts import checkpoint_step, needs_windows
@@ -32,7 +32,7 @@ def stored_bytes(
     up to `done` are there already. States of linear attention are left out: their size is not known here."""
     cache = RetrievalCache(model_config, config)
     layers = len(cache.retrieval_layers)
-    heads = need.heads_of(model_config)
+    heads = shape_of(model_config).heads
     d, n_kv, size = heads.head_dim, heads.n_kv_heads, dtype.itemsize
     tail = min(n_tokens, config.recent + QUERY_STEP)
     sink = 0 if done else min(n_tokens, config.sink)

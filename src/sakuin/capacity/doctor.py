@@ -31,7 +31,7 @@ from sakuin.machine.cpu import cpu_name
 from sakuin.storage import folders
 
 _USEFUL = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd")
-_SHAPES = tuple(choice.Shape(*heads) for heads in ((64, 7, 2), (128, 4, 8), (256, 4, 1)))
+_SHAPES = tuple(choice.HeadShape(*heads) for heads in ((64, 7, 2), (128, 4, 8), (256, 4, 1)))
 """Where no model is named, what `index="auto"` chooses is shown for heads that models of 0.5B, 8B and 0.3B
 have."""
 _OPENMP = re.compile(r"/(lib(?:gomp|iomp5|omp)[^/]*\.so[^/]*)$")
@@ -102,12 +102,12 @@ def examine(model: str | None = None, window: int | None = None) -> dict[str, An
     shapes = _SHAPES
     if known is not None:
         report["fits"] = _fits(known, dtype, have.bytes)
-        shapes = (need.heads_of(known.config),)
+        shapes = (known.shape.heads,)
     report["auto"] = [_auto(shape, choice.STORED[dtype]) for shape in shapes]
     return report
 
 
-def _auto(shape: choice.Shape, stored: str) -> dict[str, Any]:
+def _auto(shape: choice.HeadShape, stored: str) -> dict[str, Any]:
     """What `index="auto"` chooses for the heads of a layer: `flat`, and `sketch` with these sizes from
     `sketch_from` offloaded tokens on (None: never)."""
     config, d = RetrievalConfig(index="auto"), shape.head_dim
@@ -167,7 +167,7 @@ def _fits(known: models.Description, dtype: torch.dtype, have: int) -> dict[str,
         "window": known.window,
         "own_window": original_window(known.config),
         "tokens": {
-            name: need.tokens_that_fit(known.config, dtype, setting, have)
+            name: need.tokens_that_fit(known.shape, dtype, setting, have, known.n_weights * dtype.itemsize)
             for name, setting in settings.items()
         },
     }

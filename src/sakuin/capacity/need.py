@@ -9,11 +9,10 @@ estimate needs the model's configuration and a number of tokens, nothing loaded.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig
 
+from sakuin.backends.shape import ModelShape
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
 from sakuin.index import choice
@@ -46,29 +45,26 @@ class Need:
 
 
 def estimate(
-    config: PreTrainedConfig,
+    shape: ModelShape,
     n_tokens: int,
     dtype: torch.dtype,
     retrieval: RetrievalConfig | None = None,
     *,
-    weights: int | None = None,
+    weights: int,
     chunk: int = 2048,
 ) -> Need:
     """What a context of `n_tokens` takes.
 
     retrieval : the settings of its cache; None is full attention with the ordinary cache.
-    weights : bytes of the model's weights still to be loaded (0 where they are loaded); counted from `config`
-        where None.
+    weights : bytes of the model's weights that are still to be loaded; 0 where they are loaded.
     """
-    text = config.get_text_config()
     size = dtype.itemsize
-    shape = _Shape.of(text)
     stored: float = size
     if retrieval is not None and retrieval.kv_dtype == "int8":
         stored = bytes_per_number(shape.head_dim, retrieval.segment_tokens(shape.head_dim))
     elif retrieval is not None:
         stored = _KV_BYTES.get(retrieval.kv_dtype, size)
-    per_layer = shape.kv_heads * shape.head_dim
+    per_layer = shape.n_kv_heads * shape.head_dim
     kv = (
         int(shape.full_layers * n_tokens * stored)
         + shape.sliding_layers * min(n_tokens, shape.sliding_window) * size
@@ -82,7 +78,7 @@ def estimate(
     kind = None if retrieval is None else retrieval.index
     if retrieval is not None and kind == "auto":
         offloaded = n_tokens - retrieval.sink - retrieval.recent
-        kind = heads_of(config).kind(offloaded, retrieval, choice.stored_as(retrieval, dtype))
+        kind = shape.heads.kind(offloaded, retrieval, choice.stored_as(retrieval, dtype))
     if retrieval is None:
         kv += (
             2 * per_layer * n_tokens * size
@@ -101,11 +97,11 @@ def estimate(
         d, longest = shape.head_dim, max(retrieval.segment_tokens(shape.head_dim), LARGEST)
         lists, segments = -(-n_tokens // retrieval.list_size), -(-n_tokens // longest)
         head = 4 * n_tokens + (4 + 4 * d) * lists + (4 + 4 * d + 2 * d * d) * segments
-        index = shape.full_layers * shape.kv_heads * head
+        index = shape.full_layers * shape.n_kv_heads * head
     elif kind == "graph":
         # Of a token: links and how many there are, coordinates, a share of its run's mean key and value.
         token = 4 * retrieval.graph_degree + 2 + 2 * COORDINATES + 2 * shape.head_dim * stored / RUN
-        index = int(shape.full_layers * n_tokens * shape.kv_heads * token)
+        index = int(shape.full_layers * n_tokens * shape.n_kv_heads * token)
     if retrieval is not None and retrieval.offload == "disk":
         # In memory stay what every step reads and what waits to be sealed.
         waiting = retrieval.sink + 2 * (retrieval.recent + retrieval.segment_tokens(shape.head_dim))
@@ -115,9 +111,9 @@ def estimate(
             every = retrieval.sketch_bits_for(shape.head_dim) + _SUMMARY_BITS
             index = int(shape.full_layers * n_tokens * per_layer * every / 8)
     rows = min(chunk, n_tokens)
-    wide = 6 * shape.hidden + 3 * shape.intermediate + 4 * shape.heads * shape.head_dim
-    working = rows * wide * max(size, 4) + shape.vocab * 8 + (128 << 20)
-    return Need(count_weights(config) * size if weights is None else weights, kv, index, working)
+    wide = 6 * shape.hidden + 3 * shape.intermediate + 4 * shape.n_query_heads * shape.head_dim
+    working = rows * wide * max(size, 4) + shape.vocabulary * 8 + (128 << 20)
+    return Need(weights, kv, index, working)
 
 
 def check(need: Need, what: str, have: Available | None = None) -> None:
@@ -142,65 +138,15 @@ def check(need: Need, what: str, have: Available | None = None) -> None:
 
 
 def tokens_that_fit(
-    config: PreTrainedConfig, dtype: torch.dtype, retrieval: RetrievalConfig | None, have: int
+    shape: ModelShape, dtype: torch.dtype, retrieval: RetrievalConfig | None, have: int, weights: int
 ) -> int:
     """The longest context, in tokens, that takes at most `have` bytes with its model; the model's window is
-    not considered."""
-    weights = count_weights(config) * dtype.itemsize
+    not considered. weights : bytes of its weights."""
     low, high = 0, 1 << 30
     while low < high:
         middle = (low + high + 1) // 2
-        if estimate(config, middle, dtype, retrieval, weights=weights).total <= have:
+        if estimate(shape, middle, dtype, retrieval, weights=weights).total <= have:
             low = middle
         else:
             high = middle - 1
     return low
-
-
-def heads_of(config: PreTrainedConfig) -> choice.Shape:
-    """The heads of a full-attention layer, by which `index="auto"` chooses."""
-    shape = _Shape.of(config.get_text_config())
-    return choice.Shape(shape.head_dim, shape.heads // shape.kv_heads, shape.kv_heads)
-
-
-def count_weights(config: PreTrainedConfig) -> int:
-    """Parameters of the model that `config` describes, tied ones once; nothing is allocated."""
-    with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-@dataclass(frozen=True)
-class _Shape:
-    full_layers: int
-    sliding_layers: int
-    sliding_window: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    hidden: int
-    intermediate: int
-    vocab: int
-
-    @classmethod
-    def of(cls, text: Any) -> _Shape:
-        layers, heads = int(text.num_hidden_layers), int(text.num_attention_heads)
-        types = getattr(text, "layer_types", None)
-        window = getattr(text, "sliding_window", None) or 0
-        if types is None:
-            types = ["sliding_attention" if window else "full_attention"] * layers
-        full = sum(kind == "full_attention" for kind in types)
-        inner = (
-            getattr(text, "intermediate_size", None) or 4 * text.hidden_size
-        )  # some have one for each layer
-        return cls(
-            full_layers=full,
-            sliding_layers=sum(kind == "sliding_attention" for kind in types),
-            sliding_window=int(window),
-            heads=heads,
-            kv_heads=int(getattr(text, "num_key_value_heads", None) or heads),
-            head_dim=int(getattr(text, "head_dim", None) or text.hidden_size // heads),
-            hidden=int(text.hidden_size),
-            intermediate=int(max(inner) if isinstance(inner, list) else inner),
-            vocab=int(text.vocab_size),
-        )

@@ -175,7 +175,13 @@ def _answer(
         kind = devices.resolve_dtype(dtype, place)
         tokens = sum(len(known.tokenizer(text.text, verbose=False).input_ids) for text in texts)
         check_length(known.config, tokens, sum(len(text.text) for text in texts))
-        wanted = need.estimate(known.config, tokens, kind, None if config == "full" else config)
+        wanted = need.estimate(
+            known.shape,
+            tokens,
+            kind,
+            None if config == "full" else config,
+            weights=known.n_weights * kind.itemsize,
+        )
         need.check(wanted, f"{model_name} with a context of {tokens:,} tokens")
     with notes.status(f"loading {model_name}"):
         model, tokenizer = models.load(known, kind, place)

@@ -21,6 +21,7 @@ from transformers import DynamicCache
 
 from sakuin import documents
 from sakuin.backends.transformers.cache import RetrievalCache
+from sakuin.backends.transformers.shape import shape_of
 from sakuin.capacity import need
 from sakuin.config import RetrievalConfig
 from sakuin.context.answer import Answer, Asking, answer
@@ -390,7 +391,7 @@ class Context:
 
     def _check_fits(self, total: int, characters: int) -> None:
         check_length(self.model.config, total, characters)
-        wanted = need.estimate(self.model.config, total, self.model.dtype, self.config, weights=0)
+        wanted = need.estimate(shape_of(self.model.config), total, self.model.dtype, self.config, weights=0)
         need.check(wanted, f"a context of {total:,} tokens")
 
     def _runner(self, cache: Any) -> Runner:

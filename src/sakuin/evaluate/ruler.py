@@ -19,6 +19,7 @@ from torch import Tensor
 import sakuin
 from sakuin.backends.transformers import load as models
 from sakuin.backends.transformers.cache import RetrievalCache
+from sakuin.backends.transformers.shape import shape_of
 from sakuin.capacity import need
 from sakuin.config import RetrievalConfig
 from sakuin.context.generate import Runner, Sampling
@@ -225,7 +226,7 @@ def check_length(model: Any, length: int) -> None:
             f"a length of {length:,} tokens is more than the {window:,} that this model reads; take a "
             "shorter one, or --window for a longer window by YaRN."
         )
-    wanted = need.estimate(model.config, length, model.dtype, RetrievalConfig(), weights=0)
+    wanted = need.estimate(shape_of(model.config), length, model.dtype, RetrievalConfig(), weights=0)
     need.check(wanted, f"a prompt of {length:,} tokens")
 
 

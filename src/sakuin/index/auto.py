@@ -21,7 +21,7 @@ from sakuin.attention.partial import PartialAttention
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
 from sakuin.index.base import Index, Static, StoredSegment, check_array, register
-from sakuin.index.choice import Shape, stored_as
+from sakuin.index.choice import HeadShape, stored_as
 from sakuin.index.flat import FlatIndex
 from sakuin.index.query_moment import QueryMoment
 from sakuin.index.sketch import SketchIndex
@@ -66,7 +66,7 @@ class AutoIndex(Index):
         check_array("keys", keys, self.n_kv_heads, self.head_dim)
         if queries is not None:
             self.check_query(queries)
-        shape = Shape(self.head_dim, self.group_size, self.n_kv_heads)
+        shape = HeadShape(self.head_dim, self.group_size, self.n_kv_heads)
         start = shape.sketch_from(self.config, stored_as(self.config, keys.dtype))
         if start is None or self.n_tokens + keys.shape[1] < start:
             self.chosen.append(keys, values)

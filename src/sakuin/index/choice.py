@@ -33,7 +33,7 @@ SEGMENT_TERMS = 2
 STORED = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 
 
-def sketch_terms(n_tokens: float, shape: Shape, segment: int) -> list[float]:
+def sketch_terms(n_tokens: float, shape: HeadShape, segment: int) -> list[float]:
     """What each field of `SketchCosts` (but `power`) is multiplied with: the call, the segments, the keys."""
     d, g, heads = shape.head_dim, shape.group_size, shape.n_kv_heads
     segments = heads * max(1.0, n_tokens / segment)
@@ -47,7 +47,7 @@ def costs_here() -> StepCosts:
 
 
 @dataclass(frozen=True)
-class Shape:
+class HeadShape:
     """One layer of a model: dimensions of a head, query heads of a group, KV heads."""
 
     head_dim: int

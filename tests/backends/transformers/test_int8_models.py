@@ -11,6 +11,7 @@ from reference.trace import LAYERS, Layer, real_trace
 from tiny import FLAT, feed, full, layer_of, prefilled, tiny, tokens
 
 from sakuin import RetrievalCache, RetrievalConfig, build_index
+from sakuin.backends.transformers.shape import shape_of
 from sakuin.cache.token_buffer import GROWTH
 from sakuin.capacity.need import estimate
 from sakuin.index import SketchIndex, new_index
@@ -157,7 +158,9 @@ def test_host_bytes_are_those_of_eight_bits(llama):
 
 def test_the_estimate_of_memory_knows_eight_bits(llama):
     config = RetrievalConfig(index="flat", kv_dtype="int8", segment=256)
-    few, many = (estimate(llama.config, n, torch.bfloat16, config, weights=0).kv for n in (10_240, 20_480))
+    few, many = (
+        estimate(shape_of(llama.config), n, torch.bfloat16, config, weights=0).kv for n in (10_240, 20_480)
+    )
     n, heads, d = 10_240, 2, 16
     assert many - few == 2 * heads * (n * (2 * d + 4) + n // 256 * 2 * d * 4)
 

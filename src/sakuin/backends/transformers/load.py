@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,10 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
+from sakuin.backends.shape import ModelShape
 from sakuin.backends.source import Source, _names, resolve
 from sakuin.backends.transformers.gguf import without_vocabulary
+from sakuin.backends.transformers.shape import count_weights, shape_of
 from sakuin.backends.transformers.window import own_window, with_window
 from sakuin.errors import SakuinError
 from sakuin.machine.devices import resolve_device, resolve_dtype
@@ -40,6 +43,16 @@ class Description:
     source: Source
     config: PreTrainedConfig
     tokenizer: Any
+
+    @cached_property
+    def shape(self) -> ModelShape:
+        """Its layers, heads and sizes."""
+        return shape_of(self.config)
+
+    @cached_property
+    def n_weights(self) -> int:
+        """Parameters, tied ones once."""
+        return count_weights(self.config)
 
     @property
     def window(self) -> int | None:
