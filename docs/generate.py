@@ -17,6 +17,7 @@ from typing import Any
 import decode_picture
 import typer
 from figures import inserted
+from markdown_parts import table
 
 from sakuin.cli import app
 from sakuin.config import PRESETS, RetrievalConfig
@@ -27,37 +28,87 @@ HERE = Path(__file__).parent
 NOTE = "<!-- Written by docs/generate.py from the code; `make format` writes it anew. -->\n"
 
 
+CLI_INTRODUCTION = """
+This page has every command with its arguments and options. `sakuin COMMAND --help` prints the same.
+
+| command | what it does |
+|---|---|
+"""
+
+FOR_ALL_COMMANDS = """
+## What holds for all
+
+- Results go to standard output. Progress and errors go to standard error.
+- An error is one sentence, and exit code 2.
+- Ctrl-C ends a command within a second, with exit code 130.
+
+These environment variables are read:
+
+| variable | meaning |
+|---|---|
+| `SAKUIN_CACHE` | The folder for models; else `~/.cache/sakuin`. |
+| `SAKUIN_LIBRARY` | The folder of stored contexts; else `~/.local/share/sakuin/library`. |
+| `SAKUIN_ISA` | Forces a lower kernel: `portable`, `avx2`, `avx512` or `avx512bf16`. |
+| `SAKUIN_TRACEBACK` | `1` prints where an error came from. |
+"""
+
+
 def cli() -> str:
     """The command line's reference: every command with its arguments and options."""
     root = typer.main.get_command(app)
-    parts = [NOTE, "# The command line\n", root.help or "", "\n"]
-    for name, command in _commands(root, "sakuin"):
+    commands = _commands(root, "sakuin")
+    parts = [NOTE, "# The command line\n\n", root.help or "", "\n", CLI_INTRODUCTION]
+    for name, command in commands:
+        first = " ".join(inspect.cleandoc(command.help or "").partition("\n\n")[0].split())
+        anchor = name.replace(" ", "-")
+        parts.append(f"| [`{name}`](#{anchor}) | {first} |\n")
+    parts.append(FOR_ALL_COMMANDS)
+    for name, command in commands:
         parts.append(f"\n## `{name}`\n\n{inspect.cleandoc(command.help or '')}\n\n")
         parts.append("```\n" + _usage(name, command) + "\n```\n\n")
         parts += [f"- {_parameter(parameter)}\n" for parameter in command.params if parameter.name != "help"]
-    parts.append(
-        "\n## What holds for all\n\n"
-        "Results go to standard output, progress and errors to standard error. An error is one sentence and "
-        "exit code 2; Ctrl-C ends a command within a second with exit code 130. `SAKUIN_CACHE` names the "
-        "folder for models (else `~/.cache/sakuin`), `SAKUIN_LIBRARY` that of stored contexts (else "
-        "`~/.local/share/sakuin/library`), `SAKUIN_ISA` (`portable`, `avx2`, `avx512`, `avx512bf16`) forces "
-        "a lower kernel, and `SAKUIN_TRACEBACK=1` prints where an error came from.\n"
-    )
     return "".join(parts)
 
 
+SETTINGS_INTRODUCTION = """# Settings
+
+`sakuin.RetrievalConfig` holds every setting of retrieval attention. Most people need none of them: take a
+preset, or turn `tolerance`. What each preset does to the answers is measured in [fidelity.md](fidelity.md).
+
+## Presets
+
+`RetrievalConfig.preset(name)` in Python, `--preset NAME` in the shell:
+
+| preset | for whom | settings |
+|---|---|---|
+"""
+
+FOR_WHOM = {
+    "fast": "who can take a larger error for less reading",
+    "balanced": "everybody else",
+    "faithful": "who wants a smaller error and takes more reading",
+    "exact": "who wants full attention's answer; each step reads everything",
+}
+
+ALL_SETTINGS = """
+## All settings
+
+| setting | default | meaning |
+|---|---|---|
+"""
+
+
 def settings() -> str:
-    """The settings' reference: every field of `RetrievalConfig`, the presets, and what `"auto"` chooses."""
-    parts = [NOTE, "# Settings\n\n`sakuin.RetrievalConfig` holds every setting of retrieval attention.\n\n"]
+    """The settings' reference: the presets, every field of `RetrievalConfig`, and what `"auto"` chooses."""
+    parts = [NOTE, SETTINGS_INTRODUCTION]
+    for name, changes in PRESETS.items():
+        text = ", ".join(f"`{key}={value!r}`" for key, value in changes.items()) or "the defaults"
+        parts.append(f"| `{name}` | {FOR_WHOM[name]} | {text} |\n")
+    parts.append(ALL_SETTINGS)
     described = _described(inspect.getdoc(RetrievalConfig) or "")
-    parts.append("| setting | default | meaning |\n|---|---|---|\n")
     for field in fields(RetrievalConfig):
         assert field.default is not MISSING
         parts.append(f"| `{field.name}` | `{field.default!r}` | {described[field.name]} |\n")
-    parts.append("\n## Presets\n\n`RetrievalConfig.preset(name)`, or `--preset NAME`:\n\n")
-    for name, changes in PRESETS.items():
-        text = ", ".join(f"`{key}={value!r}`" for key, value in changes.items()) or "the defaults"
-        parts.append(f"- `{name}`: {text}\n")
     parts.append(_auto())
     return "".join(parts)
 
@@ -70,16 +121,29 @@ _MODELS = {
 }
 
 
+AUTO_INTRODUCTION = """
+## What `index="auto"` chooses
+
+It takes exact `flat` while a context is short, and `sketch` once that saves a fifth of a step's time. The
+table says from how many offloaded tokens on, with keys and values in bf16 / in fp32. That depends on the
+heads of a layer and on the kernels that run. How it decides stands in [indexes.md](indexes.md).
+`sakuin doctor --model MODEL` says it for a model on the machine at hand.
+
+"""
+
+AUTO_ACCURACY = """
+**The choice is nearly the best on average.** Predicted times are off by some tenth. What is chosen takes
+longer than the faster of the two by a few percent on average, and by up to a half at worst. The table has, by
+kernels, how far predicted times are off, and how many times as long the chosen index takes as the faster one.
+It is over all lengths and heads measured.
+
+"""
+
+
 def _auto() -> str:
-    """From how many tokens on `index="auto"` is `sketch`."""
-    lines = [
-        '\n## What `index="auto"` chooses\n',
-        "`flat`, and `sketch` from so many offloaded tokens on, with keys and values in bf16 / in fp32, by "
-        "the heads of a layer and the kernels that run. How it decides stands in [indexes.md](indexes.md); "
-        "`sakuin doctor --model MODEL` says it for a model on the machine at hand.\n",
-        "| as in | head_dim | KV heads | group | " + " | ".join(COSTS) + " |",
-        "|---|---:|---:|---:|" + "---:|" * len(COSTS),
-    ]
+    """From how many tokens on `index="auto"` is `sketch`, and how good a choice that is."""
+    columns = {"as in": "l", "head_dim": "r", "KV heads": "r", "group": "r"} | dict.fromkeys(COSTS, "r")
+    rows = []
     for name, shape in _MODELS.items():
         cells = [
             " / ".join(
@@ -87,22 +151,29 @@ def _auto() -> str:
             )
             for costs in COSTS.values()
         ]
-        numbers = f"{shape.head_dim} | {shape.n_kv_heads} | {shape.group_size}"
-        lines.append(f"| {name} | {numbers} | " + " | ".join(cells) + " |")
+        rows.append([name, *map(str, (shape.head_dim, shape.n_kv_heads, shape.group_size)), *cells])
+    return AUTO_INTRODUCTION + table(columns, rows) + _auto_accuracy()
+
+
+def _auto_accuracy() -> str:
+    """What benchmarks/choice.py found of the predictions; nothing where it was not run."""
+    columns = {"kernels": "l", "off, median": "r", "off, nine of ten": "r", "longer, mean": "r"}
+    columns |= {"longer, worst": "r", "measured by": "l"}
+    rows = []
     for isa in COSTS:
         path = HERE.parent / "benchmarks" / "results" / f"choice-{isa}.json"
         if path.is_file():
             found = json.loads(path.read_text("utf-8"))
             m = found["machine"]
-            lines.append(
-                f"\n{isa} (`{found['command']}`; {m['cpu']}, {m['threads']} threads, {m['date']}): "
-                "predicted times are off by "
-                f"{found['off_median']:.0%} (median), by up to {found['off_nine_tenths']:.0%} in nine of ten "
-                "cases. Over all lengths and heads measured, what is chosen takes "
-                f"{found['chosen_over_better']:.2f} times as long as the faster of the two on average, "
-                f"{found['worst_over_better']:.2f} times at worst."
+            rows.append(
+                [
+                    isa,
+                    *(f"{100 * found[name]:.0f} %" for name in ("off_median", "off_nine_tenths")),
+                    *(f"{found[name]:.2f} x" for name in ("chosen_over_better", "worst_over_better")),
+                    f"`{found['command']}` ({m['cpu']}, {m['threads']} threads, {m['date']})",
+                ]
             )
-    return "\n".join(lines) + "\n"
+    return AUTO_ACCURACY + table(columns, rows) if rows else ""
 
 
 def _count(tokens: int | None) -> str:
