@@ -13,48 +13,44 @@ def _megabytes(size: float) -> str:
 
 def contexts(result: dict[str, Any]) -> str:
     """What was wanted of stored contexts, and what was measured."""
-    found = result
-    kept, grown, shared = found["kept"], found["appended"], found["shared"]
+    kept, grown, shared = result["kept"], result["appended"], result["shared"]
+    at_once, short = result["at_once"], result["short_of_memory"]
+    first_s, add_s = shared["add_s"]
+    first_bytes, both_bytes = shared["bytes_on_disk"]
     rows = [
         [
-            f"load {kept['tokens']:,} tokens in a fresh process and say the first token, no file in the page "
-            "cache, against reading them again",
+            f"load {kept['tokens']:,} tokens and give the first token, not read them again",
             "100 x faster",
-            f"{kept['times_faster']:.0f} x ({kept['load_and_first_token_s']:.2f} s against "
+            f"{kept['times_faster']:.0f} x ({kept['load_and_first_token_s']:.2f} s, not "
             f"{kept['prefill_s']:.0f} s)",
         ],
+        ["the answer of the loaded context", "the same", _same(kept["same_answer"])],
+        ["tokens of its prompt that were not read again", "all", f"{kept['reused_tokens']:,}"],
         [
-            "the answer then, and the tokens of the prompt that were not read again",
-            "the same, all",
-            f"{_same(kept['same_answer'])}, {kept['reused_tokens']:,}",
+            "size on disk without sliding windows, over keys and values in bf16",
+            "1.35",
+            f"{kept['size']['share']:.2f}",
         ],
-        [
-            "size on disk without sliding windows, against keys and values in bf16; with `int8`",
-            "1.35; 0.85",
-            f"{kept['size']['share']:.2f}; {kept['size_int8']['share']:.2f}",
-        ],
+        ["the same with `int8`", "0.85", f"{kept['size_int8']['share']:.2f}"],
         [
             "16 questions at once to 4 forks",
             "as one at a time",
-            f"{_same(found['at_once']['identical'])} ({found['at_once']['at_once_s']:.0f} s, one at a time "
-            f"{found['at_once']['one_at_a_time_s']:.0f} s)",
+            f"{_same(at_once['identical'])} ({at_once['at_once_s']:.0f} s; one at a time "
+            f"{at_once['one_at_a_time_s']:.0f} s)",
         ],
         [
-            f"append {grown['appended']:,} tokens to {grown['tokens']:,}: seconds, and those of reading them "
-            "with nothing before; files rewritten",
-            "what they cost; none",
-            f"{grown['append_s']:.1f} s against {grown['alone_s']:.1f} s; {grown['rewritten_files']}",
+            f"append {grown['appended']:,} tokens to {grown['tokens']:,}",
+            "what they cost",
+            f"{grown['append_s']:.1f} s; reading them with nothing before {grown['alone_s']:.1f} s",
         ],
+        ["files that this rewrites", "none", f"{grown['rewritten_files']}"],
         [
-            f"add {shared['tokens'][1]:,} tokens whose first 12.8K are stored (`segment=4096`): tokens "
-            "reused, seconds, bytes",
+            f"add {shared['tokens'][1]:,} tokens whose first 12.8K are stored (`segment=4096`)",
             "the rest alone",
-            f"{shared['reused']:,}; {shared['add_s'][1]:.0f} s against {shared['add_s'][0]:.0f} s; "
-            f"{_megabytes(shared['bytes_on_disk'][1] - shared['bytes_on_disk'][0])} against "
-            f"{_megabytes(shared['bytes_on_disk'][0])}",
+            f"{shared['reused']:,} tokens reused; {add_s:.0f} s, the first context {first_s:.0f} s; "
+            f"{_megabytes(both_bytes - first_bytes)}, the first {_megabytes(first_bytes)}",
         ],
     ]
-    short = found["short_of_memory"]
     if short is not None:
         rows.append(
             [
