@@ -51,7 +51,7 @@ native-tests: venv
 	@$(BIN)/ctest --test-dir $(CHECKED) --output-on-failure
 
 docs: venv
-	@$(BIN)/python docs/generate.py --check
+	@$(BIN)/python tools/docs/generate.py --check
 
 bench: venv  ## Run the benchmarks that the figures in the docs come from (slow).
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
@@ -67,7 +67,7 @@ fuzz: venv  ## Throw thousands of odd arrays at the native core.
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/index/test_native_fuzz*.py
 
 format: venv  ## Write the generated docs; format the code.
-	@$(BIN)/python docs/generate.py
+	@$(BIN)/python tools/docs/generate.py
 	@$(BIN)/ruff format .
 
 clean:  ## Remove builds and caches, not the environment.

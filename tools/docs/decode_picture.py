@@ -2,7 +2,7 @@
 
 It is drawn from the committed results of benchmarks/decode_depth.py. The file holds the numbers that it
 shows, as JSON in its description: the check compares numbers, and needs no matplotlib. Called by
-docs/generate.py.
+tools/docs/generate.py.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import unescape
-from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-RESULTS = HERE.parent / "benchmarks" / "results" / "decode_depth.json"
-PICTURE = HERE / "pictures" / "decode.svg"
+from places import DOCS, RESULTS
+
+MEASURED = RESULTS / "decode_depth.json"
+PICTURE = DOCS / "pictures" / "decode.svg"
 
 # Middle tones, since the background is the page's: each has a contrast of 4 to white and to near black.
 GREY, BLUE, ORANGE = "#76797e", "#2a80cc", "#c96013"
@@ -26,7 +26,7 @@ DTYPES = ("bf16", "fp32")
 
 def wanted() -> dict[str, Any]:
     """What the picture has to show: the machine, and by dtype and series the medians and quartiles."""
-    result = json.loads(RESULTS.read_text("utf-8"))
+    result = json.loads(MEASURED.read_text("utf-8"))
     panels = {}
     for dtype in DTYPES:
         rows = result["results"][dtype]["depths"]

@@ -1,5 +1,5 @@
 """Puts what was measured into the pages: findings, each a paragraph, and tables. They come from the JSON
-files that the benchmarks wrote. Called by docs/generate.py.
+files that the benchmarks wrote. Called by tools/docs/generate.py.
 
 What was not measured is not there: each benchmark writes its file, and each file has its paragraph or table.
 """
@@ -9,15 +9,14 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from pathlib import Path
 from typing import Any
 
 from findings import FINDINGS
 from goal_tables import TABLES as GOALS
 from markdown_parts import table as markdown
+from places import RESULTS
 from tables import TABLES as OF_PAGES
 
-RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 MARKED = re.compile(r"(<!-- (finding|table) ([\w-]+): begin -->\n).*?(<!-- \2 \3: end -->\n)", re.DOTALL)
 
 Row = dict[str, Any]
@@ -33,7 +32,7 @@ def inserted(page: str) -> str:
 
 
 def finding(name: str) -> str:
-    """A paragraph of docs/findings.py; nothing if nothing was measured."""
+    """A paragraph of tools/docs/findings.py; nothing if nothing was measured."""
     pattern, made = FINDINGS[name]
     found = _results(pattern)
     if not found:

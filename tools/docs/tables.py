@@ -1,5 +1,5 @@
 """The tables of docs/indexes.md, docs/scaling.md and docs/speed.md, from the JSON files that the benchmarks
-wrote. Called by docs/figures.py, which puts each between its marks.
+wrote. Called by tools/docs/figures.py, which puts each between its marks.
 """
 
 from __future__ import annotations

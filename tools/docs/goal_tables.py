@@ -1,5 +1,5 @@
 """The table of docs/fidelity.md that holds what was found against what was aimed at, beside the presets' own
-(docs/fidelity_tables.py). Called by docs/tables.py.
+(tools/docs/fidelity_tables.py). Called by tools/docs/tables.py.
 """
 
 from __future__ import annotations
@@ -100,4 +100,4 @@ def _kind(result: Row) -> str:
 
 
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {"fidelity-others": ("evaluation-*", others)}
-"""As in docs/tables.py. The commands stand with the tables of what was measured."""
+"""As in tools/docs/tables.py. The commands stand with the tables of what was measured."""

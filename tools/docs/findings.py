@@ -1,6 +1,6 @@
 """One short paragraph for each result that a page opens with, from the JSON files that the benchmarks wrote.
 
-A page names one between the marks `<!-- finding NAME: begin -->` and `end`; docs/figures.py puts it there.
+A page names one between the marks `<!-- finding NAME: begin -->` and `end`; figures.py puts it there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Writes the parts of the docs that say what the code says (docs/cli.md, docs/settings.md), and the README's
 figures from the benchmarks' committed results.
 
-`python docs/generate.py` writes them; with `--check` it fails where a file differs from the code.
+`python tools/docs/generate.py` writes them; with `--check` it fails where a file differs from the code.
 """
 
 from __future__ import annotations
@@ -11,21 +11,20 @@ import json
 import re
 import sys
 from dataclasses import MISSING, fields
-from pathlib import Path
 from typing import Any
 
 import decode_picture
 import typer
 from figures import inserted
 from markdown_parts import table
+from places import DOCS, RESULTS, ROOT
 
 from sakuin.cli import app
 from sakuin.config import PRESETS, RetrievalConfig
 from sakuin.index.choice import HeadShape
 from sakuin.index.costs import COSTS
 
-HERE = Path(__file__).parent
-NOTE = "<!-- Written by docs/generate.py from the code; `make format` writes it anew. -->\n"
+NOTE = "<!-- Written by tools/docs/generate.py from the code; `make format` writes it anew. -->\n"
 
 
 CLI_INTRODUCTION = """
@@ -161,7 +160,7 @@ def _auto_accuracy() -> str:
     columns |= {"longer, worst": "r", "measured by": "l"}
     rows = []
     for isa in COSTS:
-        path = HERE.parent / "benchmarks" / "results" / f"choice-{isa}.json"
+        path = RESULTS / f"choice-{isa}.json"
         if path.is_file():
             found = json.loads(path.read_text("utf-8"))
             m = found["machine"]
@@ -227,12 +226,12 @@ WITH_TABLES = ("contexts", "fidelity", "indexes", "lm-eval", "ruler", "scaling",
 def main(check: bool) -> int:
     wrong = []
     with_figures = (
-        HERE.parent / "README.md",
-        *(HERE / f"{name}.md" for name in WITH_TABLES),
+        ROOT / "README.md",
+        *(DOCS / f"{name}.md" for name in WITH_TABLES),
     )
     written = (
-        (HERE / "cli.md", cli()),
-        (HERE / "settings.md", settings()),
+        (DOCS / "cli.md", cli()),
+        (DOCS / "settings.md", settings()),
         *((page, inserted(page.read_text(encoding="utf-8"))) for page in with_figures),
     )
     for path, text in written:

@@ -1,4 +1,4 @@
-"""The table of docs/contexts.md, from what benchmarks/contexts.py wrote. Called by docs/tables.py."""
+"""The table of docs/contexts.md, from what benchmarks/contexts.py wrote. Called by tools/docs/tables.py."""
 
 from __future__ import annotations
 
@@ -70,4 +70,4 @@ def _same(is_so: bool) -> str:
 
 
 TABLES = {"contexts": ("contexts", contexts)}
-"""As in docs/tables.py."""
+"""As in tools/docs/tables.py."""

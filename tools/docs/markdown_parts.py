@@ -1,4 +1,4 @@
-"""What the tables of the docs are written with. Called by docs/tables.py and docs/fidelity_tables.py."""
+"""What the tables of the docs are written with. Called by tables.py and fidelity_tables.py."""
 
 from __future__ import annotations
 
