@@ -21,8 +21,8 @@ def decode(result: Row) -> str:
     return f"""
         With {last["depth"]:,} tokens of context a new token takes {last["sakuin_ms"]:.0f} ms with sakuin and
         {last["sdpa_ms"]:.0f} ms with full attention (bf16; in fp32 {fp32["sakuin_ms"]:.0f} and
-        {fp32["sdpa_ms"]:.0f} ms). From {first["depth"]} tokens to {last["depth"]:,} the time of sakuin grows
-        to {ours:.1f} times, that of full attention to {full:.1f} times. SmolLM2-135M, both in one run, on
+        {fp32["sdpa_ms"]:.0f} ms). From {first["depth"]} tokens to {last["depth"]:,} sakuin becomes
+        {ours:.1f} times as slow, full attention {full:.1f} times. SmolLM2-135M, both in one run, on
         {m["threads"]} threads of an {m["cpu"]} ({m["isa"]}); full attention is transformers' own `sdpa`."""
 
 
