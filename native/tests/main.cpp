@@ -1,7 +1,7 @@
 // Runs the native tests; arguments select tests by a part of their name.
 #include <cstring>
 
-#include "check.hpp"
+#include "tests/check.hpp"
 #include "kernels/dispatch.hpp"
 
 int main(int argc, char** argv) {

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "check.hpp"
+#include "tests/check.hpp"
 #include "kernels/dispatch.hpp"
 
 namespace sakuin::testing {

@@ -4,7 +4,7 @@
 #include <stdexcept>
 #include <thread>
 
-#include "check.hpp"
+#include "tests/check.hpp"
 #include "parallel.hpp"
 
 using sakuin::parallel_for;

@@ -1,4 +1,4 @@
-"""Types of the native core (native/bindings.cpp and bindings_*.cpp)."""
+"""Types of the native core (native/python/)."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -2,7 +2,7 @@
 product. RetrievalAttention's own index (arXiv 2409.10516), after RoarGraph (arXiv 2408.08933).
 
 One graph for each KV head, built from sampled queries of its group, serves all of them; it grows by
-`append`. Links and walks are native (native/index/graph_*.cpp); here are the arrays that grow, and the
+`append`. Links and walks are native (native/index/graph/); here are the arrays that grow, and the
 coordinates in which keys are compared with each other. docs/ivf-and-graph.md says what was measured.
 """
 

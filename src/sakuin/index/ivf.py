@@ -2,8 +2,8 @@
 or dropped. The baseline of RetrievalAttention (arXiv 2409.10516), first-class: lists are read straight from
 memory, and what is not probed still counts.
 
-This file is the chain of sealed segments and the calls into the native core (native/index/ivf.hpp). Called
-through the protocol of `sakuin.index.base`.
+This file is the chain of sealed segments and the calls into the native core (native/index/ivf/ivf.hpp).
+Called through the protocol of `sakuin.index.base`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ sealed segment is made of.
 The basis makes the index attention-aware: its coordinates are those in which an error of a key costs the same
 logit error in every direction, for the queries this context has seen, sorted by how much logit variance they
 carry (docs/method.md). What follows from the coordinates (bits, quantizers, lists, packing) is native
-(native/index/sketch_seal.cpp).
+(native/index/sketch/seal.cpp).
 
 Called by `sakuin.index.sketch` alone.
 """

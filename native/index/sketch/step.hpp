@@ -1,0 +1,167 @@
+// One attention step over a chain of `sketch` segments, for all KV heads at one query position. Internal to the files that
+// implement it: attend.cpp (the ordinary way), find.cpp (what is scored again), error.cpp (how far off it may be) and
+// stray.cpp (heads whose estimate fails, and what is reported); search.cpp takes its scan.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <mutex>
+#include <vector>
+
+#include "index/arithmetic.hpp"
+#include "index/sketch/sketch.hpp"
+#include "parallel.hpp"
+
+namespace sakuin {
+
+// Natural units squared: what a score's variance by sketch counts as at most where an exponential of it is taken. Residues of larger
+// variance are not Gaussian.
+constexpr float most_variance = 1.0f;
+
+// Scratch keeps what it had room for: numbers that come and go would be set to 0 each time.
+template <class T>
+void make_room(std::vector<T>& x, int64_t n) {
+    if (static_cast<int64_t>(x.size()) < n) x.resize(static_cast<size_t>(n));
+}
+
+inline float cap_of(float x, float cap) { return cap > 0.0f ? cap * std::tanh(x / cap) : x; }
+
+// Keys of one precision with their weights (keys, padded) relative to the index's estimated lse.
+struct Tier {
+    std::vector<uint32_t> index;  // room for more than `n`
+    std::vector<float> weights;
+    int64_t n = 0;
+};
+
+// What a segment means to one KV head's query group; lives from the scan to the end of the step. Arrays per query head are padded.
+struct View {
+    const SketchSegment* segment;
+    int64_t head, first;                              // first: tokens in the segments before
+    std::vector<float> p;                             // (group, head_dim) projected queries
+    std::vector<float> scale, bias, sigma, top, sum;
+    std::vector<float> rounding;                      // what of the variance comes from the factors of the scan
+    std::vector<float> variance, squares;             // of a score by sketch; sums of the squares of weights, relative to 2^(2 top)
+    std::vector<float> slope;                         // of the natural score, softcap included, at the largest
+    std::vector<uint16_t> floor, rate, plus;          // as in ScoreMap, where `quick` says that they may be used
+    bool quick = false;
+    std::vector<float> in_list;                       // (lists, padded) sums of weights
+    std::vector<uint16_t> z;                          // scores of all keys, where they are kept (Step::keeps)
+    const uint16_t* scores = nullptr;                 // them, or for the time of the scan those in the thread's scratch
+    std::vector<uint32_t> masks, words;               // the queries as the scan takes them (ScanQuery)
+    std::vector<int32_t> start;
+
+    std::vector<uint32_t> index, begin;               // keys to be scored again, where each list's begin
+    std::vector<uint16_t> rows;                       // (group + 1, row_stride) their 16-bit scores; their residue lengths in quarters
+    int64_t found = 0, stride = 0;                    // stride: found and a vector more
+    bool sifted = false;                              // whether `found` is by the final lse, or more by a lower bound of it
+    std::vector<float> fresh;                         // (group, stride) weights, where they are kept
+
+    // Results, relative to the lse of the head's index.
+    Tier exact, coded;
+    std::vector<float> out, total, covered;           // (group, head_dim), padded, padded
+    std::vector<float> taken, put;                    // padded: squares of weights that leave lists, that come back
+    std::vector<float> tilt, noise;                   // (group, head_dim): what the tilt adds to out; padded: squared error to be expected beside
+    int64_t touched = 0;
+
+    int64_t lists() const { return lists_of(segment->n); }
+    int64_t row_stride() const { return segment->n + 32; }
+};
+
+// What a thread needs while it works on one segment: small enough to stay in its cache.
+struct Scratch {
+    std::vector<uint16_t> z;
+    std::vector<float> fresh, old, best;  // (group, stride) weights, twice; (stride,) largest share for any query head
+};
+Scratch& scratch();
+
+// The found keys of a segment by how far they reach, where there are more than the cap allows.
+struct Ranked {
+    std::vector<uint16_t> reach;  // steps above the bar of `find`
+    std::vector<uint32_t> count;  // of the keys at each step
+    size_t bar = 0;               // keys from this step on stay,
+    int64_t room = 0;             // and so many of the step below
+};
+
+struct Head {
+    std::vector<float> q;               // (group, head_dim), scaled to base 2
+    std::vector<float> index_lse, lse;  // base 2, by estimate: of the index / of everything; what fills up is +inf
+    std::vector<float> share;           // of the index in everything, by that; what fills up is 0
+    bool strayed = false;               // the estimate was far off: the query is none that the index was built for
+    float tolerance = 1.0f;             // multiplies the thresholds
+    // While segments are scanned: the static part's lse once it is there, and the sum of those of the index so far. A lower bound.
+    std::mutex mutex{};
+    std::vector<float> so_far;
+    std::vector<float> out, total, covered, error;  // over all segments, relative to index_lse: (group, head_dim), padded each
+};
+
+class Step {
+public:
+    Step(const SketchAttend& args, std::vector<View>& views, int64_t t);
+    int64_t run();             // returns the bytes read
+
+protected:
+    View& view(int64_t h, size_t s) { return views_[static_cast<size_t>(h) * a_.segments.size() + s]; }
+    Head& head(const View& v) { return heads_[static_cast<size_t>(v.head)]; }
+    float softcap() const { return a_.softcap * log2e; }
+    int group() const { return static_cast<int>(a_.group); }
+    size_t groups() const { return static_cast<size_t>(a_.group); }
+    float static_lse(int64_t h, size_t g) const {
+        return a_.static_lse == nullptr ? nothing : a_.static_lse[(h * a_.group + static_cast<int64_t>(g)) * a_.t + t_] * log2e;
+    }
+    // The segments of the heads at hand.
+    template <class Fn>
+    void each(const Fn& fn) {
+        const int64_t segments = static_cast<int64_t>(a_.segments.size()), before = from_ * segments;
+        parallel_for((to_ - from_) * segments, a_.n_threads, [&](int64_t i) { fn(views_[static_cast<size_t>(before + i)]); });
+    }
+    ScoreMap map(const View& v) const {
+        return {v.scores, v.scale.data(), v.bias.data(), group(), softcap(), v.floor.data(), v.quick ? v.rate.data() : nullptr, v.plus.data()};
+    }
+
+    int64_t heads_at_once() const;
+    void attend_heads();
+    void score(View& v, uint16_t* largest);
+    void scan(View& v);
+    void choose_quick(View& v, const uint16_t* largest);
+    void sum_lists(View& v);
+    void estimate_lse(int64_t h);
+    // Whether scores and weights of all segments are kept to the end of the step.
+    bool keeps() const { return searches_ || a_.target_error > 0.0f || a_.trace_tier != nullptr; }
+    float rescored_above(const Head& head) const { return a_.rescore * head.tolerance / static_cast<float>(n_); }
+    Reach reach(View& v, const float* lse, float least);
+    void find(View& v, const float* lse, float least);
+    void find_beforehand(View& v);
+    void sift(View& v);
+    Rescore rescore_of(View& v);
+    void limit();
+    std::vector<uint16_t> reach_of(const View& v);
+    void keep_best(View& v, Ranked& r);
+    void attend(View& v);
+    void add_up(View& v);
+    void add_tilt(View& v);
+    void expect_noise(View& v);
+    void sum_up(int64_t h);
+    bool refine();
+    int64_t finish(int64_t h);
+
+    bool strayed(int64_t h);
+    void attend_exactly(View& v);
+    void join_exact(int64_t h);
+    void write_mass(const View& v, const Tier& tier, const std::vector<float>& share);
+    void write_trace(View& v, const std::vector<float>& share);
+
+    const SketchAttend& a_;
+    const SketchKernels& k_;
+    const int64_t t_, d_;
+    const size_t width_;  // the group, padded
+    int64_t from_ = 0, to_;  // heads that are worked on
+    int64_t n_ = 0;
+    bool searches_ = false;  // scores are inner products then, not logits
+    std::deque<Head> heads_;  // does not move them
+    std::vector<View>& views_;
+};
+
+}  // namespace sakuin

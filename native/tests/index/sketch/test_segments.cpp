@@ -1,0 +1,322 @@
+// Whole segments of `sketch`: sealed, attended on every instruction set, damaged. Buffers are exactly as long as they must be, so
+// that a sanitizer sees any access beyond them.
+#include <algorithm>
+#include <functional>
+#include <limits>
+
+#include "tests/check.hpp"
+#include "index/sketch/read_ahead.hpp"
+#include "index/sketch/sketch.hpp"
+#include "kernels/dispatch.hpp"
+#include "tests/numbers.hpp"
+
+using namespace sakuin;
+using namespace sakuin::testing;
+
+namespace {
+
+// A segment with the keys' own axes as its basis, sealed from keys and values in float32.
+struct Sealed {
+    SketchSegment s{};
+    Floats keys, values, key_rows, value_rows, mean, sub_step, residue, code_step;
+    Floats within, code_residue;
+    std::vector<int32_t> plan;
+    std::vector<uint16_t> order, basis, value_params, list_params, tilt;
+    std::vector<SketchSpread> spread;
+    std::vector<uint8_t> sketch, codes, value_codes, list_codes;
+    std::vector<int16_t> sub_coordinate, code_coordinate;
+
+    Sealed(Random& random, int64_t heads, int64_t n, int64_t d, int64_t subs, int64_t code_bytes, int threads) {
+        s.shape = {d, subs, code_bytes};
+        s.heads = heads;
+        s.n = n;
+        s.dtype = DType::f32;
+        keys = normals(random, heads * n * d);
+        values = normals(random, heads * n * d);
+        for (size_t i = 0; i < keys.size(); ++i) keys[i] = keys[i] / (1.0f + static_cast<float>(i % at(d)) * 0.2f) + 2.0f;
+        mean.assign(at(heads * d), 0.0f);
+        Floats y(keys.size()), weight(at(heads * d), 1.0f), features(at(heads * 2 * n), 0.0f);
+        for (int64_t h = 0; h < heads; ++h)
+            for (int64_t j = 0; j < d; ++j) {
+                float& m = mean[at(h * d + j)];
+                for (int64_t i = 0; i < n; ++i) m += keys[at((h * n + i) * d + j)] / static_cast<float>(n);
+                for (int64_t i = 0; i < n; ++i) y[at((h * d + j) * n + i)] = keys[at((h * n + i) * d + j)] - m;
+                for (int64_t i = 0; i < d; ++i) basis.push_back(fp16(i == j ? 1.0f : 0.0f));
+            }
+        const int64_t lists = lists_of(n), width = s.shape.chunks() * 16;
+        const auto room = [](auto& x, const auto*& p, int64_t size) {
+            x.resize(at(size));
+            p = x.data();
+        };
+        key_rows.resize(keys.size());
+        value_rows.resize(values.size());
+        s.keys = key_rows.data();
+        s.values = value_rows.data();
+        s.mean = mean.data();
+        s.basis = basis.data();
+        room(order, s.order, heads * n);
+        room(sketch, s.sketch, heads * lists * s.shape.list_bytes());
+        room(sub_coordinate, s.sub_coordinate, heads * subs * 2);
+        room(sub_step, s.sub_step, heads * subs * 2);
+        room(residue, s.residue, heads * d);
+        room(codes, s.codes, heads * n * code_bytes);
+        room(plan, s.code_plan, heads * 3);
+        room(code_coordinate, s.code_coordinate, heads * width);
+        room(code_step, s.code_step, heads * width);
+        room(value_codes, s.value_codes, heads * n * s.shape.value_bytes());
+        room(value_params, s.value_params, heads * n * 2);
+        room(list_codes, s.list_codes, heads * lists * s.shape.value_bytes());
+        room(list_params, s.list_params, heads * lists * 2);
+        room(within, s.within, heads * d);
+        room(code_residue, s.code_residue, heads * d);
+        room(tilt, s.tilt, heads * s.shape.leading() * d);
+        room(spread, s.spread, heads);
+        SealArgs a{};
+        a.kernels = &kernels();
+        a.y = y.data();
+        a.weight = weight.data();
+        a.features = features.data();
+        a.n_features = 2;
+        a.keys = keys.data();
+        a.values = values.data();
+        a.values_f32 = values.data();
+        seal_sketch(a, s, threads);
+    }
+
+    // Keeps keys and values in 8 bits from now on; `keys` and `values` become what the numbers stand for.
+    void to_int8(Random& random) {
+        const int64_t d = s.shape.head_dim;
+        for (const int64_t size : {s.heads * d, s.heads * d, s.heads * s.n}) {
+            scales.emplace_back();
+            for (int64_t i = 0; i < size; ++i) scales.back().push_back(0.04f + 0.01f * random.unit());
+        }
+        key_numbers.resize(key_rows.size());
+        value_numbers.resize(value_rows.size());
+        for (size_t i = 0; i < key_rows.size(); ++i) {
+            const size_t row = i / at(d), channel = row / at(s.n) * at(d) + i % at(d);
+            const size_t place = (row / at(s.n) * at(s.n) + at(order[row])) * at(d) + i % at(d);
+            key_numbers[i] = static_cast<int8_t>(std::lround(std::clamp((key_rows[i] - scales[1][channel]) / scales[0][channel], -127.0f, 127.0f)));
+            keys[place] = scales[1][channel] + scales[0][channel] * static_cast<float>(key_numbers[i]);
+            value_numbers[i] = static_cast<int8_t>(std::lround(std::clamp(value_rows[i] / scales[2][row], -127.0f, 127.0f)));
+            values[place] = scales[2][row] * static_cast<float>(value_numbers[i]);
+        }
+        s.dtype = DType::i8;
+        s.keys = key_numbers.data();
+        s.values = value_numbers.data();
+        s.scales = {scales[0].data(), scales[1].data(), scales[2].data()};
+    }
+    std::vector<Floats> scales;
+    std::vector<int8_t> key_numbers, value_numbers;
+};
+
+struct Step {
+    Floats q, out, lse, coverage, error, exact, coded, mass, tier, weight;
+    int64_t touched = 0;
+
+    Step(const std::vector<const SketchSegment*>& segments, const Floats& query, int64_t group, int64_t t, float tolerance, float cap,
+         float softcap, const std::string& isa, int threads, float target = 0.0f)
+        : q(query) {
+        const SketchSegment& s = *segments.front();
+        int64_t n = 0;
+        for (const SketchSegment* each : segments) n += each->n;
+        const int64_t rows = s.heads * group * t, d = s.shape.head_dim;
+        out.resize(at(rows * d));
+        lse.resize(at(rows));
+        coverage.resize(at(rows));
+        error.resize(at(rows));
+        exact.resize(at(s.heads * t));
+        coded.resize(at(s.heads * t));
+        mass.assign(at(s.heads * n), 0.0f);
+        tier.resize(at(s.heads * t * n));
+        weight.resize(at(s.heads * t * n));
+        SketchAttend a{};
+        a.kernels = &kernels(isa);
+        a.segments = segments;
+        a.q = q.data();
+        a.heads = s.heads;
+        a.group = group;
+        a.t = t;
+        a.scaling = 0.3f;
+        a.softcap = softcap;
+        a.rescore = tolerance;
+        a.coded = tolerance * 0.5f;
+        a.exact = tolerance * 8.0f;
+        a.reach = 2.0f;
+        a.cap = cap;
+        a.target_error = target;
+        a.n_threads = threads;
+        a.out = out.data();
+        a.lse = lse.data();
+        a.coverage = coverage.data();
+        a.error = error.data();
+        a.exact_share = exact.data();
+        a.coded_share = coded.data();
+        a.mass = mass.data();
+        a.mass_stride = n;
+        a.trace_tier = tier.data();
+        a.trace_weight = weight.data();
+        attend_sketch(a);
+        touched = a.touched_bytes;
+    }
+};
+
+}  // namespace
+
+TEST(a_sealed_segment_attends_like_its_keys_and_values) {
+    Random random(9);
+    for (const int64_t d : {8, 24, 64})
+        for (const int64_t n : {1, 63, 64, 65, 300}) {
+            const int64_t heads = 2, group = 3, t = 2;
+            Sealed a(random, heads, n, d, 8, d / 2, 2);
+            const Sealed b(random, heads, 40, d, 4, d / 4, 1);
+            if (n % 2 != 0) a.to_int8(random);
+            const Floats q = normals(random, heads * group * t * d, 1.5f);
+            for (const float softcap : {0.0f, 5.0f}) {
+                Floats want(q.size(), 0.0f), lse(at(heads * group * t));
+                for (int64_t r = 0; r < heads * group * t; ++r) {
+                    const int64_t h = r / (group * t);
+                    double sum = 0.0;
+                    std::vector<double> out(at(d), 0.0);
+                    for (const Sealed* s : {static_cast<const Sealed*>(&a), &b})
+                        for (int64_t i = 0; i < s->s.n; ++i) {
+                            float z = 0.0f;
+                            for (int64_t j = 0; j < d; ++j) z += q[at(r * d + j)] * s->keys[at((h * s->s.n + i) * d + j)];
+                            const double w = std::exp(static_cast<double>(capped(z * 0.3f, softcap)));
+                            sum += w;
+                            for (int64_t j = 0; j < d; ++j) out[at(j)] += w * static_cast<double>(s->values[at((h * s->s.n + i) * d + j)]);
+                        }
+                    lse[at(r)] = static_cast<float>(std::log(sum));
+                    for (int64_t j = 0; j < d; ++j) want[at(r * d + j)] = static_cast<float>(out[at(j)] / sum);
+                }
+                for (const std::string& isa : available_isas())
+                    for (const int threads : {1, 3}) {
+                        const Step fine({&a.s, &b.s}, q, group, t, 1e-6f, 1.0f, softcap, isa, threads);
+                        const std::string what = isa + " d " + std::to_string(d) + " n " + std::to_string(n);
+                        CHECK(distance(fine.out, want) < 2e-3, what + " " + std::to_string(distance(fine.out, want)));
+                        CHECK(distance(fine.lse, lse) < 2e-3, what + " lse");
+                        const Step usual({&a.s, &b.s}, q, group, t, 1.0f, 0.3f, softcap, isa, threads);
+                        CHECK(distance(usual.lse, lse) < 1.0, what + " lse at the defaults");
+                        CHECK(usual.touched > 0 && usual.touched <= fine.touched, what + " touched");
+                        // However far from the target a step begins, it ends below it, in the worst case exactly.
+                        const Step held({&a.s, &b.s}, q, group, t, 4.0f, 0.3f, softcap, isa, threads, 1e-5f);
+                        for (const float e : held.error) CHECK(e >= 0.0f && e <= 1e-5f, what + " target");
+                        CHECK(distance(held.out, want) < 2e-3, what + " held " + std::to_string(distance(held.out, want)));
+                    }
+            }
+        }
+}
+
+TEST(rows_in_files_change_nothing) {
+    Random random(13);
+    for (const bool int8 : {false, true}) {
+        Sealed a(random, 2, 1500, 64, 16, 32, 2);
+        if (int8) a.to_int8(random);
+        const Floats q = normals(random, 2 * 3 * 2 * 64, 1.5f);
+        SketchSegment on_disk = a.s;
+        SketchFiles files(a.s);
+        on_disk.files = &files;
+        for (const std::string& isa : available_isas()) {
+            for (const float target : {0.0f, 1e-5f}) {  // the second attends all exactly
+                const Step plain({&a.s}, q, 3, 2, 1.0f, 0.3f, 0.0f, isa, 2, target), same({&on_disk}, q, 3, 2, 1.0f, 0.3f, 0.0f, isa, 2, target);
+                CHECK(plain.out == same.out && plain.lse == same.lse && plain.tier == same.tier && plain.touched == same.touched, isa);
+            }
+            Floats scores(2 * 3 * 2 * 20), again(scores.size());
+            std::vector<int64_t> ids(scores.size()), ids_again(scores.size());
+            search_sketch({&kernels(isa), {&a.s}, q.data(), 2, 3, 2, 20, 150, 60, 2.0f, 2, scores.data(), ids.data()});
+            search_sketch({&kernels(isa), {&on_disk}, q.data(), 2, 3, 2, 20, 150, 60, 2.0f, 2, again.data(), ids_again.data()});
+            CHECK(scores == again && ids == ids_again, isa);
+        }
+    }
+}
+
+TEST(damaged_codes_and_numbers_lead_nowhere_outside_the_arrays) {
+    Random random(10);
+    for (int round = 0; round < 40; ++round) {
+        Sealed s(random, 2, 150, 24, 8, 12, 1);
+        const auto damage = [&](auto& x) {
+            for (int i = 0; i < 6; ++i) {
+                auto* bytes = reinterpret_cast<uint8_t*>(x.data());
+                bytes[random.next() % (x.size() * sizeof(x[0]))] = static_cast<uint8_t>(random.next());
+            }
+        };
+        // Everything that Python need not check: whatever these hold, scores may be wrong or not a number, no more.
+        damage(s.key_rows), damage(s.value_rows), damage(s.mean), damage(s.sub_step), damage(s.residue), damage(s.code_step);
+        damage(s.within), damage(s.code_residue), damage(s.tilt), damage(s.spread);
+        damage(s.basis), damage(s.value_params), damage(s.list_codes), damage(s.list_params), damage(s.sketch), damage(s.codes), damage(s.value_codes);
+        Floats q = normals(random, 2 * 4 * 24);
+        if (round % 4 == 1) q[5] = std::nanf("");
+        if (round % 4 == 2) q[5] = std::numeric_limits<float>::infinity();
+        for (const std::string& isa : available_isas())
+            for (const float softcap : {0.0f, 5.0f}) {
+                const Step step({&s.s}, q, 4, 1, round % 2 == 0 ? 1.0f : 1e-4f, 0.3f, softcap, isa, 1);
+                CHECK(step.touched > 0, isa);
+                Floats scores(2 * 4 * 9);
+                std::vector<int64_t> ids(scores.size());
+                search_sketch({&kernels(isa), {&s.s}, q.data(), 2, 4, 1, 9, 9 + round, 9 + round, 2.0f, 1, scores.data(), ids.data()});
+                CHECK(std::all_of(ids.begin(), ids.end(), [](int64_t id) { return id >= 0 && id < 150; }), isa);
+            }
+    }
+}
+
+TEST(the_cap_keeps_the_keys_that_may_be_largest) {
+    Random random(11);
+    const int64_t n = 2000;
+    const Sealed s(random, 1, n, 16, 4, 8, 1);
+    const Floats q = normals(random, 16);
+    for (const std::string& isa : available_isas()) {
+        const Step all({&s.s}, q, 1, 1, 0.01f, 1.0f, 0.0f, isa, 1), few({&s.s}, q, 1, 1, 0.01f, 0.2f, 0.0f, isa, 1);
+        int64_t scored = 0;
+        float kept = 0.0f, dropped = 0.0f;
+        for (int64_t i = 0; i < n; ++i) {
+            scored += few.tier[at(i)] > 0.0f;
+            float& most = few.tier[at(i)] > 0.0f ? kept : dropped;
+            most = std::max(most, all.weight[at(i)]);
+        }
+        CHECK(scored <= 400 && scored > 380, isa + " " + std::to_string(scored));
+        CHECK(kept > dropped, isa);
+    }
+}
+
+TEST(search_finds_the_largest_products_of_whole_chains) {
+    Random random(12);
+    for (const int64_t d : {8, 24, 64})
+        for (const int64_t group : {1, 3, 5, 16}) {
+            const int64_t heads = 2, t = 2;
+            const Sealed a(random, heads, 1500, d, 8, d / 2, 2), b(random, heads, 65, d, 4, d / 4, 1), c(random, heads, 1, d, 4, d / 4, 1);
+            const std::vector<const Sealed*> chain{&a, &b, &c};
+            const int64_t n = 1566;
+            const Floats q = normals(random, heads * group * t * d, 1.5f);
+            for (const std::string& isa : available_isas())
+                for (const int64_t k : {int64_t{1}, int64_t{20}, n}) {
+                    Floats scores(at(heads * group * t * k));
+                    std::vector<int64_t> ids(scores.size());
+                    search_sketch({&kernels(isa), {&a.s, &b.s, &c.s}, q.data(), heads, group, t, k, std::max<int64_t>(k, 150), std::max<int64_t>(k, 60), 2.0f, 3,
+                                   scores.data(), ids.data()});
+                    const std::string what = isa + " d " + std::to_string(d) + " group " + std::to_string(group) + " k " + std::to_string(k);
+                    int64_t found = 0;
+                    double off = 0.0;
+                    for (int64_t r = 0; r < heads * group * t; ++r) {
+                        Floats all;
+                        for (const Sealed* s : chain)
+                            for (int64_t i = 0; i < s->s.n; ++i) {
+                                float z = 0.0f;
+                                for (int64_t j = 0; j < d; ++j) z += q[at(r * d + j)] * s->keys[at((r / (group * t) * s->s.n + i) * d + j)];
+                                all.push_back(z);
+                            }
+                        Floats sorted = all;
+                        std::sort(sorted.begin(), sorted.end(), std::greater<>());
+                        std::vector<bool> seen(at(n));
+                        for (int64_t i = r * k; i < (r + 1) * k; ++i) {
+                            const int64_t id = ids[at(i)];
+                            CHECK(id >= 0 && id < n && !seen[at(id)], what);
+                            seen[at(id)] = true;
+                            off = std::max(off, std::abs(static_cast<double>(scores[at(i)] - all[at(id)])));
+                            CHECK(i == r * k || scores[at(i)] <= scores[at(i - 1)], what);
+                            found += scores[at(i)] >= sorted[at(k - 1)] - 1e-3f;
+                        }
+                    }
+                    CHECK(off < 1e-3, what + " " + std::to_string(off));
+                    CHECK(static_cast<double>(found) > 0.85 * static_cast<double>(ids.size()), what + " " + std::to_string(found) + " of " + std::to_string(ids.size()));
+                }
+        }
+}
