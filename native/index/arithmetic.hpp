@@ -29,7 +29,8 @@ inline float log2_add(float a, float b) {
 
 inline uint16_t to_bf16(float x) {
     uint32_t bits = std::bit_cast<uint32_t>(x);
-    if ((bits & 0x7fffffffu) > 0x7f7f0000u) bits = (bits & 0x80000000u) | 0x7f7f0000u;  // rounded up it would be infinite
+    // Rounded up it would be infinite.
+    if ((bits & 0x7fffffffu) > 0x7f7f0000u) bits = (bits & 0x80000000u) | 0x7f7f0000u;
     return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 inline float from_bf16(uint16_t x) { return std::bit_cast<float>(static_cast<uint32_t>(x) << 16); }

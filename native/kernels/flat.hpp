@@ -42,7 +42,7 @@ struct Flat : FlatKeys<I> {
                                    a.rows * (L + padded_dim(a.head_dim)));
     }
 
-    // --- rows go in tiles of nearly equal size ------------------------------------------------------------------------
+    // --- rows go in tiles of nearly equal size -----------------------------------------------------------------------
     static int64_t tile_count(int64_t rows) { return (rows + I::row_tile - 1) / I::row_tile; }
     static int64_t tile_begin(int64_t rows, int64_t tile) {
         const int64_t tiles = tile_count(rows), base = rows / tiles, extra = rows % tiles;
@@ -79,7 +79,7 @@ struct Flat : FlatKeys<I> {
         }
     }
 
-    // --- logits: z[r][key] for R rows and G groups of L keys ----------------------------------------------------------
+    // --- logits: z[r][key] for R rows and G groups of L keys ---------------------------------------------------------
     template <DType T, int R, int G, bool Pairs>
     static SAKUIN_INLINE void dot(const float* keys, int64_t n_units, int64_t group_size, const float* q, const float* bias,
                                   float scale, float* z, const char* ahead) {
@@ -170,7 +170,7 @@ struct Flat : FlatKeys<I> {
         I::store(x, (e - 1.0f) / (e + 1.0f) * (softcap * log2_e));
     }
 
-    // --- online softmax of one row over one block: logits become weights ----------------------------------------------
+    // --- online softmax of one row over one block: logits become weights ---------------------------------------------
     // `sums` are L partial sums of the weights; acc (width) the values weighted so far.
     static SAKUIN_INLINE void softmax(float* z, int64_t groups, int64_t sees, float& max, float* sums, float* acc, int64_t width) {
         if (sees < groups * L) {
@@ -182,7 +182,8 @@ struct Flat : FlatKeys<I> {
         }
         F top = I::load(z);
         for (int64_t g = 1; g < groups; ++g) top = I::max(top, I::load(z + g * L));
-        if (I::any_above(top, max)) {  // rare: a horizontal maximum at every block would cost more than all the rest here
+        // Rare: a horizontal maximum at every block would cost more than all the rest here.
+        if (I::any_above(top, max)) {
             const float block_max = I::hmax(top), shrink = scalar_exp2(max - block_max);
             max = block_max;
             I::store(sums, I::load(sums) * shrink);
@@ -207,7 +208,7 @@ struct Flat : FlatKeys<I> {
         }
     }
 
-    // --- values: acc[r] += sum over keys of weight[r][key] * value[key], for S strips of 2 L dimensions ---------------
+    // --- values: acc[r] += sum over keys of weight[r][key] * value[key], for S strips of 2 L dimensions --------------
     template <DType T>
     static SAKUIN_INLINE void load_strip(const void* row, int64_t dim, int64_t n, F& a, F& b) {
         if constexpr (T == DType::bf16) {
@@ -273,7 +274,7 @@ struct Flat : FlatKeys<I> {
         if (dim < a.head_dim) weigh<T, R, 1>(rows, row_bytes, n, dim, a.head_dim - dim, p, acc, width);
     }
 
-    // --- the whole range ----------------------------------------------------------------------------------------------
+    // --- the whole range ---------------------------------------------------------------------------------------------
     template <DType T, class Fn>
     static SAKUIN_INLINE void each_block(const FlatRange& a, const Work& w, Fn&& tile) {
         // A block of 32 keeps long rows and their transposed copy in the first-level cache.

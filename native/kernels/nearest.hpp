@@ -12,7 +12,8 @@ struct NearestRows {
     using F = typename I::F;
     using U = typename I::U;
     static constexpr int L = I::lanes;
-    static constexpr int V = L == 16 ? 4 : 2;  // vectors of centroids in a strip; with R rows as many sums as there are registers for
+    // Vectors of centroids in a strip; with R rows as many sums as there are registers for.
+    static constexpr int V = L == 16 ? 4 : 2;
     static_assert(nearest_strip % (V * L) == 0);
 
     template <int R>

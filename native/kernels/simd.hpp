@@ -49,7 +49,7 @@ struct Generic {
     using H = typename Vectors<Lanes>::H;
     using B = typename Vectors<Lanes>::B;
 
-    // --- memory -------------------------------------------------------------------------------------------------------
+    // --- memory ------------------------------------------------------------------------------------------------------
     template <class V, class T>
     static SAKUIN_INLINE V read(const T* p) {
         V v;
@@ -69,7 +69,7 @@ struct Generic {
     static SAKUIN_INLINE F load(const float* p, int n) { return as_f32(Tag::load_u32(p, n)); }
     static SAKUIN_INLINE void store(float* p, F v, int n) { __builtin_memcpy(p, &v, static_cast<size_t>(n) * 4); }
 
-    // --- arithmetic ---------------------------------------------------------------------------------------------------
+    // --- arithmetic --------------------------------------------------------------------------------------------------
     static SAKUIN_INLINE F as_f32(U v) { return reinterpret_cast<F>(v); }
     static SAKUIN_INLINE U as_u32(F v) { return reinterpret_cast<U>(v); }
     static SAKUIN_INLINE F set1(float x) { return F{} + x; }
@@ -102,7 +102,7 @@ struct Generic {
         return v;
     }
 
-    // --- bf16 and fp16 ------------------------------------------------------------------------------------------------
+    // --- bf16 and fp16 -----------------------------------------------------------------------------------------------
     // A 32-bit unit holds two neighbouring bf16 numbers; these give the first and the second of each unit.
     static SAKUIN_INLINE F bf16_first(U v) { return as_f32(v << 16); }
     static SAKUIN_INLINE F bf16_second(U v) { return as_f32(v & 0xffff0000u); }
@@ -122,7 +122,7 @@ struct Generic {
         return Tag::load_fp16(part);
     }
 
-    // --- 8-bit whole numbers ------------------------------------------------------------------------------------------
+    // --- 8-bit whole numbers -----------------------------------------------------------------------------------------
     static SAKUIN_INLINE F load_i8(const int8_t* p) { return __builtin_convertvector(__builtin_convertvector(read<B>(p), S), F); }
     static SAKUIN_INLINE F load_i8(const int8_t* p, int n) {
         int8_t part[Lanes] = {};
@@ -135,7 +135,7 @@ struct Generic {
         return __builtin_convertvector(reinterpret_cast<S>(v << static_cast<uint32_t>(24 - 8 * N)) >> 24, F);
     }
 
-    // --- products of whole numbers ------------------------------------------------------------------------------------
+    // --- products of whole numbers -----------------------------------------------------------------------------------
     // sums + the four products of each 32-bit unit's unsigned bytes `x` and signed ones `y`. Where `sums_in_pairs`, units hold two sums of
     // 16 bits, each of two products, which `widen_pairs` adds to sums of 32.
     static constexpr bool sums_in_pairs = false;
@@ -153,7 +153,7 @@ struct Generic {
         return sums + reinterpret_cast<U>((a << 16 >> 16) * (b << 16 >> 16) + (a >> 16) * (b >> 16));
     }
 
-    // --- masks and gathers --------------------------------------------------------------------------------------------
+    // --- masks and gathers -------------------------------------------------------------------------------------------
     // Bit i is set where v[i] > limit.
     static SAKUIN_INLINE uint32_t mask_above(F v, float limit) {
         uint32_t bits = 0;
@@ -181,7 +181,7 @@ struct Generic {
             }
     }
 
-    // --- 2^x ----------------------------------------------------------------------------------------------------------
+    // --- 2^x ---------------------------------------------------------------------------------------------------------
     // 2^x for x <= 127 (no check); 0 below -126.5 and for -inf, NaN for NaN. Relative error below 2e-7 (Exact) or 1e-4.
     template <bool Exact = true>
     static SAKUIN_INLINE F exp2(F x) {
@@ -206,7 +206,7 @@ struct Generic {
         return p * as_f32((as_u32(shifted) - (0x4b400000u - 127u)) << 23);
     }
 
-    // --- transpose ----------------------------------------------------------------------------------------------------
+    // --- transpose ---------------------------------------------------------------------------------------------------
     static SAKUIN_INLINE void transpose(U (&x)[Lanes]) {
         U y[Lanes];
         for (int i = 0; i < Lanes; ++i)
@@ -214,7 +214,7 @@ struct Generic {
         for (int i = 0; i < Lanes; ++i) x[i] = y[i];
     }
 
-    // --- 16-bit scores of 32 keys -------------------------------------------------------------------------------------
+    // --- 16-bit scores of 32 keys ------------------------------------------------------------------------------------
     // `Keys32` holds one uint16 per key of a block of 32, in an order of its own; `Table16` a look-up table of 16 uint16.
     struct Keys32 {
         uint16_t v[32];

@@ -135,7 +135,8 @@ struct Avx2 : Generic<Avx2, 8> {
         const Keys32 x = keys32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(z)), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(z + 16)));
         const __m256i low = _mm256_cmpeq_epi16(_mm256_max_epu16(x.low, limit.low), x.low);
         const __m256i high = _mm256_cmpeq_epi16(_mm256_max_epu16(x.high, limit.high), x.high);
-        return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_packs_epi16(low, high)));  // which undoes the split of the unpacking
+        // Packing undoes the split of the unpacking.
+        return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_packs_epi16(low, high)));
     }
     static SAKUIN_INLINE void store(uint16_t* p, const Keys32& a) {
         __m256i* out = reinterpret_cast<__m256i*>(p);

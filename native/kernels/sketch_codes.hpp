@@ -38,7 +38,8 @@ private:
     template <int G>
     struct Queries {
         uint32_t words[most_numbers / 2 * G];
-        float unit_of_eights[G], unit[G], start[G];  // start: the score of a row whose numbers are all 0, without the sketch
+        // start: the score of a row whose numbers are all 0, without the sketch.
+        float unit_of_eights[G], unit[G], start[G];
     };
 
     template <int G>
@@ -88,14 +89,16 @@ private:
     template <int G>
     static void tile(const Rescore& r, int first) {
         const CodeRows& c = r.codes;
-        const int eights = c.eights * 4, fours = eights + c.fours * 2, words = fours + c.twos;  // where words of each kind end
+        // Where words of each kind end.
+        const int eights = c.eights * 4, fours = eights + c.fours * 2, words = fours + c.twos;
         Queries<G> q;
         prepare<G>(c, first, q);
         for (int64_t i = 0; i < r.m; i += lanes) {
             const int here = r.m - i < lanes ? static_cast<int>(r.m - i) : lanes;
             const uint8_t* rows[lanes];
             for (int k = 0; k < lanes; ++k) rows[k] = c.codes + static_cast<int64_t>(r.index[i + (k < here ? k : here - 1)]) * c.row_bytes;
-            for (int64_t k = i + ahead * lanes; k < i + (ahead + 1) * lanes && k < r.m; ++k) {  // a row may lie on two lines
+            // A row may lie on two lines.
+            for (int64_t k = i + ahead * lanes; k < i + (ahead + 1) * lanes && k < r.m; ++k) {
                 const uint8_t* later = c.codes + static_cast<int64_t>(r.index[k]) * c.row_bytes;
                 I::prefetch(later);
                 I::prefetch(later + c.row_bytes - 1);
@@ -108,7 +111,8 @@ private:
                 const int some = words - from < 8 ? words - from : 8;
                 for (int k = 0; k < lanes; ++k) rows[k] += from == 0 ? 0 : 32;
                 I::columns(rows, some, w);
-                for (int k = 0; k < some; k += 4) {  // so many words that sums in pairs fit into 16 bits: 4 * 2 * 2 * 15 * 127
+                // So many words that sums in pairs fit into 16 bits: 4 * 2 * 2 * 15 * 127.
+                for (int k = 0; k < some; k += 4) {
                     if (from + k < eights) {
                         for (int j = k; j < k + 4; ++j, factors += 2 * G)
                             for (int g = 0; g < G; ++g)

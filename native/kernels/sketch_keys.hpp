@@ -19,7 +19,7 @@ struct SketchKeys {
     using Table16 = typename I::Table16;
     static constexpr int lanes = I::lanes;
 
-    // --- projection -------------------------------------------------------------------------------------------------------
+    // --- projection --------------------------------------------------------------------------------------------------
     template <int G>
     static void project_tile(const float* q, const uint16_t* basis, int d, float* p) {
         for (int j = 0; j < d; j += lanes) {
@@ -52,7 +52,7 @@ struct SketchKeys {
         }
     }
 
-    // --- exponentials ---------------------------------------------------------------------------------------------------------
+    // --- exponentials ------------------------------------------------------------------------------------------------
     // The sum of the quick weights (ScoreMap::rate) of a block of 32 keys, lane by lane; their squares are added to `squares`.
     static SAKUIN_INLINE F quick_sum(const uint16_t* z, uint16_t floor, uint16_t rate, uint16_t plus, F& squares) {
 #if defined(__AVX512BW__)
@@ -143,7 +143,7 @@ struct SketchKeys {
         SketchRows<I>::in_tiles(m.group, [&]<int G>(int first) { sums_tile<G>(m, top, n, first, sums, squares); });
     }
 
-    // --- reach ----------------------------------------------------------------------------------------------------------------
+    // --- reach -------------------------------------------------------------------------------------------------------
     static int64_t find_reach(const Reach& a) {
         const ScoreMap& m = a.map;
         Table16 limits[max_group];

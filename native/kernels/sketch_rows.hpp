@@ -29,7 +29,7 @@ struct SketchRows {
             x[h] = __builtin_convertvector(reinterpret_cast<S>((w >> (shift + static_cast<uint32_t>(h * lanes * 2))) & 15u), F);
     }
 
-    // --- sums across lanes ------------------------------------------------------------------------------------------------
+    // --- sums across lanes -------------------------------------------------------------------------------------------
     // to[g] += the sum of acc[g]; `to` has room for 4 numbers for up to 4 vectors, for 8 for more, to which nothing is added.
     template <int G>
     static SAKUIN_INLINE void reduce(const F (&acc)[G], float* to) {
@@ -63,7 +63,7 @@ struct SketchRows {
 #endif
     }
 
-    // --- scores -------------------------------------------------------------------------------------------------------------
+    // --- scores ------------------------------------------------------------------------------------------------------
     template <int G, DType T>
     static void score_rows_tile(const float* q, const void* keys, int d, const uint32_t* index, int64_t m, int width, int first, float* scores) {
         q += first * d;
@@ -88,7 +88,7 @@ struct SketchRows {
         });
     }
 
-    // --- weighted sums ------------------------------------------------------------------------------------------------------
+    // --- weighted sums -----------------------------------------------------------------------------------------------
     // A tile of query heads times two vectors of dimensions stays in registers while all rows pass.
     template <int G, DType T>
     static void add_rows_tile(const void* rows, int d, const uint32_t* index, int64_t m, const float* weights, int width, float* out) {

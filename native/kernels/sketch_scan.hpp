@@ -18,7 +18,7 @@ struct SketchScan {
     static constexpr int lanes = I::lanes;
     static constexpr int most_subs = 1024;
 
-    // --- queries ------------------------------------------------------------------------------------------------------------
+    // --- queries -----------------------------------------------------------------------------------------------------
     static void prepare(const ScanQuery& a) {
         const int quads = a.subs / 4;
         for (int k = 0; k < quads; ++k) {
@@ -34,7 +34,7 @@ struct SketchScan {
         for (int g = 0; g < a.group; ++g) one_head(a, g);
     }
 
-    // --- the scan -----------------------------------------------------------------------------------------------------------
+    // --- the scan ----------------------------------------------------------------------------------------------------
     static void scan(const Scan& a) {
         SketchRows<I>::in_tiles(a.group, [&]<int G>(int g) { tile<G>(a, g); });
     }
@@ -90,7 +90,8 @@ private:
     // A whole number of 128ths that is not below either number: so are exponentials whole multiples of sums (ScoreMap::rate).
     static SAKUIN_INLINE float unit_of(float a, float b) {
         const float least = a > b ? a : b;
-        if (!(least < 128.0f)) return least < 1e38f ? least : 1e38f;  // nobody takes exponentials of such sums; not a number included
+        // Nobody takes exponentials of such sums; not a number included.
+        if (!(least < 128.0f)) return least < 1e38f ? least : 1e38f;
         const float whole = static_cast<float>(static_cast<int32_t>(least * 128.0f));
         return (whole < least * 128.0f || whole < 1.0f ? whole + 1.0f : whole) * (1.0f / 128.0f);
     }

@@ -1,4 +1,4 @@
-// What the tests of `sketch` share: random arrays, 16-bit floats, distances.
+// What the tests share: random arrays, 16-bit floats, distances.
 #pragma once
 
 #include <algorithm>

@@ -124,7 +124,8 @@ private:
     // A KV head's rows: the positions of its first query head, then those of the next.
     int64_t position(int64_t row) const { return first_ + row % positions_; }
     int64_t query_head(int64_t kv_head, int64_t row) const { return kv_head * a_.group + row / positions_; }
-    int64_t place(int64_t kv_head, int64_t row) const { return query_head(kv_head, row) * a_.t + position(row); }  // in lse, out
+    // Where a row stands in lse and out.
+    int64_t place(int64_t kv_head, int64_t row) const { return query_head(kv_head, row) * a_.t + position(row); }
 
     void widen_queries() {
         float* to = q_.data();

@@ -83,7 +83,8 @@ Answers answers_of(const Graph& graph, const GraphAppend& a, int64_t head) {
                 for (int g = 0; g < width; ++g) least[g] = g < group ? best[static_cast<size_t>(q - from + g)].least() : __builtin_inff();
                 for (int64_t i = 0; i < here; ++i) {
                     const float* row = scores.data() + i * width;
-                    int above = first + i < out.length ? 1 : 0;  // the first ones always, so that no list is short, whatever numbers come
+                    // The first ones always, so that no list is short, whatever numbers come.
+                    int above = first + i < out.length ? 1 : 0;
                     for (int g = 0; g < width; ++g) above |= row[g] > least[g] ? 1 : 0;
                     if (above == 0) continue;
                     for (int g = 0; g < group; ++g)

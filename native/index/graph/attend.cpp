@@ -40,7 +40,8 @@ public:
             gather(h);
             const std::vector<uint32_t>& rows = found_[at(h)];
             choices[at(h)].picks.push_back({&stores_[at(h)], rows.data(), 0, static_cast<int64_t>(rows.size())});
-            bytes += walked_bytes(h) - static_cast<int64_t>(rows.size()) * d * dtype_size(a_.keys.dtype);  // these are counted when attended
+            // The rows found are counted when attended.
+            bytes += walked_bytes(h) - static_cast<int64_t>(rows.size()) * d * dtype_size(a_.keys.dtype);
         }
         if (!all) {
             add_means(q, choices);

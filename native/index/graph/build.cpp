@@ -18,7 +18,8 @@ namespace {
 constexpr int64_t batch = 512;       // new keys that are linked together; they see each other by comparing all pairs
 constexpr int64_t near_keys = 96;    // keys near a new one among which its links are chosen
 constexpr int64_t task_keys = 16;    // keys that one task works on
-constexpr size_t answer_pool = 64;   // keys that answer the same queries as another one, most often, among which links are chosen
+// Keys that answer the same queries as another one, most often, among which links are chosen.
+constexpr size_t answer_pool = 64;
 constexpr size_t answer_lists = 16;  // queries of a key whose answers are counted: those that rank it highest
 
 // A link leads from `from` to `to`; sorted, all that one row gets stand together.

@@ -119,7 +119,8 @@ public:
             lists_ += s->lists;
         }
         const int64_t work = a_.heads * lists_ * d_;
-        threads_ = static_cast<int>(std::clamp<int64_t>(work >> 17, 1, a_.n_threads));  // fewer than there are for little work
+        // Fewer than there are for little work.
+        threads_ = static_cast<int>(std::clamp<int64_t>(work >> 17, 1, a_.n_threads));
         if (heads_.size() < at(a_.heads)) heads_.resize(at(a_.heads));
         for (int64_t h = 0; h < a_.heads; ++h) {
             Head& head = heads_[at(h)];

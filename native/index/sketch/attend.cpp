@@ -97,7 +97,7 @@ void Step::attend_heads() {
     }
 }
 
-// --- phase 1: the scan -------------------------------------------------------------------------------------------------------
+// --- phase 1: the scan -----------------------------------------------------------------------------------------------
 void Step::score(View& v, uint16_t* largest) {
     const SketchSegment& s = *v.segment;
     const std::vector<float>& q = head(v).q;
@@ -181,7 +181,7 @@ void Step::estimate_lse(int64_t h) {
     }
 }
 
-// --- phase 2: attend -------------------------------------------------------------------------------------------------------------
+// --- phase 2: attend -------------------------------------------------------------------------------------------------
 Rescore Step::rescore_of(View& v) {
     const SketchSegment& s = *v.segment;
     const int32_t* plan = of_head(s.code_plan, v.head, 3);
@@ -269,7 +269,8 @@ void Step::add_up(View& v) {
             for (size_t g = 0; g < width_; ++g) covered[g] += tier->weights[i + g];
     for (size_t i = 0; i < v.in_list.size(); i += width_)
         for (size_t g = 0; g < width_; ++g) {
-            v.in_list[i + g] = std::max(v.in_list[i + g], 0.0f);  // rounding may leave a list that lost its keys below nothing
+            // Rounding may leave a list that lost its keys below nothing.
+            v.in_list[i + g] = std::max(v.in_list[i + g], 0.0f);
             total[g] += v.in_list[i + g];
         }
     v.covered.assign(covered, covered + width_);

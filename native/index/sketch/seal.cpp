@@ -237,7 +237,8 @@ private:
                 if (k >= d_) continue;
                 const int64_t j = s_.code_coordinate[h_ * s_.shape.chunks() * 16 + k];
                 const std::vector<uint8_t> codes = encode(k_, refine_[static_cast<size_t>(k)], residue(j));
-                const int in_word = bits / 2, shift = bits * (l / in_word);  // as the kernels unpack them (see SketchCodes::number)
+                // As the kernels unpack them (see SketchCodes::number).
+                const int in_word = bits / 2, shift = bits * (l / in_word);
                 uint32_t* word = words[static_cast<size_t>(l % in_word)].data();
                 for (size_t i = 0; i < codes.size(); ++i) word[i] |= static_cast<uint32_t>(codes[i]) << shift;
             }

@@ -164,7 +164,8 @@ private:
         }
         int64_t kept = 0;
         for (int64_t i = 0; i < v.found; ++i) {
-            v.exact.index[static_cast<size_t>(kept)] = v.index[static_cast<size_t>(i)];  // without a branch: nothing could predict it
+            // Without a branch: nothing could predict it.
+            v.exact.index[static_cast<size_t>(kept)] = v.index[static_cast<size_t>(i)];
             kept += over[i] >= 0.0f;
         }
         v.exact.n = kept;

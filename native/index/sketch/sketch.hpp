@@ -17,7 +17,8 @@ struct SketchShape {
     int64_t chunks() const { return (head_dim + 15) / 16; }
     int64_t value_bytes() const { return chunks() * 8; }
     int64_t list_bytes() const { return subs * 32 + 32; }
-    int64_t leading() const { return head_dim < 16 ? head_dim : 16; }  // coordinates that most of a logit's variance lies in
+    // Coordinates that most of a logit's variance lies in.
+    int64_t leading() const { return head_dim < 16 ? head_dim : 16; }
 };
 
 inline int64_t lists_of(int64_t n) { return (n + list_size - 1) / list_size; }

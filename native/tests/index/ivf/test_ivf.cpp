@@ -104,7 +104,8 @@ TEST(nearest_finds_the_first_of_the_nearest_centroids) {
                         half[at(l)] += 0.5f * centroids[at(l * d + j)] * centroids[at(l * d + j)];
                     }
                 }
-                for (int64_t j = 0; j < d; ++j) rows[at(j)] = centroids[at(j)];  // the first row is a centroid, of which there may be two
+                // The first row is a centroid, of which there may be two.
+                for (int64_t j = 0; j < d; ++j) rows[at(j)] = centroids[at(j)];
                 for (const std::string& isa : available_isas()) {
                     std::vector<uint32_t> list(at(m), 77);
                     kernels(isa).nearest({rows.data(), m, d, columns.data(), half.data(), padded_lists, list.data()});
