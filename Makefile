@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
-NATIVE := CMakeLists.txt $(shell find native -name '*.[ch]pp' -not -path 'native/tests/*')
+CPP_FILES := $(shell find native -name '*.[ch]pp')
+NATIVE := CMakeLists.txt $(filter-out native/tests/%,$(CPP_FILES))
 CHECKED := build/native-tests
 
 .PHONY: help venv demo test test-slow check lint types native-tests docs bench eval fuzz format clean
@@ -40,6 +41,7 @@ check: lint types native-tests docs  ## Lint, types, native tests under sanitize
 
 lint: venv
 	@$(BIN)/ruff check .
+	@$(BIN)/clang-format --dry-run --Werror $(CPP_FILES)
 
 types: venv
 	@$(BIN)/mypy
@@ -69,6 +71,7 @@ fuzz: venv  ## Throw thousands of odd arrays at the native core.
 format: venv  ## Write the generated docs; format the code.
 	@$(BIN)/python tools/docs/generate.py
 	@$(BIN)/ruff format .
+	@$(BIN)/clang-format -i $(CPP_FILES)
 
 clean:  ## Remove builds and caches, not the environment.
 	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
