@@ -13,10 +13,10 @@
 namespace sakuin {
 namespace {
 
-// One call of parallel_for, shared by the threads that work on it. Each has a range of tasks of its own, the same in every call
-// with as many tasks and threads, and takes from the others' only when that is done: tasks of one call often read what those of the
-// last call wrote, and that is still in the cache of the core that wrote it. (Where tasks were claimed in turn, a step of the
-// `sketch` index took 0.8 ms or 1.4 ms, as chance had it, for seconds on end.)
+// One call of parallel_for, shared by the threads that work on it. Each has a range of tasks of its own, the same in
+// every call with as many tasks and threads, and takes from the others' only when that is done: tasks of one call often
+// read what those of the last call wrote, and that is still in the cache of the core that wrote it. (Where tasks were
+// claimed in turn, a step of the `sketch` index took 0.8 ms or 1.4 ms, as chance had it, for seconds on end.)
 struct Job {
     struct alignas(64) Range {
         std::atomic<int64_t> next;
@@ -61,8 +61,8 @@ void work_in(Job& job, int rank) {
     in_task = false;
 }
 
-// Threads that sleep on a condition variable between jobs. A caller never waits for a helper that has not begun, so that a
-// fork, which loses the helpers, or a busy pool costs speed and nothing else.
+// Threads that sleep on a condition variable between jobs. A caller never waits for a helper that has not begun, so
+// that a fork, which loses the helpers, or a busy pool costs speed and nothing else.
 class Pool {
 public:
     void run(Job& job, int helpers) {
@@ -123,8 +123,8 @@ Pool& pool() {
     return *p;
 }
 
-// The entry point of GNU OpenMP: calls fn(data) on each thread of a team. A second pool beside torch's would fight with its
-// workers, which spin for a while after each of torch's parallel regions, for the cores.
+// The entry point of GNU OpenMP: calls fn(data) on each thread of a team. A second pool beside torch's would fight with
+// its workers, which spin for a while after each of torch's parallel regions, for the cores.
 using GompParallel = void (*)(void (*fn)(void*), void* data, unsigned n_threads, unsigned flags);
 
 GompParallel gomp_parallel() {
@@ -149,7 +149,8 @@ void parallel_for(int64_t n_tasks, int n_threads, const std::function<void(int64
     }
     Job job(fn, n_tasks, team);
     if (const GompParallel borrowed = gomp_parallel()) {
-        borrowed([](void* data) { work_in(*static_cast<Job*>(data), gomp_rank()); }, &job, static_cast<unsigned>(team), 0);
+        borrowed([](void* data) { work_in(*static_cast<Job*>(data), gomp_rank()); }, &job, static_cast<unsigned>(team),
+                 0);
     } else {
         pool().run(job, team - 1);
     }

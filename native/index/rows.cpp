@@ -18,7 +18,9 @@ namespace {
 // A task's keys and values should stay in the second-level cache; from so many rows on its fixed costs are small.
 constexpr int64_t most_bytes = 1 << 17, least_rows = 128, most_rows = 1024;
 
-const char* row_of(const void* rows, int64_t row_bytes, int64_t row) { return static_cast<const char*>(rows) + row * row_bytes; }
+const char* row_of(const void* rows, int64_t row_bytes, int64_t row) {
+    return static_cast<const char*>(rows) + row * row_bytes;
+}
 
 // Memory on a cache line of its own, kept by each thread: fresh pages cost more than what is written to them.
 class Scratch {
@@ -54,7 +56,8 @@ struct Task {
     DType dtype() const { return pieces.front().pick->store->dtype; }
 };
 
-// A sum of weights, total * 2^top: apart, since where scores are large their logarithm has no room for that of the total.
+// A sum of weights, total * 2^top: apart, since where scores are large their logarithm has no room for that of the
+// total.
 struct Sum {
     float top = nothing, total = 0.0f;
 
@@ -75,7 +78,8 @@ struct Gathered {
 Gathered gather(const Task& t, int64_t row_bytes, Scratch& scratch) {
     const Piece& first = t.pieces.front();
     if (t.pieces.size() == 1 && first.pick->rows == nullptr)
-        return {row_of(first.pick->store->keys, row_bytes, first.row(0)), row_of(first.pick->store->values, row_bytes, first.row(0))};
+        return {row_of(first.pick->store->keys, row_bytes, first.row(0)),
+                row_of(first.pick->store->values, row_bytes, first.row(0))};
     char* const keys = scratch.room<char>(at(2 * t.rows * row_bytes));
     char* const values = keys + t.rows * row_bytes;
     // Runs are short and lie anywhere: while one is copied, the next is on its way.
@@ -118,8 +122,10 @@ Memory& memory() {
 
 class Step {
 public:
-    Step(const RowCall& a, const float* q, int64_t position, const std::vector<RowChoice>& choices, std::vector<Task>& tasks)
-        : a_(a), q_(q), position_(position), choices_(choices), width_(padded(static_cast<int>(a.group))), tasks_(tasks) {
+    Step(const RowCall& a, const float* q, int64_t position, const std::vector<RowChoice>& choices,
+         std::vector<Task>& tasks)
+        : a_(a), q_(q), position_(position), choices_(choices), width_(padded(static_cast<int>(a.group))),
+          tasks_(tasks) {
         cut();
     }
 
@@ -170,7 +176,8 @@ private:
         for (int64_t h = 0; h < a_.heads; ++h) {
             Task* t = nullptr;
             for (const RowPick& p : choices_[at(h)].picks) {
-                const int64_t fit = std::clamp(most_bytes / (a_.head_dim * dtype_size(p.store->dtype)), least_rows, most_rows);
+                const int64_t fit =
+                    std::clamp(most_bytes / (a_.head_dim * dtype_size(p.store->dtype)), least_rows, most_rows);
                 const int64_t most = std::clamp(wanted, least_rows, fit);
                 for (int64_t from = 0, m = 0; from < p.m; from += m) {
                     if (t == nullptr || t->rows >= most || t->dtype() != p.store->dtype) t = &add_task(h);
@@ -192,7 +199,8 @@ private:
     // Waking a second thread costs some ten microseconds; it is worth it from about as much work on.
     int useful_threads() const {
         const int64_t numbers = 2 * rows_ * a_.head_dim;
-        return static_cast<int>(std::clamp<int64_t>(std::max(numbers * a_.group >> 20, numbers >> 19), 1, std::max(a_.n_threads, 1)));
+        return static_cast<int>(
+            std::clamp<int64_t>(std::max(numbers * a_.group >> 20, numbers >> 19), 1, std::max(a_.n_threads, 1)));
     }
 
     // The task's rows as `flat` attends to them.
@@ -246,8 +254,8 @@ private:
         }
         std::copy_n(sum, width_, t.sum.data());
         if (a_.estimate_rest)
-            a_.kernels->sketch->add_rows(row_of(s.values, a_.head_dim * dtype_size(s.dtype), from), s.dtype, static_cast<int>(a_.head_dim), nullptr,
-                                         t.rows, w, group, t.out.data());
+            a_.kernels->sketch->add_rows(row_of(s.values, a_.head_dim * dtype_size(s.dtype), from), s.dtype,
+                                         static_cast<int>(a_.head_dim), nullptr, t.rows, w, group, t.out.data());
     }
 
     // Puts a query head's tasks together; returns the lse of everything, static part included, in base 2.
@@ -256,7 +264,8 @@ private:
         float* out = a_.out + row * d;
         std::fill_n(out, d, 0.0f);
         Sum exact, rest;
-        for (int64_t i = begin; i < end; ++i) (task(i).of_picks() ? exact : rest).add(task(i).top[at(g)], task(i).sum[at(g)]);
+        for (int64_t i = begin; i < end; ++i)
+            (task(i).of_picks() ? exact : rest).add(task(i).top[at(g)], task(i).sum[at(g)]);
         Sum both = exact;
         both.add(rest.top, rest.total);
         // What was picked may be next to nothing beside the rest, and is the whole result without it.
@@ -270,7 +279,9 @@ private:
         const float beside = a_.static_lse != nullptr ? a_.static_lse[row] * log2e : nothing;
         const float known = log2_add(both.lse(), beside);
         a_.lse[row] = result.lse() * ln2;
-        const float picked = exact.total == 0.0f ? 0.0f : exact.total * std::exp2(exact.top - both.top) / both.total * std::exp2(both.lse() - known);
+        const float picked = exact.total == 0.0f ? 0.0f
+                                                 : exact.total * std::exp2(exact.top - both.top) / both.total *
+                                                       std::exp2(both.lse() - known);
         a_.coverage[row] = std::isinf(known) ? 1.0f : std::min(picked + std::exp2(beside - known), 1.0f);
         return log2_add(result.lse(), beside);
     }
@@ -284,7 +295,8 @@ private:
         a_.kernels->flat_mass(r);
         const float* shares = r.mass;
         for (const Piece& p : t.pieces)
-            for (int64_t i = 0; i < p.m; ++i) a_.mass[t.head * a_.mass_stride + p.pick->store->token(p.row(i))] += *shares++;
+            for (int64_t i = 0; i < p.m; ++i)
+                a_.mass[t.head * a_.mass_stride + p.pick->store->token(p.row(i))] += *shares++;
     }
 
     int64_t touched() const {
@@ -296,8 +308,10 @@ private:
                 bytes += p.m * 2 * a_.head_dim * dtype_size(p.store->dtype);
             }
             if (a_.estimate_rest)
-                for (const RowSummaries& s : choices_[at(h)].rest) bytes += s.n * (a_.head_dim * dtype_size(s.dtype) + 4);
-            a_.exact_share[h * a_.t + position_] = a_.n_tokens > 0 ? static_cast<float>(picked) / static_cast<float>(a_.n_tokens) : 0.0f;
+                for (const RowSummaries& s : choices_[at(h)].rest)
+                    bytes += s.n * (a_.head_dim * dtype_size(s.dtype) + 4);
+            a_.exact_share[h * a_.t + position_] =
+                a_.n_tokens > 0 ? static_cast<float>(picked) / static_cast<float>(a_.n_tokens) : 0.0f;
         }
         return bytes;
     }
@@ -325,18 +339,20 @@ int64_t attend_rows(const RowCall& a, const float* q, int64_t position, const st
     return Step(a, q, position, choices, kept_tasks()).run();
 }
 
-std::vector<float> scaled_queries(const float* q, int64_t rows, int64_t t, int64_t position, int64_t head_dim, float scaling) {
+std::vector<float> scaled_queries(const float* q, int64_t rows, int64_t t, int64_t position, int64_t head_dim,
+                                  float scaling) {
     std::vector<float> scaled(at(rows * head_dim));
     // A product with a key may not go beyond float32: infinite minus infinite is no weight.
     constexpr float most = 1e18f;
     for (int64_t r = 0; r < rows; ++r)
         for (int64_t j = 0; j < head_dim; ++j)
-            scaled[at(r * head_dim + j)] = std::min(std::max(q[(r * t + position) * head_dim + j] * scaling * log2e, -most), most);
+            scaled[at(r * head_dim + j)] =
+                std::min(std::max(q[(r * t + position) * head_dim + j] * scaling * log2e, -most), most);
     return scaled;
 }
 
-void search_rows(const Kernels& kernels, const float* query, int64_t head_dim, const std::vector<RowPick>& picks, int64_t k, float* scores,
-                 int64_t* tokens) {
+void search_rows(const Kernels& kernels, const float* query, int64_t head_dim, const std::vector<RowPick>& picks,
+                 int64_t k, float* scores, int64_t* tokens) {
     constexpr int64_t width = 4;  // padded(1)
     const int d = static_cast<int>(head_dim);
     std::vector<std::pair<float, int64_t>> found;
@@ -350,14 +366,18 @@ void search_rows(const Kernels& kernels, const float* query, int64_t head_dim, c
             if (p.rows != nullptr)
                 kernels.sketch->score_rows(query, s.keys, s.dtype, d, p.rows + from, m, 1, block.data());
             else
-                kernels.sketch->score_rows(query, row_of(s.keys, row_bytes, p.begin + from), s.dtype, d, straight.data(), m, 1, block.data());
+                kernels.sketch->score_rows(query, row_of(s.keys, row_bytes, p.begin + from), s.dtype, d,
+                                           straight.data(), m, 1, block.data());
             for (int64_t i = 0; i < m; ++i) {
                 const float score = block[at(i * width)];
                 // What is not a number has no place in an order.
-                found.emplace_back(std::isnan(score) ? nothing : score, s.token(p.rows != nullptr ? p.rows[from + i] : p.begin + from + i));
+                found.emplace_back(std::isnan(score) ? nothing : score,
+                                   s.token(p.rows != nullptr ? p.rows[from + i] : p.begin + from + i));
             }
         }
-    const auto better = [](const auto& a, const auto& b) { return a.first != b.first ? a.first > b.first : a.second < b.second; };
+    const auto better = [](const auto& a, const auto& b) {
+        return a.first != b.first ? a.first > b.first : a.second < b.second;
+    };
     std::partial_sort(found.begin(), found.begin() + k, found.end(), better);
     for (int64_t i = 0; i < k; ++i) std::tie(scores[i], tokens[i]) = found[at(i)];
 }

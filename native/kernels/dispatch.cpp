@@ -17,14 +17,15 @@ std::vector<const Kernels*> runnable() {
     std::vector<const Kernels*> found{&kernels_portable, &kernels_portable16};
 #if defined(SAKUIN_X86)
     __builtin_cpu_init();
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
-                      __builtin_cpu_supports("bmi2");
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                      __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2");
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     if (avx2) found.push_back(&kernels_avx2);
     if (avx512) found.push_back(&kernels_avx512);
     // The last is missing on Cooper Lake alone, which is served as one without BF16.
-    if (avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi2"))
+    if (avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni") &&
+        __builtin_cpu_supports("avx512vbmi2"))
         found.push_back(&kernels_avx512bf16);
 #endif
     return found;
@@ -41,8 +42,8 @@ const Kernels& by_name(std::string_view name, const std::string& asked_by) {
         if (name == k->name) return *k;
         have += (have.empty() ? "" : ", ") + std::string(k->name);
     }
-    throw std::invalid_argument(asked_by + " is '" + std::string(name) + "', which is not an instruction set of this machine; it has " +
-                                have);
+    throw std::invalid_argument(asked_by + " is '" + std::string(name) +
+                                "', which is not an instruction set of this machine; it has " + have);
 }
 
 const Kernels& best() {

@@ -1,9 +1,10 @@
-// The `flat` kernel: exact attention of a group's query rows over a range of row-major keys and values, in one pass over both.
+// The `flat` kernel: exact attention of a group's query rows over a range of row-major keys and values, in one pass
+// over both.
 //
-// Keys go in blocks of 64. A block is transposed once, so that keys lie in lanes (two bf16 numbers or four of 8 bits travel as one 32-bit unit) and
-// a logit needs no horizontal sum; the transposed block serves every row. Then online softmax over the lanes, then values with
-// dimensions in lanes and the weights broadcast. All sums are fp32. bf16 values are accumulated as (even, odd) pairs and put in
-// order at the end.
+// Keys go in blocks of 64. A block is transposed once, so that keys lie in lanes (two bf16 numbers or four of 8 bits
+// travel as one 32-bit unit) and a logit needs no horizontal sum; the transposed block serves every row. Then online
+// softmax over the lanes, then values with dimensions in lanes and the weights broadcast. All sums are fp32. bf16
+// values are accumulated as (even, odd) pairs and put in order at the end.
 #pragma once
 
 #include "kernels/flat_args.hpp"
@@ -69,7 +70,8 @@ struct Flat : FlatKeys<I> {
                 for (int64_t j = 0; j < a.head_dim; j += 2)
                     for (int64_t r = r0; r < r1; ++r) {
                         const float* q = a.q + r * a.head_dim + j;
-                        const uint32_t first = __builtin_bit_cast(uint32_t, q[0]), second = __builtin_bit_cast(uint32_t, q[1]);
+                        const uint32_t first = __builtin_bit_cast(uint32_t, q[0]),
+                                       second = __builtin_bit_cast(uint32_t, q[1]);
                         *to++ = __builtin_bit_cast(float, (second & 0xffff0000u) | first >> 16);
                     }
             } else {
@@ -81,8 +83,8 @@ struct Flat : FlatKeys<I> {
 
     // --- logits: z[r][key] for R rows and G groups of L keys ---------------------------------------------------------
     template <DType T, int R, int G, bool Pairs>
-    static SAKUIN_INLINE void dot(const float* keys, int64_t n_units, int64_t group_size, const float* q, const float* bias,
-                                  float scale, float* z, const char* ahead) {
+    static SAKUIN_INLINE void dot(const float* keys, int64_t n_units, int64_t group_size, const float* q,
+                                  const float* bias, float scale, float* z, const char* ahead) {
         constexpr int lines = G * L / 16;  // of the keys that one round's units come from
         F acc[R][G] = {};
         if constexpr (T == DType::i8)
@@ -135,7 +137,8 @@ struct Flat : FlatKeys<I> {
         }
     }
     template <int N, int R, int G>
-    static SAKUIN_INLINE void multiply_i8(F (&acc)[R][G], const float* keys, int64_t group_size, int64_t u, const float* q) {
+    static SAKUIN_INLINE void multiply_i8(F (&acc)[R][G], const float* keys, int64_t group_size, int64_t u,
+                                          const float* q) {
         F k[G];
 #pragma GCC unroll 4
         for (int g = 0; g < G; ++g) k[g] = I::template i8_number<N>(I::load_u32(keys + g * group_size + u * L));
@@ -146,15 +149,15 @@ struct Flat : FlatKeys<I> {
     static constexpr int key_groups = L == 16 ? (R <= 4 ? 4 : 2) : (R <= 2 ? 4 : 2);
 
     template <DType T, int R>
-    static void logits(const FlatRange& a, const float* keys, int64_t groups, const float* q, const float* bias, float* z,
-                       const char* ahead) {
+    static void logits(const FlatRange& a, const float* keys, int64_t groups, const float* q, const float* bias,
+                       float* z, const char* ahead) {
         if constexpr (T == DType::bf16 && I::has_bf16_dot)
             if (a.q_is_bf16) return all_dots<T, R, true>(a, keys, groups, q, bias, z, ahead);
         all_dots<T, R, false>(a, keys, groups, q, bias, z, ahead);
     }
     template <DType T, int R, bool Pairs>
-    static SAKUIN_INLINE void all_dots(const FlatRange& a, const float* keys, int64_t groups, const float* q, const float* bias,
-                                       float* z, const char* ahead) {
+    static SAKUIN_INLINE void all_dots(const FlatRange& a, const float* keys, int64_t groups, const float* q,
+                                       const float* bias, float* z, const char* ahead) {
         const int64_t n_units = units(a), group_size = padded_units(a) * L;
         for (int64_t g = 0; g < groups; g += key_groups<R>)
             dot<T, R, key_groups<R>, Pairs>(keys + g * group_size, n_units, group_size, q, bias, a.scale, z + g * L,
@@ -172,7 +175,8 @@ struct Flat : FlatKeys<I> {
 
     // --- online softmax of one row over one block: logits become weights ---------------------------------------------
     // `sums` are L partial sums of the weights; acc (width) the values weighted so far.
-    static SAKUIN_INLINE void softmax(float* z, int64_t groups, int64_t sees, float& max, float* sums, float* acc, int64_t width) {
+    static SAKUIN_INLINE void softmax(float* z, int64_t groups, int64_t sees, float& max, float* sums, float* acc,
+                                      int64_t width) {
         if (sees < groups * L) {
             for (int64_t g = 0; g < groups; ++g) {
                 int64_t k = sees - g * L;
@@ -232,8 +236,8 @@ struct Flat : FlatKeys<I> {
     }
 
     template <DType T, int R, int S>
-    static SAKUIN_INLINE void weigh(const char* rows, int64_t row_bytes, int64_t n, int64_t dim, int64_t dims, const float* p,
-                                    float* acc, int64_t width) {
+    static SAKUIN_INLINE void weigh(const char* rows, int64_t row_bytes, int64_t n, int64_t dim, int64_t dims,
+                                    const float* p, float* acc, int64_t width) {
         F sum[R][2 * S];
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r)
@@ -260,7 +264,9 @@ struct Flat : FlatKeys<I> {
             for (int s = 0; s < 2 * S; ++s) I::store(acc + r * width + dim + s * L, sum[r][s]);
     }
     template <int R>
-    static constexpr int strips = R == 1 ? 4 : R == 2 || (R <= 4 && L == 16) ? 2 : 1;
+    static constexpr int strips = R == 1                          ? 4
+                                  : R == 2 || (R <= 4 && L == 16) ? 2
+                                                                  : 1;
 
     template <DType T, int R>
     static void values(const FlatRange& a, int64_t first, int64_t n, const float* p, float* acc) {
@@ -295,7 +301,8 @@ struct Flat : FlatKeys<I> {
                 with_rows(r1 - r0, [&]<int R>() {
                     constexpr int64_t g = key_groups<R>;
                     const int64_t padded = (groups + g - 1) / g * g;
-                    logits<T, R>(a, w.transposed, padded, w.packed + r0 * a.head_dim, a.bias + (T == DType::i8 ? r0 : 0), w.logits,
+                    logits<T, R>(a, w.transposed, padded, w.packed + r0 * a.head_dim,
+                                 a.bias + (T == DType::i8 ? r0 : 0), w.logits,
                                  static_cast<const char*>(a.keys) + (first + keys) * a.key_stride * dtype_size(T));
                     tile.template operator()<R>(r0, first, n, padded);
                 });

@@ -1,5 +1,5 @@
-// The first step of the `flat` kernel: a block of row-major keys is transposed, so that keys lie in lanes and two bf16 (four int8) numbers
-// travel as one 32-bit unit.
+// The first step of the `flat` kernel: a block of row-major keys is transposed, so that keys lie in lanes and two bf16
+// (four int8) numbers travel as one 32-bit unit.
 #pragma once
 
 #include "kernels/flat_args.hpp"
@@ -39,7 +39,8 @@ struct FlatKeys {
                 const int64_t r = g * L + i < n ? g * L + i : n - 1;
                 rows[i] = base + (first + r) * a.key_stride * size;
             }
-            // Fetched in order of address first: transposing jumps from row to row, which the hardware's prefetchers do not follow.
+            // Fetched in order of address first: transposing jumps from row to row, which the hardware's prefetchers do
+            // not follow.
             for (int64_t b = 0; b < L * a.key_stride * size; b += 64) I::prefetch(rows[0] + b);
             for (int64_t u = 0; u < n_units; u += L) {
                 const int width = n_units - u < L ? static_cast<int>(n_units - u) : L;

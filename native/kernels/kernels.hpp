@@ -1,8 +1,8 @@
-// The table of kernels: what every instruction set provides, as plain function pointers and plain argument structs. The code
-// above (native/index) sees only this and dispatch.hpp, never a vector type.
+// The table of kernels: what every instruction set provides, as plain function pointers and plain argument structs. The
+// code above (native/index) sees only this and dispatch.hpp, never a vector type.
 //
-// To add a kernel: declare its arguments in a header of its own, add a pointer here, write it as a template on the instruction
-// set, and name it in table.hpp.
+// To add a kernel: declare its arguments in a header of its own, add a pointer here, write it as a template on the
+// instruction set, and name it in table.hpp.
 #pragma once
 
 #include <cstddef>
@@ -39,10 +39,12 @@ struct Kernels {
 
     // single operations on whole arrays, for tests; n is any length unless stated
     void (*exp2)(const float* x, float* y, size_t n, bool exact);
-    void (*transpose)(const uint32_t* x, uint32_t* y);                // lanes x lanes
+    void (*transpose)(const uint32_t* x, uint32_t* y);                 // lanes x lanes
     void (*reduce)(const float* x, size_t n, float* sum, float* max);  // n a multiple of lanes
-    // entries (32,): of a table of 16, by one nibble of each of 32 codes; mask: of those z that are not below their entry
-    void (*look_up)(const uint8_t* codes, const uint16_t* table, bool high, const uint16_t* z, uint16_t* entries, uint32_t* mask);
+    // entries (32,): of a table of 16, by one nibble of each of 32 codes; mask: of those z that are not below their
+    // entry
+    void (*look_up)(const uint8_t* codes, const uint16_t* table, bool high, const uint16_t* z, uint16_t* entries,
+                    uint32_t* mask);
 };
 
 }  // namespace sakuin

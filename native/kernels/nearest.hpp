@@ -1,5 +1,5 @@
-// The `nearest` kernel: which of many centroids each row lies closest to. Centroids lie in lanes, so that no product needs a
-// horizontal sum; a tile of rows times a strip of centroids stays in registers.
+// The `nearest` kernel: which of many centroids each row lies closest to. Centroids lie in lanes, so that no product
+// needs a horizontal sum; a tile of rows times a strip of centroids stays in registers.
 #pragma once
 
 #include "kernels/nearest_args.hpp"
@@ -48,7 +48,8 @@ struct NearestRows {
             }
         }
         for (int r = 0; r < R; ++r) {
-            // Lanes hold the first of their own bests; of equal lanes the first centroid counts, whatever the number of lanes.
+            // Lanes hold the first of their own bests; of equal lanes the first centroid counts, whatever the number of
+            // lanes.
             float most = -__builtin_inff();
             uint32_t list = 0;
             for (int l = 0; l < L; ++l) {

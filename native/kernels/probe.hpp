@@ -1,5 +1,5 @@
-// Single operations of the vector type over whole arrays, which the tests hold against scalar code, two of which (to float32) are
-// used for queries, and the two roofs that benchmarks measure against.
+// Single operations of the vector type over whole arrays, which the tests hold against scalar code, two of which (to
+// float32) are used for queries, and the two roofs that benchmarks measure against.
 #pragma once
 
 #include "kernels/simd.hpp"
@@ -48,7 +48,8 @@ struct Probe {
         *sum = I::hsum(s);
         *max = I::hmax(m);
     }
-    static void look_up(const uint8_t* codes, const uint16_t* table, bool high, const uint16_t* z, uint16_t* entries, uint32_t* mask) {
+    static void look_up(const uint8_t* codes, const uint16_t* table, bool high, const uint16_t* z, uint16_t* entries,
+                        uint32_t* mask) {
         const auto t = I::table16(table);
         const auto found = high ? I::template entries<4>(codes, t) : I::template entries<0>(codes, t);
         I::store(entries, found);

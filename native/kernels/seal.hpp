@@ -1,4 +1,5 @@
-// What sealing a `sketch` segment spends its time in. Included only by the files compiled per instruction set (see simd.hpp).
+// What sealing a `sketch` segment spends its time in. Included only by the files compiled per instruction set (see
+// simd.hpp).
 #pragma once
 
 #include "kernels/seal_args.hpp"
@@ -14,13 +15,16 @@ struct Seal {
     static constexpr int lanes = I::lanes;
     typedef uint8_t Bytes __attribute__((vector_size(lanes)));
 
-    static SAKUIN_INLINE F some(const float* x, int64_t n) { return n >= lanes ? I::load(x) : I::load(x, static_cast<int>(n)); }
+    static SAKUIN_INLINE F some(const float* x, int64_t n) {
+        return n >= lanes ? I::load(x) : I::load(x, static_cast<int>(n));
+    }
 
     static float squares(const float* x, int64_t n) {
         F sums[4] = {};  // several, so that no sum waits for its own last addition
         int64_t i = 0;
         for (; i + 4 * lanes <= n; i += 4 * lanes)
-            for (int k = 0; k < 4; ++k) sums[k] = I::fma(I::load(x + i + k * lanes), I::load(x + i + k * lanes), sums[k]);
+            for (int k = 0; k < 4; ++k)
+                sums[k] = I::fma(I::load(x + i + k * lanes), I::load(x + i + k * lanes), sums[k]);
         for (; i < n; i += lanes) sums[0] = I::fma(some(x + i, n - i), some(x + i, n - i), sums[0]);
         return I::hsum((sums[0] + sums[1]) + (sums[2] + sums[3]));
     }
@@ -30,7 +34,8 @@ struct Seal {
         for (int64_t i = 0; i < n; i += 2 * lanes)
             for (int k = 0; k < 2; ++k) {
                 if (i + k * lanes >= n) break;
-                const F v = some(x + i + k * lanes, n - i - k * lanes), size = I::max(v, -v), far = size - inner, square = far * far;
+                const F v = some(x + i + k * lanes, n - i - k * lanes), size = I::max(v, -v), far = size - inner,
+                        square = far * far;
                 const U kept = reinterpret_cast<U>(size > range);
                 sums[k] += I::as_f32(I::as_u32(square * square) & kept);
             }
@@ -38,7 +43,9 @@ struct Seal {
     }
 
     // The nearest whole number from 0 to `most`, which is cut off after it is clamped.
-    static SAKUIN_INLINE S nearest(F x, float most) { return __builtin_convertvector(I::min(I::max(x + 0.5f, F{}), I::set1(most)), S); }
+    static SAKUIN_INLINE S nearest(F x, float most) {
+        return __builtin_convertvector(I::min(I::max(x + 0.5f, F{}), I::set1(most)), S);
+    }
 
     static void encode(float* x, int64_t n, float inverse, float step, float middle, uint8_t* codes) {
         for (int64_t i = 0; i < n; i += lanes) {
@@ -55,7 +62,9 @@ struct Seal {
         }
     }
 
-    static SAKUIN_INLINE float from_bf16(uint16_t x) { return __builtin_bit_cast(float, static_cast<uint32_t>(x) << 16); }
+    static SAKUIN_INLINE float from_bf16(uint16_t x) {
+        return __builtin_bit_cast(float, static_cast<uint32_t>(x) << 16);
+    }
     static SAKUIN_INLINE uint16_t to_bf16(float x) {
         const uint32_t b = __builtin_bit_cast(uint32_t, x);
         return static_cast<uint16_t>((b + 0x7fffu + ((b >> 16) & 1u)) >> 16);
@@ -75,7 +84,8 @@ struct Seal {
         params[1] = to_bf16((range > 0.0f ? range : 0.0f) / 15.0f);
         const float step = from_bf16(params[1]), inverse = step > 1e-30f ? 1.0f / step : 0.0f;
         for (int j = 0; j < head_dim; j += 16) {
-            // Number l of a chunk stands in word l mod 2, at bit 4 (l / 2): pairs of numbers, shifted, are the two words' bits.
+            // Number l of a chunk stands in word l mod 2, at bit 4 (l / 2): pairs of numbers, shifted, are the two
+            // words' bits.
             uint64_t pairs[8] = {};
             for (int k = 0; k < 16 && j + k < head_dim; k += lanes) {
                 const int left = head_dim - j - k;

@@ -1,10 +1,11 @@
-// A thin vector type for the kernels: one struct per instruction set, all with the same static functions, so that a kernel is
-// written once as a template on it. `Generic` is plain GCC vector extensions and is correct everywhere; `Avx2` and `Avx512`
-// replace what the compiler would not find by itself.
+// A thin vector type for the kernels: one struct per instruction set, all with the same static functions, so that a
+// kernel is written once as a template on it. `Generic` is plain GCC vector extensions and is correct everywhere;
+// `Avx2` and `Avx512` replace what the compiler would not find by itself.
 //
-// Included only by the files that are compiled per instruction set (portable.cpp, avx2.cpp, ...). Everything here is a member of a
-// template on the tag or always inlined: no function of a header may exist once for two sets of compiler flags, or the linker
-// could hand the AVX-512 copy to the portable path. For the same reason kernels call nothing of `std::`.
+// Included only by the files that are compiled per instruction set (portable.cpp, avx2.cpp, ...). Everything here is a
+// member of a template on the tag or always inlined: no function of a header may exist once for two sets of compiler
+// flags, or the linker could hand the AVX-512 copy to the portable path. For the same reason kernels call nothing of
+// `std::`.
 #pragma once
 
 #include <cstddef>
@@ -41,7 +42,8 @@ template <class Tag, int Lanes>
 struct Generic {
     static constexpr int lanes = Lanes;
     static constexpr bool has_bf16_dot = false;
-    static constexpr int row_tile = 4;  // query rows that share one pass of a kernel; bounded by the registers there are
+    static constexpr int row_tile =
+        4;  // query rows that share one pass of a kernel; bounded by the registers there are
 
     using F = typename Vectors<Lanes>::F;
     using U = typename Vectors<Lanes>::U;
@@ -123,7 +125,9 @@ struct Generic {
     }
 
     // --- 8-bit whole numbers -----------------------------------------------------------------------------------------
-    static SAKUIN_INLINE F load_i8(const int8_t* p) { return __builtin_convertvector(__builtin_convertvector(read<B>(p), S), F); }
+    static SAKUIN_INLINE F load_i8(const int8_t* p) {
+        return __builtin_convertvector(__builtin_convertvector(read<B>(p), S), F);
+    }
     static SAKUIN_INLINE F load_i8(const int8_t* p, int n) {
         int8_t part[Lanes] = {};
         __builtin_memcpy(part, p, static_cast<size_t>(n));
@@ -136,12 +140,13 @@ struct Generic {
     }
 
     // --- products of whole numbers -----------------------------------------------------------------------------------
-    // sums + the four products of each 32-bit unit's unsigned bytes `x` and signed ones `y`. Where `sums_in_pairs`, units hold two sums of
-    // 16 bits, each of two products, which `widen_pairs` adds to sums of 32.
+    // sums + the four products of each 32-bit unit's unsigned bytes `x` and signed ones `y`. Where `sums_in_pairs`,
+    // units hold two sums of 16 bits, each of two products, which `widen_pairs` adds to sums of 32.
     static constexpr bool sums_in_pairs = false;
     static SAKUIN_INLINE U add_bytes(U sums, U x, U y) {
         for (int b = 0; b < 32; b += 8) {
-            const S code = reinterpret_cast<S>(x >> static_cast<uint32_t>(b) & 255u), factor = reinterpret_cast<S>(y << static_cast<uint32_t>(24 - b)) >> 24;
+            const S code = reinterpret_cast<S>(x >> static_cast<uint32_t>(b) & 255u),
+                    factor = reinterpret_cast<S>(y << static_cast<uint32_t>(24 - b)) >> 24;
             sums += reinterpret_cast<U>(code * factor);
         }
         return sums;
@@ -171,7 +176,8 @@ struct Generic {
     static SAKUIN_INLINE void keep_halves(uint16_t* to, const uint16_t* from, uint32_t mask) {
         for (; mask != 0; mask &= mask - 1) *to++ = from[__builtin_ctz(mask)];
     }
-    // out[j][k] = the 32-bit word j of row k, for the first `words` (1 to 8) of each; what comes after in memory is not touched.
+    // out[j][k] = the 32-bit word j of row k, for the first `words` (1 to 8) of each; what comes after in memory is not
+    // touched.
     static SAKUIN_INLINE void columns(const uint8_t* const (&rows)[Lanes], int words, U (&out)[8]) {
         for (int k = 0; k < Lanes; ++k)
             for (int j = 0; j < 8; ++j) {
@@ -215,7 +221,8 @@ struct Generic {
     }
 
     // --- 16-bit scores of 32 keys ------------------------------------------------------------------------------------
-    // `Keys32` holds one uint16 per key of a block of 32, in an order of its own; `Table16` a look-up table of 16 uint16.
+    // `Keys32` holds one uint16 per key of a block of 32, in an order of its own; `Table16` a look-up table of 16
+    // uint16.
     struct Keys32 {
         uint16_t v[32];
     };
@@ -228,7 +235,8 @@ struct Generic {
         return k;
     }
     static SAKUIN_INLINE Table16 table16(const uint16_t* t) { return read<Table16>(t); }
-    // From sums of 32 bits that fit into 16: unit l of all of `low` is key 8 (l / 4) + l % 4, of `high` the key four further on.
+    // From sums of 32 bits that fit into 16: unit l of all of `low` is key 8 (l / 4) + l % 4, of `high` the key four
+    // further on.
     static constexpr int pieces = 16 / Lanes;
     static SAKUIN_INLINE Keys32 pack(const U (&low)[pieces], const U (&high)[pieces]) {
         Keys32 k;

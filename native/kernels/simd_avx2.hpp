@@ -30,7 +30,9 @@ struct Avx2 : Generic<Avx2, 8> {
     static SAKUIN_INLINE F select_first(int n, F v, F other) {
         return _mm256_blendv_ps(other, v, _mm256_castsi256_ps(first_lanes(n)));
     }
-    static SAKUIN_INLINE __m128 halves_add(F v) { return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1)); }
+    static SAKUIN_INLINE __m128 halves_add(F v) {
+        return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    }
     static SAKUIN_INLINE float hsum(F v) {
         __m128 x = halves_add(v);
         x = _mm_add_ps(x, _mm_movehl_ps(x, x));
@@ -70,13 +72,16 @@ struct Avx2 : Generic<Avx2, 8> {
 
     static constexpr bool sums_in_pairs = true;
     static SAKUIN_INLINE U add_bytes(U sums, U x, U y) {
-        return reinterpret_cast<U>(_mm256_add_epi16(reinterpret_cast<__m256i>(sums), _mm256_maddubs_epi16(reinterpret_cast<__m256i>(x), reinterpret_cast<__m256i>(y))));
+        return reinterpret_cast<U>(
+            _mm256_add_epi16(reinterpret_cast<__m256i>(sums),
+                             _mm256_maddubs_epi16(reinterpret_cast<__m256i>(x), reinterpret_cast<__m256i>(y))));
     }
     static SAKUIN_INLINE U widen_pairs(U sums, U pairs) {
         return sums + reinterpret_cast<U>(_mm256_madd_epi16(reinterpret_cast<__m256i>(pairs), _mm256_set1_epi16(1)));
     }
     static SAKUIN_INLINE U add_halves(U sums, U x, U y) {
-        return sums + reinterpret_cast<U>(_mm256_madd_epi16(reinterpret_cast<__m256i>(x), reinterpret_cast<__m256i>(y)));
+        return sums +
+               reinterpret_cast<U>(_mm256_madd_epi16(reinterpret_cast<__m256i>(x), reinterpret_cast<__m256i>(y)));
     }
 
     static SAKUIN_INLINE uint32_t mask_above(F v, float limit) {
@@ -104,13 +109,15 @@ struct Avx2 : Generic<Avx2, 8> {
     }
     static SAKUIN_INLINE Keys32 pack(const U (&low)[2], const U (&high)[2]) {
         __m256i x[2];
-        for (int k = 0; k < 2; ++k) x[k] = _mm256_packus_epi32(reinterpret_cast<__m256i>(low[k]), reinterpret_cast<__m256i>(high[k]));
+        for (int k = 0; k < 2; ++k)
+            x[k] = _mm256_packus_epi32(reinterpret_cast<__m256i>(low[k]), reinterpret_cast<__m256i>(high[k]));
         return keys32(x[0], x[1]);
     }
     static SAKUIN_INLINE Table16 table16(const uint16_t* t) {
         const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(t));
         const __m256i low = _mm256_and_si256(v, _mm256_set1_epi16(0xff)), high = _mm256_srli_epi16(v, 8);
-        // packus works within 128-bit lanes; 0xd8 brings the two useful quarters together, and the table is then doubled.
+        // packus works within 128-bit lanes; 0xd8 brings the two useful quarters together, and the table is then
+        // doubled.
         const __m256i l = _mm256_permute4x64_epi64(_mm256_packus_epi16(low, low), 0x88);
         const __m256i h = _mm256_permute4x64_epi64(_mm256_packus_epi16(high, high), 0x88);
         return {l, h};
@@ -122,7 +129,9 @@ struct Avx2 : Generic<Avx2, 8> {
     }
     static SAKUIN_INLINE Keys32 entries(const uint16_t* which, const Table16& table) {
         const __m256i* p = reinterpret_cast<const __m256i*>(which);
-        return entries(_mm256_permute4x64_epi64(_mm256_packus_epi16(_mm256_loadu_si256(p), _mm256_loadu_si256(p + 1)), 0xd8), table);
+        return entries(
+            _mm256_permute4x64_epi64(_mm256_packus_epi16(_mm256_loadu_si256(p), _mm256_loadu_si256(p + 1)), 0xd8),
+            table);
     }
     static SAKUIN_INLINE Keys32 entries(__m256i index, const Table16& table) {
         const __m256i l = _mm256_shuffle_epi8(table.low, index), h = _mm256_shuffle_epi8(table.high, index);
@@ -132,7 +141,8 @@ struct Avx2 : Generic<Avx2, 8> {
         return {_mm256_max_epu16(a.low, b.low), _mm256_max_epu16(a.high, b.high)};
     }
     static SAKUIN_INLINE uint32_t at_least(const uint16_t* z, const Keys32& limit) {
-        const Keys32 x = keys32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(z)), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(z + 16)));
+        const Keys32 x = keys32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(z)),
+                                _mm256_loadu_si256(reinterpret_cast<const __m256i*>(z + 16)));
         const __m256i low = _mm256_cmpeq_epi16(_mm256_max_epu16(x.low, limit.low), x.low);
         const __m256i high = _mm256_cmpeq_epi16(_mm256_max_epu16(x.high, limit.high), x.high);
         // Packing undoes the split of the unpacking.

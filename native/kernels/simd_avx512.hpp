@@ -6,13 +6,13 @@ namespace sakuin {
 template <class Tag>
 struct Avx512Base : Generic<Tag, 16> {
     using Base = Generic<Tag, 16>;
-    using typename Base::F;
-    using typename Base::U;
     using Base::load_fp16;
     using Base::load_i8;
     using Base::load_u32;
     using Base::max;
     using Base::store;
+    using typename Base::F;
+    using typename Base::U;
 
     static constexpr int row_tile = 8;
 
@@ -54,8 +54,10 @@ struct Avx512Base : Generic<Tag, 16> {
         }
         // b[4g + c], lane l: column 4l + c of rows 4g .. 4g + 3. What is left is a transpose of 128-bit lanes.
         for (int c = 0; c < 4; ++c) {
-            const __m512i p = _mm512_shuffle_i32x4(b[c], b[4 + c], 0x88), q = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0x88);
-            const __m512i r = _mm512_shuffle_i32x4(b[c], b[4 + c], 0xdd), s = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0xdd);
+            const __m512i p = _mm512_shuffle_i32x4(b[c], b[4 + c], 0x88),
+                          q = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0x88);
+            const __m512i r = _mm512_shuffle_i32x4(b[c], b[4 + c], 0xdd),
+                          s = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0xdd);
             x[c] = reinterpret_cast<U>(_mm512_shuffle_i32x4(p, q, 0x88));
             x[4 + c] = reinterpret_cast<U>(_mm512_shuffle_i32x4(r, s, 0x88));
             x[8 + c] = reinterpret_cast<U>(_mm512_shuffle_i32x4(p, q, 0xdd));
@@ -65,18 +67,24 @@ struct Avx512Base : Generic<Tag, 16> {
 
     static constexpr bool sums_in_pairs = true;
     static SAKUIN_INLINE U add_bytes(U sums, U x, U y) {
-        return reinterpret_cast<U>(_mm512_add_epi16(reinterpret_cast<__m512i>(sums), _mm512_maddubs_epi16(reinterpret_cast<__m512i>(x), reinterpret_cast<__m512i>(y))));
+        return reinterpret_cast<U>(
+            _mm512_add_epi16(reinterpret_cast<__m512i>(sums),
+                             _mm512_maddubs_epi16(reinterpret_cast<__m512i>(x), reinterpret_cast<__m512i>(y))));
     }
     static SAKUIN_INLINE U widen_pairs(U sums, U pairs) {
         return sums + reinterpret_cast<U>(_mm512_madd_epi16(reinterpret_cast<__m512i>(pairs), _mm512_set1_epi16(1)));
     }
     static SAKUIN_INLINE U add_halves(U sums, U x, U y) {
-        return sums + reinterpret_cast<U>(_mm512_madd_epi16(reinterpret_cast<__m512i>(x), reinterpret_cast<__m512i>(y)));
+        return sums +
+               reinterpret_cast<U>(_mm512_madd_epi16(reinterpret_cast<__m512i>(x), reinterpret_cast<__m512i>(y)));
     }
 
-    static SAKUIN_INLINE uint32_t mask_above(F v, float limit) { return _mm512_cmp_ps_mask(v, _mm512_set1_ps(limit), _CMP_GT_OQ); }
+    static SAKUIN_INLINE uint32_t mask_above(F v, float limit) {
+        return _mm512_cmp_ps_mask(v, _mm512_set1_ps(limit), _CMP_GT_OQ);
+    }
     static SAKUIN_INLINE int keep(uint32_t* to, U v, uint32_t mask) {
-        _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(static_cast<__mmask16>(mask), reinterpret_cast<__m512i>(v)));
+        _mm512_storeu_si512(to,
+                            _mm512_maskz_compress_epi32(static_cast<__mmask16>(mask), reinterpret_cast<__m512i>(v)));
         return __builtin_popcount(mask);
     }
     static SAKUIN_INLINE void columns(const uint8_t* const (&rows)[16], int words, U (&out)[8]) {
@@ -85,7 +93,8 @@ struct Avx512Base : Generic<Tag, 16> {
         __m512i c[2][4];  // in each 128-bit lane: words j of four rows, words 4 + j of these, both of four rows more
         for (int h = 0; h < 2; ++h) {
             __m512i a[4], b[4];
-            for (int k = 0; k < 4; ++k) a[k] = _mm512_inserti64x4(_mm512_castsi256_si512(row(8 * h + k)), row(8 * h + 4 + k), 1);
+            for (int k = 0; k < 4; ++k)
+                a[k] = _mm512_inserti64x4(_mm512_castsi256_si512(row(8 * h + k)), row(8 * h + 4 + k), 1);
             for (int k = 0; k < 2; ++k) {
                 b[k] = _mm512_unpacklo_epi32(a[2 * k], a[2 * k + 1]);
                 b[2 + k] = _mm512_unpackhi_epi32(a[2 * k], a[2 * k + 1]);
@@ -134,7 +143,8 @@ struct Avx512 : Avx512Base<Avx512> {
 };
 
 #if defined(__AVX512BF16__) && defined(__AVX512VNNI__) && defined(__AVX512VBMI2__)
-// A build of its own for CPUs with BF16, VNNI and VBMI2: bf16 keys meet bf16 queries without being widened, two products a lane.
+// A build of its own for CPUs with BF16, VNNI and VBMI2: bf16 keys meet bf16 queries without being widened, two
+// products a lane.
 struct Avx512Bf16 : Avx512Base<Avx512Bf16> {
     static constexpr const char* name = "avx512bf16";
     static constexpr bool has_bf16_dot = true, sums_in_pairs = false, keeps_halves = true;
@@ -142,10 +152,12 @@ struct Avx512Bf16 : Avx512Base<Avx512Bf16> {
         _mm512_storeu_si512(to, _mm512_maskz_compress_epi16(mask, _mm512_loadu_si512(from)));
     }
     static SAKUIN_INLINE U add_bytes(U sums, U x, U y) {
-        return reinterpret_cast<U>(_mm512_dpbusd_epi32(reinterpret_cast<__m512i>(sums), reinterpret_cast<__m512i>(x), reinterpret_cast<__m512i>(y)));
+        return reinterpret_cast<U>(_mm512_dpbusd_epi32(reinterpret_cast<__m512i>(sums), reinterpret_cast<__m512i>(x),
+                                                       reinterpret_cast<__m512i>(y)));
     }
     static SAKUIN_INLINE U add_halves(U sums, U x, U y) {
-        return reinterpret_cast<U>(_mm512_dpwssd_epi32(reinterpret_cast<__m512i>(sums), reinterpret_cast<__m512i>(x), reinterpret_cast<__m512i>(y)));
+        return reinterpret_cast<U>(_mm512_dpwssd_epi32(reinterpret_cast<__m512i>(sums), reinterpret_cast<__m512i>(x),
+                                                       reinterpret_cast<__m512i>(y)));
     }
     // acc + first(a) * first(b) + second(a) * second(b), products and sums in fp32
     static SAKUIN_INLINE F dot_bf16(F acc, U a, U b) {

@@ -1,6 +1,6 @@
-// The kernel of the `sketch` index that scores found keys again from their codes, in whole numbers, a key a lane: codes of two or four
-// bits times factors of eight, four products a unit; codes of eight bits times factors of sixteen. Included only by the files compiled
-// per instruction set (see simd.hpp).
+// The kernel of the `sketch` index that scores found keys again from their codes, in whole numbers, a key a lane: codes
+// of two or four bits times factors of eight, four products a unit; codes of eight bits times factors of sixteen.
+// Included only by the files compiled per instruction set (see simd.hpp).
 #pragma once
 
 #include "kernels/simd.hpp"
@@ -25,16 +25,18 @@ struct SketchCodes {
     }
 
 private:
-    // Chunk c of 16 numbers of `bits` bits is bits / 2 words; number l stands in word l % words at bit bits * (l / words). A word is taken
-    // apart into parts: of 8 bits into its even and its odd bytes, each with factors of 16 bits; of 4 and 2 bits into fields of its four
-    // bytes. This is the number that stands in field `i` of part `part` of word `word`.
+    // Chunk c of 16 numbers of `bits` bits is bits / 2 words; number l stands in word l % words at bit bits * (l /
+    // words). A word is taken apart into parts: of 8 bits into its even and its odd bytes, each with factors of 16
+    // bits; of 4 and 2 bits into fields of its four bytes. This is the number that stands in field `i` of part `part`
+    // of word `word`.
     static SAKUIN_INLINE int number(int bits, int word, int part, int i) {
         const int words = bits / 2;
         if (bits == 8) return (2 * i + part) * words + word;
         return (i * (8 / bits) + part) * words + word;
     }
 
-    // The projected queries of a tile of query heads, as factors for each part of each word in turn: heads side by side.
+    // The projected queries of a tile of query heads, as factors for each part of each word in turn: heads side by
+    // side.
     template <int G>
     struct Queries {
         uint32_t words[most_numbers / 2 * G];
@@ -54,7 +56,9 @@ private:
             q.unit[g] = round(x + eights, all - eights, 127.0f, whole + eights);
             for (int i = 0; i < all; ++i) {
                 const int c = i / 16;
-                middle += static_cast<float>(whole[i]) * (c < r.eights ? 127.5f * q.unit_of_eights[g] : (c < r.eights + r.fours ? 7.5f : 1.5f) * q.unit[g]);
+                middle +=
+                    static_cast<float>(whole[i]) *
+                    (c < r.eights ? 127.5f * q.unit_of_eights[g] : (c < r.eights + r.fours ? 7.5f : 1.5f) * q.unit[g]);
             }
             q.start[g] = -middle;
             uint32_t* to = q.words + g;
@@ -80,7 +84,8 @@ private:
         for (int i = 0; i < n; i += lanes) {
             // Clamped, and what is no number with it: infinities end so.
             const F y = I::min(I::max(I::load(x + i) * (1.0f / unit), I::set1(-most)), I::set1(most));
-            const H half = __builtin_convertvector(__builtin_convertvector(y + (y < 0.0f ? I::set1(-0.5f) : I::set1(0.5f)), S), H);
+            const H half =
+                __builtin_convertvector(__builtin_convertvector(y + (y < 0.0f ? I::set1(-0.5f) : I::set1(0.5f)), S), H);
             __builtin_memcpy(whole + i, &half, sizeof half);
         }
         return unit;
@@ -96,7 +101,8 @@ private:
         for (int64_t i = 0; i < r.m; i += lanes) {
             const int here = r.m - i < lanes ? static_cast<int>(r.m - i) : lanes;
             const uint8_t* rows[lanes];
-            for (int k = 0; k < lanes; ++k) rows[k] = c.codes + static_cast<int64_t>(r.index[i + (k < here ? k : here - 1)]) * c.row_bytes;
+            for (int k = 0; k < lanes; ++k)
+                rows[k] = c.codes + static_cast<int64_t>(r.index[i + (k < here ? k : here - 1)]) * c.row_bytes;
             // A row may lie on two lines.
             for (int64_t k = i + ahead * lanes; k < i + (ahead + 1) * lanes && k < r.m; ++k) {
                 const uint8_t* later = c.codes + static_cast<int64_t>(r.index[k]) * c.row_bytes;
@@ -116,17 +122,21 @@ private:
                     if (from + k < eights) {
                         for (int j = k; j < k + 4; ++j, factors += 2 * G)
                             for (int g = 0; g < G; ++g)
-                                sums[g] = I::add_halves(I::add_halves(sums[g], w[j] & 0x00ff00ffu, U{} + factors[g]), w[j] >> 8 & 0x00ff00ffu, U{} + factors[G + g]);
+                                sums[g] = I::add_halves(I::add_halves(sums[g], w[j] & 0x00ff00ffu, U{} + factors[g]),
+                                                        w[j] >> 8 & 0x00ff00ffu, U{} + factors[G + g]);
                         if (from + k + 4 == eights)
                             for (int g = 0; g < G; ++g) {
-                                by_eights[g] = __builtin_convertvector(reinterpret_cast<S>(sums[g]), F) * q.unit_of_eights[g];
+                                by_eights[g] =
+                                    __builtin_convertvector(reinterpret_cast<S>(sums[g]), F) * q.unit_of_eights[g];
                                 sums[g] = U{};
                             }
                         continue;
                     }
                     U pairs[G] = {};
                     const auto add = [&](U part) {
-                        for (int g = 0; g < G; ++g) (I::sums_in_pairs ? pairs[g] : sums[g]) = I::add_bytes(I::sums_in_pairs ? pairs[g] : sums[g], part, U{} + factors[g]);
+                        for (int g = 0; g < G; ++g)
+                            (I::sums_in_pairs ? pairs[g] : sums[g]) =
+                                I::add_bytes(I::sums_in_pairs ? pairs[g] : sums[g], part, U{} + factors[g]);
                         factors += G;
                     };
                     for (int j = k; j < k + 4 && j < some; ++j) {
@@ -146,8 +156,11 @@ private:
             }
             for (int g = 0; g < G; ++g) {
                 const S z = __builtin_convertvector(I::template read<H>(r.rows + (first + g) * r.row_stride + i), S);
-                const F by_sketch = I::fma(__builtin_convertvector(z, F), I::set1(r.map.scale[first + g]), I::set1(r.map.bias[first + g] + q.start[g]));
-                I::store(r.fresh + (first + g) * r.stride + i, I::fma(__builtin_convertvector(reinterpret_cast<S>(sums[g]), F), I::set1(q.unit[g]), by_sketch + by_eights[g]));
+                const F by_sketch = I::fma(__builtin_convertvector(z, F), I::set1(r.map.scale[first + g]),
+                                           I::set1(r.map.bias[first + g] + q.start[g]));
+                I::store(r.fresh + (first + g) * r.stride + i,
+                         I::fma(__builtin_convertvector(reinterpret_cast<S>(sums[g]), F), I::set1(q.unit[g]),
+                                by_sketch + by_eights[g]));
             }
         }
     }

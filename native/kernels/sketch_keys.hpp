@@ -1,5 +1,6 @@
-// Kernels of the `sketch` index around the scan: projection of the queries, the exponentials of all keys, and the search for those
-// that may have a large weight. Included only by the files compiled per instruction set (see simd.hpp).
+// Kernels of the `sketch` index around the scan: projection of the queries, the exponentials of all keys, and the
+// search for those that may have a large weight. Included only by the files compiled per instruction set (see
+// simd.hpp).
 #pragma once
 
 #include "kernels/simd.hpp"
@@ -30,20 +31,23 @@ struct SketchKeys {
                 const F row = here < lanes ? I::load_fp16(at, here) : I::load_fp16(at);
                 for (int g = 0; g < G; ++g) acc[g] = I::fma(I::set1(q[g * d + i]), row, acc[g]);
             }
-            for (int g = 0; g < G; ++g) here < lanes ? I::store(p + g * d + j, acc[g], here) : I::store(p + g * d + j, acc[g]);
+            for (int g = 0; g < G; ++g)
+                here < lanes ? I::store(p + g * d + j, acc[g], here) : I::store(p + g * d + j, acc[g]);
         }
     }
     static void project(const float* q, const uint16_t* basis, int group, int d, float* p) {
         SketchRows<I>::in_tiles(group, [&]<int G>(int g) { project_tile<G>(q + g * d, basis, d, p + g * d); });
     }
 
-    static void moments(const float* q, const float* p, const float* mean, const float* residue, int group, int d, float* dot, float* variance) {
+    static void moments(const float* q, const float* p, const float* mean, const float* residue, int group, int d,
+                        float* dot, float* variance) {
         for (int g = 0; g < group; ++g, q += d, p += d) {
             F first = {}, second = {};
             for (int j = 0; j < d; j += lanes) {
                 const int here = d - j < lanes ? d - j : lanes;
                 const bool part = here < lanes;
-                const F x = part ? I::load(q + j, here) : I::load(q + j), y = part ? I::load(p + j, here) : I::load(p + j);
+                const F x = part ? I::load(q + j, here) : I::load(q + j),
+                        y = part ? I::load(p + j, here) : I::load(p + j);
                 first = I::fma(x, part ? I::load(mean + j, here) : I::load(mean + j), first);
                 second = I::fma(y * y, part ? I::load(residue + j, here) : I::load(residue + j), second);
             }
@@ -53,7 +57,8 @@ struct SketchKeys {
     }
 
     // --- exponentials ------------------------------------------------------------------------------------------------
-    // The sum of the quick weights (ScoreMap::rate) of a block of 32 keys, lane by lane; their squares are added to `squares`.
+    // The sum of the quick weights (ScoreMap::rate) of a block of 32 keys, lane by lane; their squares are added to
+    // `squares`.
     static SAKUIN_INLINE F quick_sum(const uint16_t* z, uint16_t floor, uint16_t rate, uint16_t plus, F& squares) {
 #if defined(__AVX512BW__)
         if constexpr (lanes == 16 && sizeof(Keys32) == sizeof(__m512i)) {
@@ -89,7 +94,8 @@ struct SketchKeys {
 #endif
     }
 
-    // Over the keys [from, to) of a block, one by one: the end of a segment, and scores that the quick form does not cover.
+    // Over the keys [from, to) of a block, one by one: the end of a segment, and scores that the quick form does not
+    // cover.
     static float slow_sum(const ScoreMap& m, const uint16_t* z, int g, float top, int64_t n, F& squares) {
         float sum = 0.0f;
         for (int64_t i = 0; i < n; i += lanes) {
@@ -103,7 +109,8 @@ struct SketchKeys {
                 continue;
             }
             const F x = SketchRescore<I>::score(z + i, I::set1(m.scale[g]), I::set1(m.bias[g]));
-            const F w = I::select_first(here, I::template exp2<false>(SketchRescore<I>::capped(x, m.softcap) - top), F{});
+            const F w =
+                I::select_first(here, I::template exp2<false>(SketchRescore<I>::capped(x, m.softcap) - top), F{});
             squares = I::fma(w, w, squares);
             sum += I::hsum(w);
         }
@@ -122,7 +129,9 @@ struct SketchKeys {
             if (left >= list_size && m.rate != nullptr) {
                 F acc[G];
                 for (int g = 0; g < G; ++g) {
-                    const auto sum = [&](const uint16_t* keys) { return quick_sum(keys, m.floor[first + g], m.rate[first + g], m.plus[first + g], square[g]); };
+                    const auto sum = [&](const uint16_t* keys) {
+                        return quick_sum(keys, m.floor[first + g], m.rate[first + g], m.plus[first + g], square[g]);
+                    };
                     acc[g] = sum(z + g * 32) + sum(z + (m.group + g) * 32);
                 }
                 SketchRows<I>::template reduce<G>(acc, to);
@@ -159,7 +168,8 @@ struct SketchKeys {
                 const uint16_t* z = m.z + (2 * l + half) * m.group * 32;
                 uint32_t mask = 0;
                 for (int g = 0; g < m.group; ++g) {
-                    const Keys32 limit = half == 0 ? I::template entries<0>(sizes, limits[g]) : I::template entries<4>(sizes, limits[g]);
+                    const Keys32 limit =
+                        half == 0 ? I::template entries<0>(sizes, limits[g]) : I::template entries<4>(sizes, limits[g]);
                     mask |= I::at_least(z + g * 32, limit);
                 }
                 if (a.n - at < 32) mask &= (1u << (a.n - at)) - 1u;
@@ -171,13 +181,15 @@ struct SketchKeys {
     }
 
     // Appends the keys of a block whose bits are set; `sizes` holds their residue lengths at bit `shift`.
-    static SAKUIN_INLINE int64_t take(const Reach& a, const uint16_t* z, const uint8_t* sizes, int shift, uint32_t at, uint32_t mask, int64_t found) {
+    static SAKUIN_INLINE int64_t take(const Reach& a, const uint16_t* z, const uint8_t* sizes, int shift, uint32_t at,
+                                      uint32_t mask, int64_t found) {
         uint32_t* index = a.index + found;
         uint16_t* lengths = a.rows + a.map.group * a.row_stride + found;
         int64_t n = 0;
         if constexpr (I::keeps_halves) {
             for (int k = 0; k < 32; k += lanes)
-                n += I::keep(index + n, reinterpret_cast<U>(I::iota()) + (at + static_cast<uint32_t>(k)), mask >> k & ((1u << lanes) - 1u));
+                n += I::keep(index + n, reinterpret_cast<U>(I::iota()) + (at + static_cast<uint32_t>(k)),
+                             mask >> k & ((1u << lanes) - 1u));
             for (int g = 0; g < a.map.group; ++g) I::keep_halves(a.rows + g * a.row_stride + found, z + g * 32, mask);
             uint16_t all[32];
             for (int k = 0; k < 32; ++k) all[k] = static_cast<uint16_t>(sizes[k] >> shift & 15);
@@ -206,14 +218,18 @@ struct SketchKeys {
         int64_t kept = 0, list = 0;
         for (int64_t i = 0; i < found; i += 32) {
             uint32_t mask = 0;
-            for (int g = 0; g < a.map.group; ++g) mask |= I::at_least(a.rows + g * a.row_stride + i, I::entries(lengths + i, limits[g]));
+            for (int g = 0; g < a.map.group; ++g)
+                mask |= I::at_least(a.rows + g * a.row_stride + i, I::entries(lengths + i, limits[g]));
             if (found - i < 32) mask &= (1u << (found - i)) - 1u;
             for (; list <= lists && a.begin[list] < i + 32; ++list)
-                a.begin[list] = static_cast<uint32_t>(kept + __builtin_popcount(mask & ((1u << (a.begin[list] - i)) - 1u)));
+                a.begin[list] =
+                    static_cast<uint32_t>(kept + __builtin_popcount(mask & ((1u << (a.begin[list] - i)) - 1u)));
             // In place: what is written never reaches what has not been read.
             int64_t n = 0;
-            for (int k = 0; k < 32; k += lanes) n += I::keep(a.index + kept + n, I::load_u32(a.index + i + k), mask >> k & ((1u << lanes) - 1u));
-            for (int g = 0; g <= a.map.group; ++g) I::keep_halves(a.rows + g * a.row_stride + kept, a.rows + g * a.row_stride + i, mask);
+            for (int k = 0; k < 32; k += lanes)
+                n += I::keep(a.index + kept + n, I::load_u32(a.index + i + k), mask >> k & ((1u << lanes) - 1u));
+            for (int g = 0; g <= a.map.group; ++g)
+                I::keep_halves(a.rows + g * a.row_stride + kept, a.rows + g * a.row_stride + i, mask);
             kept += n;
         }
         for (; list <= lists; ++list) a.begin[list] = static_cast<uint32_t>(kept);

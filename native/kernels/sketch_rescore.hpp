@@ -1,6 +1,6 @@
-// The kernel of the `sketch` index that decides how precisely each found key is attended: scores it again from its code, corrects
-// its list, and sorts it by its new weight. Also the exponentials of single keys. Included only by the files compiled per
-// instruction set (see simd.hpp).
+// The kernel of the `sketch` index that decides how precisely each found key is attended: scores it again from its
+// code, corrects its list, and sorts it by its new weight. Also the exponentials of single keys. Included only by the
+// files compiled per instruction set (see simd.hpp).
 #pragma once
 
 #include "kernels/simd.hpp"
@@ -77,11 +77,13 @@ struct SketchRescore {
 
     static void rescore(Rescore& r) {
         SketchCodes<I>::score(r);
-        // Keys past the scale of lengths are unlike those that the code was made for: it may be nats off where they matter most.
+        // Keys past the scale of lengths are unlike those that the code was made for: it may be nats off where they
+        // matter most.
         const uint16_t* lengths = r.rows + r.map.group * r.row_stride;
         for (int64_t i = 0; i < r.m; i += lanes) {
             const S length = __builtin_convertvector(I::template read<H>(lengths + i), S);
-            I::store(r.best + i, I::as_f32(reinterpret_cast<U>(length >= past_scale) & reinterpret_cast<U>(I::set1(__builtin_inff()))));
+            I::store(r.best + i, I::as_f32(reinterpret_cast<U>(length >= past_scale) &
+                                           reinterpret_cast<U>(I::set1(__builtin_inff()))));
         }
         for (int g = 0; g < r.map.group; ++g) weigh(r, g);
         sort(r);
@@ -103,7 +105,8 @@ private:
         const F fold = I::set1(r.fold[g]);
         if (r.map.rate == nullptr) {
             const F scale = I::set1(r.map.scale[g]), bias = I::set1(r.map.bias[g]);
-            for (int64_t i = 0; i < r.m; i += lanes) I::store(old + i, raise(capped(score(z + i, scale, bias), r.map.softcap) - r.top[g]) * fold);
+            for (int64_t i = 0; i < r.m; i += lanes)
+                I::store(old + i, raise(capped(score(z + i, scale, bias), r.map.softcap) - r.top[g]) * fold);
             return;
         }
         const S floor = S{} + static_cast<int32_t>(r.map.floor[g]);
@@ -149,7 +152,8 @@ private:
             for (int64_t i = r.begin[l]; i < end; i += lanes) {
                 const int here = end - i < lanes ? static_cast<int>(end - i) : lanes;
                 const F best = I::load(r.best + i);
-                const U in_list = reinterpret_cast<U>(I::iota() < S{} + here), stays = in_list & ~reinterpret_cast<U>(best > r.coded_above);
+                const U in_list = reinterpret_cast<U>(I::iota() < S{} + here),
+                        stays = in_list & ~reinterpret_cast<U>(best > r.coded_above);
                 for (int g = 0; g < G; ++g) {
                     const F back = I::as_f32(I::load_u32(r.fresh + (first + g) * r.stride + i) & stays);
                     const F old = I::as_f32(I::load_u32(r.old + (first + g) * r.stride + i) & in_list);

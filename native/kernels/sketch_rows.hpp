@@ -13,9 +13,9 @@ struct SketchRows {
     using U = typename I::U;
     using S = typename I::S;
     static constexpr int lanes = I::lanes;
-    static constexpr int parts = 16 / lanes;  // vectors that hold one chunk of 16 numbers
+    static constexpr int parts = 16 / lanes;          // vectors that hold one chunk of 16 numbers
     static constexpr int tile = lanes == 16 ? 8 : 4;  // query heads whose sums stay in registers together
-    static constexpr int ahead = 12;  // rows that are fetched before they are needed
+    static constexpr int ahead = 12;                  // rows that are fetched before they are needed
 
     // 16 numbers of 4 bits: number l stands in word l % 2 of 32 bits at bit 4 * (l / 2) (see SketchCodes).
     static SAKUIN_INLINE void unpack4(const uint8_t* p, F (&x)[parts]) {
@@ -26,11 +26,13 @@ struct SketchRows {
         U shift;
         for (int i = 0; i < lanes; ++i) shift[i] = static_cast<uint32_t>(4 * (i / 2));
         for (int h = 0; h < parts; ++h)
-            x[h] = __builtin_convertvector(reinterpret_cast<S>((w >> (shift + static_cast<uint32_t>(h * lanes * 2))) & 15u), F);
+            x[h] = __builtin_convertvector(
+                reinterpret_cast<S>((w >> (shift + static_cast<uint32_t>(h * lanes * 2))) & 15u), F);
     }
 
     // --- sums across lanes -------------------------------------------------------------------------------------------
-    // to[g] += the sum of acc[g]; `to` has room for 4 numbers for up to 4 vectors, for 8 for more, to which nothing is added.
+    // to[g] += the sum of acc[g]; `to` has room for 4 numbers for up to 4 vectors, for 8 for more, to which nothing is
+    // added.
     template <int G>
     static SAKUIN_INLINE void reduce(const F (&acc)[G], float* to) {
         constexpr int N = G <= 4 ? 4 : 8;
@@ -40,12 +42,15 @@ struct SketchRows {
         if constexpr (lanes == 16) {
             __m512 quads[N / 4];  // in each 128-bit lane: parts of four sums
             for (int k = 0; k < N / 4; ++k) {
-                const __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(x[4 * k], x[4 * k + 1]), _mm512_unpackhi_ps(x[4 * k], x[4 * k + 1]));
-                const __m512 b = _mm512_add_ps(_mm512_unpacklo_ps(x[4 * k + 2], x[4 * k + 3]), _mm512_unpackhi_ps(x[4 * k + 2], x[4 * k + 3]));
+                const __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(x[4 * k], x[4 * k + 1]),
+                                               _mm512_unpackhi_ps(x[4 * k], x[4 * k + 1]));
+                const __m512 b = _mm512_add_ps(_mm512_unpacklo_ps(x[4 * k + 2], x[4 * k + 3]),
+                                               _mm512_unpackhi_ps(x[4 * k + 2], x[4 * k + 3]));
                 quads[k] = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
             }
             for (int k = 0; k < N / 4; ++k) {
-                const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(quads[k]), _mm512_extractf32x8_ps(quads[k], 1));
+                const __m256 half =
+                    _mm256_add_ps(_mm512_castps512_ps256(quads[k]), _mm512_extractf32x8_ps(quads[k], 1));
                 const __m128 sum = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
                 _mm_storeu_ps(to + 4 * k, _mm_add_ps(_mm_loadu_ps(to + 4 * k), sum));
             }
@@ -65,7 +70,8 @@ struct SketchRows {
 
     // --- scores ------------------------------------------------------------------------------------------------------
     template <int G, DType T>
-    static void score_rows_tile(const float* q, const void* keys, int d, const uint32_t* index, int64_t m, int width, int first, float* scores) {
+    static void score_rows_tile(const float* q, const void* keys, int d, const uint32_t* index, int64_t m, int width,
+                                int first, float* scores) {
         q += first * d;
         for (int64_t i = 0; i < m; ++i) {
             const int64_t at = static_cast<int64_t>(index[i]) * d;
@@ -80,7 +86,8 @@ struct SketchRows {
             reduce<G>(acc, scores + i * width + first);
         }
     }
-    static void score_rows(const float* q, const void* keys, DType dtype, int d, const uint32_t* index, int64_t m, int group, float* scores) {
+    static void score_rows(const float* q, const void* keys, DType dtype, int d, const uint32_t* index, int64_t m,
+                           int group, float* scores) {
         const int width = padded(group);
         for (int64_t i = 0; i < m * width; ++i) scores[i] = 0.0f;
         in_tiles(group, [&]<int G>(int first) {
@@ -91,13 +98,17 @@ struct SketchRows {
     // --- weighted sums -----------------------------------------------------------------------------------------------
     // A tile of query heads times two vectors of dimensions stays in registers while all rows pass.
     template <int G, DType T>
-    static void add_rows_tile(const void* rows, int d, const uint32_t* index, int64_t m, const float* weights, int width, float* out) {
+    static void add_rows_tile(const void* rows, int d, const uint32_t* index, int64_t m, const float* weights,
+                              int width, float* out) {
         for (int j = 0; j < d; j += 2 * lanes) {
-            const int a = d - j < lanes ? d - j : lanes, b = d - j - lanes <= 0 ? 0 : d - j - lanes < lanes ? d - j - lanes : lanes;
+            const int a = d - j < lanes ? d - j : lanes, b = d - j - lanes <= 0      ? 0
+                                                             : d - j - lanes < lanes ? d - j - lanes
+                                                                                     : lanes;
             F x[G] = {}, y[G] = {};
             for (int64_t i = 0; i < m; ++i) {
                 const int64_t at = (index != nullptr ? static_cast<int64_t>(index[i]) : i) * d + j;
-                if (index != nullptr && j == 0 && i + ahead < m) prefetch_row<T>(rows, static_cast<int64_t>(index[i + ahead]) * d, d);
+                if (index != nullptr && j == 0 && i + ahead < m)
+                    prefetch_row<T>(rows, static_cast<int64_t>(index[i + ahead]) * d, d);
                 const F u = number<T>(rows, at, a), v = b > 0 ? number<T>(rows, at + lanes, b) : F{};
                 for (int g = 0; g < G; ++g) {
                     const F w = I::set1(weights[i * width + g]);
@@ -111,17 +122,20 @@ struct SketchRows {
             }
         }
     }
-    static void add_rows(const void* rows, DType dtype, int d, const uint32_t* index, int64_t m, const float* weights, int group, float* out) {
+    static void add_rows(const void* rows, DType dtype, int d, const uint32_t* index, int64_t m, const float* weights,
+                         int group, float* out) {
         in_tiles(group, [&]<int G>(int first) {
-            by_dtype(dtype, [&]<DType T>() { add_rows_tile<G, T>(rows, d, index, m, weights + first, padded(group), out + first * d); });
+            by_dtype(dtype, [&]<DType T>() {
+                add_rows_tile<G, T>(rows, d, index, m, weights + first, padded(group), out + first * d);
+            });
         });
     }
 
     template <int G>
-    static void add_value_codes_tile(const uint8_t* codes, int64_t row_bytes, const uint16_t* params, int d, const uint32_t* index,
-                                     int64_t m, const float* weights, int width, float* out) {
-        constexpr int64_t batch = 64;          // rows whose scaled weights fit beside what they are multiplied with
-        constexpr int N = G <= 4 ? 4 : 8;      // whole vectors of weights: what fills a tile up is read and not used
+    static void add_value_codes_tile(const uint8_t* codes, int64_t row_bytes, const uint16_t* params, int d,
+                                     const uint32_t* index, int64_t m, const float* weights, int width, float* out) {
+        constexpr int64_t batch = 64;      // rows whose scaled weights fit beside what they are multiplied with
+        constexpr int N = G <= 4 ? 4 : 8;  // whole vectors of weights: what fills a tile up is read and not used
         const auto row = [&](int64_t i) { return index != nullptr ? static_cast<int64_t>(index[i]) : i; };
         float scaled[batch * N], base[N] = {};
         for (int64_t from = 0; from < m; from += batch) {
@@ -140,7 +154,8 @@ struct SketchRows {
                     F c[parts];
                     unpack4(codes + row(from + i) * row_bytes + j / 2, c);
                     for (int g = 0; g < G; ++g)
-                        for (int h = 0; h < parts; ++h) x[g * parts + h] = I::fma(I::set1(scaled[i * N + g]), c[h], x[g * parts + h]);
+                        for (int h = 0; h < parts; ++h)
+                            x[g * parts + h] = I::fma(I::set1(scaled[i * N + g]), c[h], x[g * parts + h]);
                 }
                 // By way of memory: with anything less plain after the loop, GCC keeps the sums in memory inside it.
                 float sums[G * 16];
@@ -152,10 +167,11 @@ struct SketchRows {
         for (int g = 0; g < G; ++g)
             for (int j = 0; j < d; ++j) out[g * d + j] += base[g];
     }
-    static void add_value_codes(const uint8_t* codes, int64_t row_bytes, const uint16_t* params, int d, const uint32_t* index, int64_t m,
-                                const float* weights, int group, float* out) {
+    static void add_value_codes(const uint8_t* codes, int64_t row_bytes, const uint16_t* params, int d,
+                                const uint32_t* index, int64_t m, const float* weights, int group, float* out) {
         in_tiles(group, [&]<int G>(int first) {
-            add_value_codes_tile<G>(codes, row_bytes, params, d, index, m, weights + first, padded(group), out + first * d);
+            add_value_codes_tile<G>(codes, row_bytes, params, d, index, m, weights + first, padded(group),
+                                    out + first * d);
         });
     }
 
@@ -216,10 +232,18 @@ public:
                 case 2: fn.template operator()<2>(g); break;
                 case 3: fn.template operator()<3>(g); break;
                 case 4: fn.template operator()<4>(g); break;
-                case 5: if constexpr (tile == 8) fn.template operator()<5>(g); break;
-                case 6: if constexpr (tile == 8) fn.template operator()<6>(g); break;
-                case 7: if constexpr (tile == 8) fn.template operator()<7>(g); break;
-                case 8: if constexpr (tile == 8) fn.template operator()<8>(g); break;
+                case 5:
+                    if constexpr (tile == 8) fn.template operator()<5>(g);
+                    break;
+                case 6:
+                    if constexpr (tile == 8) fn.template operator()<6>(g);
+                    break;
+                case 7:
+                    if constexpr (tile == 8) fn.template operator()<7>(g);
+                    break;
+                case 8:
+                    if constexpr (tile == 8) fn.template operator()<8>(g);
+                    break;
             }
     }
 };

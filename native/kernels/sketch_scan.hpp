@@ -1,6 +1,6 @@
-// The scan of the `sketch` index: every key's score by its sketch, for a group's query heads together. A sketch's numbers are evenly
-// spaced, so a score is a sum of whole numbers: codes of two or four bits times factors of eight, four products a 32-bit lane, a key
-// a lane. Included only by the files compiled per instruction set (see simd.hpp).
+// The scan of the `sketch` index: every key's score by its sketch, for a group's query heads together. A sketch's
+// numbers are evenly spaced, so a score is a sum of whole numbers: codes of two or four bits times factors of eight,
+// four products a 32-bit lane, a key a lane. Included only by the files compiled per instruction set (see simd.hpp).
 #pragma once
 
 #include "kernels/simd.hpp"
@@ -59,7 +59,8 @@ private:
             span = I::fma(size, top, I::fma(other, I::set1(3.0f), span));
         }
         // Factors take 8 bits, sums 16; rounding adds 4,000 to them at the most sub-quantizers.
-        const float scale = unit_of(I::hmax(most) * (1.0f / 127.0f), I::hsum(span) * (1.0f / 61000.0f)), inverse = 1.0f / scale;
+        const float scale = unit_of(I::hmax(most) * (1.0f / 127.0f), I::hsum(span) * (1.0f / 61000.0f)),
+                    inverse = 1.0f / scale;
         F least = {}, middle = {}, lost = {};
         int8_t factor[2][most_subs];
         for (int s = 0; s < a.subs; s += lanes) {
@@ -87,7 +88,8 @@ private:
         a.bias[g] -= scale * (start + I::hsum(middle));
         a.variance[g] += scale * scale * I::hsum(lost);
     }
-    // A whole number of 128ths that is not below either number: so are exponentials whole multiples of sums (ScoreMap::rate).
+    // A whole number of 128ths that is not below either number: so are exponentials whole multiples of sums
+    // (ScoreMap::rate).
     static SAKUIN_INLINE float unit_of(float a, float b) {
         const float least = a > b ? a : b;
         // Nobody takes exponentials of such sums; not a number included.
@@ -100,10 +102,13 @@ private:
         for (int i = 0; i < n; ++i) top[i] = top_code(a.coordinate[2 * (s + i) + 1] >= 0);
         return I::load(top);
     }
-    static SAKUIN_INLINE S nearest(F x) { return __builtin_convertvector(x + (x < 0.0f ? I::set1(-0.5f) : I::set1(0.5f)), S); }
+    static SAKUIN_INLINE S nearest(F x) {
+        return __builtin_convertvector(x + (x < 0.0f ? I::set1(-0.5f) : I::set1(0.5f)), S);
+    }
 
-    // A key's codes in words of four nibbles: those without second coordinates come first. Sums in pairs are widened where a run ends, so
-    // that they fit into 16 bits: a pair of codes adds 2 * 15 * 127 at most, or 4 * 3 * 127 where all four hold two coordinates.
+    // A key's codes in words of four nibbles: those without second coordinates come first. Sums in pairs are widened
+    // where a run ends, so that they fit into 16 bits: a pair of codes adds 2 * 15 * 127 at most, or 4 * 3 * 127 where
+    // all four hold two coordinates.
     struct Words {
         int n, plain = 0, end[most_subs / 4];
         explicit Words(const Scan& a) : n(a.subs / 4) {
@@ -121,8 +126,9 @@ private:
         }
     };
 
-    // G query heads from `g`. A block of 32 keys is subs / 4 times 64 bytes: byte 4 l + i holds in its low nibble number i of key
-    // 8 (l / 4) + l % 4, in its high one that of the key four further on, as packing sums brings them together (simd.hpp).
+    // G query heads from `g`. A block of 32 keys is subs / 4 times 64 bytes: byte 4 l + i holds in its low nibble
+    // number i of key 8 (l / 4) + l % 4, in its high one that of the key four further on, as packing sums brings them
+    // together (simd.hpp).
     template <int G>
     static void tile(const Scan& a, int g) {
         const Words words(a);
@@ -148,7 +154,8 @@ private:
 
     // The words [from, to) of G heads; `seconds` says which coordinates of them.
     template <int G>
-    static SAKUIN_INLINE void add_words(const Scan& a, const uint8_t* codes, int g, int from, int to, bool seconds, U (&low)[G], U (&high)[G]) {
+    static SAKUIN_INLINE void add_words(const Scan& a, const uint8_t* codes, int g, int from, int to, bool seconds,
+                                        U (&low)[G], U (&high)[G]) {
         const uint32_t shift = seconds ? 2 : 0;
         for (int k = from; k < to; ++k) {
             const U c = I::load_u32(codes + k * 64), mask = U{} + a.masks[2 * k + seconds];
@@ -176,7 +183,8 @@ private:
                 for (int run = 0, from = 0; from < words.n; from = words.end[run++]) {
                     U of_x[G] = {}, of_y[G] = {};
                     add_words<G>(a, codes, g, from, words.end[run], false, of_x, of_y);
-                    add_words<G>(a, codes, g, from > words.plain ? from : words.plain, words.end[run], true, of_x, of_y);
+                    add_words<G>(a, codes, g, from > words.plain ? from : words.plain, words.end[run], true, of_x,
+                                 of_y);
                     for (int i = 0; i < G; ++i) {
                         x[i] = I::widen_pairs(x[i], of_x[i]);
                         y[i] = I::widen_pairs(y[i], of_y[i]);

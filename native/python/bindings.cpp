@@ -29,7 +29,9 @@ double read_rate(nb::handle x, int n_threads, const std::string& isa) {
     const char* p = static_cast<const char*>(t.data);
     const int64_t bytes = t.shape[0] * dtype_size(t.dtype), piece = 1 << 18;
     check_threads(n_threads);
-    if (bytes < piece) throw std::invalid_argument("x must hold at least " + std::to_string(piece) + " bytes, got " + std::to_string(bytes));
+    if (bytes < piece)
+        throw std::invalid_argument("x must hold at least " + std::to_string(piece) + " bytes, got " +
+                                    std::to_string(bytes));
     const Kernels& k = kernels(isa);
     const nb::gil_scoped_release release;
     const auto start = std::chrono::steady_clock::now();
@@ -57,11 +59,13 @@ NB_MODULE(_native, m) {
     // Python may end with objects of ours alive (Ctrl-C: the traceback holds the cache), which is nobody's mistake;
     // the tests switch these words on to see that a run that ends as it should holds none.
     nb::set_leak_warnings(false);
-    m.def("set_leak_warnings", &nb::set_leak_warnings, nb::arg("on"), "Whether objects that outlive Python are listed at exit.");
+    m.def("set_leak_warnings", &nb::set_leak_warnings, nb::arg("on"),
+          "Whether objects that outlive Python are listed at exit.");
     kernels();  // a SAKUIN_ISA that this machine does not have is told at import
     m.def("isa", [] { return std::string(kernels().name); }, "Name of the instruction set whose kernels are in use.");
     m.def("isas", &available_isas, "Names of the instruction sets that this machine can run, for the `isa` arguments.");
-    m.def("parallel_runtime", &parallel_runtime, "What runs native tasks: torch's OpenMP runtime or a pool of our own.");
+    m.def("parallel_runtime", &parallel_runtime,
+          "What runs native tasks: torch's OpenMP runtime or a pool of our own.");
     m.def("read_rate", &read_rate, nb::arg("x"), nb::arg("n_threads"), nb::arg("isa") = "",
           "Bytes a second of one plain read of the tensor `x` (one dimension).");
     m.def("multiply_add_rate", &multiply_add_rate, nb::arg("n_threads"), nb::arg("isa") = "",

@@ -7,7 +7,8 @@
 namespace sakuin {
 
 nb::object Fields::get(const char* name) const {
-    if (!dict_.contains(name)) throw std::invalid_argument(std::string("a segment needs the tensor '") + name + "', which is missing");
+    if (!dict_.contains(name))
+        throw std::invalid_argument(std::string("a segment needs the tensor '") + name + "', which is missing");
     return nb::object(dict_[name]);
 }
 
@@ -15,31 +16,39 @@ nb::object Fields::find(const char* name) const { return dict_.contains(name) ? 
 
 Fields::KeysValues Fields::keys_values(bool int8) const {
     KeysValues kv = read_keys_values(get("keys"), get("values"), int8);
-    if (int8) kv.scales = read_scales(read_tensor(get("keys"), "keys", 3, true), find("key_scale"), find("key_zero"), find("value_scale"));
+    if (int8)
+        kv.scales = read_scales(read_tensor(get("keys"), "keys", 3, true), find("key_scale"), find("key_zero"),
+                                find("value_scale"));
     return kv;
 }
 
 Fields::KeysValues read_keys_values(nb::handle keys, nb::handle values, bool int8) {
     const Tensor k = read_tensor(keys, "keys", 3, int8), v = read_tensor(values, "values", 3, int8);
     const int64_t heads = k.shape[0], n = k.shape[1], d = k.shape[2];
-    if (heads < 1 || n < 1) throw std::invalid_argument("a segment needs at least one head and one token, got keys of shape " + shape_text(k));
-    if (n > (int64_t{1} << 30)) throw std::invalid_argument("a segment holds at most 2^30 tokens, got " + std::to_string(n));
-    if (d < 8 || d > 256 || d % 8 != 0) throw std::invalid_argument("head_dim must be a multiple of 8 from 8 to 256, got " + std::to_string(d));
-    if (v.shape[0] != heads || v.shape[1] != n || v.shape[2] != d || v.dtype != k.dtype || !k.contiguous() || !v.contiguous())
-        throw std::invalid_argument("keys and values of a segment must be contiguous and of one shape and dtype, got " + shape_text(k) + " and " +
-                                    shape_text(v));
+    if (heads < 1 || n < 1)
+        throw std::invalid_argument("a segment needs at least one head and one token, got keys of shape " +
+                                    shape_text(k));
+    if (n > (int64_t{1} << 30))
+        throw std::invalid_argument("a segment holds at most 2^30 tokens, got " + std::to_string(n));
+    if (d < 8 || d > 256 || d % 8 != 0)
+        throw std::invalid_argument("head_dim must be a multiple of 8 from 8 to 256, got " + std::to_string(d));
+    if (v.shape[0] != heads || v.shape[1] != n || v.shape[2] != d || v.dtype != k.dtype || !k.contiguous() ||
+        !v.contiguous())
+        throw std::invalid_argument("keys and values of a segment must be contiguous and of one shape and dtype, got " +
+                                    shape_text(k) + " and " + shape_text(v));
     return {k.data, v.data, k.dtype, heads, n, d, {}};
 }
 
-StepCall::StepCall(nb::handle query, int64_t n_heads, int64_t dim, int64_t tokens, double scale, std::optional<double> cap, int threads,
-                   const std::string& isa)
+StepCall::StepCall(nb::handle query, int64_t n_heads, int64_t dim, int64_t tokens, double scale,
+                   std::optional<double> cap, int threads, const std::string& isa)
     : kernels(&sakuin::kernels(isa)), heads(n_heads), head_dim(dim), n_tokens(tokens), n_threads(threads) {
     const Tensor x = read_tensor(query, "q", 3);
     if (x.shape[2] != dim)
-        throw std::invalid_argument("q must have a head_dim of " + std::to_string(dim) + ", as the index has, got " + std::to_string(x.shape[2]));
+        throw std::invalid_argument("q must have a head_dim of " + std::to_string(dim) + ", as the index has, got " +
+                                    std::to_string(x.shape[2]));
     if (x.shape[0] % heads != 0 || x.shape[0] / heads < 1 || x.shape[0] / heads > max_group)
-        throw std::invalid_argument("q must have 1 to 16 query heads for each of the " + std::to_string(heads) + " KV heads, got " +
-                                    std::to_string(x.shape[0]));
+        throw std::invalid_argument("q must have 1 to 16 query heads for each of the " + std::to_string(heads) +
+                                    " KV heads, got " + std::to_string(x.shape[0]));
     group = x.shape[0] / heads;
     t = x.shape[1];
     scaling = static_cast<float>(scale);
@@ -55,23 +64,28 @@ StepCall::StepCall(nb::handle query, int64_t n_heads, int64_t dim, int64_t token
     float* to = q.data();
     for (int64_t h = 0; h < x.shape[0]; ++h)
         for (int64_t i = 0; i < t; ++i, to += d)
-            widen(*kernels, static_cast<const char*>(x.data) + (h * x.stride[0] + i * x.stride[1]) * dtype_size(x.dtype), x.dtype, to, d);
+            widen(*kernels,
+                  static_cast<const char*>(x.data) + (h * x.stride[0] + i * x.stride[1]) * dtype_size(x.dtype), x.dtype,
+                  to, d);
 }
 
-const float* StepCall::static_lse(nb::handle given) const { return given.is_none() ? nullptr : read_f32(given, "static_lse", {rows(), t}).f32(); }
+const float* StepCall::static_lse(nb::handle given) const {
+    return given.is_none() ? nullptr : read_f32(given, "static_lse", {rows(), t}).f32();
+}
 
 float* StepCall::mass(nb::handle given, int64_t n, int64_t& stride) const {
     if (given.is_none()) return nullptr;
     const Tensor m = read_tensor(given, "mass", 2);
     if (m.dtype != DType::f32 || m.shape[0] != heads || m.shape[1] != n || (heads > 1 && m.stride[0] < n))
-        throw std::invalid_argument("mass must be float32 of shape (" + std::to_string(heads) + ", " + std::to_string(n) +
-                                    "), rows apart, got shape " + shape_text(m));
+        throw std::invalid_argument("mass must be float32 of shape (" + std::to_string(heads) + ", " +
+                                    std::to_string(n) + "), rows apart, got shape " + shape_text(m));
     stride = m.stride[0];
     return m.f32();
 }
 
 StepResults::StepResults(const StepCall& c)
-    : out(new_f32({c.rows(), c.t, c.head_dim})), lse(new_f32({c.rows(), c.t})), coverage(new_f32({c.rows(), c.t})), exact(new_f32({c.heads, c.t})) {}
+    : out(new_f32({c.rows(), c.t, c.head_dim})), lse(new_f32({c.rows(), c.t})), coverage(new_f32({c.rows(), c.t})),
+      exact(new_f32({c.heads, c.t})) {}
 
 void fill(RowCall& a, const StepCall& c) {
     a.kernels = c.kernels;
@@ -100,12 +114,15 @@ Found::Found(const StepCall& c, nb::handle scores_, nb::handle ids_) {
     const Tensor s = read_tensor(scores_, "scores", 3);
     k = s.shape[2];
     if (k < 1 || k > c.n_tokens)
-        throw std::invalid_argument("scores must have room for 1 to " + std::to_string(c.n_tokens) + " keys, the index's tokens, got " + std::to_string(k));
+        throw std::invalid_argument("scores must have room for 1 to " + std::to_string(c.n_tokens) +
+                                    " keys, the index's tokens, got " + std::to_string(k));
     scores = read_f32(scores_, "scores", {c.rows(), c.t, k}).f32();
     nb::ndarray<int64_t, nb::c_contig, nb::device::cpu> tokens;
-    if (!nb::try_cast(nb::borrow(ids_), tokens, false) || tokens.ndim() != 3 || static_cast<int64_t>(tokens.shape(0)) != c.rows() ||
-        static_cast<int64_t>(tokens.shape(1)) != c.t || static_cast<int64_t>(tokens.shape(2)) != k)
-        throw std::invalid_argument("ids must be contiguous, int64, on the CPU and of the scores' shape " + shape_text(s));
+    if (!nb::try_cast(nb::borrow(ids_), tokens, false) || tokens.ndim() != 3 ||
+        static_cast<int64_t>(tokens.shape(0)) != c.rows() || static_cast<int64_t>(tokens.shape(1)) != c.t ||
+        static_cast<int64_t>(tokens.shape(2)) != k)
+        throw std::invalid_argument("ids must be contiguous, int64, on the CPU and of the scores' shape " +
+                                    shape_text(s));
     ids = tokens.data();
 }
 

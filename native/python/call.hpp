@@ -27,17 +27,20 @@ public:
     nb::object get(const char* name) const;
     nb::object find(const char* name) const;  // None where it is missing
 
-    // The field's memory if it is contiguous, on the CPU, of this type and shape; else a std::invalid_argument that names it.
+    // The field's memory if it is contiguous, on the CPU, of this type and shape; else a std::invalid_argument that
+    // names it.
     template <class T>
     const T* array(const char* name, std::initializer_list<int64_t> shape) const {
         nb::ndarray<const T, nb::c_contig, nb::device::cpu> a;
         if (!nb::try_cast(get(name), a, false) || a.ndim() != shape.size())
-            throw std::invalid_argument(std::string("the segment's tensor '") + name + "' has the wrong dtype, dimensions or layout");
+            throw std::invalid_argument(std::string("the segment's tensor '") + name +
+                                        "' has the wrong dtype, dimensions or layout");
         size_t i = 0;
         for (const int64_t want : shape) {
             if (static_cast<int64_t>(a.shape(i)) != want)
-                throw std::invalid_argument(std::string("the segment's tensor '") + name + "' has size " + std::to_string(a.shape(i)) +
-                                            " in dimension " + std::to_string(i) + " where " + std::to_string(want) + " is needed");
+                throw std::invalid_argument(std::string("the segment's tensor '") + name + "' has size " +
+                                            std::to_string(a.shape(i)) + " in dimension " + std::to_string(i) +
+                                            " where " + std::to_string(want) + " is needed");
             ++i;
         }
         return a.data();
@@ -48,12 +51,13 @@ public:
     int64_t size(const char* name, size_t ndim, size_t dimension) const {
         nb::ndarray<const T, nb::c_contig, nb::device::cpu> a;
         if (!nb::try_cast(get(name), a, false) || a.ndim() != ndim)
-            throw std::invalid_argument(std::string("the segment's tensor '") + name + "' has the wrong dtype, dimensions or layout");
+            throw std::invalid_argument(std::string("the segment's tensor '") + name +
+                                        "' has the wrong dtype, dimensions or layout");
         return static_cast<int64_t>(a.shape(dimension));
     }
 
-    // Keys and values (heads, n, head_dim), contiguous, of one shape and dtype, within what the kernels cover, in int8 only with all
-    // scales; else as above.
+    // Keys and values (heads, n, head_dim), contiguous, of one shape and dtype, within what the kernels cover, in int8
+    // only with all scales; else as above.
     struct KeysValues {
         const void *keys, *values;
         DType dtype;
@@ -77,8 +81,8 @@ struct StepCall {
     float scaling = 0.0f, softcap = 0.0f;
     int n_threads;
 
-    StepCall(nb::handle q, int64_t heads, int64_t head_dim, int64_t n_tokens, double scaling, std::optional<double> softcap, int n_threads,
-             const std::string& isa);
+    StepCall(nb::handle q, int64_t heads, int64_t head_dim, int64_t n_tokens, double scaling,
+             std::optional<double> softcap, int n_threads, const std::string& isa);
 
     int64_t rows() const { return heads * group; }
     const float* static_lse(nb::handle given) const;  // null for None
@@ -90,14 +94,17 @@ struct StepCall {
 struct StepResults {
     Fresh out, lse, coverage, exact;
     explicit StepResults(const StepCall& c);
-    nb::tuple tuple(int64_t touched_bytes) const { return nb::make_tuple(out.object, lse.object, coverage.object, exact.object, touched_bytes); }
+    nb::tuple tuple(int64_t touched_bytes) const {
+        return nb::make_tuple(out.object, lse.object, coverage.object, exact.object, touched_bytes);
+    }
 };
 
 // Arguments of `call` from these.
 void fill(RowCall& call, const StepCall& c);
 void fill(RowCall& call, const StepCall& c, const StepResults& r, nb::handle static_lse, nb::handle mass);
 
-// Room for the k keys that a search finds for every query: `scores` float32 and `ids` int64, (n_query_heads, t, k) of `c`.
+// Room for the k keys that a search finds for every query: `scores` float32 and `ids` int64, (n_query_heads, t, k) of
+// `c`.
 struct Found {
     int64_t k;
     float* scores;

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "python/bindings.hpp"
 #include "index/flat/flat.hpp"
+#include "python/bindings.hpp"
 #include "python/tensor.hpp"
 
 namespace sakuin {
@@ -21,16 +21,19 @@ struct Span {
     FlatSpan span;
 
     Span(nb::object k, nb::object v, nb::object ks = nb::none(), nb::object kz = nb::none(), nb::object vs = nb::none())
-        : keys(std::move(k)), values(std::move(v)), key_scale(std::move(ks)), key_zero(std::move(kz)), value_scale(std::move(vs)) {
+        : keys(std::move(k)), values(std::move(v)), key_scale(std::move(ks)), key_zero(std::move(kz)),
+          value_scale(std::move(vs)) {
         const Tensor a = read_tensor(keys, "keys", 3, true), b = read_tensor(values, "values", 3, true);
         for (int i = 0; i < 3; ++i)
             if (a.shape[i] != b.shape[i])
-                throw std::invalid_argument("keys and values must have one shape, got " + shape_text(a) + " and " + shape_text(b));
+                throw std::invalid_argument("keys and values must have one shape, got " + shape_text(a) + " and " +
+                                            shape_text(b));
         if (a.dtype != b.dtype) throw std::invalid_argument("keys and values must have one dtype");
         n_kv_heads = a.shape[0];
         head_dim = a.shape[2];
-        span = {a.data, b.data, a.dtype, a.shape[1], a.stride[0], a.stride[1], b.stride[0], b.stride[1],
-                read_scales(a, key_scale, key_zero, value_scale)};
+        span = {a.data,      b.data,      a.dtype,
+                a.shape[1],  a.stride[0], a.stride[1],
+                b.stride[0], b.stride[1], read_scales(a, key_scale, key_zero, value_scale)};
     }
 };
 
@@ -49,11 +52,11 @@ nb::tuple flat_attend(nb::handle q, nb::list spans, double scaling, int n_thread
         else if (!nb::try_cast(item, s) || s == nullptr)
             throw nb::type_error("spans must hold Span objects or pairs (keys, values)");
         if (s->head_dim != tq.shape[2])
-            throw std::invalid_argument("keys must have the query's head_dim " + std::to_string(tq.shape[2]) + ", got " +
-                                        std::to_string(s->head_dim));
+            throw std::invalid_argument("keys must have the query's head_dim " + std::to_string(tq.shape[2]) +
+                                        ", got " + std::to_string(s->head_dim));
         if (n_kv_heads >= 0 && s->n_kv_heads != n_kv_heads)
-            throw std::invalid_argument("all spans must have the same number of KV heads, got " + std::to_string(n_kv_heads) +
-                                        " and " + std::to_string(s->n_kv_heads));
+            throw std::invalid_argument("all spans must have the same number of KV heads, got " +
+                                        std::to_string(n_kv_heads) + " and " + std::to_string(s->n_kv_heads));
         n_kv_heads = s->n_kv_heads;
         total += s->span.n;
         a.spans.push_back(s->span);
@@ -74,7 +77,8 @@ nb::tuple flat_attend(nb::handle q, nb::list spans, double scaling, int n_thread
     a.causal = causal;
     a.scaling = static_cast<float>(scaling);
     if (softcap.has_value()) {
-        if (!(*softcap > 0.0)) throw std::invalid_argument("softcap must be above 0 or None, got " + std::to_string(*softcap));
+        if (!(*softcap > 0.0))
+            throw std::invalid_argument("softcap must be above 0 or None, got " + std::to_string(*softcap));
         a.softcap = static_cast<float>(*softcap);
     }
     a.n_threads = n_threads;
@@ -82,9 +86,10 @@ nb::tuple flat_attend(nb::handle q, nb::list spans, double scaling, int n_thread
     if (!s_aux.is_none()) a.s_aux = read_f32(s_aux, "s_aux", {heads}).f32();
     if (!mass.is_none()) {
         const Tensor m = read_tensor(mass, "mass", 2);
-        if (m.dtype != DType::f32 || m.shape[0] != n_kv_heads || m.shape[1] != total || (n_kv_heads > 1 && m.stride[0] < total))
-            throw std::invalid_argument("mass must be float32 of shape (" + std::to_string(n_kv_heads) + ", " + std::to_string(total) +
-                                        "), rows apart, got shape " + shape_text(m));
+        if (m.dtype != DType::f32 || m.shape[0] != n_kv_heads || m.shape[1] != total ||
+            (n_kv_heads > 1 && m.stride[0] < total))
+            throw std::invalid_argument("mass must be float32 of shape (" + std::to_string(n_kv_heads) + ", " +
+                                        std::to_string(total) + "), rows apart, got shape " + shape_text(m));
         a.mass = m.f32();
         a.mass_stride = m.stride[0];
     }
@@ -103,9 +108,11 @@ nb::tuple flat_attend(nb::handle q, nb::list spans, double scaling, int n_thread
 }  // namespace
 
 void bind_flat(nb::module_& m) {
-    nb::class_<Span>(m, "Span", "Keys and values of consecutive tokens, checked once; keeps the tensors alive.\n\n"
-                         "In int8 a key is key_zero + key_scale * number (both (n_kv_heads, head_dim)), a value value_scale * number\n"
-                         "(value_scale (n_kv_heads, n)), all float32.")
+    nb::class_<Span>(
+        m, "Span",
+        "Keys and values of consecutive tokens, checked once; keeps the tensors alive.\n\n"
+        "In int8 a key is key_zero + key_scale * number (both (n_kv_heads, head_dim)), a value value_scale * number\n"
+        "(value_scale (n_kv_heads, n)), all float32.")
         .def(nb::init<nb::object, nb::object, nb::object, nb::object, nb::object>(), nb::arg("keys"), nb::arg("values"),
              nb::arg("key_scale") = nb::none(), nb::arg("key_zero") = nb::none(), nb::arg("value_scale") = nb::none())
         .def_ro("keys", &Span::keys)
@@ -115,14 +122,17 @@ void bind_flat(nb::module_& m) {
         .def_ro("value_scale", &Span::value_scale)
         .def("__len__", [](const Span& s) { return s.span.n; });
     m.def("flat_attend",
-          nb::overload_cast<nb::handle, nb::list, double, int, bool, nb::object, std::optional<double>, nb::object, nb::object,
-                            const std::string&>(&flat_attend),
+          nb::overload_cast<nb::handle, nb::list, double, int, bool, nb::object, std::optional<double>, nb::object,
+                            nb::object, const std::string&>(&flat_attend),
           nb::arg("q"), nb::arg("spans"), nb::arg("scaling"), nb::arg("n_threads"), nb::arg("causal") = false,
           nb::arg("s_aux") = nb::none(), nb::arg("softcap") = nb::none(), nb::arg("mass") = nb::none(),
           nb::arg("static_lse") = nb::none(), nb::arg("isa") = "",
-          "Exact attention of q (n_query_heads, t, head_dim) over `spans`, in order of the sequence: (out, lse), both float32.\n\n"
-          "causal: position i does not see the last t - 1 - i tokens of the last span. s_aux (n_query_heads,) adds exp(s_aux) to the\n"
-          "softmax's sum with no value. mass (n_kv_heads, n_tokens): each token's share of the softmax is added, static_lse included.");
+          "Exact attention of q (n_query_heads, t, head_dim) over `spans`, in order of the sequence: (out, lse), both "
+          "float32.\n\n"
+          "causal: position i does not see the last t - 1 - i tokens of the last span. s_aux (n_query_heads,) adds "
+          "exp(s_aux) to the\n"
+          "softmax's sum with no value. mass (n_kv_heads, n_tokens): each token's share of the softmax is added, "
+          "static_lse included.");
 }
 
 }  // namespace sakuin

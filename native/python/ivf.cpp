@@ -9,25 +9,26 @@
 #include <string>
 #include <vector>
 
-#include "python/bindings.hpp"
-#include "python/call.hpp"
 #include "index/ivf/ivf.hpp"
 #include "kernels/dispatch.hpp"
+#include "python/bindings.hpp"
+#include "python/call.hpp"
 
 namespace sakuin {
 namespace {
 
-// A sealed segment as Python holds it: the tensors, and the pointers into them. Every such class needs a name of its own: nanobind
-// knows types by their name, anonymous namespaces or not.
+// A sealed segment as Python holds it: the tensors, and the pointers into them. Every such class needs a name of its
+// own: nanobind knows types by their name, anonymous namespaces or not.
 class IvfSealed {
 public:
-    // `trusted`: the contents are about to be written by the sealer; otherwise every number that leads somewhere is checked, so
-    // that a damaged file cannot lead a kernel out of its arrays.
+    // `trusted`: the contents are about to be written by the sealer; otherwise every number that leads somewhere is
+    // checked, so that a damaged file cannot lead a kernel out of its arrays.
     IvfSealed(const nb::dict& tensors, bool trusted) : fields_(tensors) {
         const Fields::KeysValues kv = fields_.keys_values();
         const int64_t lists = fields_.size<uint16_t>("centroid", 3, 1);
         if (lists < 1 || lists > kv.n)
-            throw std::invalid_argument("a segment has 1 to as many lists as tokens, got " + std::to_string(lists) + " for " + std::to_string(kv.n));
+            throw std::invalid_argument("a segment has 1 to as many lists as tokens, got " + std::to_string(lists) +
+                                        " for " + std::to_string(kv.n));
         segment.heads = kv.heads;
         segment.n = kv.n;
         segment.lists = lists;
@@ -50,7 +51,9 @@ public:
 private:
     void check_contents() const {
         const auto need = [](bool ok, const char* what) {
-            if (!ok) throw std::invalid_argument(std::string("the segment's tensor '") + what + "' holds a number out of range: the data is damaged");
+            if (!ok)
+                throw std::invalid_argument(std::string("the segment's tensor '") + what +
+                                            "' holds a number out of range: the data is damaged");
         };
         for (int64_t h = 0; h < segment.heads; ++h) {
             // Every position once: what is attended of one row must not count for another.
@@ -69,8 +72,8 @@ private:
     Fields fields_;
 };
 
-IvfSealed* seal(const nb::dict& fields, nb::handle keys, nb::handle values, int iterations, int n_threads, const IvfSealed* base,
-                const std::string& isa) {
+IvfSealed* seal(const nb::dict& fields, nb::handle keys, nb::handle values, int iterations, int n_threads,
+                const IvfSealed* base, const std::string& isa) {
     auto sealed = std::make_unique<IvfSealed>(fields, true);
     const IvfSegment& s = sealed->segment;
     const Fields::KeysValues from = read_keys_values(keys, values);
@@ -78,18 +81,22 @@ IvfSealed* seal(const nb::dict& fields, nb::handle keys, nb::handle values, int 
     if (base != nullptr) {
         const IvfSegment& b = base->segment;
         if (b.heads != s.heads || b.head_dim != s.head_dim || b.dtype != s.dtype || b.lists >= s.lists || b.n >= s.n)
-            throw std::invalid_argument("the base must have the segment's heads, head_dim and dtype, and fewer tokens and lists");
+            throw std::invalid_argument(
+                "the base must have the segment's heads, head_dim and dtype, and fewer tokens and lists");
         base_n = b.n;
         base_lists = b.lists;
     }
     if (from.heads != s.heads || from.n != s.n - base_n || from.head_dim != s.head_dim || from.dtype != s.dtype)
-        throw std::invalid_argument("keys and values to be sealed must have the segment's heads, head_dim, dtype and new tokens");
+        throw std::invalid_argument(
+            "keys and values to be sealed must have the segment's heads, head_dim, dtype and new tokens");
     if (s.lists - base_lists > from.n)
-        throw std::invalid_argument("there may be as many new lists as new tokens, got " + std::to_string(s.lists - base_lists) + " for " +
-                                    std::to_string(from.n));
-    if (iterations < 0 || iterations > 1000) throw std::invalid_argument("iterations must be 0 to 1000, got " + std::to_string(iterations));
+        throw std::invalid_argument("there may be as many new lists as new tokens, got " +
+                                    std::to_string(s.lists - base_lists) + " for " + std::to_string(from.n));
+    if (iterations < 0 || iterations > 1000)
+        throw std::invalid_argument("iterations must be 0 to 1000, got " + std::to_string(iterations));
     if (n_threads < 1) throw std::invalid_argument("n_threads must be at least 1, got " + std::to_string(n_threads));
-    const IvfSeal a{&kernels(isa), from.keys, from.values, base != nullptr ? &base->segment : nullptr, iterations, n_threads};
+    const IvfSeal a{&kernels(isa), from.keys, from.values, base != nullptr ? &base->segment : nullptr,
+                    iterations,    n_threads};
     {
         const nb::gil_scoped_release release;
         seal_ivf(a, s);
@@ -100,11 +107,15 @@ IvfSealed* seal(const nb::dict& fields, nb::handle keys, nb::handle values, int 
 // Segments of one chain, checked against each other and the call.
 class Call {
 public:
-    Call(nb::handle q, const std::vector<const IvfSealed*>& segments, double scaling, std::optional<double> softcap, int64_t probes, int64_t budget,
-         int n_threads, const std::string& isa)
-        : first_(checked(segments)), step(q, first_.heads, first_.head_dim, tokens(segments), scaling, softcap, n_threads, isa) {
-        if (probes < 0) throw std::invalid_argument("probes must be at least 1, or 0 to go by the budget, got " + std::to_string(probes));
-        if (probes == 0 && budget < 1) throw std::invalid_argument("the budget must be at least 1 token, got " + std::to_string(budget));
+    Call(nb::handle q, const std::vector<const IvfSealed*>& segments, double scaling, std::optional<double> softcap,
+         int64_t probes, int64_t budget, int n_threads, const std::string& isa)
+        : first_(checked(segments)),
+          step(q, first_.heads, first_.head_dim, tokens(segments), scaling, softcap, n_threads, isa) {
+        if (probes < 0)
+            throw std::invalid_argument("probes must be at least 1, or 0 to go by the budget, got " +
+                                        std::to_string(probes));
+        if (probes == 0 && budget < 1)
+            throw std::invalid_argument("the budget must be at least 1 token, got " + std::to_string(budget));
         fill(a, step);
         for (const IvfSealed* s : segments) a.segments.push_back(&s->segment);
         a.probes = probes;
@@ -135,13 +146,15 @@ private:
             n += s->segment.n;
             lists += s->segment.lists;
         }
-        if (lists > UINT32_MAX) throw std::invalid_argument("an index has at most 2^32 lists, got " + std::to_string(lists));
+        if (lists > UINT32_MAX)
+            throw std::invalid_argument("an index has at most 2^32 lists, got " + std::to_string(lists));
         return n;
     }
 };
 
-nb::tuple attend(nb::handle q, const std::vector<const IvfSealed*>& segments, double scaling, int n_threads, int64_t probes, int64_t budget,
-                 bool estimate_rest, nb::object static_lse, std::optional<double> softcap, nb::object mass, const std::string& isa) {
+nb::tuple attend(nb::handle q, const std::vector<const IvfSealed*>& segments, double scaling, int n_threads,
+                 int64_t probes, int64_t budget, bool estimate_rest, nb::object static_lse,
+                 std::optional<double> softcap, nb::object mass, const std::string& isa) {
     Call c(q, segments, scaling, softcap, probes, budget, n_threads, isa);
     const StepResults r(c.step);
     fill(c.a, c.step, r, static_lse, mass);
@@ -153,8 +166,8 @@ nb::tuple attend(nb::handle q, const std::vector<const IvfSealed*>& segments, do
     return r.tuple(c.a.touched_bytes);
 }
 
-void search(nb::handle q, const std::vector<const IvfSealed*>& segments, int n_threads, int64_t probes, int64_t budget, nb::handle scores,
-            nb::handle ids, const std::string& isa) {
+void search(nb::handle q, const std::vector<const IvfSealed*>& segments, int n_threads, int64_t probes, int64_t budget,
+            nb::handle scores, nb::handle ids, const std::string& isa) {
     Call c(q, segments, 1.0, std::nullopt, probes, budget, n_threads, isa);
     const Found found(c.step, scores, ids);
     const nb::gil_scoped_release release;
@@ -165,22 +178,27 @@ void search(nb::handle q, const std::vector<const IvfSealed*>& segments, int n_t
 
 void bind_ivf(nb::module_& m) {
     nb::class_<IvfSealed>(m, "IvfSegment", "A sealed segment of the ivf index; keeps its tensors alive.")
-        .def("__init__", [](IvfSealed* self, const nb::dict& fields) { new (self) IvfSealed(fields, false); }, nb::arg("fields"))
+        .def(
+            "__init__", [](IvfSealed* self, const nb::dict& fields) { new (self) IvfSealed(fields, false); },
+            nb::arg("fields"))
         .def_prop_ro("fields", &IvfSealed::fields)
         .def_prop_ro("lists", [](const IvfSealed& s) { return s.segment.lists; })
         .def("__len__", [](const IvfSealed& s) { return s.segment.n; });
-    m.def("ivf_seal", &seal, nb::rv_policy::take_ownership, nb::arg("fields"), nb::arg("keys"), nb::arg("values"), nb::arg("iterations"),
-          nb::arg("n_threads"), nb::arg("base").none() = nb::none(), nb::arg("isa") = "",
-          "Put keys and values (n_kv_heads, n, head_dim) into lists by k-means, after those of `base` if there is one: fills the tensors of\n"
+    m.def("ivf_seal", &seal, nb::rv_policy::take_ownership, nb::arg("fields"), nb::arg("keys"), nb::arg("values"),
+          nb::arg("iterations"), nb::arg("n_threads"), nb::arg("base").none() = nb::none(), nb::arg("isa") = "",
+          "Put keys and values (n_kv_heads, n, head_dim) into lists by k-means, after those of `base` if there is one: "
+          "fills the tensors of\n"
           "`fields` and returns the segment.");
-    m.def("ivf_attend", &attend, nb::arg("q"), nb::arg("segments"), nb::arg("scaling"), nb::arg("n_threads"), nb::arg("probes"), nb::arg("budget"),
-          nb::arg("estimate_rest"), nb::arg("static_lse") = nb::none(), nb::arg("softcap") = nb::none(), nb::arg("mass") = nb::none(),
-          nb::arg("isa") = "",
-          "Attention over a chain of segments: (out, lse, coverage, exact, touched_bytes). Each query head probes `probes` lists, or, where\n"
+    m.def("ivf_attend", &attend, nb::arg("q"), nb::arg("segments"), nb::arg("scaling"), nb::arg("n_threads"),
+          nb::arg("probes"), nb::arg("budget"), nb::arg("estimate_rest"), nb::arg("static_lse") = nb::none(),
+          nb::arg("softcap") = nb::none(), nb::arg("mass") = nb::none(), nb::arg("isa") = "",
+          "Attention over a chain of segments: (out, lse, coverage, exact, touched_bytes). Each query head probes "
+          "`probes` lists, or, where\n"
           "that is 0, as many as hold `budget` tokens.");
-    m.def("ivf_search", &search, nb::arg("q"), nb::arg("segments"), nb::arg("n_threads"), nb::arg("probes"), nb::arg("budget"), nb::arg("scores"),
-          nb::arg("ids"), nb::arg("isa") = "",
-          "The keys with the largest q.k in the probed lists: fills scores (float32) and ids (int64), (n_query_heads, t, k) each.");
+    m.def("ivf_search", &search, nb::arg("q"), nb::arg("segments"), nb::arg("n_threads"), nb::arg("probes"),
+          nb::arg("budget"), nb::arg("scores"), nb::arg("ids"), nb::arg("isa") = "",
+          "The keys with the largest q.k in the probed lists: fills scores (float32) and ids (int64), (n_query_heads, "
+          "t, k) each.");
 }
 
 }  // namespace sakuin

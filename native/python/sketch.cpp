@@ -1,4 +1,5 @@
-// Python entry points of `sketch`: checks what a segment is made of, seals one, and runs attention over a chain of them.
+// Python entry points of `sketch`: checks what a segment is made of, seals one, and runs attention over a chain of
+// them.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
@@ -7,19 +8,19 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <optional>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <tuple>
 #include <vector>
 
-#include "python/bindings.hpp"
-#include "python/call.hpp"
 #include "index/flat/flat.hpp"
 #include "index/sketch/read_ahead.hpp"
 #include "index/sketch/sketch.hpp"
 #include "kernels/dispatch.hpp"
+#include "python/bindings.hpp"
+#include "python/call.hpp"
 #include "python/tensor.hpp"
 
 namespace sakuin {
@@ -28,12 +29,14 @@ namespace {
 // A sealed segment as Python holds it: the tensors, and the pointers into them.
 class Sealed {
 public:
-    // `trusted`: the contents are about to be written by the sealer; otherwise every index in them is checked, so that a damaged
-    // file cannot lead a kernel out of its arrays. `on_disk`: keys, values and codes are mapped from files.
+    // `trusted`: the contents are about to be written by the sealer; otherwise every index in them is checked, so that
+    // a damaged file cannot lead a kernel out of its arrays. `on_disk`: keys, values and codes are mapped from files.
     Sealed(const nb::dict& fields, bool trusted, bool on_disk = false) : fields_(fields) {
         const Fields::KeysValues kv = fields_.keys_values(true);
         const int64_t h = segment.heads = kv.heads, n = segment.n = kv.n, d = segment.shape.head_dim = kv.head_dim;
-        if (n > most_tokens) throw std::invalid_argument("a segment holds at most " + std::to_string(most_tokens) + " tokens, got " + std::to_string(n));
+        if (n > most_tokens)
+            throw std::invalid_argument("a segment holds at most " + std::to_string(most_tokens) + " tokens, got " +
+                                        std::to_string(n));
         segment.dtype = kv.dtype;
         segment.keys = kv.keys;
         segment.values = kv.values;
@@ -41,7 +44,9 @@ public:
         const int64_t lists = lists_of(n), width = segment.shape.chunks() * 16;
         const int64_t subs = segment.shape.subs = fields_.size<int16_t>("sub_coordinate", 3, 1);
         segment.shape.code_bytes = fields_.size<uint8_t>("codes", 3, 2);
-        if (subs < 4 || subs > 4 * d || subs % 4 != 0) throw std::invalid_argument("the sub-quantizers of a sketch are a multiple of 4, got " + std::to_string(subs));
+        if (subs < 4 || subs > 4 * d || subs % 4 != 0)
+            throw std::invalid_argument("the sub-quantizers of a sketch are a multiple of 4, got " +
+                                        std::to_string(subs));
         segment.order = fields_.array<uint16_t>("order", {h, n});
         segment.mean = fields_.array<float>("mean", {h, d});
         segment.basis = fields_.array<uint16_t>("basis", {h, d, d});
@@ -72,17 +77,21 @@ private:
     void check_contents() const {
         const SketchSegment& s = segment;
         const auto need = [](bool ok, const char* what) {
-            if (!ok) throw std::invalid_argument(std::string("the segment's tensor '") + what + "' holds a number out of range: the data is damaged");
+            if (!ok)
+                throw std::invalid_argument(std::string("the segment's tensor '") + what +
+                                            "' holds a number out of range: the data is damaged");
         };
         for (int64_t i = 0; i < s.heads * s.n; ++i) need(s.order[i] < s.n, "order");
         for (int64_t i = 0; i < s.heads * s.shape.subs * 2; ++i)
-            need(s.sub_coordinate[i] < s.shape.head_dim && s.sub_coordinate[i] >= (i % 2 == 0 ? 0 : -1), "sub_coordinate");
+            need(s.sub_coordinate[i] < s.shape.head_dim && s.sub_coordinate[i] >= (i % 2 == 0 ? 0 : -1),
+                 "sub_coordinate");
         for (int64_t i = 0; i < s.heads * s.shape.chunks() * 16; ++i)
             need(s.code_coordinate[i] >= -1 && s.code_coordinate[i] < s.shape.head_dim, "code_coordinate");
         for (int64_t h = 0; h < s.heads; ++h) {
             const int32_t* p = s.code_plan + h * 3;
             for (int i = 0; i < 3; ++i) need(p[i] >= 0 && p[i] <= s.shape.chunks(), "code_plan");
-            need(p[0] + p[1] + p[2] <= s.shape.chunks() && p[0] * 16 + p[1] * 8 + p[2] * 4 <= s.shape.code_bytes, "code_plan");
+            need(p[0] + p[1] + p[2] <= s.shape.chunks() && p[0] * 16 + p[1] * 8 + p[2] * 4 <= s.shape.code_bytes,
+                 "code_plan");
         }
     }
 
@@ -90,8 +99,8 @@ private:
     std::optional<SketchFiles> files_;
 };
 
-Sealed* seal(const nb::dict& fields, nb::handle y, nb::handle weight, nb::handle features, nb::handle keys, nb::handle values, nb::handle values_f32,
-             int n_threads, const std::string& isa) {
+Sealed* seal(const nb::dict& fields, nb::handle y, nb::handle weight, nb::handle features, nb::handle keys,
+             nb::handle values, nb::handle values_f32, int n_threads, const std::string& isa) {
     auto sealed = std::make_unique<Sealed>(fields, true);
     const SketchSegment& s = sealed->segment;
     const int64_t d = s.shape.head_dim;
@@ -121,9 +130,10 @@ using Settings = std::tuple<float, float, float, float, float, float>;
 // Arguments that `attend`, `decode` and `search` share.
 class Call {
 public:
-    Call(nb::handle q, const std::vector<const Sealed*>& segments, double scaling, int n_threads, std::optional<double> softcap,
-         const Settings& settings, const std::string& isa)
-        : first_(checked(segments)), step(q, first_.heads, first_.shape.head_dim, tokens(segments), scaling, softcap, n_threads, isa) {
+    Call(nb::handle q, const std::vector<const Sealed*>& segments, double scaling, int n_threads,
+         std::optional<double> softcap, const Settings& settings, const std::string& isa)
+        : first_(checked(segments)),
+          step(q, first_.heads, first_.shape.head_dim, tokens(segments), scaling, softcap, n_threads, isa) {
         for (const Sealed* s : segments) a.segments.push_back(&s->segment);
         a.kernels = step.kernels;
         a.q = step.q.data();
@@ -167,7 +177,8 @@ private:
 // The arrays that a step fills, as Python gets them: out, lse, coverage, exact, coded, error.
 struct Results : StepResults {
     Fresh coded, error;
-    explicit Results(Call& c) : StepResults(c.step), coded(new_f32({c.a.heads, c.a.t})), error(new_f32({c.step.rows(), c.a.t})) {
+    explicit Results(Call& c)
+        : StepResults(c.step), coded(new_f32({c.a.heads, c.a.t})), error(new_f32({c.step.rows(), c.a.t})) {
         c.a.out = out.data;
         c.a.lse = lse.data;
         c.a.coverage = coverage.data;
@@ -175,11 +186,15 @@ struct Results : StepResults {
         c.a.coded_share = coded.data;
         c.a.error = error.data;
     }
-    nb::tuple tuple(const Call& c) const { return nb::make_tuple(out.object, lse.object, coverage.object, exact.object, coded.object, error.object, c.a.touched_bytes); }
+    nb::tuple tuple(const Call& c) const {
+        return nb::make_tuple(out.object, lse.object, coverage.object, exact.object, coded.object, error.object,
+                              c.a.touched_bytes);
+    }
 };
 
-nb::tuple attend(nb::handle q, const std::vector<const Sealed*>& segments, double scaling, int n_threads, const Settings& settings, nb::object static_lse,
-                 std::optional<double> softcap, nb::object mass, bool trace, const std::string& isa) {
+nb::tuple attend(nb::handle q, const std::vector<const Sealed*>& segments, double scaling, int n_threads,
+                 const Settings& settings, nb::object static_lse, std::optional<double> softcap, nb::object mass,
+                 bool trace, const std::string& isa) {
     Call c(q, segments, scaling, n_threads, softcap, settings, isa);
     c.a.static_lse = c.step.static_lse(static_lse);
     c.a.mass = c.step.mass(mass, c.step.n_tokens, c.a.mass_stride);
@@ -218,15 +233,19 @@ FlatArgs one_head(FlatArgs f, int64_t head) {
     return f;
 }
 
-nb::tuple decode(nb::handle q, const std::vector<const Sealed*>& segments, nb::handle sink_keys, nb::handle sink_values, nb::handle recent_keys,
-                 nb::handle recent_values, double scaling, int n_threads, const Settings& settings, nb::object s_aux, std::optional<double> softcap,
-                 nb::object mass, const std::string& isa) {
+nb::tuple decode(nb::handle q, const std::vector<const Sealed*>& segments, nb::handle sink_keys, nb::handle sink_values,
+                 nb::handle recent_keys, nb::handle recent_values, double scaling, int n_threads,
+                 const Settings& settings, nb::object s_aux, std::optional<double> softcap, nb::object mass,
+                 const std::string& isa) {
     Call c(q, segments, scaling, n_threads, softcap, settings, isa);
     const Tensor sk = read_tensor(sink_keys, "sink_keys", 3), sv = read_tensor(sink_values, "sink_values", 3);
     const Tensor rk = read_tensor(recent_keys, "recent_keys", 3), rv = read_tensor(recent_values, "recent_values", 3);
     for (const auto& [k, v] : {std::pair{&sk, &sv}, std::pair{&rk, &rv}})
-        if (k->shape[0] != c.a.heads || v->shape[0] != c.a.heads || k->shape[1] != v->shape[1] || k->shape[2] != c.step.head_dim || v->shape[2] != c.step.head_dim || k->dtype != v->dtype)
-            throw std::invalid_argument("static keys and values must be of one shape (n_kv_heads, n, head_dim) and dtype, got " + shape_text(*k) + " and " + shape_text(*v));
+        if (k->shape[0] != c.a.heads || v->shape[0] != c.a.heads || k->shape[1] != v->shape[1] ||
+            k->shape[2] != c.step.head_dim || v->shape[2] != c.step.head_dim || k->dtype != v->dtype)
+            throw std::invalid_argument(
+                "static keys and values must be of one shape (n_kv_heads, n, head_dim) and dtype, got " +
+                shape_text(*k) + " and " + shape_text(*v));
     FlatArgs f{};
     const Tensor query = read_tensor(q, "q", 3);  // not widened: bf16 queries are multiplied twice as fast
     f.q = query.data;
@@ -263,7 +282,8 @@ nb::tuple decode(nb::handle q, const std::vector<const Sealed*>& segments, nb::h
         attend_sketch(c.a);
         if (c.a.mass != nullptr) {
             // The static tokens' shares, once it is known what the index takes.
-            std::vector<float> again(static_cast<size_t>(c.a.heads * (n_sink + n_recent)), 0.0f), scrap(rows * d), scrap_lse(rows);
+            std::vector<float> again(static_cast<size_t>(c.a.heads * (n_sink + n_recent)), 0.0f), scrap(rows * d),
+                scrap_lse(rows);
             FlatArgs g = f;
             g.out = scrap.data();
             g.lse = scrap_lse.data();
@@ -273,11 +293,14 @@ nb::tuple decode(nb::handle q, const std::vector<const Sealed*>& segments, nb::h
             flat_attend(g);
             for (int64_t h = 0; h < c.a.heads; ++h)
                 for (int64_t i = 0; i < n_sink + n_recent; ++i)
-                    whole_mass[h * c.a.mass_stride + i + (i < n_sink ? 0 : c.step.n_tokens)] += again[static_cast<size_t>(h * (n_sink + n_recent) + i)];
+                    whole_mass[h * c.a.mass_stride + i + (i < n_sink ? 0 : c.step.n_tokens)] +=
+                        again[static_cast<size_t>(h * (n_sink + n_recent) + i)];
         }
         for (size_t i = 0; i < rows; ++i) {
             const float a = c.a.lse[i], b = lse[i], most = std::max(a, b);
-            const float both = most == -std::numeric_limits<float>::infinity() ? most : most + std::log(std::exp(a - most) + std::exp(b - most));
+            const float both = most == -std::numeric_limits<float>::infinity()
+                                   ? most
+                                   : most + std::log(std::exp(a - most) + std::exp(b - most));
             const float x = std::exp(a - both), y = std::exp(b - both);
             for (size_t j = 0; j < d; ++j) c.a.out[i * d + j] = x * c.a.out[i * d + j] + y * out[i * d + j];
             c.a.lse[i] = both;
@@ -286,12 +309,24 @@ nb::tuple decode(nb::handle q, const std::vector<const Sealed*>& segments, nb::h
     return r.tuple(c);
 }
 
-void search(nb::handle q, const std::vector<const Sealed*>& segments, int n_threads, int64_t candidates, int64_t refined, double reach, nb::handle scores,
-            nb::handle ids, const std::string& isa) {
-    const Call c(q, segments, 1.0, n_threads, std::nullopt, {1.0f, 1.0f, 1.0f, static_cast<float>(reach), 1.0f, 0.0f}, isa);
+void search(nb::handle q, const std::vector<const Sealed*>& segments, int n_threads, int64_t candidates,
+            int64_t refined, double reach, nb::handle scores, nb::handle ids, const std::string& isa) {
+    const Call c(q, segments, 1.0, n_threads, std::nullopt, {1.0f, 1.0f, 1.0f, static_cast<float>(reach), 1.0f, 0.0f},
+                 isa);
     const Found found(c.step, scores, ids);
-    const SketchSearch s{c.a.kernels, c.a.segments, c.a.q, c.a.heads, c.a.group, c.a.t, found.k, std::max(candidates, found.k), std::max(refined, found.k),
-                         c.a.reach, n_threads, found.scores, found.ids};
+    const SketchSearch s{c.a.kernels,
+                         c.a.segments,
+                         c.a.q,
+                         c.a.heads,
+                         c.a.group,
+                         c.a.t,
+                         found.k,
+                         std::max(candidates, found.k),
+                         std::max(refined, found.k),
+                         c.a.reach,
+                         n_threads,
+                         found.scores,
+                         found.ids};
     const nb::gil_scoped_release release;
     search_sketch(s);
 }
@@ -300,25 +335,35 @@ void search(nb::handle q, const std::vector<const Sealed*>& segments, int n_thre
 
 void bind_sketch(nb::module_& m) {
     nb::class_<Sealed>(m, "SketchSegment", "A sealed segment of the sketch index; keeps its tensors alive.")
-        .def("__init__", [](Sealed* self, const nb::dict& fields, bool on_disk) { new (self) Sealed(fields, false, on_disk); }, nb::arg("fields"),
-             nb::arg("on_disk") = false)
+        .def(
+            "__init__",
+            [](Sealed* self, const nb::dict& fields, bool on_disk) { new (self) Sealed(fields, false, on_disk); },
+            nb::arg("fields"), nb::arg("on_disk") = false)
         .def_prop_ro("fields", &Sealed::fields)
         .def("__len__", [](const Sealed& s) { return s.segment.n; });
-    m.def("sketch_seal", &seal, nb::rv_policy::take_ownership, nb::arg("fields"), nb::arg("y"), nb::arg("weight"), nb::arg("features"), nb::arg("keys"),
-          nb::arg("values"), nb::arg("values_f32"), nb::arg("n_threads"), nb::arg("isa") = "",
-          "Seal keys and values: fills the tensors of `fields` (all but mean and basis) and returns the segment. y is used up.");
-    m.def("sketch_attend", &attend, nb::arg("q"), nb::arg("segments"), nb::arg("scaling"), nb::arg("n_threads"), nb::arg("settings"),
-          nb::arg("static_lse") = nb::none(), nb::arg("softcap") = nb::none(), nb::arg("mass") = nb::none(), nb::arg("trace") = false, nb::arg("isa") = "",
-          "Attention over a chain of segments: (out, lse, coverage, exact, coded, error, touched_bytes), with trace also tier and weight. settings: rescore, coded, exact\n"
+    m.def("sketch_seal", &seal, nb::rv_policy::take_ownership, nb::arg("fields"), nb::arg("y"), nb::arg("weight"),
+          nb::arg("features"), nb::arg("keys"), nb::arg("values"), nb::arg("values_f32"), nb::arg("n_threads"),
+          nb::arg("isa") = "",
+          "Seal keys and values: fills the tensors of `fields` (all but mean and basis) and returns the segment. y is "
+          "used up.");
+    m.def("sketch_attend", &attend, nb::arg("q"), nb::arg("segments"), nb::arg("scaling"), nb::arg("n_threads"),
+          nb::arg("settings"), nb::arg("static_lse") = nb::none(), nb::arg("softcap") = nb::none(),
+          nb::arg("mass") = nb::none(), nb::arg("trace") = false, nb::arg("isa") = "",
+          "Attention over a chain of segments: (out, lse, coverage, exact, coded, error, touched_bytes), with trace "
+          "also tier and weight. settings: rescore, coded, exact\n"
           "in units of 1 / n; reach in standard deviations; cap as a share; target_error (0: none).");
-    m.def("sketch_decode", &decode, nb::arg("q"), nb::arg("segments"), nb::arg("sink_keys"), nb::arg("sink_values"), nb::arg("recent_keys"),
-          nb::arg("recent_values"), nb::arg("scaling"), nb::arg("n_threads"), nb::arg("settings"), nb::arg("s_aux") = nb::none(),
-          nb::arg("softcap") = nb::none(), nb::arg("mass") = nb::none(), nb::arg("isa") = "",
-          "One whole step: exact attention over the static tokens merged with the segments. Results as sketch_attend's, static part included.");
-    m.def("sketch_search", &search, nb::arg("q"), nb::arg("segments"), nb::arg("n_threads"), nb::arg("candidates"), nb::arg("refined"), nb::arg("reach"),
-          nb::arg("scores"), nb::arg("ids"), nb::arg("isa") = "",
-          "The keys with the largest q.k: fills scores (float32) and ids (int64, positions), (n_query_heads, t, k) each. About `candidates` keys a\n"
-          "query head, by their estimate raised by `reach` standard deviations, are scored from codes, the best `refined` of them exactly.");
+    m.def("sketch_decode", &decode, nb::arg("q"), nb::arg("segments"), nb::arg("sink_keys"), nb::arg("sink_values"),
+          nb::arg("recent_keys"), nb::arg("recent_values"), nb::arg("scaling"), nb::arg("n_threads"),
+          nb::arg("settings"), nb::arg("s_aux") = nb::none(), nb::arg("softcap") = nb::none(),
+          nb::arg("mass") = nb::none(), nb::arg("isa") = "",
+          "One whole step: exact attention over the static tokens merged with the segments. Results as "
+          "sketch_attend's, static part included.");
+    m.def("sketch_search", &search, nb::arg("q"), nb::arg("segments"), nb::arg("n_threads"), nb::arg("candidates"),
+          nb::arg("refined"), nb::arg("reach"), nb::arg("scores"), nb::arg("ids"), nb::arg("isa") = "",
+          "The keys with the largest q.k: fills scores (float32) and ids (int64, positions), (n_query_heads, t, k) "
+          "each. About `candidates` keys a\n"
+          "query head, by their estimate raised by `reach` standard deviations, are scored from codes, the best "
+          "`refined` of them exactly.");
 }
 
 }  // namespace sakuin

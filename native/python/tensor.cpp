@@ -9,8 +9,8 @@ namespace {
 // What is looked up in torch once. Kept for the life of the process: the module is never unloaded.
 struct Torch {
     nb::object tensor, empty, float32, bfloat16, float16, int8;
-    nb::object data_ptr = nb::str("data_ptr"), shape = nb::str("shape"), stride = nb::str("stride"), dtype = nb::str("dtype"),
-               is_cpu = nb::str("is_cpu"), layout = nb::str("layout"), strided;
+    nb::object data_ptr = nb::str("data_ptr"), shape = nb::str("shape"), stride = nb::str("stride"),
+               dtype = nb::str("dtype"), is_cpu = nb::str("is_cpu"), layout = nb::str("layout"), strided;
 
     Torch() {
         const nb::module_ torch = nb::module_::import_("torch");
@@ -65,7 +65,8 @@ Tensor read_tensor(nb::handle object, const char* name, int ndim, bool int8) {
     const Torch& t = torch();
     const int is_tensor = PyObject_IsInstance(object.ptr(), t.tensor.ptr());
     if (is_tensor < 0) throw nb::python_error();
-    if (is_tensor == 0) type_error(std::string(name) + " must be a torch tensor, got " + nb::type_name(object.type()).c_str());
+    if (is_tensor == 0)
+        type_error(std::string(name) + " must be a torch tensor, got " + nb::type_name(object.type()).c_str());
     if (!attribute(object, t.is_cpu).is(nb::handle(Py_True)) || !attribute(object, t.layout).is(t.strided))
         throw std::invalid_argument(std::string(name) + " must be a dense tensor on the CPU");
 
@@ -80,8 +81,8 @@ Tensor read_tensor(nb::handle object, const char* name, int ndim, bool int8) {
     else if (int8 && dtype.is(t.int8))
         out.dtype = DType::i8;
     else
-        throw std::invalid_argument(std::string(name) + " must be float32, bfloat16" + (int8 ? ", float16 or int8" : " or float16") +
-                                    ", got " + nb::str(dtype).c_str());
+        throw std::invalid_argument(std::string(name) + " must be float32, bfloat16" +
+                                    (int8 ? ", float16 or int8" : " or float16") + ", got " + nb::str(dtype).c_str());
 
     const nb::object shape = attribute(object, t.shape), stride = call(object, t.stride);
     out.ndim = static_cast<int>(nb::len(shape));
@@ -94,14 +95,16 @@ Tensor read_tensor(nb::handle object, const char* name, int ndim, bool int8) {
         if (PyErr_Occurred() != nullptr) throw nb::python_error();
     }
     if (ndim > 0 && out.shape[ndim - 1] > 1 && out.stride[ndim - 1] != 1)
-        throw std::invalid_argument(std::string(name) + " must be contiguous in its last dimension, its stride there is " +
+        throw std::invalid_argument(std::string(name) +
+                                    " must be contiguous in its last dimension, its stride there is " +
                                     std::to_string(out.stride[ndim - 1]));
     const nb::object address = call(object, t.data_ptr);
     out.data = PyLong_AsVoidPtr(address.ptr());
     if (PyErr_Occurred() != nullptr) throw nb::python_error();
     int64_t numbers = 1;
     for (int i = 0; i < ndim; ++i) numbers *= out.shape[i];
-    if (out.data == nullptr && numbers != 0) throw std::invalid_argument(std::string(name) + " has no memory behind it");
+    if (out.data == nullptr && numbers != 0)
+        throw std::invalid_argument(std::string(name) + " has no memory behind it");
     return out;
 }
 
@@ -111,7 +114,8 @@ Tensor read_f32(nb::handle object, const char* name, std::initializer_list<int64
     for (const int64_t n : shape) want.shape[want.ndim++] = n;
     if (t.dtype != DType::f32) throw std::invalid_argument(std::string(name) + " must be float32");
     if (!std::equal(t.shape, t.shape + t.ndim, want.shape))
-        throw std::invalid_argument(std::string(name) + " must have shape " + shape_text(want) + ", got " + shape_text(t));
+        throw std::invalid_argument(std::string(name) + " must have shape " + shape_text(want) + ", got " +
+                                    shape_text(t));
     if (!t.contiguous()) throw std::invalid_argument(std::string(name) + " must be contiguous");
     return t;
 }
@@ -119,7 +123,8 @@ Tensor read_f32(nb::handle object, const char* name, std::initializer_list<int64
 Int8Scales read_scales(const Tensor& keys, nb::handle key_scale, nb::handle key_zero, nb::handle value_scale) {
     if (keys.dtype != DType::i8) {
         if (!key_scale.is_none() || !key_zero.is_none() || !value_scale.is_none())
-            throw std::invalid_argument("only int8 keys and values have scales: leave out key_scale, key_zero and value_scale");
+            throw std::invalid_argument(
+                "only int8 keys and values have scales: leave out key_scale, key_zero and value_scale");
         return {};
     }
     if (key_scale.is_none() || key_zero.is_none() || value_scale.is_none())

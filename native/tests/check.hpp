@@ -1,5 +1,5 @@
-// A tiny test harness: tests register themselves, `CHECK` reports the expression, and the program's exit code is the number of
-// failed tests (at most 1).
+// A tiny test harness: tests register themselves, `CHECK` reports the expression, and the program's exit code is the
+// number of failed tests (at most 1).
 #pragma once
 
 #include <cstdint>
@@ -44,7 +44,7 @@ public:
     }
     int below(int n) { return static_cast<int>(next() % static_cast<uint32_t>(n)); }
     float unit() { return static_cast<float>(next() >> 8) * 0x1p-24f; }  // [0, 1)
-    float normal() {  // a sum of uniforms is normal enough here
+    float normal() {                                                     // a sum of uniforms is normal enough here
         float s = -6.0f;
         for (int i = 0; i < 12; ++i) s += unit();
         return s;

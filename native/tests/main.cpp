@@ -1,8 +1,8 @@
 // Runs the native tests; arguments select tests by a part of their name.
 #include <cstring>
 
-#include "tests/check.hpp"
 #include "kernels/dispatch.hpp"
+#include "tests/check.hpp"
 
 int main(int argc, char** argv) {
     using namespace sakuin::testing;

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "tests/check.hpp"
 #include "kernels/dispatch.hpp"
+#include "tests/check.hpp"
 
 namespace sakuin::testing {
 

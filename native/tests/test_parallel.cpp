@@ -4,8 +4,8 @@
 #include <stdexcept>
 #include <thread>
 
-#include "tests/check.hpp"
 #include "parallel.hpp"
+#include "tests/check.hpp"
 
 using sakuin::parallel_for;
 

@@ -79,7 +79,8 @@ void check(const FlatArgs& a) {
     if (a.q_dtype == DType::i8) fail("q must be float32, bfloat16 or float16");
     for (const FlatSpan& s : a.spans) {
         const Int8Scales& x = s.scales;
-        if (s.dtype == DType::i8 && s.n > 0 && (x.key_scale == nullptr || x.key_zero == nullptr || x.value_scale == nullptr))
+        if (s.dtype == DType::i8 && s.n > 0 &&
+            (x.key_scale == nullptr || x.key_zero == nullptr || x.value_scale == nullptr))
             fail("a span of 8-bit keys and values needs their scales");
     }
     if (a.causal && a.t > 0) {
@@ -94,7 +95,8 @@ void check(const FlatArgs& a) {
 class Attend {
 public:
     Attend(const FlatArgs& a, int64_t first, int64_t count)
-        : a_(a), kernels_(kernels(a.isa)), n_threads_(useful_threads(a)), first_(first), positions_(count), rows_(a.group * count), pieces_(cut(a, n_threads_)), q_(size(a.n_kv_heads * rows_ * a.head_dim)),
+        : a_(a), kernels_(kernels(a.isa)), n_threads_(useful_threads(a)), first_(first), positions_(count),
+          rows_(a.group * count), pieces_(cut(a, n_threads_)), q_(size(a.n_kv_heads * rows_ * a.head_dim)),
           parts_(size(static_cast<int64_t>(pieces_.size()) * part_size())) {
         widen_queries();
         if (a.causal && !a.spans.empty())
@@ -139,8 +141,12 @@ private:
     }
 
     // An i8 span's scales and zeros of keys go into the query: q.k = (q * scale).number + q.zero.
-    int64_t fold_size(const Piece& p) const { return p.span->dtype == DType::i8 ? (rows_ * (a_.head_dim + 1) + 15) / 16 * 16 : 0; }
-    size_t scratch_size(int64_t i) const { return kernels_.flat_scratch(shape_of(i)) + size(fold_size(pieces_[size(i)])); }
+    int64_t fold_size(const Piece& p) const {
+        return p.span->dtype == DType::i8 ? (rows_ * (a_.head_dim + 1) + 15) / 16 * 16 : 0;
+    }
+    size_t scratch_size(int64_t i) const {
+        return kernels_.flat_scratch(shape_of(i)) + size(fold_size(pieces_[size(i)]));
+    }
 
     void fold(const Piece& p, FlatRange& r, float* to) const {
         const int64_t d = a_.head_dim;
@@ -180,7 +186,8 @@ private:
         r.head_dim = a_.head_dim;
         r.dtype = s.dtype;
         r.keys = static_cast<const char*>(s.keys) + (p.head * s.key_head_stride + p.first * s.key_stride) * bytes;
-        r.values = static_cast<const char*>(s.values) + (p.head * s.value_head_stride + p.first * s.value_stride) * bytes;
+        r.values =
+            static_cast<const char*>(s.values) + (p.head * s.value_head_stride + p.first * s.value_stride) * bytes;
         r.key_stride = s.key_stride;
         r.value_stride = s.value_stride;
         r.n = p.n;

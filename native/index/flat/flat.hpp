@@ -1,5 +1,5 @@
-// `flat`: exact attention over spans of row-major keys and values, for all heads, positions and threads. Plain C++: called by the
-// bindings, and by other indexes for the part that is always exact.
+// `flat`: exact attention over spans of row-major keys and values, for all heads, positions and threads. Plain C++:
+// called by the bindings, and by other indexes for the part that is always exact.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +10,8 @@
 
 namespace sakuin {
 
-// Consecutive tokens of one sequence: keys and values `(n_kv_heads, n, head_dim)`, the last dimension contiguous. Strides count
-// numbers, not bytes.
+// Consecutive tokens of one sequence: keys and values `(n_kv_heads, n, head_dim)`, the last dimension contiguous.
+// Strides count numbers, not bytes.
 struct FlatSpan {
     const void *keys, *values;
     DType dtype;
@@ -40,8 +40,9 @@ struct FlatArgs {
     float* out;  // (n_query_heads, t, head_dim), contiguous; 0 for a position that sees nothing
     float* lse;  // (n_query_heads, t), natural logarithm; -inf for a position that sees nothing
 
-    // Each token's share of the whole softmax, summed over the group's rows, is added to mass[head * mass_stride + token], tokens in
-    // order of the spans. static_lse (n_query_heads, t) is the lse of what lies outside the spans, for this alone. Either may be null.
+    // Each token's share of the whole softmax, summed over the group's rows, is added to mass[head * mass_stride +
+    // token], tokens in order of the spans. static_lse (n_query_heads, t) is the lse of what lies outside the spans,
+    // for this alone. Either may be null.
     float* mass;
     int64_t mass_stride;
     const float* static_lse;

@@ -48,7 +48,8 @@ uint32_t Answers::most_frequent_first() const {
     uint32_t best = first.front();
     size_t most = 0;
     for (size_t i = 0; i < first.size();) {
-        const size_t end = static_cast<size_t>(std::upper_bound(first.begin() + static_cast<ptrdiff_t>(i), first.end(), first[i]) - first.begin());
+        const size_t end = static_cast<size_t>(
+            std::upper_bound(first.begin() + static_cast<ptrdiff_t>(i), first.end(), first[i]) - first.begin());
         if (end - i > most) {
             most = end - i;
             best = first[i];
@@ -77,10 +78,11 @@ Answers answers_of(const Graph& graph, const GraphAppend& a, int64_t head) {
             const int64_t here = std::min(tile, n - first);
             for (int64_t q = from; q < to; q += max_group) {
                 const int group = static_cast<int>(std::min<int64_t>(max_group, to - q)), width = padded(group);
-                a.kernels->sketch->score_rows(queries + q * d, a.keys.head(head), a.keys.dtype, static_cast<int>(d), ids.data() + first, here, group,
-                                              scores.data());
+                a.kernels->sketch->score_rows(queries + q * d, a.keys.head(head), a.keys.dtype, static_cast<int>(d),
+                                              ids.data() + first, here, group, scores.data());
                 float least[max_group];
-                for (int g = 0; g < width; ++g) least[g] = g < group ? best[static_cast<size_t>(q - from + g)].least() : __builtin_inff();
+                for (int g = 0; g < width; ++g)
+                    least[g] = g < group ? best[static_cast<size_t>(q - from + g)].least() : __builtin_inff();
                 for (int64_t i = 0; i < here; ++i) {
                     const float* row = scores.data() + i * width;
                     // The first ones always, so that no list is short, whatever numbers come.
@@ -119,7 +121,8 @@ AnswersByKey::AnswersByKey(const Answers& answers, int64_t n) {
     // By rank first: then each key's entries come out in the order of their rank.
     for (int64_t rank = 0; rank < answers.length; ++rank)
         for (int64_t list = 0; list < answers.lists; ++list)
-            lists[count[answers.ids[static_cast<size_t>(list * answers.length + rank)]]++] = static_cast<uint32_t>(list);
+            lists[count[answers.ids[static_cast<size_t>(list * answers.length + rank)]]++] =
+                static_cast<uint32_t>(list);
 }
 
 }  // namespace sakuin

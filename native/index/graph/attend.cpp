@@ -15,9 +15,10 @@ namespace {
 class Step {
 public:
     Step(const Graph& graph, const GraphAttend& a, std::vector<KeyWalk>& walks)
-        : graph_(graph), a_(a), runs_(graph_runs(graph.n)), walks_(walks),
-          found_(graph.heads.size()), left_(at(a.heads * runs_)), scores_(at(a.heads * runs_ * width())) {
-        for (int64_t h = 0; h < a_.heads; ++h) stores_.push_back({a.keys.head(h), a.values.head(h), a.keys.dtype, graph.n, 0, nullptr});
+        : graph_(graph), a_(a), runs_(graph_runs(graph.n)), walks_(walks), found_(graph.heads.size()),
+          left_(at(a.heads * runs_)), scores_(at(a.heads * runs_ * width())) {
+        for (int64_t h = 0; h < a_.heads; ++h)
+            stores_.push_back({a.keys.head(h), a.values.head(h), a.keys.dtype, graph.n, 0, nullptr});
     }
 
     int64_t run(int64_t position) {
@@ -27,7 +28,8 @@ public:
         if (!all)
             parallel_for(a_.heads * a_.group, a_.n_threads, [&](int64_t r) {
                 const int64_t h = r / a_.group, ef = std::min(std::max(a_.ef, a_.budget), graph_.n);
-                walks_[at(r)].run(graph_.heads[at(h)], a_.keys.head(h), a_.keys.dtype, graph_.n, d, q.data() + r * d, ef, *a_.kernels);
+                walks_[at(r)].run(graph_.heads[at(h)], a_.keys.head(h), a_.keys.dtype, graph_.n, d, q.data() + r * d,
+                                  ef, *a_.kernels);
                 walks_[at(r)].sort(a_.budget);
             });
         std::vector<RowChoice> choices(at(a_.heads));
@@ -62,7 +64,8 @@ private:
         std::sort(rows.begin(), rows.end());
         rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
         int32_t* left = left_.data() + h * runs_;
-        for (int64_t run = 0; run < runs_; ++run) left[run] = static_cast<int32_t>(std::min(graph_run, graph_.n - run * graph_run));
+        for (int64_t run = 0; run < runs_; ++run)
+            left[run] = static_cast<int32_t>(std::min(graph_run, graph_.n - run * graph_run));
         for (const uint32_t row : rows) --left[row / graph_run];
     }
 
@@ -72,11 +75,13 @@ private:
         for (int64_t run = 0; run < runs_; ++run) all[at(run)] = static_cast<uint32_t>(run);
         parallel_for(a_.heads, a_.n_threads, [&](int64_t h) {
             const char* keys = static_cast<const char*>(a_.mean_keys) + h * runs_ * d * size;
-            a_.kernels->sketch->score_rows(q.data() + h * a_.group * d, keys, a_.keys.dtype, static_cast<int>(d), all.data(), runs_,
-                                           static_cast<int>(a_.group), scores_.data() + h * runs_ * width());
+            a_.kernels->sketch->score_rows(q.data() + h * a_.group * d, keys, a_.keys.dtype, static_cast<int>(d),
+                                           all.data(), runs_, static_cast<int>(a_.group),
+                                           scores_.data() + h * runs_ * width());
         });
         for (int64_t h = 0; h < a_.heads; ++h)
-            choices[at(h)].rest.push_back({runs_, scores_.data() + h * runs_ * width(), static_cast<const char*>(a_.mean_values) + h * runs_ * d * size,
+            choices[at(h)].rest.push_back({runs_, scores_.data() + h * runs_ * width(),
+                                           static_cast<const char*>(a_.mean_values) + h * runs_ * d * size,
                                            a_.keys.dtype, left_.data() + h * runs_});
     }
 
@@ -91,7 +96,8 @@ private:
         }
         int64_t keys = 0;
         for (const uint64_t word : seen) keys += std::popcount(word);
-        return keys * graph_.head_dim * dtype_size(a_.keys.dtype) + rows * (links.degree * static_cast<int64_t>(sizeof(uint32_t)) + 1);
+        return keys * graph_.head_dim * dtype_size(a_.keys.dtype) +
+               rows * (links.degree * static_cast<int64_t>(sizeof(uint32_t)) + 1);
     }
 
     const Graph& graph_;

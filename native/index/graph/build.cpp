@@ -1,23 +1,23 @@
-// Linking new keys into a graph: batches of keys find those near them among the older ones by walks, then the answers of sampled queries
-// are linked with each other. Every phase reads what an earlier one wrote and writes rows of its own, so that the result does not
-// depend on the number of threads.
+// Linking new keys into a graph: batches of keys find those near them among the older ones by walks, then the answers
+// of sampled queries are linked with each other. Every phase reads what an earlier one wrote and writes rows of its
+// own, so that the result does not depend on the number of threads.
 #include <algorithm>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
 #include "index/arithmetic.hpp"
-#include "index/graph/graph.hpp"
 #include "index/graph/answers.hpp"
+#include "index/graph/graph.hpp"
 #include "index/graph/walk.hpp"
 #include "parallel.hpp"
 
 namespace sakuin {
 namespace {
 
-constexpr int64_t batch = 512;       // new keys that are linked together; they see each other by comparing all pairs
-constexpr int64_t near_keys = 96;    // keys near a new one among which its links are chosen
-constexpr int64_t task_keys = 16;    // keys that one task works on
+constexpr int64_t batch = 512;     // new keys that are linked together; they see each other by comparing all pairs
+constexpr int64_t near_keys = 96;  // keys near a new one among which its links are chosen
+constexpr int64_t task_keys = 16;  // keys that one task works on
 // Keys that answer the same queries as another one, most often, among which links are chosen.
 constexpr size_t answer_pool = 64;
 constexpr size_t answer_lists = 16;  // queries of a key whose answers are counted: those that rank it highest
@@ -74,7 +74,8 @@ public:
                 choose(key, pool);
                 std::sort(before.begin(), before.end());
                 for (int j = 0; j < g_.count[key]; ++j)
-                    if (!std::binary_search(before.begin(), before.end(), g_.row(key)[j])) added[at(i)].push_back(g_.row(key)[j]);
+                    if (!std::binary_search(before.begin(), before.end(), g_.row(key)[j]))
+                        added[at(i)].push_back(g_.row(key)[j]);
             }
         });
         std::vector<Link> links;
@@ -131,7 +132,8 @@ private:
         near.resize(kept);
     }
 
-    // Makes key i the child of the nearest earlier key that has room for one. The key just before it always has: nobody came between.
+    // Makes key i the child of the nearest earlier key that has room for one. The key just before it always has: nobody
+    // came between.
     void adopt(uint32_t i, const std::vector<Ranked>& near) {
         if (i == 0) return;
         uint32_t parent = i - 1;
@@ -147,9 +149,9 @@ private:
         row[children++] = i;
     }
 
-    // Sets key i's links to the best of what it has and of `pool`, which holds keys by nearness and maybe some twice. A key does
-    // without a link to one that lies clearly nearer to another linked one, from which it is reached; where links are left over,
-    // the nearest of these get them after all. Children stay.
+    // Sets key i's links to the best of what it has and of `pool`, which holds keys by nearness and maybe some twice. A
+    // key does without a link to one that lies clearly nearer to another linked one, from which it is reached; where
+    // links are left over, the nearest of these get them after all. Children stay.
     void choose(uint32_t i, std::vector<Ranked>& pool) {
         uint32_t* row = g_.row(i);
         const int children = g_.children[i];
@@ -162,7 +164,8 @@ private:
             const uint32_t id = id_of(r);
             if (id == i || std::find(row, row + children, id) != row + children) continue;
             const uint64_t limit = uint64_t{5} * distance_of(r);
-            const bool hidden = std::any_of(chosen.begin(), chosen.end(), [&](uint32_t c) { return uint64_t{6} * apart(c, id) < limit; });
+            const bool hidden = std::any_of(chosen.begin(), chosen.end(),
+                                            [&](uint32_t c) { return uint64_t{6} * apart(c, id) < limit; });
             (hidden ? spare : chosen).push_back(id);
         }
         for (const uint32_t id : spare) {
@@ -200,7 +203,8 @@ private:
     }
 
     // Fills `pool` with the keys that most often answer the same queries as the i-th key of `by_key`.
-    void co_answering(const Answers& answers, const AnswersByKey& by_key, int64_t i, std::vector<uint32_t>& ids, std::vector<Ranked>& pool) const {
+    void co_answering(const Answers& answers, const AnswersByKey& by_key, int64_t i, std::vector<uint32_t>& ids,
+                      std::vector<Ranked>& pool) const {
         const uint32_t key = by_key.keys[at(i)];
         ids.clear();
         pool.clear();
@@ -214,11 +218,13 @@ private:
         for (size_t j = 0; j < ids.size();) {
             size_t next = j + 1;
             while (next < ids.size() && ids[next] == ids[j]) ++next;
-            if (ids[j] != key) counted.emplace_back(static_cast<uint32_t>(next - j), nearness(apart(key, ids[j]), ids[j]));
+            if (ids[j] != key)
+                counted.emplace_back(static_cast<uint32_t>(next - j), nearness(apart(key, ids[j]), ids[j]));
             j = next;
         }
         const size_t kept = std::min(counted.size(), answer_pool);
-        std::partial_sort(counted.begin(), counted.begin() + static_cast<ptrdiff_t>(kept), counted.end(), std::greater<>());
+        std::partial_sort(counted.begin(), counted.begin() + static_cast<ptrdiff_t>(kept), counted.end(),
+                          std::greater<>());
         for (size_t j = 0; j < kept; ++j) pool.push_back(counted[j].second);
     }
 
@@ -232,7 +238,8 @@ private:
 
 Graph graph_append(const Graph& graph, const GraphAppend& a) {
     if (a.keys.n < graph.n || a.keys.n > graph_most_tokens)
-        throw std::invalid_argument("a graph of " + std::to_string(graph.n) + " tokens cannot grow to " + std::to_string(a.keys.n));
+        throw std::invalid_argument("a graph of " + std::to_string(graph.n) + " tokens cannot grow to " +
+                                    std::to_string(a.keys.n));
     Graph out{graph.head_dim, a.keys.n, {}};
     for (size_t h = 0; h < graph.heads.size(); ++h) {
         const GraphLinks& from = graph.heads[h];

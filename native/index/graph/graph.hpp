@@ -1,8 +1,10 @@
-// `graph`: links between the keys of one KV head, walked towards the keys with the largest inner product with a query. Keys are linked
-// that answer the same sampled queries, and keys that lie close together as those queries see them. Plain C++: called by the bindings.
+// `graph`: links between the keys of one KV head, walked towards the keys with the largest inner product with a query.
+// Keys are linked that answer the same sampled queries, and keys that lie close together as those queries see them.
+// Plain C++: called by the bindings.
 //
-// A graph is a value: `graph_append` and `graph_crop` make another one and leave theirs as it is, so that forks and a search that is
-// still running never meet a change. Keys and coordinates belong to the caller, which hands in the same ones (and more of them).
+// A graph is a value: `graph_append` and `graph_crop` make another one and leave theirs as it is, so that forks and a
+// search that is still running never meet a change. Keys and coordinates belong to the caller, which hands in the same
+// ones (and more of them).
 #pragma once
 
 #include <cstdint>
@@ -13,13 +15,14 @@
 
 namespace sakuin {
 
-// Keys are compared with each other by whole numbers, the leading coordinates of the key as the queries weigh it. The square of a
-// distance fits 32 bits where coordinates stay within +-8191, and does not depend on the instruction set.
+// Keys are compared with each other by whole numbers, the leading coordinates of the key as the queries weigh it. The
+// square of a distance fits 32 bits where coordinates stay within +-8191, and does not depend on the instruction set.
 constexpr int graph_coordinates = 16;
 constexpr int64_t graph_most_tokens = int64_t{1} << 31;
 
-// One KV head. Row i of `links` has room for `degree` keys, count[i] of which are set: first the children[i] that are i's children, then
-// others. Every key but the first is the child of one earlier key and stays it, so that all are reached from key 0.
+// One KV head. Row i of `links` has room for `degree` keys, count[i] of which are set: first the children[i] that are
+// i's children, then others. Every key but the first is the child of one earlier key and stays it, so that all are
+// reached from key 0.
 struct GraphLinks {
     int degree = 0;
     uint32_t entry = 0;  // the key that answers most of the sampled queries; a walk begins there and at key 0
@@ -51,9 +54,9 @@ struct GraphAppend {
     GraphKeys keys;              // of all tokens; those from the graph's own n on are new
     const int16_t* coordinates;  // (n_kv_heads, n, graph_coordinates), heads `coordinate_stride` numbers apart
     int64_t coordinate_stride;
-    const float* queries;        // (n_kv_heads, n_queries, head_dim), contiguous
+    const float* queries;  // (n_kv_heads, n_queries, head_dim), contiguous
     int64_t n_queries;
-    bool renew;                  // the old tokens' coordinates are others than before: their links are chosen again
+    bool renew;  // the old tokens' coordinates are others than before: their links are chosen again
     const Kernels* kernels;
     int n_threads;
 };
@@ -68,7 +71,7 @@ struct GraphSearch {
     GraphKeys keys;
     const float* q;  // (n_kv_heads * group, t, head_dim), contiguous
     int64_t group, t, k;
-    int64_t ef;      // keys among which a walk looks for better ones; at least k
+    int64_t ef;  // keys among which a walk looks for better ones; at least k
     const Kernels* kernels;
     int n_threads;
 
@@ -85,12 +88,14 @@ void graph_search(const Graph& graph, const GraphSearch& args);
 constexpr int64_t graph_run = 64;
 constexpr int64_t graph_runs(int64_t n) { return (n + graph_run - 1) / graph_run; }
 
-// Of a graph's KV heads and tokens. touched_bytes are keys that walks scored (each once for a group), links that they read, values, means.
+// Of a graph's KV heads and tokens. touched_bytes are keys that walks scored (each once for a group), links that they
+// read, values, means.
 struct GraphAttend : RowCall {
-    GraphKeys keys, values;               // of one dtype
-    const void *mean_keys, *mean_values;  // (n_kv_heads, graph_runs(n), head_dim) of the same dtype, contiguous: means of each run
-    int64_t budget;  // tokens that each query head attends, the best that a walk finds; all, without one, from n on
-    int64_t ef;      // as in a search; at least the budget
+    GraphKeys keys, values;  // of one dtype
+    const void *mean_keys,
+        *mean_values;  // (n_kv_heads, graph_runs(n), head_dim) of the same dtype, contiguous: means of each run
+    int64_t budget;    // tokens that each query head attends, the best that a walk finds; all, without one, from n on
+    int64_t ef;        // as in a search; at least the budget
 };
 
 // What the query heads of a group find, all of them attend.

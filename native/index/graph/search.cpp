@@ -11,12 +11,15 @@ namespace sakuin {
 
 int64_t Graph::nbytes() const {
     int64_t total = 0;
-    for (const GraphLinks& g : heads) total += static_cast<int64_t>(g.links.size() * sizeof(uint32_t) + g.count.size() + g.children.size());
+    for (const GraphLinks& g : heads)
+        total += static_cast<int64_t>(g.links.size() * sizeof(uint32_t) + g.count.size() + g.children.size());
     return total;
 }
 
 Graph graph_crop(const Graph& graph, int64_t n) {
-    if (n < 0 || n > graph.n) throw std::invalid_argument("a graph of " + std::to_string(graph.n) + " tokens cannot keep " + std::to_string(n));
+    if (n < 0 || n > graph.n)
+        throw std::invalid_argument("a graph of " + std::to_string(graph.n) + " tokens cannot keep " +
+                                    std::to_string(n));
     Graph out{graph.head_dim, n, {}};
     for (const GraphLinks& from : graph.heads) {
         GraphLinks to{from.degree, static_cast<int64_t>(from.entry) < n ? from.entry : 0, {}, {}, {}};
@@ -39,14 +42,17 @@ Graph graph_crop(const Graph& graph, int64_t n) {
 
 void graph_search(const Graph& graph, const GraphSearch& a) {
     if (a.k < 1 || a.k > graph.n)
-        throw std::invalid_argument("k must be from 1 to the index's " + std::to_string(graph.n) + " tokens, got " + std::to_string(a.k));
+        throw std::invalid_argument("k must be from 1 to the index's " + std::to_string(graph.n) + " tokens, got " +
+                                    std::to_string(a.k));
     const int64_t rows = static_cast<int64_t>(graph.heads.size()) * a.group * a.t, d = graph.head_dim;
     const int64_t ef = std::min(std::max(a.ef, a.k), graph.n);
     parallel_for(rows, a.n_threads, [&](int64_t r) {
         const int64_t head = r / (a.group * a.t);
         KeyWalk walk;
-        walk.run(graph.heads[static_cast<size_t>(head)], a.keys.head(head), a.keys.dtype, graph.n, d, a.q + r * d, ef, *a.kernels);
-        // Never fewer than k were found: a walk ends with ef keys, or when it has seen all, which are reached from key 0.
+        walk.run(graph.heads[static_cast<size_t>(head)], a.keys.head(head), a.keys.dtype, graph.n, d, a.q + r * d, ef,
+                 *a.kernels);
+        // Never fewer than k were found: a walk ends with ef keys, or when it has seen all, which are reached from key
+        // 0.
         walk.sort(a.k);
         for (int64_t i = 0; i < a.k; ++i) {
             a.scores[r * a.k + i] = score_of(walk.found[static_cast<size_t>(i)]);

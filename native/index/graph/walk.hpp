@@ -1,4 +1,5 @@
-// A best-first walk over a graph's links, whatever it looks for: the keys nearest to a key, or those with the largest inner product.
+// A best-first walk over a graph's links, whatever it looks for: the keys nearest to a key, or those with the largest
+// inner product.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +12,8 @@
 
 namespace sakuin {
 
-// How good a key is and which, in one number: larger is better, and of equals the one with the lower id. No two are the same.
+// How good a key is and which, in one number: larger is better, and of equals the one with the lower id. No two are the
+// same.
 using Ranked = uint64_t;
 inline uint32_t id_of(Ranked r) { return ~static_cast<uint32_t>(r); }
 
@@ -39,9 +41,11 @@ inline uint32_t distance_of(Ranked r) { return ~static_cast<uint32_t>(r >> 32); 
 // Keeps its memory from one walk to the next.
 class Walk {
 public:
-    // Fills `found` with up to `ef` keys, in no order, from the first `n` keys. `rank(ids, m, out)` sets out[i] to ids[i]'s rank.
+    // Fills `found` with up to `ef` keys, in no order, from the first `n` keys. `rank(ids, m, out)` sets out[i] to
+    // ids[i]'s rank.
     template <class Rank>
-    void run(const GraphLinks& graph, int64_t n, const uint32_t* entries, int64_t n_entries, int64_t ef, const Rank& rank) {
+    void run(const GraphLinks& graph, int64_t n, const uint32_t* entries, int64_t n_entries, int64_t ef,
+             const Rank& rank) {
         seen_.assign(static_cast<size_t>((n + 63) / 64), 0);
         found.clear();
         open_.clear();
@@ -102,7 +106,8 @@ private:
 // Walks towards the largest inner products with q (head_dim).
 class KeyWalk : public Walk {
 public:
-    void run(const GraphLinks& graph, const void* keys, DType dtype, int64_t n, int64_t head_dim, const float* q, int64_t ef, const Kernels& kernels) {
+    void run(const GraphLinks& graph, const void* keys, DType dtype, int64_t n, int64_t head_dim, const float* q,
+             int64_t ef, const Kernels& kernels) {
         const uint32_t entries[] = {graph.entry, 0};
         Walk::run(graph, n, entries, 2, ef, [&](const uint32_t* ids, int64_t m, Ranked* out) {
             constexpr int width = padded(1);

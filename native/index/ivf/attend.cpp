@@ -13,9 +13,9 @@
 namespace sakuin {
 namespace {
 
-// The mean of an exponential is larger than the exponential of the mean, for a Gaussian by half the variance. Keys of a list spread
-// less far than a Gaussian's: two thirds of that serve best on real keys, and never more than a factor of e, so that a few keys far
-// away cannot lift all the others (docs/indexes.md).
+// The mean of an exponential is larger than the exponential of the mean, for a Gaussian by half the variance. Keys of a
+// list spread less far than a Gaussian's: two thirds of that serve best on real keys, and never more than a factor of
+// e, so that a few keys far away cannot lift all the others (docs/indexes.md).
 constexpr float raise_share = 2.0f / 3.0f, most_raise = log2e;
 
 // A list of the whole chain as one query head sees it.
@@ -27,12 +27,14 @@ struct Ranked {
 
 bool better(const Ranked& a, const Ranked& b) { return a.score != b.score ? a.score > b.score : a.list < b.list; }
 
-// Chooses the lists with the best scores whose weights add up to `need`: without sorting them, by how their scores are spread over
-// bins of equal width. Only the bin in which the sum is reached is looked at more closely.
+// Chooses the lists with the best scores whose weights add up to `need`: without sorting them, by how their scores are
+// spread over bins of equal width. Only the bin in which the sum is reached is looked at more closely.
 class Chooser {
 public:
-    // Score of list i is scores[i * stride]; lists with no tokens are left out, each other weighs its tokens, or 1 with `by_count`.
-    const std::vector<uint32_t>& choose(const float* scores, int64_t stride, const std::vector<int32_t>& tokens, bool by_count, int64_t need) {
+    // Score of list i is scores[i * stride]; lists with no tokens are left out, each other weighs its tokens, or 1 with
+    // `by_count`.
+    const std::vector<uint32_t>& choose(const float* scores, int64_t stride, const std::vector<int32_t>& tokens,
+                                        bool by_count, int64_t need) {
         constexpr int64_t bins = 256;
         const int64_t n = static_cast<int64_t>(tokens.size());
         chosen_.clear();
@@ -47,7 +49,8 @@ public:
         int64_t held[bins] = {};
         bin_.resize(at(n));
         for (int64_t i = 0; i < n; ++i) {
-            const auto bin = static_cast<uint8_t>(std::clamp((high - finite(scores[i * stride])) * per_bin, 0.0f, 255.0f));
+            const auto bin =
+                static_cast<uint8_t>(std::clamp((high - finite(scores[i * stride])) * per_bin, 0.0f, 255.0f));
             bin_[at(i)] = bin;
             held[bin] += by_count ? tokens[at(i)] > 0 : tokens[at(i)];
         }
@@ -59,7 +62,8 @@ public:
                 if (bin_[at(i)] < last)
                     chosen_.push_back(static_cast<uint32_t>(i));
                 else
-                    near_.push_back({finite(scores[i * stride]), static_cast<uint32_t>(i), by_count ? 1 : tokens[at(i)]});
+                    near_.push_back(
+                        {finite(scores[i * stride]), static_cast<uint32_t>(i), by_count ? 1 : tokens[at(i)]});
             }
         const size_t more = halve(need);
         for (size_t i = 0; i < more; ++i) chosen_.push_back(near_[i].list);
@@ -102,18 +106,19 @@ Chooser& chooser() {
 
 // One KV head at one position. Kept between steps for its memory.
 struct Head {
-    std::vector<float> scores;       // (lists of the chain, padded): of the centroids, base 2
-    std::vector<float> raise;        // (segments, padded): what the scores of centroids gain as those of all their keys, base 2
-    std::vector<int32_t> tokens;     // (lists of the chain)
-    std::vector<int32_t> left;       // (lists of the chain): the same, 0 for probed ones
-    std::vector<RowStore> stores;    // a segment each
+    std::vector<float> scores;  // (lists of the chain, padded): of the centroids, base 2
+    std::vector<float>
+        raise;  // (segments, padded): what the scores of centroids gain as those of all their keys, base 2
+    std::vector<int32_t> tokens;   // (lists of the chain)
+    std::vector<int32_t> left;     // (lists of the chain): the same, 0 for probed ones
+    std::vector<RowStore> stores;  // a segment each
 };
 
 class Step {
 public:
     Step(const IvfAttend& a, std::vector<Head>& heads, int64_t position)
-        : a_(a), k_(*a.kernels->sketch), d_(a.segments.front()->head_dim), width_(padded(static_cast<int>(a.group))), position_(position),
-          heads_(heads) {
+        : a_(a), k_(*a.kernels->sketch), d_(a.segments.front()->head_dim), width_(padded(static_cast<int>(a.group))),
+          position_(position), heads_(heads) {
         for (const IvfSegment* s : a_.segments) {
             first_list_.push_back(lists_);
             lists_ += s->lists;
@@ -131,8 +136,9 @@ public:
             int64_t token = 0;
             for (const IvfSegment* s : a_.segments) {
                 const int64_t offset = h * s->n * d_ * dtype_size(s->dtype);
-                head.stores.push_back({static_cast<const char*>(s->keys) + offset, static_cast<const char*>(s->values) + offset, s->dtype, s->n,
-                                       token, of_head(s->order, h, s->n)});
+                head.stores.push_back({static_cast<const char*>(s->keys) + offset,
+                                       static_cast<const char*>(s->values) + offset, s->dtype, s->n, token,
+                                       of_head(s->order, h, s->n)});
                 token += s->n;
                 const int32_t* start = of_head(s->start, h, s->lists + 1);
                 for (int64_t l = 0; l < s->lists; ++l) head.tokens.push_back(start[l + 1] - start[l]);
@@ -147,7 +153,8 @@ public:
         parallel_for(a_.heads, threads_, [&](int64_t h) { probe(h, choices[at(h)]); });
         // Beside what is attended: centroids, where lists begin, and of each segment the mean and the spread.
         const int64_t chain = static_cast<int64_t>(a_.segments.size());
-        return attend_rows(a_, q.data(), position_, choices) + a_.heads * (lists_ * (d_ * 2 + 4) + chain * ((d_ + 1) * 4 + d_ * d_ * 2));
+        return attend_rows(a_, q.data(), position_, choices) +
+               a_.heads * (lists_ * (d_ * 2 + 4) + chain * ((d_ + 1) * 4 + d_ * d_ * 2));
     }
 
     void search(int64_t k, float* scores, int64_t* tokens) {
@@ -163,12 +170,14 @@ public:
             if (held < k) lists = &chooser().choose(head.scores.data() + g, width_, head.tokens, false, k);
             std::vector<RowPick> picks;
             for (const uint32_t list : *lists) pick(head, h, list, picks);
-            search_rows(*a_.kernels, q.data() + row * d_, d_, picks, k, scores + (row * a_.t + position_) * k, tokens + (row * a_.t + position_) * k);
+            search_rows(*a_.kernels, q.data() + row * d_, d_, picks, k, scores + (row * a_.t + position_) * k,
+                        tokens + (row * a_.t + position_) * k);
         });
     }
 
 private:
-    // Scores of all centroids for all query heads of their group, and with `raised` what they are raised by where they stand for keys.
+    // Scores of all centroids for all query heads of their group, and with `raised` what they are raised by where they
+    // stand for keys.
     void score(const std::vector<float>& q, bool raised) {
         const int64_t chain = static_cast<int64_t>(a_.segments.size());
         parallel_for(a_.heads * chain, threads_, [&](int64_t i) {
@@ -178,8 +187,8 @@ private:
             float* to = heads_[at(h)].scores.data() + first_list_[at(i % chain)] * width_;
             std::vector<uint32_t> rows(at(s.lists));
             std::iota(rows.begin(), rows.end(), 0u);
-            k_.score_rows(own, of_head(s.centroid, h, s.lists * d_), DType::bf16, static_cast<int>(d_), rows.data(), s.lists,
-                          static_cast<int>(group), to);
+            k_.score_rows(own, of_head(s.centroid, h, s.lists * d_), DType::bf16, static_cast<int>(d_), rows.data(),
+                          s.lists, static_cast<int>(group), to);
             float base[max_group] = {};
             for (int64_t g = 0; g < group; ++g)
                 for (int64_t j = 0; j < d_; ++j) base[g] += own[g * d_ + j] * of_head(s.mean, h, d_)[j];
@@ -194,7 +203,8 @@ private:
         float product[256 * max_group];
         uint32_t rows[256];
         std::iota(rows, rows + d_, 0u);
-        k_.score_rows(q, of_head(s.spread, h, d_ * d_), DType::bf16, static_cast<int>(d_), rows, d_, static_cast<int>(a_.group), product);
+        k_.score_rows(q, of_head(s.spread, h, d_ * d_), DType::bf16, static_cast<int>(d_), rows, d_,
+                      static_cast<int>(a_.group), product);
         for (int64_t g = 0; g < a_.group; ++g) {
             float variance = 0.0f;
             for (int64_t j = 0; j < d_; ++j) variance += q[g * d_ + j] * product[j * width_ + g];
@@ -205,12 +215,15 @@ private:
 
     // The lists that a query head probes.
     const std::vector<uint32_t>& probes(const Head& head, int64_t g) const {
-        return chooser().choose(head.scores.data() + g, width_, head.tokens, a_.probes > 0, a_.probes > 0 ? a_.probes : a_.budget);
+        return chooser().choose(head.scores.data() + g, width_, head.tokens, a_.probes > 0,
+                                a_.probes > 0 ? a_.probes : a_.budget);
     }
 
     // Adds a list; the next one of the same segment makes the read longer.
     void pick(const Head& head, int64_t h, int64_t list, std::vector<RowPick>& picks) const {
-        const size_t number = static_cast<size_t>(std::upper_bound(first_list_.begin(), first_list_.end(), list) - first_list_.begin()) - 1;
+        const size_t number =
+            static_cast<size_t>(std::upper_bound(first_list_.begin(), first_list_.end(), list) - first_list_.begin()) -
+            1;
         const IvfSegment& s = *a_.segments[number];
         const int32_t* start = of_head(s.start, h, s.lists + 1) + (list - first_list_[number]);
         const RowStore* store = &head.stores[number];
@@ -230,10 +243,12 @@ private:
             const int64_t first = first_list_[s];
             for (int64_t list = first; list < first + segment.lists; ++list) {
                 if (head.left[at(list)] == 0 && head.tokens[at(list)] > 0) pick(head, h, list, choice.picks);
-                for (int64_t g = 0; g < a_.group; ++g) head.scores[at(list * width_ + g)] += head.raise[s * at(width_) + at(g)];
+                for (int64_t g = 0; g < a_.group; ++g)
+                    head.scores[at(list * width_ + g)] += head.raise[s * at(width_) + at(g)];
             }
-            choice.rest.push_back({segment.lists, head.scores.data() + first * width_, of_head(segment.mean_value, h, segment.lists * d_),
-                                   DType::bf16, head.left.data() + first});
+            choice.rest.push_back({segment.lists, head.scores.data() + first * width_,
+                                   of_head(segment.mean_value, h, segment.lists * d_), DType::bf16,
+                                   head.left.data() + first});
         }
     }
 

@@ -22,19 +22,20 @@ constexpr int64_t block_rows = 256;
 // The k-means of one head, over the new keys.
 struct Head {
     int64_t head;
-    std::vector<float> mean;        // (head_dim): what is subtracted from keys, so that far from 0 nothing is rounded away
+    std::vector<float> mean;  // (head_dim): what is subtracted from keys, so that far from 0 nothing is rounded away
     std::vector<float> centroids;   // (lists, head_dim), less the mean; the base's lists come first
     std::vector<float> transposed;  // (head_dim, padded)
     std::vector<float> half_norms;  // (padded)
     int64_t padded;
-    std::vector<uint32_t> list;     // of each new row, or of each sampled one
+    std::vector<uint32_t> list;  // of each new row, or of each sampled one
 };
 
 class Sealer {
 public:
     Sealer(const IvfSeal& a, const IvfSegment& s)
-        : a_(a), s_(s), d_(s.head_dim), base_lists_(a.base != nullptr ? a.base->lists : 0), base_n_(a.base != nullptr ? a.base->n : 0),
-          lists_(s.lists - base_lists_), n_(s.n - base_n_), sample_(std::min(n_, lists_ * sampled)), heads_(at(s.heads)) {
+        : a_(a), s_(s), d_(s.head_dim), base_lists_(a.base != nullptr ? a.base->lists : 0),
+          base_n_(a.base != nullptr ? a.base->n : 0), lists_(s.lists - base_lists_), n_(s.n - base_n_),
+          sample_(std::min(n_, lists_ * sampled)), heads_(at(s.heads)) {
         for (int64_t h = 0; h < s.heads; ++h) heads_[at(h)].head = h;
     }
 
@@ -84,7 +85,8 @@ private:
             for (const double all : sum) h.mean.push_back(static_cast<float>(all / static_cast<double>(n_)));
         }
         h.centroids.resize(at(s_.lists * d_));
-        for (int64_t i = 0; i < base_lists_ * d_; ++i) h.centroids[at(i)] = from_bf16(a_.base->centroid[h.head * base_lists_ * d_ + i]);
+        for (int64_t i = 0; i < base_lists_ * d_; ++i)
+            h.centroids[at(i)] = from_bf16(a_.base->centroid[h.head * base_lists_ * d_ + i]);
         for (int64_t l = 0; l < lists_; ++l)
             read_centred(h, new_row(a_.keys, h.head, evenly(l, lists_)), h.centroids.data() + (base_lists_ + l) * d_);
         h.list.resize(at(n_));
@@ -117,8 +119,10 @@ private:
             Head& h = heads_[at(i / blocks)];
             const int64_t first = i % blocks * block_rows, rows = std::min(block_rows, m - first);
             std::vector<float> x(at(rows * d_));
-            for (int64_t r = 0; r < rows; ++r) read_centred(h, new_row(a_.keys, h.head, evenly(first + r, m)), x.data() + r * d_);
-            a_.kernels->nearest({x.data(), rows, d_, h.transposed.data(), h.half_norms.data(), h.padded, h.list.data() + first});
+            for (int64_t r = 0; r < rows; ++r)
+                read_centred(h, new_row(a_.keys, h.head, evenly(first + r, m)), x.data() + r * d_);
+            a_.kernels->nearest(
+                {x.data(), rows, d_, h.transposed.data(), h.half_norms.data(), h.padded, h.list.data() + first});
         });
     }
 
@@ -135,7 +139,8 @@ private:
         for (int64_t l = 0; l < lists_; ++l)
             if (count[at(l)] > 0)
                 for (int64_t j = 0; j < d_; ++j)
-                    h.centroids[at((base_lists_ + l) * d_ + j)] = sums[at(l * d_ + j)] / static_cast<float>(count[at(l)]);
+                    h.centroids[at((base_lists_ + l) * d_ + j)] =
+                        sums[at(l * d_ + j)] / static_cast<float>(count[at(l)]);
         transpose(h, base_lists_, lists_);
     }
 
@@ -158,7 +163,8 @@ private:
             const int64_t offset = (h.head * base_n_ + from) * row_bytes();
             std::copy_n(a_.base->order + h.head * base_n_ + from, m, order + start[l]);
             std::memcpy(row_of(s_.keys, h.head, start[l]), static_cast<const char*>(a_.base->keys) + offset, at(bytes));
-            std::memcpy(row_of(s_.values, h.head, start[l]), static_cast<const char*>(a_.base->values) + offset, at(bytes));
+            std::memcpy(row_of(s_.values, h.head, start[l]), static_cast<const char*>(a_.base->values) + offset,
+                        at(bytes));
             next[at(l)] += static_cast<int32_t>(m);
         }
         for (int64_t i = 0; i < n_; ++i) {
@@ -173,7 +179,8 @@ private:
     }
 
     void write_means(Head& h, int64_t l, int64_t first, int64_t last) const {
-        uint16_t *c = out(s_.centroid, h.head, s_.lists * d_) + l * d_, *v = out(s_.mean_value, h.head, s_.lists * d_) + l * d_;
+        uint16_t *c = out(s_.centroid, h.head, s_.lists * d_) + l * d_,
+                 *v = out(s_.mean_value, h.head, s_.lists * d_) + l * d_;
         if (l < base_lists_ && last - first == base_start(h)[l + 1] - base_start(h)[l]) {
             std::copy_n(a_.base->centroid + (h.head * base_lists_ + l) * d_, d_, c);
             std::copy_n(a_.base->mean_value + (h.head * base_lists_ + l) * d_, d_, v);

@@ -1,15 +1,17 @@
-// One attention step over a chain of `sketch` segments: scan everything, score again what may be large, spend precision where the
-// weight is, estimate the rest by list (docs/method.md). Two parallel phases; what joins them is a few numbers per query head.
+// One attention step over a chain of `sketch` segments: scan everything, score again what may be large, spend precision
+// where the weight is, estimate the rest by list (docs/method.md). Two parallel phases; what joins them is a few
+// numbers per query head.
 #include <algorithm>
 
-#include "index/sketch/read_ahead.hpp"
 #include "index/sketch/exact.hpp"
+#include "index/sketch/read_ahead.hpp"
 #include "index/sketch/step.hpp"
 
 namespace sakuin {
 namespace {
 
-// Nats by which keys of one list that stay in it may weigh more than their mean at most, about: larger ones have left it.
+// Nats by which keys of one list that stay in it may weigh more than their mean at most, about: larger ones have left
+// it.
 constexpr float tilt_limit = 10.0f;
 
 // Of the heads taken at once, so that threads end at about the same time.
@@ -24,7 +26,8 @@ Scratch& scratch() {
 
 Step::Step(const SketchAttend& args, std::vector<View>& views, int64_t t)
     : a_(args), k_(*args.kernels->sketch), t_(t), d_(args.segments.front()->shape.head_dim),
-      width_(static_cast<size_t>(padded(static_cast<int>(args.group)))), to_(args.heads), heads_(static_cast<size_t>(args.heads)), views_(views) {
+      width_(static_cast<size_t>(padded(static_cast<int>(args.group)))), to_(args.heads),
+      heads_(static_cast<size_t>(args.heads)), views_(views) {
     for (const SketchSegment* s : a_.segments) n_ += s->n;
     views_.resize(static_cast<size_t>(a_.heads) * a_.segments.size());
     for (int64_t h = 0; h < a_.heads; ++h) {
@@ -32,7 +35,8 @@ Step::Step(const SketchAttend& args, std::vector<View>& views, int64_t t)
         head.q.resize(static_cast<size_t>(a_.group * d_));
         for (int64_t g = 0; g < a_.group; ++g)
             for (int64_t j = 0; j < d_; ++j)
-                head.q[static_cast<size_t>(g * d_ + j)] = a_.q[((h * a_.group + g) * a_.t + t_) * d_ + j] * a_.scaling * log2e;
+                head.q[static_cast<size_t>(g * d_ + j)] =
+                    a_.q[((h * a_.group + g) * a_.t + t_) * d_ + j] * a_.scaling * log2e;
         int64_t first = 0;
         for (size_t s = 0; s < a_.segments.size(); ++s) {
             View& v = view(h, s);
@@ -47,7 +51,8 @@ Step::Step(const SketchAttend& args, std::vector<View>& views, int64_t t)
 int64_t Step::run() {
     for (Head& head : heads_) head.so_far.assign(width_, -nothing);
     for (int64_t h = 0; h < a_.heads; ++h)
-        for (size_t g = 0; g < groups(); ++g) heads_[static_cast<size_t>(h)].so_far[g] = a_.beside ? nothing : static_lse(h, g);
+        for (size_t g = 0; g < groups(); ++g)
+            heads_[static_cast<size_t>(h)].so_far[g] = a_.beside ? nothing : static_lse(h, g);
     const int64_t at_once = heads_at_once();
     for (from_ = 0; from_ < a_.heads; from_ = to_) {
         to_ = std::min(from_ + at_once, a_.heads);
@@ -71,8 +76,8 @@ int64_t Step::run() {
     return touched;
 }
 
-// What finding asks for ahead of time is still in the cache when it is scored again only if not too many segments lie between. So few
-// heads are taken at a time, yet enough segments for all threads.
+// What finding asks for ahead of time is still in the cache when it is scored again only if not too many segments lie
+// between. So few heads are taken at a time, yet enough segments for all threads.
 int64_t Step::heads_at_once() const {
     const int64_t segments = static_cast<int64_t>(a_.segments.size()), wanted = tasks_per_thread * a_.n_threads;
     return std::clamp<int64_t>((wanted + segments - 1) / segments, 1, a_.heads);
@@ -83,7 +88,8 @@ void Step::attend_heads() {
         if (v.first == 0 && a_.beside) {
             a_.beside(v.head);
             const std::lock_guard lock(head(v).mutex);
-            for (size_t g = 0; g < groups(); ++g) head(v).so_far[g] = log2_add(head(v).so_far[g], static_lse(v.head, g));
+            for (size_t g = 0; g < groups(); ++g)
+                head(v).so_far[g] = log2_add(head(v).so_far[g], static_lse(v.head, g));
         }
         scan(v);
         find_beforehand(v);
@@ -102,17 +108,19 @@ void Step::score(View& v, uint16_t* largest) {
     const SketchSegment& s = *v.segment;
     const std::vector<float>& q = head(v).q;
     v.p.resize(groups() * static_cast<size_t>(d_));
-    for (std::vector<float>* x : {&v.scale, &v.bias, &v.sigma, &v.top, &v.sum, &v.variance, &v.slope, &v.squares}) x->assign(width_, 0.0f);
+    for (std::vector<float>* x : {&v.scale, &v.bias, &v.sigma, &v.top, &v.sum, &v.variance, &v.slope, &v.squares})
+        x->assign(width_, 0.0f);
     k_.project(q.data(), of_head(s.basis, v.head, d_ * d_), group(), static_cast<int>(d_), v.p.data());
-    k_.moments(q.data(), v.p.data(), of_head(s.mean, v.head, d_), of_head(s.residue, v.head, d_), group(), static_cast<int>(d_), v.bias.data(),
-               v.variance.data());
+    k_.moments(q.data(), v.p.data(), of_head(s.mean, v.head, d_), of_head(s.residue, v.head, d_), group(),
+               static_cast<int>(d_), v.bias.data(), v.variance.data());
     v.rounding = v.variance;
     const int subs = static_cast<int>(s.shape.subs);
     v.masks.resize(static_cast<size_t>(subs) / 2);
     v.words.resize(v.masks.size() * groups());
     v.start.resize(groups());
-    k_.prepare_scan({v.p.data(), of_head(s.sub_coordinate, v.head, subs * 2), of_head(s.sub_step, v.head, subs * 2), group(), static_cast<int>(d_), subs,
-                     v.masks.data(), v.words.data(), v.start.data(), v.scale.data(), v.bias.data(), v.variance.data()});
+    k_.prepare_scan({v.p.data(), of_head(s.sub_coordinate, v.head, subs * 2), of_head(s.sub_step, v.head, subs * 2),
+                     group(), static_cast<int>(d_), subs, v.masks.data(), v.words.data(), v.start.data(),
+                     v.scale.data(), v.bias.data(), v.variance.data()});
     for (size_t g = 0; g < groups(); ++g) {
         v.rounding[g] = v.variance[g] - v.rounding[g];
         const float deviation = std::sqrt(v.variance[g]);
@@ -121,15 +129,16 @@ void Step::score(View& v, uint16_t* largest) {
     std::vector<uint16_t>& z = keeps() ? v.z : scratch().z;
     make_room(z, v.lists() * list_size * a_.group);
     v.scores = z.data();
-    k_.scan({of_head(s.sketch, v.head, v.lists() * s.shape.list_bytes()), v.lists(), s.shape.list_bytes(), subs, group(), v.masks.data(), v.words.data(),
-             v.start.data(), z.data(), largest});
+    k_.scan({of_head(s.sketch, v.head, v.lists() * s.shape.list_bytes()), v.lists(), s.shape.list_bytes(), subs,
+             group(), v.masks.data(), v.words.data(), v.start.data(), z.data(), largest});
 }
 
 void Step::scan(View& v) {
     const SketchSegment& s = *v.segment;
     uint16_t largest[max_group];
     score(v, largest);
-    for (size_t g = 0; g < groups(); ++g) v.top[g] = cap_of(static_cast<float>(largest[g]) * v.scale[g] + v.bias[g], softcap());
+    for (size_t g = 0; g < groups(); ++g)
+        v.top[g] = cap_of(static_cast<float>(largest[g]) * v.scale[g] + v.bias[g], softcap());
     for (size_t g = 0; g < groups(); ++g) {
         const float part = softcap() > 0.0f ? v.top[g] / softcap() : 0.0f;
         v.slope[g] = ln2 * (1.0f - part * part);
@@ -140,7 +149,8 @@ void Step::scan(View& v) {
     for (size_t i = 0; i < v.in_list.size(); i += width_)
         for (size_t g = 0; g < width_; ++g) sum[g] += v.in_list[i + g];
     std::copy_n(sum, width_, v.sum.data());
-    v.touched = v.lists() * (s.shape.list_bytes() + s.shape.value_bytes() + 4) + d_ * d_ * 2 + d_ * 8 + s.shape.subs * 12;
+    v.touched =
+        v.lists() * (s.shape.list_bytes() + s.shape.value_bytes() + 4) + d_ * d_ * 2 + d_ * 8 + s.shape.subs * 12;
 }
 
 void Step::sum_lists(View& v) {
@@ -148,8 +158,8 @@ void Step::sum_lists(View& v) {
     k_.list_sums(map(v), v.top.data(), v.segment->n, v.in_list.data(), v.squares.data());
 }
 
-// The upper half of a float is its exponent and seven bits: adding 128 to it doubles the number, and what lies between is off by at
-// most 6 %, on average by 4 %, which the 7 takes away. A score's unit is a whole number of 128ths.
+// The upper half of a float is its exponent and seven bits: adding 128 to it doubles the number, and what lies between
+// is off by at most 6 %, on average by 4 %, which the 7 takes away. A score's unit is a whole number of 128ths.
 void Step::choose_quick(View& v, const uint16_t* largest) {
     constexpr int32_t one = 127 * 128 - 7;
     for (std::vector<uint16_t>* x : {&v.floor, &v.rate, &v.plus}) x->assign(width_, 0);
@@ -196,8 +206,15 @@ Rescore Step::rescore_of(View& v) {
     r.row_stride = v.row_stride();
     r.m = v.found;
     r.lists = v.lists();
-    r.codes = {of_head(s.codes, v.head, s.n * s.shape.code_bytes), s.shape.code_bytes, plan[0], plan[1], plan[2], v.p.data(), static_cast<int>(d_),
-               of_head(s.code_coordinate, v.head, s.shape.chunks() * 16), of_head(s.code_step, v.head, s.shape.chunks() * 16)};
+    r.codes = {of_head(s.codes, v.head, s.n * s.shape.code_bytes),
+               s.shape.code_bytes,
+               plan[0],
+               plan[1],
+               plan[2],
+               v.p.data(),
+               static_cast<int>(d_),
+               of_head(s.code_coordinate, v.head, s.shape.chunks() * 16),
+               of_head(s.code_step, v.head, s.shape.chunks() * 16)};
     r.fresh = fresh.data();
     r.stride = v.stride;
     return r;
@@ -214,7 +231,8 @@ void Step::attend(View& v) {
     std::copy_n(v.top.data(), groups(), fold);
     k_.weights(fold, 1, group(), 0.0f, head.index_lse.data());
     // The exponential of an uncertain score is larger on average than that of its estimate.
-    for (size_t g = 0; g < groups(); ++g) fold[g] *= std::exp(0.5f * std::min(v.variance[g] * v.slope[g] * v.slope[g], most_variance));
+    for (size_t g = 0; g < groups(); ++g)
+        fold[g] *= std::exp(0.5f * std::min(v.variance[g] * v.slope[g] * v.slope[g], most_variance));
     for (size_t i = 0; i < v.in_list.size(); i += width_)
         for (size_t g = 0; g < width_; ++g) v.in_list[i + g] *= fold[g];
 
@@ -257,7 +275,8 @@ void Step::attend(View& v) {
     for (size_t g = 0; g < width_; ++g) v.squares[g] = std::max(v.squares[g] * fold[g] * fold[g] - v.taken[g], 0.0f);
     expect_noise(v);
     v.touched += v.found * s.shape.code_bytes + (v.found > 0 ? d_ * 6 : 0) + v.coded.n * (s.shape.value_bytes() + 4) +
-                 exact_bytes(s, v.exact.n) + s.shape.leading() * d_ * 2 + d_ * 8 + static_cast<int64_t>(sizeof(SketchSpread));
+                 exact_bytes(s, v.exact.n) + s.shape.leading() * d_ * 2 + d_ * 8 +
+                 static_cast<int64_t>(sizeof(SketchSpread));
 }
 
 void Step::add_up(View& v) {
@@ -278,28 +297,32 @@ void Step::add_up(View& v) {
     for (size_t g = 0; g < width_; ++g) v.total[g] = covered[g] + total[g];
     v.out.assign(groups() * static_cast<size_t>(d_), 0.0f);
     add_exact(k_, s, v.head, v.exact.index.data(), v.exact.n, v.exact.weights.data(), group(), v.out.data());
-    k_.add_value_codes(of_head(s.value_codes, v.head, s.n * s.shape.value_bytes()), s.shape.value_bytes(), of_head(s.value_params, v.head, s.n * 2),
-                       static_cast<int>(d_), v.coded.index.data(), v.coded.n, v.coded.weights.data(), group(), v.out.data());
+    k_.add_value_codes(of_head(s.value_codes, v.head, s.n * s.shape.value_bytes()), s.shape.value_bytes(),
+                       of_head(s.value_params, v.head, s.n * 2), static_cast<int>(d_), v.coded.index.data(), v.coded.n,
+                       v.coded.weights.data(), group(), v.out.data());
     k_.add_value_codes(of_head(s.list_codes, v.head, v.lists() * s.shape.value_bytes()), s.shape.value_bytes(),
-                       of_head(s.list_params, v.head, v.lists() * 2), static_cast<int>(d_), nullptr, v.lists(), v.in_list.data(), group(), v.out.data());
+                       of_head(s.list_params, v.head, v.lists() * 2), static_cast<int>(d_), nullptr, v.lists(),
+                       v.in_list.data(), group(), v.out.data());
 }
 
-// Inside a list, keys of larger weight have other values than the rest: to first order, the weighted mean of the values lies off the
-// plain one by their covariance with the scores. Large scores have left the list, which bounds how far.
+// Inside a list, keys of larger weight have other values than the rest: to first order, the weighted mean of the values
+// lies off the plain one by their covariance with the scores. Large scores have left the list, which bounds how far.
 void Step::add_tilt(View& v) {
     const SketchSegment& s = *v.segment;
     const size_t leading = static_cast<size_t>(s.shape.leading()), d = static_cast<size_t>(d_);
     const float* within = of_head(s.within, v.head, d_);
     std::vector<float> spread(width_, 0.0f), unused(width_, 0.0f), weights((leading + 4) * width_, 0.0f);
-    k_.moments(head(v).q.data(), v.p.data(), of_head(s.mean, v.head, d_), within, group(), static_cast<int>(d_), unused.data(), spread.data());
+    k_.moments(head(v).q.data(), v.p.data(), of_head(s.mean, v.head, d_), within, group(), static_cast<int>(d_),
+               unused.data(), spread.data());
     for (size_t g = 0; g < groups(); ++g) {
         const float slope = v.slope[g];
-        const float in_lists = v.total[g] - v.covered[g], factor = in_lists * slope / (1.0f + spread[g] * slope * slope / tilt_limit);
+        const float in_lists = v.total[g] - v.covered[g],
+                    factor = in_lists * slope / (1.0f + spread[g] * slope * slope / tilt_limit);
         for (size_t j = 0; j < leading; ++j) weights[j * width_ + g] = factor * v.p[g * d + j] * std::sqrt(within[j]);
     }
     v.tilt.assign(groups() * d, 0.0f);
-    k_.add_rows(of_head(s.tilt, v.head, static_cast<int64_t>(leading) * d_), DType::bf16, static_cast<int>(d_), nullptr, static_cast<int64_t>(leading), weights.data(), group(),
-                v.tilt.data());
+    k_.add_rows(of_head(s.tilt, v.head, static_cast<int64_t>(leading) * d_), DType::bf16, static_cast<int>(d_), nullptr,
+                static_cast<int64_t>(leading), weights.data(), group(), v.tilt.data());
     for (size_t j = 0; j < groups() * d; ++j) v.out[j] += v.tilt[j];
 }
 
@@ -317,11 +340,13 @@ int64_t Step::finish(int64_t h) {
     for (size_t g = 0; g < groups(); ++g) {
         const int64_t row = (h * a_.group + static_cast<int64_t>(g)) * a_.t + t_;
         const float total = head.total[g];
-        for (int64_t j = 0; j < d_; ++j) a_.out[row * d_ + j] = head.out[g * static_cast<size_t>(d_) + static_cast<size_t>(j)] / total;
+        for (int64_t j = 0; j < d_; ++j)
+            a_.out[row * d_ + j] = head.out[g * static_cast<size_t>(d_) + static_cast<size_t>(j)] / total;
         a_.error[row] = head.error[g];
         const float lse = head.index_lse[g] + std::log2(total), beside = static_lse(h, g), all = log2_add(lse, beside);
         a_.lse[row] = lse * ln2;
-        a_.coverage[row] = std::isinf(all) ? 1.0f : head.covered[g] / total * std::exp2(lse - all) + std::exp2(beside - all);
+        a_.coverage[row] =
+            std::isinf(all) ? 1.0f : head.covered[g] / total * std::exp2(lse - all) + std::exp2(beside - all);
         share[g] = std::exp2(head.index_lse[g] - all);
     }
     for (size_t s = 0; s < a_.segments.size(); ++s) {

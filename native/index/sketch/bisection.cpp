@@ -28,7 +28,8 @@ uint32_t sortable(float x) {
 
 class Bisection {
 public:
-    explicit Bisection(const FeatureRows& features) : features_(features), order_(static_cast<size_t>(features.size())), keys_(order_.size()) {
+    explicit Bisection(const FeatureRows& features)
+        : features_(features), order_(static_cast<size_t>(features.size())), keys_(order_.size()) {
         std::iota(order_.begin(), order_.end(), 0);
         split(0, order_.size());
     }
@@ -69,11 +70,13 @@ private:
         return widest;
     }
 
-    // The smaller numbers first; among equal ones the earlier keys. One number holds both, so that each comparison is one.
+    // The smaller numbers first; among equal ones the earlier keys. One number holds both, so that each comparison is
+    // one.
     void halve(size_t from, size_t middle, size_t to, int64_t feature) {
         const auto begin = keys_.begin(), end = begin + static_cast<ptrdiff_t>(to - from);
         for (size_t i = from; i < to; ++i)
-            keys_[i - from] = static_cast<uint64_t>(sortable(features_.row(order_[i])[feature])) << 32 | static_cast<uint32_t>(order_[i]);
+            keys_[i - from] = static_cast<uint64_t>(sortable(features_.row(order_[i])[feature])) << 32 |
+                              static_cast<uint32_t>(order_[i]);
         std::nth_element(begin, begin + static_cast<ptrdiff_t>(middle - from), end);
         for (size_t i = from; i < to; ++i) order_[i] = static_cast<int32_t>(keys_[i - from] & 0xffffffffu);
     }

@@ -13,19 +13,22 @@ constexpr float least_tolerance = 1.0f / 64.0f;
 
 }  // namespace
 
-// The squared error to be expected of the segment's part of `out`, if every token's error is its own: values that differ from their
-// list's mean, scores that differ from their estimate, and what codes leave.
+// The squared error to be expected of the segment's part of `out`, if every token's error is its own: values that
+// differ from their list's mean, scores that differ from their estimate, and what codes leave.
 void Step::expect_noise(View& v) {
     const SketchSpread& spread = v.segment->spread[v.head];
     float coded[max_group] = {}, by_code[max_group] = {}, unused[max_group];
-    k_.moments(head(v).q.data(), v.p.data(), of_head(v.segment->mean, v.head, d_), of_head(v.segment->code_residue, v.head, d_), group(), static_cast<int>(d_), unused, by_code);
+    k_.moments(head(v).q.data(), v.p.data(), of_head(v.segment->mean, v.head, d_),
+               of_head(v.segment->code_residue, v.head, d_), group(), static_cast<int>(d_), unused, by_code);
     for (size_t i = 0; i < static_cast<size_t>(v.coded.n) * width_; i += width_)
         for (size_t g = 0; g < width_; ++g) coded[g] += v.coded.weights[i + g] * v.coded.weights[i + g];
     v.noise.assign(width_, 0.0f);
     for (size_t g = 0; g < groups(); ++g) {
         const float slope = v.slope[g] * v.slope[g];
-        const float sketch = std::expm1(std::min(v.variance[g] * slope, most_variance)), code = std::expm1(std::min((by_code[g] + v.rounding[g]) * slope, most_variance));
-        v.noise[g] = (v.squares[g] * (1.0f + 2.0f * sketch) + v.put[g]) * spread.value + coded[g] * (spread.value_code + code * spread.variance);
+        const float sketch = std::expm1(std::min(v.variance[g] * slope, most_variance)),
+                    code = std::expm1(std::min((by_code[g] + v.rounding[g]) * slope, most_variance));
+        v.noise[g] = (v.squares[g] * (1.0f + 2.0f * sketch) + v.put[g]) * spread.value +
+                     coded[g] * (spread.value_code + code * spread.variance);
     }
 }
 
@@ -51,10 +54,13 @@ void Step::sum_up(int64_t h) {
     for (size_t g = 0; g < groups(); ++g) {
         const float lse = head.index_lse[g] + std::log2(head.total[g]), all = log2_add(lse, static_lse(h, g));
         const float share = std::isinf(all) ? 0.0f : std::exp2(lse - all), own = share / head.total[g];
-        const float* beside = a_.static_out == nullptr ? nullptr : a_.static_out + ((h * a_.group + static_cast<int64_t>(g)) * a_.t + t_) * d_;
+        const float* beside = a_.static_out == nullptr
+                                  ? nullptr
+                                  : a_.static_out + ((h * a_.group + static_cast<int64_t>(g)) * a_.t + t_) * d_;
         float whole = 0.0f, shift = 0.0f;
         for (size_t j = g * d; j < (g + 1) * d; ++j) {
-            const float x = beside == nullptr ? head.out[j] / head.total[g] : head.out[j] * own + beside[j - g * d] * (1.0f - share);
+            const float x = beside == nullptr ? head.out[j] / head.total[g]
+                                              : head.out[j] * own + beside[j - g * d] * (1.0f - share);
             whole += x * x;
             shift += tilt[j] * tilt[j];
         }
@@ -63,8 +69,8 @@ void Step::sum_up(int64_t h) {
     }
 }
 
-// Lowers the thresholds of the heads whose error may be above the target and attends them again; false if there are none. A head
-// that needs more than that is left to be attended exactly.
+// Lowers the thresholds of the heads whose error may be above the target and attends them again; false if there are
+// none. A head that needs more than that is left to be attended exactly.
 bool Step::refine() {
     std::vector<bool> again(heads_.size(), false);
     for (size_t h = 0; h < heads_.size(); ++h) {

@@ -1,5 +1,5 @@
-// Keys and values in i8 are multiplied as they are: what they stand for (Int8Scales) is a matter of the query before, of a constant
-// per query head afterwards, and of the weights that values are multiplied by.
+// Keys and values in i8 are multiplied as they are: what they stand for (Int8Scales) is a matter of the query before,
+// of a constant per query head afterwards, and of the weights that values are multiplied by.
 #include "index/sketch/exact.hpp"
 
 namespace sakuin {
@@ -16,8 +16,8 @@ int64_t exact_bytes(const SketchSegment& s, int64_t m) {
     return s.dtype == DType::i8 && m > 0 ? rows + 4 * m + 8 * s.shape.head_dim : rows;
 }
 
-void score_exact(const SketchKernels& k, const SketchSegment& s, int64_t head, const float* q, const uint32_t* index, int64_t m, int group,
-                 float* scores) {
+void score_exact(const SketchKernels& k, const SketchSegment& s, int64_t head, const float* q, const uint32_t* index,
+                 int64_t m, int group, float* scores) {
     const int64_t d = s.shape.head_dim;
     const auto score = [&](const float* query) {
         k.score_rows(query, of_head(s, s.keys, head), s.dtype, static_cast<int>(d), index, m, group, scores);
@@ -38,8 +38,8 @@ void score_exact(const SketchKernels& k, const SketchSegment& s, int64_t head, c
         for (int g = 0; g < width; ++g) scores[i * width + g] += bias[g];
 }
 
-void add_exact(const SketchKernels& k, const SketchSegment& s, int64_t head, const uint32_t* index, int64_t m, const float* weights, int group,
-               float* out) {
+void add_exact(const SketchKernels& k, const SketchSegment& s, int64_t head, const uint32_t* index, int64_t m,
+               const float* weights, int group, float* out) {
     const auto add = [&](const float* w) {
         k.add_rows(of_head(s, s.values, head), s.dtype, static_cast<int>(s.shape.head_dim), index, m, w, group, out);
     };

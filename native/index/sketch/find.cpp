@@ -1,4 +1,5 @@
-// Which keys of a `sketch` segment are scored again: those that may have a large share, and not more than the cap allows.
+// Which keys of a `sketch` segment are scored again: those that may have a large share, and not more than the cap
+// allows.
 #include <algorithm>
 #include <cmath>
 
@@ -13,8 +14,19 @@ constexpr size_t reach_steps = 2048;
 
 Reach Step::reach(View& v, const float* lse, float least) {
     const SketchSegment& s = *v.segment;
-    return {map(v), of_head(s.sketch, v.head, v.lists() * s.shape.list_bytes()), s.shape.list_bytes(), v.sigma.data(), lse, least, s.n, v.index.data(), v.begin.data(),
-            v.rows.data(), v.row_stride(), of_head(s.codes, v.head, s.n * s.shape.code_bytes), s.shape.code_bytes};
+    return {map(v),
+            of_head(s.sketch, v.head, v.lists() * s.shape.list_bytes()),
+            s.shape.list_bytes(),
+            v.sigma.data(),
+            lse,
+            least,
+            s.n,
+            v.index.data(),
+            v.begin.data(),
+            v.rows.data(),
+            v.row_stride(),
+            of_head(s.codes, v.head, s.n * s.shape.code_bytes),
+            s.shape.code_bytes};
 }
 
 void Step::find(View& v, const float* lse, float least) {
@@ -25,8 +37,9 @@ void Step::find(View& v, const float* lse, float least) {
     v.sifted = true;
 }
 
-// While the scores are in the cache, before the lse of everything is known: by what is known of it so far, which is less, and so
-// finds some keys more. What it finds beyond the rest does not depend on the order of segments, since `sift` takes that out.
+// While the scores are in the cache, before the lse of everything is known: by what is known of it so far, which is
+// less, and so finds some keys more. What it finds beyond the rest does not depend on the order of segments, since
+// `sift` takes that out.
 void Step::find_beforehand(View& v) {
     // More than rounding can make of sums of as many segments, in whatever order.
     const float margin = 0.01f, relative = static_cast<float>(a_.segments.size()) * 0x1p-23f;
@@ -46,13 +59,14 @@ void Step::sift(View& v) {
     v.sifted = true;
 }
 
-// In steps of 1/16 bit above the bar of `find`, the largest share that each found key may have for a query head; the last step is
-// for a residue length past the scale.
+// In steps of 1/16 bit above the bar of `find`, the largest share that each found key may have for a query head; the
+// last step is for a residue length past the scale.
 std::vector<uint16_t> Step::reach_of(const View& v) {
     const size_t m = static_cast<size_t>(v.found);
     std::vector<uint16_t> reach(m);
     std::vector<float> best(m, nothing), length(m);
-    for (size_t i = 0; i < m; ++i) length[i] = 0.25f * static_cast<float>(v.rows[groups() * static_cast<size_t>(v.row_stride()) + i]);
+    for (size_t i = 0; i < m; ++i)
+        length[i] = 0.25f * static_cast<float>(v.rows[groups() * static_cast<size_t>(v.row_stride()) + i]);
     const Head& head = heads_[static_cast<size_t>(v.head)];
     const float bar = std::log2(rescored_above(head)), cap = softcap();
     for (size_t g = 0; g < groups(); ++g) {
@@ -72,8 +86,8 @@ std::vector<uint16_t> Step::reach_of(const View& v) {
     return reach;
 }
 
-// Keeps the keys with the largest reach where there are more than the cap allows: a histogram finds the bar, since the order of what
-// is kept does not matter. All heads at hand together, so that no thread waits for another's.
+// Keeps the keys with the largest reach where there are more than the cap allows: a histogram finds the bar, since the
+// order of what is kept does not matter. All heads at hand together, so that no thread waits for another's.
 void Step::limit() {
     const int64_t most = std::max(static_cast<int64_t>(a_.cap * static_cast<float>(n_)), std::min<int64_t>(n_, 256));
     std::vector<bool> over(heads_.size());

@@ -10,7 +10,8 @@ namespace {
 // Mean squared error of a good quantizer of 0, 2, 4 and 8 bits on a unit Gaussian: only decides where bits go.
 constexpr float distortion_2 = 0.119f, distortion_4 = 0.0115f, distortion_8 = 0.00009f;
 
-// Half-widths of a uniform quantizer in standard deviations, of which the best is taken: heavy tails need the wide ones.
+// Half-widths of a uniform quantizer in standard deviations, of which the best is taken: heavy tails need the wide
+// ones.
 constexpr std::array<float, 9> ranges_2{1.5f, 1.8f, 2.2f, 2.7f, 3.3f, 4.0f, 5.0f, 7.0f, 10.0f};
 constexpr std::array<float, 9> ranges_4{1.8f, 2.2f, 2.6f, 3.2f, 4.0f, 5.0f, 7.0f, 10.0f, 14.0f};
 constexpr std::array<float, 9> ranges_8{2.0f, 3.0f, 4.6f, 6.5f, 9.0f, 13.0f, 18.0f, 25.0f, 35.0f};
@@ -46,8 +47,8 @@ Quantizer best_quantizer(const SealKernels& k, std::span<const float> x, int bit
     return best;
 }
 
-// Reverse water-filling: two bits at a time to the coordinate where they remove most error. Gains fall along a coordinate, so
-// the best `2 * subs` steps of all are what the greedy choice takes.
+// Reverse water-filling: two bits at a time to the coordinate where they remove most error. Gains fall along a
+// coordinate, so the best `2 * subs` steps of all are what the greedy choice takes.
 std::vector<int> sketch_bits(std::span<const float> energy, int64_t subs) {
     struct Step {
         float gain;
@@ -69,14 +70,18 @@ CodePlan plan_codes(std::span<const float> energy, int64_t row_bytes) {
     const int chunks = static_cast<int>(energy.size() / 16);
     std::vector<double> before(static_cast<size_t>(chunks) + 1, 0.0);
     for (int c = 0; c < chunks; ++c)
-        before[static_cast<size_t>(c) + 1] = std::accumulate(energy.begin() + c * 16, energy.begin() + (c + 1) * 16, before[static_cast<size_t>(c)]);
-    const auto sum = [&](int from, int to) { return before[static_cast<size_t>(to)] - before[static_cast<size_t>(from)]; };
+        before[static_cast<size_t>(c) + 1] =
+            std::accumulate(energy.begin() + c * 16, energy.begin() + (c + 1) * 16, before[static_cast<size_t>(c)]);
+    const auto sum = [&](int from, int to) {
+        return before[static_cast<size_t>(to)] - before[static_cast<size_t>(from)];
+    };
     CodePlan best;
     double least = HUGE_VAL;
     for (int e = 0; e <= chunks && e * 16 <= row_bytes; ++e)
         for (int f = 0; e + f <= chunks && e * 16 + f * 8 <= row_bytes; ++f) {
             const int t = static_cast<int>(std::min<int64_t>(chunks - e - f, (row_bytes - e * 16 - f * 8) / 4));
-            const double error = sum(0, e) * static_cast<double>(distortion_8) + sum(e, e + f) * static_cast<double>(distortion_4) +
+            const double error = sum(0, e) * static_cast<double>(distortion_8) +
+                                 sum(e, e + f) * static_cast<double>(distortion_4) +
                                  sum(e + f, e + f + t) * static_cast<double>(distortion_2) + sum(e + f + t, chunks);
             if (error < least) {
                 least = error;

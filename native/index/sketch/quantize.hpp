@@ -1,4 +1,5 @@
-// Scalar quantizers and where bits go: what sealing a `sketch` segment decides for each coordinate. Numbers in, numbers out.
+// Scalar quantizers and where bits go: what sealing a `sketch` segment decides for each coordinate. Numbers in, numbers
+// out.
 #pragma once
 
 #include <algorithm>
@@ -21,8 +22,8 @@ struct Quantizer {
 
 float mean_square(const SealKernels&, std::span<const float> x);
 
-// The quantizer of 2, 4 or 8 bits whose range leaves the least mean fourth power of the error. By squares, the best range cuts off
-// the largest numbers, and these are the keys that queries look for.
+// The quantizer of 2, 4 or 8 bits whose range leaves the least mean fourth power of the error. By squares, the best
+// range cuts off the largest numbers, and these are the keys that queries look for.
 Quantizer best_quantizer(const SealKernels&, std::span<const float> x, int bits);
 
 // The codes of x, one byte each; x becomes what they leave.

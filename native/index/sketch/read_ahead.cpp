@@ -21,9 +21,12 @@ int64_t page_size() {
 }
 
 // Advice is no more than that: where it fails, pages come as they are touched.
-void will_need(uintptr_t address, int64_t bytes) { madvise(reinterpret_cast<void*>(address), static_cast<size_t>(bytes), MADV_WILLNEED); }
+void will_need(uintptr_t address, int64_t bytes) {
+    madvise(reinterpret_cast<void*>(address), static_cast<size_t>(bytes), MADV_WILLNEED);
+}
 
-// Page faults of this thread that had to wait for a disk. A page that was asked for is not among them, even if it is still on its way.
+// Page faults of this thread that had to wait for a disk. A page that was asked for is not among them, even if it is
+// still on its way.
 int64_t faults() {
     rusage usage{};
     return getrusage(RUSAGE_THREAD, &usage) == 0 ? usage.ru_majflt : 0;
@@ -43,11 +46,11 @@ constexpr int readings_when_short = 64;
 }  // namespace
 
 MappedRows::MappedRows(const void* rows, int64_t n, int64_t row_bytes, int64_t page_bytes)
-    : begin_(reinterpret_cast<uintptr_t>(rows) / static_cast<uintptr_t>(page_bytes) * static_cast<uintptr_t>(page_bytes)),
-      offset_(static_cast<int64_t>(reinterpret_cast<uintptr_t>(rows) - begin_)),
-      row_bytes_(row_bytes),
-      page_bytes_(page_bytes),
-      asked_(std::make_unique<std::atomic<uint8_t>[]>(static_cast<size_t>((offset_ + n * row_bytes) / page_bytes + 1))) {}
+    : begin_(reinterpret_cast<uintptr_t>(rows) / static_cast<uintptr_t>(page_bytes) *
+             static_cast<uintptr_t>(page_bytes)),
+      offset_(static_cast<int64_t>(reinterpret_cast<uintptr_t>(rows) - begin_)), row_bytes_(row_bytes),
+      page_bytes_(page_bytes), asked_(std::make_unique<std::atomic<uint8_t>[]>(
+                                   static_cast<size_t>((offset_ + n * row_bytes) / page_bytes + 1))) {}
 
 void MappedRows::take(int64_t first, const uint32_t* index, int64_t m, std::vector<Run>& runs) {
     runs.clear();
@@ -73,13 +76,15 @@ void MappedRows::take(int64_t first, const uint32_t* index, int64_t m, std::vect
     }
     int64_t next = 0;  // the first page that no row before had a part in
     for (int64_t i = 0; i < m; ++i)
-        if (offset_ + (first + index[i] + 1) * row_bytes_ > next * page_bytes_) next = take_pages(first + index[i], 1, next);
+        if (offset_ + (first + index[i] + 1) * row_bytes_ > next * page_bytes_)
+            next = take_pages(first + index[i], 1, next);
 }
 
 void MappedRows::ask(int64_t first, const uint32_t* index, int64_t m) {
     static thread_local std::vector<Run> runs;
     take(first, index, m, runs);
-    for (const Run& run : runs) will_need(begin_ + static_cast<uintptr_t>(run.first * page_bytes_), run.n * page_bytes_);
+    for (const Run& run : runs)
+        will_need(begin_ + static_cast<uintptr_t>(run.first * page_bytes_), run.n * page_bytes_);
 }
 
 void MappedRows::forget() {
@@ -88,13 +93,13 @@ void MappedRows::forget() {
 }
 
 SketchFiles::SketchFiles(const SketchSegment& s)
-    : n_(s.n),
-      codes_(s.codes, s.heads * s.n, s.shape.code_bytes, page_size()),
+    : n_(s.n), codes_(s.codes, s.heads * s.n, s.shape.code_bytes, page_size()),
       value_codes_(s.value_codes, s.heads * s.n, s.shape.value_bytes(), page_size()),
       value_params_(s.value_params, s.heads * s.n, 4, page_size()),
       keys_(s.keys, s.heads * s.n, s.shape.head_dim * dtype_size(s.dtype), page_size()),
       values_(s.values, s.heads * s.n, s.shape.head_dim * dtype_size(s.dtype), page_size()) {
-    if (s.dtype == DType::i8) value_scale_ = std::make_unique<MappedRows>(s.scales.value_scale, s.heads * s.n, 4, page_size());
+    if (s.dtype == DType::i8)
+        value_scale_ = std::make_unique<MappedRows>(s.scales.value_scale, s.heads * s.n, 4, page_size());
 }
 
 void SketchFiles::ask_codes(int64_t head, const uint32_t* index, int64_t m) { codes_.ask(head * n_, index, m); }

@@ -1,5 +1,5 @@
-// Rows of mapped files: the pages of those about to be read are asked for together, so that the disk fetches many at a time instead
-// of one at each page fault.
+// Rows of mapped files: the pages of those about to be read are asked for together, so that the disk fetches many at a
+// time instead of one at each page fault.
 #pragma once
 
 #include <atomic>
@@ -19,8 +19,9 @@ public:
 
     MappedRows(const void* rows, int64_t n, int64_t row_bytes, int64_t page_bytes);
 
-    // Asks the system for the rows first + index[0 ... m), which ascend, or for m rows that lie together where index is null. A page is
-    // asked for once, until `forget`: the call costs as much as scoring a hundred rows, also where the page is there. Nothing but on Linux.
+    // Asks the system for the rows first + index[0 ... m), which ascend, or for m rows that lie together where index is
+    // null. A page is asked for once, until `forget`: the call costs as much as scoring a hundred rows, also where the
+    // page is there. Nothing but on Linux.
     void ask(int64_t first, const uint32_t* index, int64_t m);
     // Pages that were there may have gone.
     void forget();
@@ -46,8 +47,8 @@ public:
     void ask_keys(int64_t head, const uint32_t* index, int64_t m);
     void ask_exact(int64_t head, const uint32_t* index, int64_t m);  // keys and values; index null: the first m
 
-    // While it lives, the thread reads rows that were asked for. If it had to wait for any of them nevertheless, memory is short and
-    // pages have been taken away: for a while nothing is taken to be there.
+    // While it lives, the thread reads rows that were asked for. If it had to wait for any of them nevertheless, memory
+    // is short and pages have been taken away: for a while nothing is taken to be there.
     class Reading {
     public:
         explicit Reading(SketchFiles* files);  // null: nothing lies in files

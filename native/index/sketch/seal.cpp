@@ -1,5 +1,5 @@
-// Sealing a segment of the `sketch` index: measuring and packing. Which coordinate gets how many bits is in quantize.cpp, which key
-// belongs to which list in bisection.cpp.
+// Sealing a segment of the `sketch` index: measuring and packing. Which coordinate gets how many bits is in
+// quantize.cpp, which key belongs to which list in bisection.cpp.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -113,8 +113,8 @@ private:
         const float usual = static_cast<float>(std::sqrt(total / static_cast<double>(n_)));
         length_.resize(static_cast<size_t>(n_));
         for (size_t i = 0; i < length.size(); ++i) {
-            // Among keys that are much alike, one that lies where they do not, and where no query of the text looked, has an ordinary
-            // length. A query that looks for it errs by many times what the others make it expect.
+            // Among keys that are much alike, one that lies where they do not, and where no query of the text looked,
+            // has an ordinary length. A query that looks for it errs by many times what the others make it expect.
             const float own = std::max(std::sqrt(length[i]) / usual, oddity[i] / coordinates);
             length_[i] = static_cast<uint8_t>(usual > 0.0f ? std::min(own * 4.0f + 0.5f, 15.0f) : 0.0f);
         }
@@ -126,7 +126,8 @@ private:
         for (int64_t j = 0; j < d_; ++j) energy[static_cast<size_t>(j)] = weight(j) * s_.residue[h_ * d_ + j];
         std::vector<int> order(static_cast<size_t>(d_));
         std::iota(order.begin(), order.end(), 0);
-        std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return energy[static_cast<size_t>(a)] > energy[static_cast<size_t>(b)]; });
+        std::stable_sort(order.begin(), order.end(),
+                         [&](int a, int b) { return energy[static_cast<size_t>(a)] > energy[static_cast<size_t>(b)]; });
         std::vector<float> sorted(static_cast<size_t>(width), 0.0f);
         for (size_t k = 0; k < order.size(); ++k) sorted[k] = energy[static_cast<size_t>(order[k])];
         plan_ = plan_codes(sorted, s_.shape.code_bytes);
@@ -138,8 +139,13 @@ private:
         for (int64_t k = 0; k < width; ++k) {
             coordinate[k] = k < d_ ? static_cast<int16_t>(order[static_cast<size_t>(k)]) : static_cast<int16_t>(-1);
             const int64_t chunk = k / 16;
-            const int bits = chunk < plan_.eights ? 8 : chunk < plan_.eights + plan_.fours ? 4 : chunk < plan_.eights + plan_.fours + plan_.twos ? 2 : 0;
-            if (bits > 0) refine_[static_cast<size_t>(k)] = k < d_ ? best_quantizer(k_, residue(coordinate[k]), bits) : Quantizer{bits, 0.0f};
+            const int bits = chunk < plan_.eights                              ? 8
+                             : chunk < plan_.eights + plan_.fours              ? 4
+                             : chunk < plan_.eights + plan_.fours + plan_.twos ? 2
+                                                                               : 0;
+            if (bits > 0)
+                refine_[static_cast<size_t>(k)] =
+                    k < d_ ? best_quantizer(k_, residue(coordinate[k]), bits) : Quantizer{bits, 0.0f};
             step[k] = refine_[static_cast<size_t>(k)].step;
         }
     }
@@ -148,9 +154,11 @@ private:
         const int64_t leading = std::min<int64_t>(d_, 16);
         FeatureRows features(n_, leading + a_.n_features);
         for (int64_t j = 0; j < leading; ++j) features.set(j, residue(j).data(), std::sqrt(weight(j)));
-        for (int64_t e = 0; e < a_.n_features; ++e) features.set(leading + e, a_.features + (h_ * a_.n_features + e) * n_, 1.0f);
+        for (int64_t e = 0; e < a_.n_features; ++e)
+            features.set(leading + e, a_.features + (h_ * a_.n_features + e) * n_, 1.0f);
         order_ = bisect(features);
-        std::transform(order_.begin(), order_.end(), out(s_.order) + h_ * n_, [](int32_t i) { return static_cast<uint16_t>(i); });
+        std::transform(order_.begin(), order_.end(), out(s_.order) + h_ * n_,
+                       [](int32_t i) { return static_cast<uint16_t>(i); });
     }
 
     // From here on everything is in the order of the lists. In place: new memory would cost more than the copy.
@@ -179,17 +187,20 @@ private:
             within[j] = mean_square(k_, away);
             if (j >= leading) continue;
             const float unit = within[j] > 0.0f ? 1.0f / (std::sqrt(within[j]) * static_cast<float>(n_)) : 0.0f;
-            for (size_t i = 0; i < x.size(); ++i) weights[i * static_cast<size_t>(leading) + static_cast<size_t>(j)] = away[i] * unit;
+            for (size_t i = 0; i < x.size(); ++i)
+                weights[i * static_cast<size_t>(leading) + static_cast<size_t>(j)] = away[i] * unit;
         }
         std::vector<float> sums(static_cast<size_t>(leading * d_), 0.0f);
         std::vector<uint32_t> rows(order_.begin(), order_.end());
-        a_.kernels->sketch->add_rows(a_.values_f32 + h_ * n_ * d_, DType::f32, static_cast<int>(d_), rows.data(), n_, weights.data(),
-                                     static_cast<int>(leading), sums.data());
+        a_.kernels->sketch->add_rows(a_.values_f32 + h_ * n_ * d_, DType::f32, static_cast<int>(d_), rows.data(), n_,
+                                     weights.data(), static_cast<int>(leading), sums.data());
         for (int64_t j = 0; j < leading; ++j) {
-            const std::span<const float> part = std::span<const float>(sums).subspan(static_cast<size_t>(j * d_), static_cast<size_t>(d_));
-            // What chance alone would give is taken off (as James and Stein have it, but three times): few keys tell little of how
-            // values go with them, and those that tell most are the ones that leave their list.
-            const float strength = static_cast<float>(d_) * mean_square(k_, part), chance = 3.0f * s_.spread[h_].value / static_cast<float>(n_);
+            const std::span<const float> part =
+                std::span<const float>(sums).subspan(static_cast<size_t>(j * d_), static_cast<size_t>(d_));
+            // What chance alone would give is taken off (as James and Stein have it, but three times): few keys tell
+            // little of how values go with them, and those that tell most are the ones that leave their list.
+            const float strength = static_cast<float>(d_) * mean_square(k_, part),
+                        chance = 3.0f * s_.spread[h_].value / static_cast<float>(n_);
             const float kept = strength > chance ? 1.0f - chance / strength : 0.0f;
             for (int64_t k = 0; k < d_; ++k) tilt[j * d_ + k] = to_bf16(kept * part[static_cast<size_t>(k)]);
         }
@@ -203,7 +214,8 @@ private:
         if (first < 0) return std::vector<uint8_t>(static_cast<size_t>(n_), 0);
         std::vector<uint8_t> e = codes_[static_cast<size_t>(first)];
         if (second >= 0)
-            for (size_t i = 0; i < e.size(); ++i) e[i] = static_cast<uint8_t>(e[i] | (codes_[static_cast<size_t>(second)][i] << 2));
+            for (size_t i = 0; i < e.size(); ++i)
+                e[i] = static_cast<uint8_t>(e[i] | (codes_[static_cast<size_t>(second)][i] << 2));
         return e;
     }
 
@@ -215,13 +227,15 @@ private:
             const std::vector<uint8_t> codes = nibbles(static_cast<size_t>(sub));
             for (int64_t i = 0; i < lists * list_size; ++i) {
                 const int64_t block = i % list_size / 32, key = i % 8, lane = i % 32 / 8 * 4 + key % 4;
-                uint8_t& byte = to[i / list_size * bytes + (block * s_.shape.subs + sub / 4 * 4) * 16 + lane * 4 + sub % 4];
+                uint8_t& byte =
+                    to[i / list_size * bytes + (block * s_.shape.subs + sub / 4 * 4) * 16 + lane * 4 + sub % 4];
                 byte = static_cast<uint8_t>(byte | codes[key_at(i)] << (key < 4 ? 0 : 4));
             }
         }
         for (int64_t l = 0; l < lists; ++l)
             for (int64_t i = 0; i < 32; ++i)
-                to[(l + 1) * bytes - 32 + i] = static_cast<uint8_t>(length_[key_at(l * list_size + i)] | (length_[key_at(l * list_size + 32 + i)] << 4));
+                to[(l + 1) * bytes - 32 + i] = static_cast<uint8_t>(length_[key_at(l * list_size + i)] |
+                                                                    (length_[key_at(l * list_size + 32 + i)] << 4));
     }
 
     void pack_codes() {
@@ -244,7 +258,8 @@ private:
             }
             for (int64_t i = 0; i < n_; ++i)
                 for (int w = 0; w < bits / 2; ++w)
-                    std::memcpy(to + i * s_.shape.code_bytes + at + 4 * w, &words[static_cast<size_t>(w)][static_cast<size_t>(i)], 4);
+                    std::memcpy(to + i * s_.shape.code_bytes + at + 4 * w,
+                                &words[static_cast<size_t>(w)][static_cast<size_t>(i)], 4);
             at += bits * 2;
         }
         for (int64_t j = 0; j < d_; ++j) out(s_.code_residue)[h_ * d_ + j] = mean_square(k_, residue(j));
@@ -271,7 +286,8 @@ private:
             }
         }
         for (int64_t i = 0; i < n_; i += list_size)
-            squares += static_cast<double>(k_.squares(a_.values_f32 + (h_ * n_ + i) * d_, std::min<int64_t>(list_size, n_ - i) * d_));
+            squares += static_cast<double>(
+                k_.squares(a_.values_f32 + (h_ * n_ + i) * d_, std::min<int64_t>(list_size, n_ - i) * d_));
         const double n = static_cast<double>(n_), width = static_cast<double>(d_);
         double of_mean = 0.0;
         for (const float x : all) of_mean += square(x / static_cast<float>(n_));
@@ -286,7 +302,8 @@ private:
         const auto copy = [&](const void* from, const void* to) {
             const char* f = static_cast<const char*>(from) + h_ * n_ * row;
             char* t = const_cast<char*>(static_cast<const char*>(to)) + h_ * n_ * row;
-            for (int64_t i = 0; i < n_; ++i) std::memcpy(t + i * row, f + order_[static_cast<size_t>(i)] * row, static_cast<size_t>(row));
+            for (int64_t i = 0; i < n_; ++i)
+                std::memcpy(t + i * row, f + order_[static_cast<size_t>(i)] * row, static_cast<size_t>(row));
         };
         copy(a_.keys, s_.keys);
         copy(a_.values, s_.values);

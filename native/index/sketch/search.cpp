@@ -1,6 +1,6 @@
-// The keys with the largest inner products by way of the `sketch` index: every key by its sketch, the best of these by their codes,
-// the best of those exactly (docs/indexes.md). What is kept at each stage is everything above a bar, found without sorting: from a
-// sample at the first stage, from the largest of small groups at the second.
+// The keys with the largest inner products by way of the `sketch` index: every key by its sketch, the best of these by
+// their codes, the best of those exactly (docs/indexes.md). What is kept at each stage is everything above a bar, found
+// without sorting: from a sample at the first stage, from the largest of small groups at the second.
 #include <algorithm>
 #include <cstddef>
 #include <functional>
@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
-#include "index/sketch/read_ahead.hpp"
 #include "index/sketch/exact.hpp"
+#include "index/sketch/read_ahead.hpp"
 #include "index/sketch/step.hpp"
 
 namespace sakuin {
@@ -29,7 +29,8 @@ struct Part {
 
 class Search : public Step {
 public:
-    Search(const SketchAttend& args, const SketchSearch& search, std::vector<View>& views, std::vector<Part>& parts, int64_t t)
+    Search(const SketchAttend& args, const SketchSearch& search, std::vector<View>& views, std::vector<Part>& parts,
+           int64_t t)
         : Step(args, views, t), s_(search), parts_(parts) {
         searches_ = true;
         parts_.resize(views.size());
@@ -54,7 +55,8 @@ public:
             take_sample(v);
         });
         // The bar comes from a sample and may be too high, once in a long while.
-        for (int64_t candidates = std::max(s_.candidates, s_.k); !find_above(candidates); candidates *= 4) {}
+        for (int64_t candidates = std::max(s_.candidates, s_.k); !find_above(candidates); candidates *= 4) {
+        }
         each([this](View& v) { score_codes(v); });
         set_bars(s_.refined, [this](size_t i, size_t g, std::vector<float>& to) { gather(parts_[i].best, g, to); });
         each([this](View& v) { score_exactly(v); });
@@ -68,8 +70,8 @@ private:
         for (size_t i = g; i < from.size(); i += width_) to.push_back(from[i]);
     }
 
-    // Sets each query head's bar to the `rank`-th largest of its numbers, so that at least as many are not below it; to the least
-    // where there are fewer.
+    // Sets each query head's bar to the `rank`-th largest of its numbers, so that at least as many are not below it; to
+    // the least where there are fewer.
     template <class Fn>
     void set_bars(int64_t rank, const Fn& numbers) {
         parallel_for(a_.heads * a_.group, a_.n_threads, [&](int64_t row) {
@@ -90,11 +92,13 @@ private:
     // The residue length of a key, in quarters of the usual one.
     static int length_of(const View& v, int64_t key) {
         const int64_t bytes = v.segment->shape.list_bytes();
-        const uint8_t both = of_head(v.segment->sketch, v.head, v.lists() * bytes)[(key / list_size + 1) * bytes - 32 + key % 32];
+        const uint8_t both =
+            of_head(v.segment->sketch, v.head, v.lists() * bytes)[(key / list_size + 1) * bytes - 32 + key % 32];
         return key % list_size < 32 ? both & 15 : both >> 4;
     }
 
-    // A few keys of every list, or one of every few lists: lists hold alike keys, so a sample of all of them has little spread.
+    // A few keys of every list, or one of every few lists: lists hold alike keys, so a sample of all of them has little
+    // spread.
     void take_sample(const View& v) {
         std::vector<float>& to = parts_[index_of(v)].sample;
         to.clear();
@@ -105,20 +109,26 @@ private:
                 const float length = 0.25f * static_cast<float>(length_of(v, l * list_size + key));
                 const uint16_t* z = v.scores + (2 * l + key / 32) * a_.group * 32 + key % 32;
                 for (size_t g = 0; g < width_; ++g)
-                    to.push_back(g < groups() ? sound(static_cast<float>(z[g * 32]) * v.scale[g] + v.bias[g] + length * v.sigma[g]) : least);
+                    to.push_back(g < groups() ? sound(static_cast<float>(z[g * 32]) * v.scale[g] + v.bias[g] +
+                                                      length * v.sigma[g])
+                                              : least);
             }
     }
 
     // Finds the keys above the bar that leaves about `candidates` for each query head; whether they are enough.
     bool find_above(int64_t candidates) {
         int64_t sampled = 0;
-        for (size_t s = 0; s < a_.segments.size(); ++s) sampled += static_cast<int64_t>(parts_[s].sample.size() / width_);
+        for (size_t s = 0; s < a_.segments.size(); ++s)
+            sampled += static_cast<int64_t>(parts_[s].sample.size() / width_);
         const bool all = candidates >= n_;
         const int64_t rank = all ? std::numeric_limits<int64_t>::max()
-                                 : static_cast<int64_t>(static_cast<double>(candidates) * static_cast<double>(sampled) / static_cast<double>(n_)) + 1;
+                                 : static_cast<int64_t>(static_cast<double>(candidates) * static_cast<double>(sampled) /
+                                                        static_cast<double>(n_)) +
+                                       1;
         set_bars(rank, [this](size_t i, size_t g, std::vector<float>& to) { gather(parts_[i].sample, g, to); });
         for (int64_t h = 0; h < a_.heads; ++h)
-            for (size_t g = 0; g < groups(); ++g) heads_[static_cast<size_t>(h)].lse[g] = bar(h, g) > least ? bar(h, g) : nothing;
+            for (size_t g = 0; g < groups(); ++g)
+                heads_[static_cast<size_t>(h)].lse[g] = bar(h, g) > least ? bar(h, g) : nothing;
         each([this](View& v) { find(v, head(v).lse.data(), 1.0f); });
         for (int64_t h = 0; h < a_.heads; ++h) {
             int64_t found = 0;
@@ -133,7 +143,8 @@ private:
         const SketchFiles::Reading reading(files);
         if (files != nullptr) files->ask_codes(v.head, v.index.data(), v.found);
         k_.score_codes(rescore_of(v));
-        // Some four groups for each key that will be wanted: the bar that their largest numbers give is then a little low at most.
+        // Some four groups for each key that will be wanted: the bar that their largest numbers give is then a little
+        // low at most.
         int64_t found = 0;
         for (size_t i = 0; i < a_.segments.size(); ++i) found += view(v.head, i).found;
         const int64_t together = std::max<int64_t>(1, found / s_.refined / 4);
@@ -173,7 +184,8 @@ private:
         const SketchFiles::Reading reading(files);
         if (files != nullptr) files->ask_keys(v.head, v.exact.index.data(), kept);
         make_room(v.exact.weights, (kept + 4) * static_cast<int64_t>(width_));
-        score_exact(k_, *v.segment, v.head, head(v).q.data(), v.exact.index.data(), kept, group(), v.exact.weights.data());
+        score_exact(k_, *v.segment, v.head, head(v).q.data(), v.exact.index.data(), kept, group(),
+                    v.exact.weights.data());
     }
 
     // The k largest of what was scored exactly; of equal ones the older token comes first.
@@ -192,7 +204,9 @@ private:
                 best.emplace_back(x == x ? x : nothing, v.first + order[v.exact.index[j]]);
             }
         }
-        const auto larger = [](const auto& a, const auto& b) { return a.first != b.first ? a.first > b.first : a.second < b.second; };
+        const auto larger = [](const auto& a, const auto& b) {
+            return a.first != b.first ? a.first > b.first : a.second < b.second;
+        };
         const auto end = best.begin() + static_cast<std::ptrdiff_t>(s_.k);
         if (end != best.end()) std::nth_element(best.begin(), end, best.end(), larger);
         std::sort(best.begin(), end, larger);

@@ -1,4 +1,5 @@
-// The `sketch` index: one sealed segment, sealing, and attention over a chain of segments (docs/method.md). Knows nothing of Python.
+// The `sketch` index: one sealed segment, sealing, and attention over a chain of segments (docs/method.md). Knows
+// nothing of Python.
 #pragma once
 
 #include <cstdint>
@@ -34,41 +35,44 @@ struct SketchSpread {
     float variance;    // of a value's distance from the mean of all
 };
 
-// One sealed segment: pointers to memory that somebody else keeps alive. Keys of a head stand in the order of their lists.
+// One sealed segment: pointers to memory that somebody else keeps alive. Keys of a head stand in the order of their
+// lists.
 struct SketchSegment {
     SketchShape shape;
     int64_t heads, n;
     DType dtype;
-    const void *keys, *values;             // (heads, n, head_dim)
-    Int8Scales scales;                     // where these are in i8; of the values in the order of the rows
-    const uint16_t* order;                 // (heads, n): position in the segment of the row
-    const float* mean;                     // (heads, head_dim) of the keys
-    const uint16_t* basis;                 // (heads, head_dim, head_dim) fp16: q.k = (q basis).y + q.mean
-    const uint8_t* sketch;                 // (heads, lists, list_bytes): blocks of 32 keys, twice, then residue lengths
-    const int16_t* sub_coordinate;         // (heads, subs, 2)
-    const float* sub_step;                 // (heads, subs, 2)
-    const float* residue;                  // (heads, head_dim): mean squared residue of the sketch per coordinate
-    const uint8_t* codes;                  // (heads, n, code_bytes)
-    const int32_t* code_plan;              // (heads, 3): chunks of 16 coordinates in 8, 4 and 2 bits
-    const int16_t* code_coordinate;        // (heads, 16 * chunks): the row's order; -1 for padding
-    const float* code_step;                // (heads, 16 * chunks)
-    const uint8_t* value_codes;            // (heads, n, value_bytes)
-    const uint16_t* value_params;          // (heads, n, 2) bf16: lowest number, step
-    const uint8_t* list_codes;             // (heads, lists, value_bytes): the mean value of each list
-    const uint16_t* list_params;           // (heads, lists, 2) bf16
-    const float* within;                   // (heads, head_dim): mean square of a key's distance from its list's mean, per coordinate
-    const uint16_t* tilt;                  // (heads, leading, head_dim) bf16: how values go with keys inside lists, per unit of `within`
-    const float* code_residue;             // (heads, head_dim): mean squared residue of the codes per coordinate
-    const SketchSpread* spread;            // (heads)
-    SketchFiles* files;                    // where keys, values and codes are mapped from files; else null
+    const void *keys, *values;       // (heads, n, head_dim)
+    Int8Scales scales;               // where these are in i8; of the values in the order of the rows
+    const uint16_t* order;           // (heads, n): position in the segment of the row
+    const float* mean;               // (heads, head_dim) of the keys
+    const uint16_t* basis;           // (heads, head_dim, head_dim) fp16: q.k = (q basis).y + q.mean
+    const uint8_t* sketch;           // (heads, lists, list_bytes): blocks of 32 keys, twice, then residue lengths
+    const int16_t* sub_coordinate;   // (heads, subs, 2)
+    const float* sub_step;           // (heads, subs, 2)
+    const float* residue;            // (heads, head_dim): mean squared residue of the sketch per coordinate
+    const uint8_t* codes;            // (heads, n, code_bytes)
+    const int32_t* code_plan;        // (heads, 3): chunks of 16 coordinates in 8, 4 and 2 bits
+    const int16_t* code_coordinate;  // (heads, 16 * chunks): the row's order; -1 for padding
+    const float* code_step;          // (heads, 16 * chunks)
+    const uint8_t* value_codes;      // (heads, n, value_bytes)
+    const uint16_t* value_params;    // (heads, n, 2) bf16: lowest number, step
+    const uint8_t* list_codes;       // (heads, lists, value_bytes): the mean value of each list
+    const uint16_t* list_params;     // (heads, lists, 2) bf16
+    const float* within;  // (heads, head_dim): mean square of a key's distance from its list's mean, per coordinate
+    const uint16_t*
+        tilt;  // (heads, leading, head_dim) bf16: how values go with keys inside lists, per unit of `within`
+    const float* code_residue;   // (heads, head_dim): mean squared residue of the codes per coordinate
+    const SketchSpread* spread;  // (heads)
+    SketchFiles* files;          // where keys, values and codes are mapped from files; else null
 };
 
 // What sealing needs beside the segment's keys and values, which linear algebra outside of here prepares.
 struct SealArgs {
     const Kernels* kernels;
-    float* y;               // (heads, head_dim, n): keys in the basis' coordinates, the weightiest first; overwritten
-    const float* weight;    // (heads, head_dim): how much logit variance a unit of squared error costs
-    const float* features;  // (heads, n_features, n): what beside the first 16 coordinates the lists should keep together
+    float* y;             // (heads, head_dim, n): keys in the basis' coordinates, the weightiest first; overwritten
+    const float* weight;  // (heads, head_dim): how much logit variance a unit of squared error costs
+    const float*
+        features;  // (heads, n_features, n): what beside the first 16 coordinates the lists should keep together
     int64_t n_features;
     const void *keys, *values;  // (heads, n, head_dim), in order of position
     const float* values_f32;    // the values again
@@ -82,24 +86,25 @@ struct SketchAttend {
     std::vector<const SketchSegment*> segments;
     const float* q;  // (heads * group, t, head_dim)
     int64_t heads, group, t;
-    float scaling, softcap;      // softcap 0: none
-    const float* static_lse;     // (heads * group, t) or null
-    // If given, called for each KV head beside the scan, and only then is its static_lse read (t is 1): so that both go in parallel.
+    float scaling, softcap;   // softcap 0: none
+    const float* static_lse;  // (heads * group, t) or null
+    // If given, called for each KV head beside the scan, and only then is its static_lse read (t is 1): so that both go
+    // in parallel.
     std::function<void(int64_t head)> beside;
-    const float* static_out;     // (heads * group, t, head_dim), to judge errors by the whole output; or null
+    const float* static_out;      // (heads * group, t, head_dim), to judge errors by the whole output; or null
     float rescore, coded, exact;  // thresholds in units of 1 / n
     float reach, cap;
     float target_error;  // thresholds are lowered for the heads whose estimated error is above it; 0: none
     int n_threads;
 
     float *out, *lse, *coverage, *error;  // (heads * group, t, head_dim), (heads * group, t) each
-    float *exact_share, *coded_share;  // (heads, t)
-    float* mass;                       // (heads, mass_stride), or null
+    float *exact_share, *coded_share;     // (heads, t)
+    float* mass;                          // (heads, mass_stride), or null
     int64_t mass_stride;
-    // (heads, t, n) by position, or null: how each token entered (0 by its list, 1 the same after it was scored again, 2 from its
-    // value code, 3 exactly), and the group's mean share of the whole softmax by the token's best score.
+    // (heads, t, n) by position, or null: how each token entered (0 by its list, 1 the same after it was scored again,
+    // 2 from its value code, 3 exactly), and the group's mean share of the whole softmax by the token's best score.
     float *trace_tier, *trace_weight;
-    int64_t touched_bytes;             // out
+    int64_t touched_bytes;  // out
 };
 
 void attend_sketch(SketchAttend&);
@@ -111,8 +116,9 @@ struct SketchSearch {
     int64_t heads, group, t;
     int64_t k;           // at most the number of tokens
     int64_t candidates;  // about so many keys for each query head are scored from their codes, and
-    int64_t refined;     // the best so many of them from the keys themselves; each at least k, more than there are means all
-    float reach;         // candidates are chosen by the sketch's estimate plus so many standard deviations of their residue
+    int64_t
+        refined;  // the best so many of them from the keys themselves; each at least k, more than there are means all
+    float reach;  // candidates are chosen by the sketch's estimate plus so many standard deviations of their residue
     int n_threads;
 
     float* scores;  // (heads * group, t, k) out, the largest first: inner products in float32

@@ -1,6 +1,6 @@
-// One attention step over a chain of `sketch` segments, for all KV heads at one query position. Internal to the files that
-// implement it: attend.cpp (the ordinary way), find.cpp (what is scored again), error.cpp (how far off it may be) and
-// stray.cpp (heads whose estimate fails, and what is reported); search.cpp takes its scan.
+// One attention step over a chain of `sketch` segments, for all KV heads at one query position. Internal to the files
+// that implement it: attend.cpp (the ordinary way), find.cpp (what is scored again), error.cpp (how far off it may be)
+// and stray.cpp (heads whose estimate fails, and what is reported); search.cpp takes its scan.
 #pragma once
 
 #include <algorithm>
@@ -17,8 +17,8 @@
 
 namespace sakuin {
 
-// Natural units squared: what a score's variance by sketch counts as at most where an exponential of it is taken. Residues of larger
-// variance are not Gaussian.
+// Natural units squared: what a score's variance by sketch counts as at most where an exponential of it is taken.
+// Residues of larger variance are not Gaussian.
 constexpr float most_variance = 1.0f;
 
 // Scratch keeps what it had room for: numbers that come and go would be set to 0 each time.
@@ -36,34 +36,37 @@ struct Tier {
     int64_t n = 0;
 };
 
-// What a segment means to one KV head's query group; lives from the scan to the end of the step. Arrays per query head are padded.
+// What a segment means to one KV head's query group; lives from the scan to the end of the step. Arrays per query head
+// are padded.
 struct View {
     const SketchSegment* segment;
-    int64_t head, first;                              // first: tokens in the segments before
-    std::vector<float> p;                             // (group, head_dim) projected queries
+    int64_t head, first;   // first: tokens in the segments before
+    std::vector<float> p;  // (group, head_dim) projected queries
     std::vector<float> scale, bias, sigma, top, sum;
-    std::vector<float> rounding;                      // what of the variance comes from the factors of the scan
-    std::vector<float> variance, squares;             // of a score by sketch; sums of the squares of weights, relative to 2^(2 top)
-    std::vector<float> slope;                         // of the natural score, softcap included, at the largest
-    std::vector<uint16_t> floor, rate, plus;          // as in ScoreMap, where `quick` says that they may be used
+    std::vector<float> rounding;  // what of the variance comes from the factors of the scan
+    std::vector<float> variance,
+        squares;               // of a score by sketch; sums of the squares of weights, relative to 2^(2 top)
+    std::vector<float> slope;  // of the natural score, softcap included, at the largest
+    std::vector<uint16_t> floor, rate, plus;  // as in ScoreMap, where `quick` says that they may be used
     bool quick = false;
-    std::vector<float> in_list;                       // (lists, padded) sums of weights
-    std::vector<uint16_t> z;                          // scores of all keys, where they are kept (Step::keeps)
-    const uint16_t* scores = nullptr;                 // them, or for the time of the scan those in the thread's scratch
-    std::vector<uint32_t> masks, words;               // the queries as the scan takes them (ScanQuery)
+    std::vector<float> in_list;          // (lists, padded) sums of weights
+    std::vector<uint16_t> z;             // scores of all keys, where they are kept (Step::keeps)
+    const uint16_t* scores = nullptr;    // them, or for the time of the scan those in the thread's scratch
+    std::vector<uint32_t> masks, words;  // the queries as the scan takes them (ScanQuery)
     std::vector<int32_t> start;
 
-    std::vector<uint32_t> index, begin;               // keys to be scored again, where each list's begin
-    std::vector<uint16_t> rows;                       // (group + 1, row_stride) their 16-bit scores; their residue lengths in quarters
-    int64_t found = 0, stride = 0;                    // stride: found and a vector more
-    bool sifted = false;                              // whether `found` is by the final lse, or more by a lower bound of it
-    std::vector<float> fresh;                         // (group, stride) weights, where they are kept
+    std::vector<uint32_t> index, begin;  // keys to be scored again, where each list's begin
+    std::vector<uint16_t> rows;     // (group + 1, row_stride) their 16-bit scores; their residue lengths in quarters
+    int64_t found = 0, stride = 0;  // stride: found and a vector more
+    bool sifted = false;            // whether `found` is by the final lse, or more by a lower bound of it
+    std::vector<float> fresh;       // (group, stride) weights, where they are kept
 
     // Results, relative to the lse of the head's index.
     Tier exact, coded;
-    std::vector<float> out, total, covered;           // (group, head_dim), padded, padded
-    std::vector<float> taken, put;                    // padded: squares of weights that leave lists, that come back
-    std::vector<float> tilt, noise;                   // (group, head_dim): what the tilt adds to out; padded: squared error to be expected beside
+    std::vector<float> out, total, covered;  // (group, head_dim), padded, padded
+    std::vector<float> taken, put;           // padded: squares of weights that leave lists, that come back
+    std::vector<float> tilt,
+        noise;  // (group, head_dim): what the tilt adds to out; padded: squared error to be expected beside
     int64_t touched = 0;
 
     int64_t lists() const { return lists_of(segment->n); }
@@ -91,16 +94,18 @@ struct Head {
     std::vector<float> share;           // of the index in everything, by that; what fills up is 0
     bool strayed = false;               // the estimate was far off: the query is none that the index was built for
     float tolerance = 1.0f;             // multiplies the thresholds
-    // While segments are scanned: the static part's lse once it is there, and the sum of those of the index so far. A lower bound.
+    // While segments are scanned: the static part's lse once it is there, and the sum of those of the index so far. A
+    // lower bound.
     std::mutex mutex{};
     std::vector<float> so_far;
-    std::vector<float> out, total, covered, error;  // over all segments, relative to index_lse: (group, head_dim), padded each
+    std::vector<float> out, total, covered,
+        error;  // over all segments, relative to index_lse: (group, head_dim), padded each
 };
 
 class Step {
 public:
     Step(const SketchAttend& args, std::vector<View>& views, int64_t t);
-    int64_t run();             // returns the bytes read
+    int64_t run();  // returns the bytes read
 
 protected:
     View& view(int64_t h, size_t s) { return views_[static_cast<size_t>(h) * a_.segments.size() + s]; }
@@ -109,16 +114,25 @@ protected:
     int group() const { return static_cast<int>(a_.group); }
     size_t groups() const { return static_cast<size_t>(a_.group); }
     float static_lse(int64_t h, size_t g) const {
-        return a_.static_lse == nullptr ? nothing : a_.static_lse[(h * a_.group + static_cast<int64_t>(g)) * a_.t + t_] * log2e;
+        return a_.static_lse == nullptr ? nothing
+                                        : a_.static_lse[(h * a_.group + static_cast<int64_t>(g)) * a_.t + t_] * log2e;
     }
     // The segments of the heads at hand.
     template <class Fn>
     void each(const Fn& fn) {
         const int64_t segments = static_cast<int64_t>(a_.segments.size()), before = from_ * segments;
-        parallel_for((to_ - from_) * segments, a_.n_threads, [&](int64_t i) { fn(views_[static_cast<size_t>(before + i)]); });
+        parallel_for((to_ - from_) * segments, a_.n_threads,
+                     [&](int64_t i) { fn(views_[static_cast<size_t>(before + i)]); });
     }
     ScoreMap map(const View& v) const {
-        return {v.scores, v.scale.data(), v.bias.data(), group(), softcap(), v.floor.data(), v.quick ? v.rate.data() : nullptr, v.plus.data()};
+        return {v.scores,
+                v.scale.data(),
+                v.bias.data(),
+                group(),
+                softcap(),
+                v.floor.data(),
+                v.quick ? v.rate.data() : nullptr,
+                v.plus.data()};
     }
 
     int64_t heads_at_once() const;
@@ -156,10 +170,10 @@ protected:
     const SketchAttend& a_;
     const SketchKernels& k_;
     const int64_t t_, d_;
-    const size_t width_;  // the group, padded
+    const size_t width_;     // the group, padded
     int64_t from_ = 0, to_;  // heads that are worked on
     int64_t n_ = 0;
-    bool searches_ = false;  // scores are inner products then, not logits
+    bool searches_ = false;   // scores are inner products then, not logits
     std::deque<Head> heads_;  // does not move them
     std::vector<View>& views_;
 };

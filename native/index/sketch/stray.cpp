@@ -1,16 +1,16 @@
-// Heads whose estimate turns out wrong are attended exactly: a query unlike those the index was built for costs time, not the answer.
-// Also what a step reports of single tokens: their attention mass, and a trace of how each entered.
+// Heads whose estimate turns out wrong are attended exactly: a query unlike those the index was built for costs time,
+// not the answer. Also what a step reports of single tokens: their attention mass, and a trace of how each entered.
 #include <algorithm>
 
-#include "index/sketch/read_ahead.hpp"
 #include "index/sketch/exact.hpp"
+#include "index/sketch/read_ahead.hpp"
 #include "index/sketch/step.hpp"
 
 namespace sakuin {
 namespace {
 
-// Bits by which an estimate may be wrong: the lse of everything too high, so that tokens were judged by too strict a measure; or
-// that of the index on either side, so that weights overflow or vanish.
+// Bits by which an estimate may be wrong: the lse of everything too high, so that tokens were judged by too strict a
+// measure; or that of the index on either side, so that weights overflow or vanish.
 constexpr float astray = 3.0f, lost = 20.0f;
 
 }  // namespace
@@ -94,7 +94,8 @@ void Step::write_trace(View& v, const std::vector<float>& share) {
     };
     for (size_t i = 0; i < static_cast<size_t>(v.segment->n); ++i)
         put(i, 0.0f, [&](size_t g) {
-            const float x = static_cast<float>(v.scores[(i / 32 * groups() + g) * 32 + i % 32]) * v.scale[g] + v.bias[g];
+            const float x =
+                static_cast<float>(v.scores[(i / 32 * groups() + g) * 32 + i % 32]) * v.scale[g] + v.bias[g];
             return std::exp2(cap_of(x, softcap()) - lse[g]);
         });
     for (size_t i = 0; i < static_cast<size_t>(v.found); ++i)

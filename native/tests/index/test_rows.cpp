@@ -1,11 +1,11 @@
-// Attention over chosen rows (index/rows.hpp) against plain loops in double. Buffers are exactly as long as they must be, so that a
-// sanitizer sees any access beyond them.
+// Attention over chosen rows (index/rows.hpp) against plain loops in double. Buffers are exactly as long as they must
+// be, so that a sanitizer sees any access beyond them.
 #include <algorithm>
 #include <limits>
 
-#include "tests/check.hpp"
 #include "index/rows.hpp"
 #include "kernels/dispatch.hpp"
+#include "tests/check.hpp"
 #include "tests/numbers.hpp"
 
 using namespace sakuin;
@@ -69,8 +69,8 @@ struct Case {
                 c.picks.push_back({&stores[at(2 * h + 1)], nullptr, 0, 2});
             }
             if (summaries)
-                c.rest.push_back({lists, scores.data() + h * lists * padded(static_cast<int>(group)), means.data(h * lists * d), DType::bf16,
-                                  left.data() + h * lists});
+                c.rest.push_back({lists, scores.data() + h * lists * padded(static_cast<int>(group)),
+                                  means.data(h * lists * d), DType::bf16, left.data() + h * lists});
             choices.push_back(c);
         }
     }
@@ -81,7 +81,8 @@ struct Case {
         std::vector<std::pair<double, const float*>> all;
         const auto score = [&](const Rows& k, int64_t row) {
             float z = 0.0f;
-            for (int64_t j = 0; j < d; ++j) z += q[at(((h * group + g) * t + position) * d + j)] * k.wide[at(row * d + j)];
+            for (int64_t j = 0; j < d; ++j)
+                z += q[at(((h * group + g) * t + position) * d + j)] * k.wide[at(row * d + j)];
             return static_cast<double>(capped(z * scaling, softcap));
         };
         const RowChoice& c = choices[at(h)];
@@ -89,11 +90,14 @@ struct Case {
             for (int64_t i = 0; i < p.m; ++i) {
                 const int64_t row = p.rows != nullptr ? p.rows[i] : p.begin + i;
                 const bool first = p.store == &stores[at(2 * h)];
-                const double z = first ? score(keys, h * n + row) : score(other_keys, h * m + row), weight = std::exp(z);
+                const double z = first ? score(keys, h * n + row) : score(other_keys, h * m + row),
+                             weight = std::exp(z);
                 w.picked += weight;
                 w.tokens.emplace_back(first ? order[at(row)] : n + row, weight);
                 for (int64_t j = 0; j < d; ++j)
-                    w.out[at(j)] += weight * static_cast<double>((first ? values : other_values).wide[at((h * (first ? n : m) + row) * d + j)]);
+                    w.out[at(j)] +=
+                        weight * static_cast<double>(
+                                     (first ? values : other_values).wide[at((h * (first ? n : m) + row) * d + j)]);
             }
         for (const RowSummaries& s : c.rest)
             for (int64_t i = 0; i < s.n; ++i) {
@@ -101,7 +105,8 @@ struct Case {
                 const double weight = std::exp(static_cast<double>(capped(z, softcap))) * s.left[i];
                 w.rest += weight;
                 if (add_rest)
-                    for (int64_t j = 0; j < d; ++j) w.out[at(j)] += weight * static_cast<double>(means.wide[at((h * lists + i) * d + j)]);
+                    for (int64_t j = 0; j < d; ++j)
+                        w.out[at(j)] += weight * static_cast<double>(means.wide[at((h * lists + i) * d + j)]);
             }
         const double total = w.picked + (add_rest ? w.rest : 0.0);
         for (double& x : w.out) x = total > 0.0 ? x / total : 0.0;
@@ -114,7 +119,8 @@ struct Got {
     int64_t touched = 0;
 };
 
-Got attended(const Case& c, float scaling, float softcap, const Floats& static_lse, bool add_rest, const std::string& isa, int threads) {
+Got attended(const Case& c, float scaling, float softcap, const Floats& static_lse, bool add_rest,
+             const std::string& isa, int threads) {
     Got r;
     r.out.assign(at(c.heads * c.group * c.t * c.d), 7.0f);
     r.lse.assign(at(c.heads * c.group * c.t), 7.0f);
@@ -145,13 +151,16 @@ Got attended(const Case& c, float scaling, float softcap, const Floats& static_l
     return r;
 }
 
-void compare(const Case& c, const Got& got, float softcap, const Floats& static_lse, bool add_rest, const std::string& isa) {
+void compare(const Case& c, const Got& got, float softcap, const Floats& static_lse, bool add_rest,
+             const std::string& isa) {
     Floats out, lse, coverage, mass(got.mass.size(), 0.0f);
     for (int64_t h = 0; h < c.heads; ++h)
         for (int64_t g = 0; g < c.group; ++g)
             for (int64_t i = 0; i < c.t; ++i) {
                 const Want w = c.want(h, g, i, 0.2f, softcap, add_rest);
-                const double aside = static_lse.empty() ? 0.0 : std::exp(static_cast<double>(static_lse[at((h * c.group + g) * c.t + i)]));
+                const double aside = static_lse.empty()
+                                         ? 0.0
+                                         : std::exp(static_cast<double>(static_lse[at((h * c.group + g) * c.t + i)]));
                 const double total = w.picked + (add_rest ? w.rest : 0.0);
                 for (const double x : w.out) out.push_back(static_cast<float>(x));
                 lse.push_back(static_cast<float>(std::log(total)));
@@ -162,7 +171,8 @@ void compare(const Case& c, const Got& got, float softcap, const Floats& static_
     const std::string what = isa + " group " + std::to_string(c.group) + " d " + std::to_string(c.d);
     CHECK(distance(got.out, out) < 2e-4, what + " " + std::to_string(distance(got.out, out)));
     CHECK(distance(got.lse, lse) < 2e-4, what + " lse");
-    CHECK(distance(got.coverage, coverage) < 2e-4, what + " coverage " + std::to_string(distance(got.coverage, coverage)));
+    CHECK(distance(got.coverage, coverage) < 2e-4,
+          what + " coverage " + std::to_string(distance(got.coverage, coverage)));
     CHECK(distance(got.mass, mass) < 1e-3, what + " mass " + std::to_string(distance(got.mass, mass)));
     const int64_t picked = static_cast<int64_t>(c.chosen.size()) + c.m - 1;
     const float share = static_cast<float>(picked) / static_cast<float>(c.n + c.m);
@@ -185,7 +195,8 @@ TEST(chosen_rows_and_summaries_attend_like_plain_loops) {
                         for (const bool add_rest : {false, true})
                             for (const bool beside : {false, true})
                                 for (const std::string& isa : available_isas()) {
-                                    const Floats static_lse = beside ? normals(random, c.heads * group * c.t, 3.0f) : Floats{};
+                                    const Floats static_lse =
+                                        beside ? normals(random, c.heads * group * c.t, 3.0f) : Floats{};
                                     const int threads = 1 + random.below(3);
                                     const Got got = attended(c, 0.2f, softcap, static_lse, add_rest, isa, threads);
                                     compare(c, got, softcap, static_lse, add_rest, isa);
@@ -261,7 +272,8 @@ TEST(searching_rows_finds_the_largest_products_in_order) {
     std::vector<uint32_t> odd;
     for (uint32_t i = 1; i < 1000; i += 2) odd.push_back(i);
     const RowStore store{keys.data(), keys.data(), DType::f32, n, 100, nullptr};
-    const std::vector<RowPick> picks{{&store, nullptr, 1000, n - 1000}, {&store, odd.data(), 0, static_cast<int64_t>(odd.size())}};
+    const std::vector<RowPick> picks{{&store, nullptr, 1000, n - 1000},
+                                     {&store, odd.data(), 0, static_cast<int64_t>(odd.size())}};
     std::vector<std::pair<float, int64_t>> want;
     for (int64_t i = 0; i < n; ++i) {
         if (i < 1000 && i % 2 == 0) continue;
@@ -296,7 +308,8 @@ TEST(weights_add_up_however_large_the_scores) {
             Floats scores(at(padded(1)), 0.0f);
             scores[0] = score * 1.44269504f;
             const std::vector<int32_t> left{2};
-            const std::vector<RowChoice> choices{{{{&store, nullptr, 0, n}}, {{1, scores.data(), means.data(), DType::f32, left.data()}}}};
+            const std::vector<RowChoice> choices{
+                {{{&store, nullptr, 0, n}}, {{1, scores.data(), means.data(), DType::f32, left.data()}}}};
             Floats out(at(d)), lse(1), coverage(1), exact(1);
             RowCall a{};
             a.kernels = &kernels();
@@ -311,7 +324,11 @@ TEST(weights_add_up_however_large_the_scores) {
             a.exact_share = exact.data();
             attend_rows(a, scaled.data(), 0, choices);
             const float want = !rest || score == 0.0f ? 3.0f : score == 2e7f ? 1.0f : (600.0f * 3.0f + 2.0f) / 602.0f;
-            for (const float x : out) CHECK(std::abs(x - want) < 1e-3f, std::to_string(score) + " " + std::to_string(x));
-            CHECK(std::abs(coverage[0] - (score == 2e7f ? 0.0f : score == 0.0f ? 1.0f : 600.0f / 602.0f)) < 1e-3f, std::to_string(coverage[0]));
+            for (const float x : out)
+                CHECK(std::abs(x - want) < 1e-3f, std::to_string(score) + " " + std::to_string(x));
+            CHECK(std::abs(coverage[0] - (score == 2e7f   ? 0.0f
+                                          : score == 0.0f ? 1.0f
+                                                          : 600.0f / 602.0f)) < 1e-3f,
+                  std::to_string(coverage[0]));
         }
 }

@@ -5,8 +5,8 @@
 #include <limits>
 #include <stdexcept>
 
-#include "tests/check.hpp"
 #include "kernels/dispatch.hpp"
+#include "tests/check.hpp"
 
 using namespace sakuin;
 using testing::Random;
@@ -27,12 +27,15 @@ float bits(uint32_t u) {
 float fp16(uint16_t h) {
     const int exponent = h >> 10 & 31, fraction = h & 1023;
     const float sign = (h & 0x8000) != 0 ? -1.0f : 1.0f;
-    if (exponent == 31) return fraction != 0 ? std::numeric_limits<float>::quiet_NaN() : sign * std::numeric_limits<float>::infinity();
+    if (exponent == 31)
+        return fraction != 0 ? std::numeric_limits<float>::quiet_NaN() : sign * std::numeric_limits<float>::infinity();
     return sign * (exponent == 0 ? std::ldexp(static_cast<float>(fraction), -24)
                                  : std::ldexp(static_cast<float>(fraction + 1024), exponent - 25));
 }
 
-bool same(float a, float b) { return (std::isnan(a) && std::isnan(b)) || (a == b && std::signbit(a) == std::signbit(b)); }
+bool same(float a, float b) {
+    return (std::isnan(a) && std::isnan(b)) || (a == b && std::signbit(a) == std::signbit(b));
+}
 
 }  // namespace
 
@@ -89,7 +92,8 @@ TEST(transposing_a_tile_swaps_rows_and_columns) {
         k.transpose(x.data(), y.data());
         bool ok = true;
         for (int i = 0; i < n; ++i)
-            for (int j = 0; j < n; ++j) ok = ok && y[static_cast<size_t>(j * n + i)] == x[static_cast<size_t>(i * n + j)];
+            for (int j = 0; j < n; ++j)
+                ok = ok && y[static_cast<size_t>(j * n + i)] == x[static_cast<size_t>(i * n + j)];
         CHECK(ok, k.name);
     });
 }
@@ -142,7 +146,8 @@ TEST(an_unknown_instruction_set_is_refused_by_name) {
     try {
         kernels("mmx");
     } catch (const std::invalid_argument& e) {
-        told = std::string(e.what()).find("mmx") != std::string::npos && std::string(e.what()).find("portable") != std::string::npos;
+        told = std::string(e.what()).find("mmx") != std::string::npos &&
+               std::string(e.what()).find("portable") != std::string::npos;
     }
     CHECK(told, "");
 }

@@ -1,5 +1,5 @@
-// The kernels of `sketch` that scan, sum and weigh, on every instruction set against scalar loops. Buffers are exactly as
-// long as they must be, so that a sanitizer sees any access beyond them.
+// The kernels of `sketch` that scan, sum and weigh, on every instruction set against scalar loops. Buffers are exactly
+// as long as they must be, so that a sanitizer sees any access beyond them.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -30,7 +30,8 @@ TEST(queries_are_projected_for_every_head_dim_and_group) {
                 for (int g = 0; g < group; ++g) {
                     double dot = 0.0, variance = 0.0, size = 1e-3;
                     for (int j = 0; j < d; ++j) {
-                        const double x = q[at(g * d + j)] * q[at(j)], y = p[at(g * d + j)] * p[at(g * d + j)] * p[at(j)];
+                        const double x = q[at(g * d + j)] * q[at(j)],
+                                     y = p[at(g * d + j)] * p[at(g * d + j)] * p[at(j)];
                         dot += x;
                         variance += y;
                         size += std::abs(x) + std::abs(y);
@@ -62,9 +63,11 @@ TEST(the_scan_adds_what_every_sub_quantizer_says) {
                 std::vector<int32_t> start(at(group));
                 Floats scale(at(group)), bias = normals(random, group), variance(at(group), 1.0f);
                 const Floats before = bias;
-                k.prepare_scan({p.data(), coordinate.data(), step.data(), group, d, subs, masks.data(), words.data(), start.data(), scale.data(), bias.data(), variance.data()});
+                k.prepare_scan({p.data(), coordinate.data(), step.data(), group, d, subs, masks.data(), words.data(),
+                                start.data(), scale.data(), bias.data(), variance.data()});
                 std::vector<uint16_t> z(at(lists * list_size * group)), largest(at(group));
-                k.scan({sketch.data(), lists, bytes, subs, group, masks.data(), words.data(), start.data(), z.data(), largest.data()});
+                k.scan({sketch.data(), lists, bytes, subs, group, masks.data(), words.data(), start.data(), z.data(),
+                        largest.data()});
                 for (int g = 0; g < group; ++g) {
                     uint16_t most = 0;
                     double worst = 0.0, squares = 0.0, allowed = 0.0;
@@ -73,27 +76,35 @@ TEST(the_scan_adds_what_every_sub_quantizer_says) {
                         allowed = 0.0;
                         for (int s = 0; s < subs; ++s) {
                             const int64_t lane = key % 32 / 8 * 4 + key % 4;
-                            const uint8_t both = sketch[at(key / 64 * bytes + (key % 64 / 32 * (subs / 4) + s / 4) * 64 + lane * 4 + s % 4)];
+                            const uint8_t both = sketch[at(
+                                key / 64 * bytes + (key % 64 / 32 * (subs / 4) + s / 4) * 64 + lane * 4 + s % 4)];
                             const int e = key % 8 < 4 ? both & 15 : both >> 4, second = coordinate[at(2 * s + 1)];
                             const auto part = [&](int j, int i, double c) {
-                                return static_cast<double>(p[at(g * d + j)]) * static_cast<double>(step[at(2 * s + i)]) * c;
+                                return static_cast<double>(p[at(g * d + j)]) *
+                                       static_cast<double>(step[at(2 * s + i)]) * c;
                             };
                             want += second < 0 ? part(coordinate[at(2 * s)], 0, e - 7.5)
-                                               : part(coordinate[at(2 * s)], 0, (e & 3) - 1.5) + part(second, 1, (e >> 2) - 1.5);
+                                               : part(coordinate[at(2 * s)], 0, (e & 3) - 1.5) +
+                                                     part(second, 1, (e >> 2) - 1.5);
                             allowed += second < 0 ? 7.5 : 3.0;
                         }
                         const uint16_t got = z[at((key / 32 * group + g) * 32 + key % 32)];
                         most = std::max(most, got);
-                        const double off = static_cast<double>(got) * static_cast<double>(scale[at(g)]) + static_cast<double>(bias[at(g)]) - want;
+                        const double off = static_cast<double>(got) * static_cast<double>(scale[at(g)]) +
+                                           static_cast<double>(bias[at(g)]) - want;
                         worst = std::max(worst, std::abs(off));
                         squares += off * off;
                     }
                     CHECK(largest[at(g)] == most, what);
                     // Every factor is off by half a unit at most.
-                    CHECK(worst < 0.51 * static_cast<double>(scale[at(g)]) * allowed, what + " " + std::to_string(worst));
-                    // Codes are random here, so they lie further from the middle than a quantizer's: 0.083 of the range squared, not 0.04.
-                    const double told = static_cast<double>(variance[at(g)] - 1.0f), true_mean = squares / static_cast<double>(lists * list_size);
-                    CHECK(told > 0.2 * true_mean - 1e-6 && told < 2.0 * true_mean + 1e-6, what + " " + std::to_string(told / true_mean));
+                    CHECK(worst < 0.51 * static_cast<double>(scale[at(g)]) * allowed,
+                          what + " " + std::to_string(worst));
+                    // Codes are random here, so they lie further from the middle than a quantizer's: 0.083 of the range
+                    // squared, not 0.04.
+                    const double told = static_cast<double>(variance[at(g)] - 1.0f),
+                                 true_mean = squares / static_cast<double>(lists * list_size);
+                    CHECK(told > 0.2 * true_mean - 1e-6 && told < 2.0 * true_mean + 1e-6,
+                          what + " " + std::to_string(told / true_mean));
                 }
             });
         }
@@ -110,9 +121,11 @@ TEST(queries_of_any_size_are_scanned) {
             std::vector<uint32_t> masks(2), words(2);
             std::vector<int32_t> start(1);
             Floats scale(1), bias(1, 0.0f), variance(1, 0.0f);
-            k.prepare_scan({p.data(), coordinate.data(), step.data(), 1, d, subs, masks.data(), words.data(), start.data(), scale.data(), bias.data(), variance.data()});
+            k.prepare_scan({p.data(), coordinate.data(), step.data(), 1, d, subs, masks.data(), words.data(),
+                            start.data(), scale.data(), bias.data(), variance.data()});
             std::vector<uint16_t> z(64), largest(1);
-            k.scan({sketch.data(), 1, subs * 32 + 32, subs, 1, masks.data(), words.data(), start.data(), z.data(), largest.data()});
+            k.scan({sketch.data(), 1, subs * 32 + 32, subs, 1, masks.data(), words.data(), start.data(), z.data(),
+                    largest.data()});
             CHECK(start[0] >= 0 && start[0] < 65536, isa);
             if (size == 0.0f) CHECK(bias[0] == 0.0f && z[0] == 0 && z[4] == 0, isa);
         });
@@ -141,11 +154,16 @@ TEST(list_sums_take_in_the_first_n_keys_only) {
                         Floats sums(want.size(), -1.0f), squared(at(width), -1.0f);
                         k.list_sums(s.map(), top.data(), n, sums.data(), squared.data());
                         for (int g = 0; g < width; ++g)
-                            CHECK(std::abs(squared[at(g)] - squares[at(g)]) <= (quick ? 0.13f : 4e-3f) * squares[at(g)] + 1e-30f, isa + " squares");
+                            CHECK(std::abs(squared[at(g)] - squares[at(g)]) <=
+                                      (quick ? 0.13f : 4e-3f) * squares[at(g)] + 1e-30f,
+                                  isa + " squares");
                         double worst = 0.0;
                         for (size_t i = 0; i < sums.size(); ++i)
-                            worst = std::max(worst, std::abs(static_cast<double>(sums[i]) - static_cast<double>(want[i])) / (static_cast<double>(want[i]) + 1e-30));
-                        CHECK(worst < (quick ? 0.062 : 2e-3), isa + " n " + std::to_string(n) + " " + std::to_string(worst));
+                            worst =
+                                std::max(worst, std::abs(static_cast<double>(sums[i]) - static_cast<double>(want[i])) /
+                                                    (static_cast<double>(want[i]) + 1e-30));
+                        CHECK(worst < (quick ? 0.062 : 2e-3),
+                              isa + " n " + std::to_string(n) + " " + std::to_string(worst));
                     });
                 }
 }
@@ -171,7 +189,8 @@ TEST(weights_are_powers_of_two) {
 
 TEST(weights_beyond_all_bounds_are_large_and_not_nonsense) {
     each_isa([](const SketchKernels& k, const std::string& isa) {
-        Floats x{-1e9f, -200.0f, 126.0f, 128.5f, 200.0f, 400.0f, 1e9f, std::numeric_limits<float>::infinity(), std::nanf(""), 0.0f, 0.0f, 0.0f};
+        Floats x{-1e9f,         -200.0f, 126.0f, 128.5f, 200.0f, 400.0f, 1e9f, std::numeric_limits<float>::infinity(),
+                 std::nanf(""), 0.0f,    0.0f,   0.0f};
         x.resize(x.size() + 16);
         const Floats minus(4, 0.0f);
         k.weights(x.data(), 3, 4, 0.0f, minus.data());

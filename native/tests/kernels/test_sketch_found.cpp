@@ -1,5 +1,5 @@
-// The kernels of `sketch` that find keys and score them again, on every instruction set against scalar loops. Buffers are
-// exactly as long as they must be, so that a sanitizer sees any access beyond them.
+// The kernels of `sketch` that find keys and score them again, on every instruction set against scalar loops. Buffers
+// are exactly as long as they must be, so that a sanitizer sees any access beyond them.
 #include <algorithm>
 #include <cmath>
 #include <iterator>
@@ -27,7 +27,10 @@ TEST(keys_that_may_be_large_are_found_in_order) {
                     const uint8_t both = sketch[at(i / 64 * bytes + 64 + i % 32)];
                     const int length = i % 64 < 32 ? both & 15 : both >> 4;
                     for (int g = 0; g < group; ++g)
-                        reach[at(i)] = std::max(reach[at(i)], std::exp2(capped(s.plain(g, i) + sigma[at(g)] * static_cast<float>(length) / 4.0f, cap) - lse[at(g)]));
+                        reach[at(i)] = std::max(
+                            reach[at(i)],
+                            std::exp2(capped(s.plain(g, i) + sigma[at(g)] * static_cast<float>(length) / 4.0f, cap) -
+                                      lse[at(g)]));
                     if (length == 15) reach[at(i)] = std::numeric_limits<float>::infinity();
                     if (reach[at(i)] > least) want.push_back(static_cast<uint32_t>(i));
                 }
@@ -36,36 +39,43 @@ TEST(keys_that_may_be_large_are_found_in_order) {
                     std::vector<uint32_t> index(at(stride)), begin(at(lists_of(n) + 1));
                     std::vector<uint16_t> rows(at((group + 1) * stride));
                     const auto reach_above = [&](float bar) {
-                        return Reach{s.map(), sketch.data(), bytes, sigma.data(), lse.data(), bar, n, index.data(), begin.data(), rows.data(), stride, sketch.data(), 0};
+                        return Reach{s.map(),      sketch.data(), bytes,       sigma.data(), lse.data(),    bar, n,
+                                     index.data(), begin.data(),  rows.data(), stride,       sketch.data(), 0};
                     };
                     const auto check = [&](int64_t found) {
                         CHECK(std::is_sorted(index.begin(), index.begin() + found), isa);
                         CHECK(begin.front() == 0 && begin.back() == static_cast<uint32_t>(found), isa);
                         for (int64_t l = 0; l < lists_of(n); ++l)
-                            for (uint32_t i = begin[at(l)]; i < begin[at(l + 1)]; ++i) CHECK(index[i] / 64 == static_cast<uint32_t>(l), isa);
+                            for (uint32_t i = begin[at(l)]; i < begin[at(l + 1)]; ++i)
+                                CHECK(index[i] / 64 == static_cast<uint32_t>(l), isa);
                         for (int64_t i = 0; i < found; ++i) {
                             const uint32_t key = index[at(i)];
                             const uint8_t both = sketch[at(key / 64 * bytes + 64 + key % 32)];
                             CHECK(rows[at(group * stride + i)] == (key % 64 < 32 ? both & 15 : both >> 4), isa);
-                            for (int g = 0; g < group; ++g) CHECK(rows[at(g * stride + i)] == s.z[at((key / 32 * group + g) * 32 + key % 32)], isa);
+                            for (int g = 0; g < group; ++g)
+                                CHECK(rows[at(g * stride + i)] == s.z[at((key / 32 * group + g) * 32 + key % 32)], isa);
                         }
                     };
                     const int64_t found = k.find_reach(reach_above(least));
                     check(found);
                     // Finding more and taking out what is too much comes to the same.
                     const std::vector<uint32_t> at_once(index.begin(), index.begin() + found);
-                    const int64_t more = k.find_reach(reach_above(least / 8.0f)), kept = k.filter_reach(reach_above(least), more);
+                    const int64_t more = k.find_reach(reach_above(least / 8.0f)),
+                                  kept = k.filter_reach(reach_above(least), more);
                     check(kept);
                     CHECK(kept == found && std::equal(at_once.begin(), at_once.end(), index.begin()), isa);
                     index.resize(at(found));
                     std::vector<uint32_t> differ;
-                    std::set_symmetric_difference(index.begin(), index.end(), want.begin(), want.end(), std::back_inserter(differ));
-                    for (const uint32_t i : differ) CHECK(std::abs(reach[i] / least - 1.0f) < 2e-3f, isa + " key " + std::to_string(i));
+                    std::set_symmetric_difference(index.begin(), index.end(), want.begin(), want.end(),
+                                                  std::back_inserter(differ));
+                    for (const uint32_t i : differ)
+                        CHECK(std::abs(reach[i] / least - 1.0f) < 2e-3f, isa + " key " + std::to_string(i));
                 });
             }
 }
 
-// Keys scored again from codes of 8, 4 and 2 bits, their lists corrected, and sorted by the largest share for any query head.
+// Keys scored again from codes of 8, 4 and 2 bits, their lists corrected, and sorted by the largest share for any query
+// head.
 TEST(found_keys_are_scored_again_and_sorted) {
     Random random(6);
     const int64_t n = 200, m = 37;
@@ -76,7 +86,8 @@ TEST(found_keys_are_scored_again_and_sorted) {
                     if (quick && cap > 0.0f) continue;
                     Scores s(random, group, n, cap);
                     if (quick) s.be_quick();
-                    const int eights = plan % 2, fours = plan, twos = plan / 2, coded = eights + fours + twos, width = padded(group);
+                    const int eights = plan % 2, fours = plan, twos = plan / 2, coded = eights + fours + twos,
+                              width = padded(group);
                     const int64_t bytes = std::max(eights * 16 + fours * 8 + twos * 4, 1);
                     const std::vector<uint8_t> codes = random_bytes(random, n * bytes);
                     // Numbers of a row stand for coordinates in any order; some for none.
@@ -88,7 +99,8 @@ TEST(found_keys_are_scored_again_and_sorted) {
                         coordinate.push_back(static_cast<int16_t>(c % 13 == 5 ? -1 : (c * 7 + 3) % d));
                         step.push_back(0.01f + 0.0001f * static_cast<float>(c));
                     }
-                    Floats top(at(width), 0.0f), lse(at(width), std::numeric_limits<float>::infinity()), fold(at(width), 0.0f), share(at(width), 0.0f);
+                    Floats top(at(width), 0.0f), lse(at(width), std::numeric_limits<float>::infinity()),
+                        fold(at(width), 0.0f), share(at(width), 0.0f);
                     for (int g = 0; g < group; ++g) {
                         top[at(g)] = capped(s.top(g), cap);
                         lse[at(g)] = top[at(g)] - 2.0f;
@@ -101,16 +113,21 @@ TEST(found_keys_are_scored_again_and_sorted) {
                     for (int64_t i = 0; i < m; ++i) {
                         rows[at(group * row_stride + i)] = static_cast<uint16_t>(i * 7 % 16);
                         index.push_back(static_cast<uint32_t>(i * 5));
-                        for (int g = 0; g < group; ++g) rows[at(g * row_stride + i)] = s.z[at((index.back() / 32 * group + g) * 32 + index.back() % 32)];
+                        for (int g = 0; g < group; ++g)
+                            rows[at(g * row_stride + i)] =
+                                s.z[at((index.back() / 32 * group + g) * 32 + index.back() % 32)];
                     }
                     std::vector<uint32_t> begin;
-                    for (int64_t l = 0; l <= lists_of(n); ++l) begin.push_back(static_cast<uint32_t>(std::min((l * 64 + 4) / 5, m)));
+                    for (int64_t l = 0; l <= lists_of(n); ++l)
+                        begin.push_back(static_cast<uint32_t>(std::min((l * 64 + 4) / 5, m)));
                     index.resize(at(stride));
                     // Factors are rounded: to 255 steps for codes of 2 and 4 bits.
                     Floats unit(at(group), 0.0f), off(at(m * width), 0.0f);
                     for (int g = 0; g < group; ++g)
                         for (int c = eights * 16; c < coded * 16; ++c)
-                            if (const int16_t j = coordinate[at(c)]; j >= 0) unit[at(g)] = std::max(unit[at(g)], std::abs(projected[at(g * d + j)] * step[at(c)]) / 127.0f);
+                            if (const int16_t j = coordinate[at(c)]; j >= 0)
+                                unit[at(g)] =
+                                    std::max(unit[at(g)], std::abs(projected[at(g * d + j)] * step[at(c)]) / 127.0f);
                     const float coded_above = 0.02f, exact_above = 0.2f;
                     const Floats lists_before(at(lists_of(n) * width), 1000.0f);
                     Floats lists = lists_before, fresh(at(m * width), 0.0f);
@@ -135,9 +152,12 @@ TEST(found_keys_are_scored_again_and_sorted) {
                             fresh[at(i * width + g)] = std::exp2(capped(x, cap) - lse[at(g)]);
                             most = std::max(most, fresh[at(i * width + g)] * share[at(g)]);
                         }
-                        tier.push_back(rows[at(group * row_stride + i)] == 15 || most > exact_above ? 3 : most > coded_above ? 2 : 1);
+                        tier.push_back(rows[at(group * row_stride + i)] == 15 || most > exact_above ? 3
+                                       : most > coded_above                                         ? 2
+                                                                                                    : 1);
                         for (int g = 0; g < group; ++g) {
-                            const float old = std::exp2(capped(s.plain(g, index[at(i)]), cap) - top[at(g)]) * fold[at(g)];
+                            const float old =
+                                std::exp2(capped(s.plain(g, index[at(i)]), cap) - top[at(g)]) * fold[at(g)];
                             const float back = tier.back() == 1 ? fresh[at(i * width + g)] : 0.0f;
                             lists[at(index[at(i)] / 64 * width + g)] += back - old;
                             taken[at(g)] += old * old;
@@ -145,32 +165,66 @@ TEST(found_keys_are_scored_again_and_sorted) {
                         }
                     }
                     each_isa([&](const SketchKernels& k, const std::string& isa) {
-                        const std::string what = isa + " group " + std::to_string(group) + " plan " + std::to_string(plan);
-                        Floats got(at(group * stride)), old(got.size()), best(at(stride)), in_list = lists_before, weights(at(m * width));
+                        const std::string what =
+                            isa + " group " + std::to_string(group) + " plan " + std::to_string(plan);
+                        Floats got(at(group * stride)), old(got.size()), best(at(stride)), in_list = lists_before,
+                                                                                           weights(at(m * width));
                         Floats left(at(width)), came(at(width));
                         std::vector<uint32_t> exact(at(m + 16)), by_code(at(m + 16));
-                        Rescore r{s.map(), top.data(), index.data(), begin.data(), rows.data(), row_stride, m, lists_of(n),
-                                  {codes.data(), bytes, eights, fours, twos, projected.data(), d, coordinate.data(), step.data()},
-                                  lse.data(), fold.data(), share.data(), coded_above, exact_above, codes.data(), 0, got.data(), old.data(), best.data(), stride, in_list.data(),
-                                  exact.data(), by_code.data(), weights.data(), 0, 0, left.data(), came.data()};
+                        Rescore r{s.map(),
+                                  top.data(),
+                                  index.data(),
+                                  begin.data(),
+                                  rows.data(),
+                                  row_stride,
+                                  m,
+                                  lists_of(n),
+                                  {codes.data(), bytes, eights, fours, twos, projected.data(), d, coordinate.data(),
+                                   step.data()},
+                                  lse.data(),
+                                  fold.data(),
+                                  share.data(),
+                                  coded_above,
+                                  exact_above,
+                                  codes.data(),
+                                  0,
+                                  got.data(),
+                                  old.data(),
+                                  best.data(),
+                                  stride,
+                                  in_list.data(),
+                                  exact.data(),
+                                  by_code.data(),
+                                  weights.data(),
+                                  0,
+                                  0,
+                                  left.data(),
+                                  came.data()};
                         k.rescore(r);
                         std::vector<int> seen(at(m), 1);
                         for (int64_t i = 0; i < r.n_exact; ++i) seen[exact[at(i)] / 5] = 3;
                         for (int64_t i = 0; i < r.n_coded; ++i) {
                             seen[by_code[at(i)] / 5] = 2;
-                            for (int g = 0; g < width; ++g) CHECK(weights[at(i * width + g)] == (g < group ? got[at(g * stride + by_code[at(i)] / 5)] : 0.0f), what);
+                            for (int g = 0; g < width; ++g)
+                                CHECK(weights[at(i * width + g)] ==
+                                          (g < group ? got[at(g * stride + by_code[at(i)] / 5)] : 0.0f),
+                                      what);
                         }
                         for (int64_t i = 0; i < m; ++i)
                             for (int g = 0; g < group; ++g) {
-                                const float want = fresh[at(i * width + g)], near = std::exp2(off[at(i * width + g)]) - 1.0f + 5e-3f;
+                                const float want = fresh[at(i * width + g)],
+                                            near = std::exp2(off[at(i * width + g)]) - 1.0f + 5e-3f;
                                 CHECK(std::abs(got[at(g * stride + i)] - want) <= near * want + 1e-30f, what);
                             }
                         CHECK(seen == tier, what);
                         for (int g = 0; g < group; ++g) {
-                            CHECK(std::abs(left[at(g)] - taken[at(g)]) <= (quick ? 0.1f : 0.01f) * taken[at(g)] + 1e-20f, what + " taken");
+                            CHECK(
+                                std::abs(left[at(g)] - taken[at(g)]) <= (quick ? 0.1f : 0.01f) * taken[at(g)] + 1e-20f,
+                                what + " taken");
                             CHECK(std::abs(came[at(g)] - put[at(g)]) <= 0.03f * put[at(g)] + 1e-20f, what + " put");
                         }
-                        CHECK(distance(in_list, lists) < (quick ? 1.0 : 0.05), what + " " + std::to_string(distance(in_list, lists)));
+                        CHECK(distance(in_list, lists) < (quick ? 1.0 : 0.05),
+                              what + " " + std::to_string(distance(in_list, lists)));
                     });
                 }
 }

@@ -1,8 +1,8 @@
-// The kernels of `sketch` that score and add rows, stored or coded, on every instruction set against scalar loops. Buffers are exactly as
-// long as they must be, so that a sanitizer sees any access beyond them.
-#include "tests/check.hpp"
+// The kernels of `sketch` that score and add rows, stored or coded, on every instruction set against scalar loops.
+// Buffers are exactly as long as they must be, so that a sanitizer sees any access beyond them.
 #include "index/sketch/sketch.hpp"
 #include "kernels/dispatch.hpp"
+#include "tests/check.hpp"
 #include "tests/numbers.hpp"
 
 using namespace sakuin;
@@ -41,14 +41,16 @@ TEST(rows_of_every_dtype_are_scored_and_added) {
                             }
                     const double near = t == DType::i8 ? 2e-2 : 1e-3;  // numbers up to 127 instead of 2
                     each_isa([&](const SketchKernels& k, const std::string& isa) {
-                        const std::string what = isa + " d " + std::to_string(d) + " dtype " + std::to_string(static_cast<int>(t));
+                        const std::string what =
+                            isa + " d " + std::to_string(d) + " dtype " + std::to_string(static_cast<int>(t));
                         if (gather) {
                             Floats scores(want.size());
                             k.score_rows(q.data(), stored.data(), t, d, index.data(), m, group, scores.data());
                             CHECK(distance(scores, want) < near, what);
                         }
                         Floats out(sum.size(), 1.0f);
-                        k.add_rows(stored.data(), t, d, gather ? index.data() : nullptr, m, weights.data(), group, out.data());
+                        k.add_rows(stored.data(), t, d, gather ? index.data() : nullptr, m, weights.data(), group,
+                                   out.data());
                         CHECK(distance(out, sum) < near, what);
                     });
                 }
@@ -72,16 +74,20 @@ TEST(value_codes_are_added_for_every_head_dim) {
                     for (int j = 0; j < d; ++j) {
                         const uint32_t k = index[at(i)];
                         const float code = static_cast<float>(packed(codes.data() + k * bytes + j / 16 * 8, 4, j % 16));
-                        want[at(g * d + j)] += weights[at(i * width + g)] * (from_bf16(params[2 * k]) + code * from_bf16(params[2 * k + 1]));
+                        want[at(g * d + j)] += weights[at(i * width + g)] *
+                                               (from_bf16(params[2 * k]) + code * from_bf16(params[2 * k + 1]));
                     }
             each_isa([&](const SketchKernels& k, const std::string& isa) {
                 Floats out(want.size(), 0.5f);
-                k.add_value_codes(codes.data(), bytes, params.data(), d, index.data(), m, weights.data(), group, out.data());
+                k.add_value_codes(codes.data(), bytes, params.data(), d, index.data(), m, weights.data(), group,
+                                  out.data());
                 CHECK(distance(out, want) < 2e-3, isa + " d " + std::to_string(d));
                 const std::vector<uint32_t> first{0, 1, 2, 3, 4, 5, 6};
                 Floats listed(want.size(), 0.5f), counted(want.size(), 0.5f);
-                k.add_value_codes(codes.data(), bytes, params.data(), d, first.data(), m, weights.data(), group, listed.data());
-                k.add_value_codes(codes.data(), bytes, params.data(), d, nullptr, m, weights.data(), group, counted.data());
+                k.add_value_codes(codes.data(), bytes, params.data(), d, first.data(), m, weights.data(), group,
+                                  listed.data());
+                k.add_value_codes(codes.data(), bytes, params.data(), d, nullptr, m, weights.data(), group,
+                                  counted.data());
                 CHECK(listed == counted, isa + " d " + std::to_string(d));
             });
         }

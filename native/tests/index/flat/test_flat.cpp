@@ -1,6 +1,6 @@
-// flat_attend on every instruction set against plain double-precision code: dtypes, head_dims, groups, strides, spans, causal
-// positions, softcap, sink logits, mass, threads. Buffers are exactly as long as they must be, so that a sanitizer sees any
-// access beyond them.
+// flat_attend on every instruction set against plain double-precision code: dtypes, head_dims, groups, strides, spans,
+// causal positions, softcap, sink logits, mass, threads. Buffers are exactly as long as they must be, so that a
+// sanitizer sees any access beyond them.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -8,17 +8,17 @@
 #include <memory>
 #include <stdexcept>
 
-#include "tests/check.hpp"
 #include "index/flat/flat.hpp"
 #include "kernels/dispatch.hpp"
+#include "tests/check.hpp"
 
 using namespace sakuin;
 using testing::Random;
 
 namespace {
 
-// Numbers that all float dtypes hold exactly (a few bits of mantissa), so that the reference needs no rounding of its own; 16 times
-// such a number is one that i8 holds.
+// Numbers that all float dtypes hold exactly (a few bits of mantissa), so that the reference needs no rounding of its
+// own; 16 times such a number is one that i8 holds.
 float coarse(Random& random) { return std::round(random.normal() * 16.0f) / 16.0f; }
 
 struct Array {
@@ -41,7 +41,8 @@ struct Array {
         if (dtype == DType::fp16) {
             const int exponent = static_cast<int>(u >> 23 & 255) - 127 + 15;
             h = x == 0.0f ? static_cast<uint16_t>(u >> 16 & 0x8000u)
-                          : static_cast<uint16_t>((u >> 16 & 0x8000u) | static_cast<uint32_t>(exponent) << 10 | (u >> 13 & 1023u));
+                          : static_cast<uint16_t>((u >> 16 & 0x8000u) | static_cast<uint32_t>(exponent) << 10 |
+                                                  (u >> 13 & 1023u));
         }
         std::memcpy(&bytes[i * 2], &h, 2);
     }
@@ -66,7 +67,8 @@ struct Scales {
     std::vector<float> key_scale, key_zero, value_scale;
 
     Scales(const Case& c, int64_t n, Random& random)
-        : key_scale(static_cast<size_t>(c.heads * c.d)), key_zero(key_scale.size()), value_scale(static_cast<size_t>(c.heads * n)) {
+        : key_scale(static_cast<size_t>(c.heads * c.d)), key_zero(key_scale.size()),
+          value_scale(static_cast<size_t>(c.heads * n)) {
         for (float& x : key_scale) x = (0.5f + random.unit()) / 16.0f;
         for (float& x : key_zero) x = random.normal();
         for (float& x : value_scale) x = (0.5f + random.unit()) / 16.0f;
@@ -111,8 +113,10 @@ std::pair<Result, Result> run(const Case& c, uint64_t seed) {
             for (int64_t h = 0; h < c.heads; ++h)
                 for (int64_t i = 0; i < n; ++i)
                     for (int64_t j = 0; j < c.d; ++j)
-                        held.back()->set(static_cast<size_t>(h * s.key_head_stride + i * s.key_stride + j),
-                                         static_cast<float>((is_key ? k : v)[static_cast<size_t>(((h * total) + first + i) * c.d + j)]));
+                        held.back()->set(
+                            static_cast<size_t>(h * s.key_head_stride + i * s.key_stride + j),
+                            static_cast<float>(
+                                (is_key ? k : v)[static_cast<size_t>(((h * total) + first + i) * c.d + j)]));
             (is_key ? s.keys : s.values) = held.back()->bytes.data();
         }
         if (c.dtype == DType::i8) {
@@ -162,7 +166,8 @@ std::pair<Result, Result> run(const Case& c, uint64_t seed) {
             for (int64_t j = 0; j < c.d; ++j)
                 dot += q[static_cast<size_t>(r * c.d + j)] * k[static_cast<size_t>((kv * total + i) * c.d + j)];
             dot *= static_cast<double>(a.scaling);
-            if (c.softcap > 0.0f) dot = static_cast<double>(c.softcap) * std::tanh(dot / static_cast<double>(c.softcap));
+            if (c.softcap > 0.0f)
+                dot = static_cast<double>(c.softcap) * std::tanh(dot / static_cast<double>(c.softcap));
             z[static_cast<size_t>(i)] = dot;
             max = std::max(max, dot);
         }
@@ -171,17 +176,20 @@ std::pair<Result, Result> run(const Case& c, uint64_t seed) {
         for (int64_t i = 0; i < sees; ++i) {
             const double w = std::exp(z[static_cast<size_t>(i)] - max);
             sum += w;
-            for (int64_t j = 0; j < c.d; ++j) out[static_cast<size_t>(j)] += w * v[static_cast<size_t>((kv * total + i) * c.d + j)];
+            for (int64_t j = 0; j < c.d; ++j)
+                out[static_cast<size_t>(j)] += w * v[static_cast<size_t>((kv * total + i) * c.d + j)];
         }
         const double lse = sum > 0.0 ? max + std::log(sum) : -std::numeric_limits<double>::infinity();
         want.lse[static_cast<size_t>(r)] = static_cast<float>(lse);
         for (int64_t j = 0; j < c.d; ++j)
-            want.out[static_cast<size_t>(r * c.d + j)] = sum > 0.0 ? static_cast<float>(out[static_cast<size_t>(j)] / sum) : 0.0f;
+            want.out[static_cast<size_t>(r * c.d + j)] =
+                sum > 0.0 ? static_cast<float>(out[static_cast<size_t>(j)] / sum) : 0.0f;
         double whole = lse;
         if (c.other) whole = std::log(std::exp(lse) + std::exp(static_cast<double>(other[static_cast<size_t>(r)])));
         if (c.mass)
             for (int64_t i = 0; i < sees; ++i)
-                want.mass[static_cast<size_t>(kv * total + i)] += static_cast<float>(std::exp(z[static_cast<size_t>(i)] - whole));
+                want.mass[static_cast<size_t>(kv * total + i)] +=
+                    static_cast<float>(std::exp(z[static_cast<size_t>(i)] - whole));
     }
     return {got, want};
 }
@@ -199,7 +207,8 @@ void expect_close(Case c, const std::string& what) {
     for (const std::string& isa : available_isas()) {
         c.isa = isa;
         const auto [got, want] = run(c, 7);
-        const double worst = std::max({distance(got.out, want.out), distance(got.lse, want.lse), distance(got.mass, want.mass)});
+        const double worst =
+            std::max({distance(got.out, want.out), distance(got.lse, want.lse), distance(got.mass, want.mass)});
         CHECK(worst < 3e-5, isa + " " + what + ": " + std::to_string(worst));
     }
 }

@@ -1,11 +1,12 @@
-// The graph index against plain loops: every key is reached, walks find what exact search finds, graphs stay as they were.
+// The graph index against plain loops: every key is reached, walks find what exact search finds, graphs stay as they
+// were.
 #include <algorithm>
 #include <numeric>
 #include <set>
 #include <stdexcept>
 
-#include "index/graph/graph.hpp"
 #include "index/graph/answers.hpp"
+#include "index/graph/graph.hpp"
 #include "index/graph/walk.hpp"
 #include "tests/numbers.hpp"
 
@@ -41,15 +42,23 @@ Graph empty(int degree = 8) {
 }
 
 // Links the first n of the case's keys.
-Graph grown(const Graph& g, const Case& c, int64_t n, int threads = 2, bool queries = true, const std::string& isa = "", bool renew = false) {
-    return graph_append(g, {{c.keys.data(), DType::f32, n, c.n * d}, c.coordinates.data(), c.n * graph_coordinates, c.queries.data(), queries ? c.m : 0, renew, &kernels(isa), threads});
+Graph grown(const Graph& g, const Case& c, int64_t n, int threads = 2, bool queries = true, const std::string& isa = "",
+            bool renew = false) {
+    return graph_append(g, {{c.keys.data(), DType::f32, n, c.n * d},
+                            c.coordinates.data(),
+                            c.n * graph_coordinates,
+                            c.queries.data(),
+                            queries ? c.m : 0,
+                            renew,
+                            &kernels(isa),
+                            threads});
 }
 
 bool same(const Graph& a, const Graph& b) {
     bool equal = a.n == b.n;
     for (size_t h = 0; h < a.heads.size(); ++h)
-        equal = equal && a.heads[h].links == b.heads[h].links && a.heads[h].count == b.heads[h].count && a.heads[h].children == b.heads[h].children &&
-                a.heads[h].entry == b.heads[h].entry;
+        equal = equal && a.heads[h].links == b.heads[h].links && a.heads[h].count == b.heads[h].count &&
+                a.heads[h].children == b.heads[h].children && a.heads[h].entry == b.heads[h].entry;
     return equal;
 }
 
@@ -60,8 +69,9 @@ void check_sound(const Graph& g, const std::string& what) {
         std::vector<int> parents(at(g.n));
         for (int64_t i = 0; i < g.n && sound; ++i) {
             const std::set<uint32_t> row(links.row(i), links.row(i) + links.count[at(i)]);
-            sound = links.count[at(i)] <= links.degree && links.children[at(i)] <= links.count[at(i)] && row.size() == links.count[at(i)] &&
-                    row.count(static_cast<uint32_t>(i)) == 0 && (row.empty() || static_cast<int64_t>(*row.rbegin()) < g.n);
+            sound = links.count[at(i)] <= links.degree && links.children[at(i)] <= links.count[at(i)] &&
+                    row.size() == links.count[at(i)] && row.count(static_cast<uint32_t>(i)) == 0 &&
+                    (row.empty() || static_cast<int64_t>(*row.rbegin()) < g.n);
             for (int j = 0; j < links.children[at(i)] && sound; ++j) {
                 sound = static_cast<int64_t>(links.row(i)[j]) > i;
                 ++parents[at(links.row(i)[j])];
@@ -77,10 +87,23 @@ struct Found {
     std::vector<int64_t> ids, scanned, walked;
 };
 
-Found search(const Graph& g, const Case& c, const Floats& q, int64_t t, int64_t k, int64_t ef, int threads = 2, const std::string& isa = "") {
+Found search(const Graph& g, const Case& c, const Floats& q, int64_t t, int64_t k, int64_t ef, int threads = 2,
+             const std::string& isa = "") {
     const int64_t rows = heads * group * t;
-    Found f{Floats(at(rows * k)), std::vector<int64_t>(at(rows * k)), std::vector<int64_t>(at(rows)), std::vector<int64_t>(at(rows))};
-    graph_search(g, {{c.keys.data(), DType::f32, g.n, c.n * d}, q.data(), group, t, k, ef, &kernels(isa), threads, f.scores.data(), f.ids.data(), f.scanned.data(), f.walked.data()});
+    Found f{Floats(at(rows * k)), std::vector<int64_t>(at(rows * k)), std::vector<int64_t>(at(rows)),
+            std::vector<int64_t>(at(rows))};
+    graph_search(g, {{c.keys.data(), DType::f32, g.n, c.n * d},
+                     q.data(),
+                     group,
+                     t,
+                     k,
+                     ef,
+                     &kernels(isa),
+                     threads,
+                     f.scores.data(),
+                     f.ids.data(),
+                     f.scanned.data(),
+                     f.walked.data()});
     return f;
 }
 
@@ -88,7 +111,8 @@ std::vector<int64_t> exact(const Case& c, int64_t n, int64_t head, const float* 
     std::vector<std::pair<double, int64_t>> all;
     for (int64_t i = 0; i < n; ++i) {
         double z = 0.0;
-        for (int64_t j = 0; j < d; ++j) z += static_cast<double>(q[j]) * static_cast<double>(c.keys[at((head * c.n + i) * d + j)]);
+        for (int64_t j = 0; j < d; ++j)
+            z += static_cast<double>(q[j]) * static_cast<double>(c.keys[at((head * c.n + i) * d + j)]);
         all.emplace_back(-z, i);
     }
     std::sort(all.begin(), all.end());
@@ -110,10 +134,13 @@ double recall(const Graph& g, const Case& c, const Floats& q, int64_t k, int64_t
 
 TEST(ranks_are_in_the_order_of_scores_and_then_of_ids) {
     const float scores[] = {-__builtin_inff(), -1e30f, -1.0f, -0.0f, 0.0f, 1e-40f, 1.0f, 1e30f, __builtin_inff()};
-    for (size_t i = 0; i + 1 < std::size(scores); ++i) CHECK(ranked(scores[i], 0) <= ranked(scores[i + 1], 0), std::to_string(i));
+    for (size_t i = 0; i + 1 < std::size(scores); ++i)
+        CHECK(ranked(scores[i], 0) <= ranked(scores[i + 1], 0), std::to_string(i));
     CHECK(ranked(1.0f, 3) > ranked(1.0f, 4), "");
     CHECK(ranked(__builtin_nanf(""), 7) == ranked(-__builtin_inff(), 7), "");
-    CHECK(id_of(ranked(2.5f, 4000000000u)) == 4000000000u && score_of(ranked(2.5f, 1)) == 2.5f && score_of(ranked(-2.5f, 1)) == -2.5f, "");
+    CHECK(id_of(ranked(2.5f, 4000000000u)) == 4000000000u && score_of(ranked(2.5f, 1)) == 2.5f &&
+              score_of(ranked(-2.5f, 1)) == -2.5f,
+          "");
     CHECK(nearness(3, 9) > nearness(4, 2) && distance_of(nearness(77, 5)) == 77 && id_of(nearness(77, 5)) == 5, "");
 }
 
@@ -127,13 +154,21 @@ TEST(distances_of_the_farthest_coordinates_fit) {
 TEST(answers_are_the_keys_with_the_largest_inner_products) {
     for (const int64_t n : {1, 40, 1300}) {
         const Case c = made(n, 70, 5);
-        const GraphAppend a{{c.keys.data(), DType::f32, n, n * d}, c.coordinates.data(), n * graph_coordinates, c.queries.data(), c.m, false, &kernels(""), 2};
+        const GraphAppend a{{c.keys.data(), DType::f32, n, n * d},
+                            c.coordinates.data(),
+                            n * graph_coordinates,
+                            c.queries.data(),
+                            c.m,
+                            false,
+                            &kernels(""),
+                            2};
         for (int64_t h = 0; h < heads; ++h) {
             const Answers answers = answers_of(empty(), a, h);
             CHECK(answers.lists == 70 && answers.length == std::min<int64_t>(n, answers_kept), "");
             for (int64_t l = 0; l < answers.lists; l += 9) {
                 const std::vector<int64_t> want = exact(c, n, h, c.queries.data() + (h * c.m + l) * d, answers.length);
-                CHECK(std::equal(want.begin(), want.end(), answers.ids.begin() + l * answers.length), std::to_string(l));
+                CHECK(std::equal(want.begin(), want.end(), answers.ids.begin() + l * answers.length),
+                      std::to_string(l));
             }
         }
     }
@@ -174,8 +209,10 @@ TEST(walks_find_what_exact_search_finds_on_every_isa) {
     const Floats q = normals(random, heads * group * d);
     for (const std::string& isa : available_isas()) {
         const Graph g = grown(empty(16), c, c.n, 2, true, isa);
-        const double few = recall(g, c, q, 20, 40, isa), more = recall(g, c, q, 20, 600, isa), all = recall(g, c, q, 20, 3000, isa);
-        CHECK(more > 0.9 && more >= few && all == 1.0, isa + " " + std::to_string(few) + " " + std::to_string(more) + " " + std::to_string(all));
+        const double few = recall(g, c, q, 20, 40, isa), more = recall(g, c, q, 20, 600, isa),
+                     all = recall(g, c, q, 20, 3000, isa);
+        CHECK(more > 0.9 && more >= few && all == 1.0,
+              isa + " " + std::to_string(few) + " " + std::to_string(more) + " " + std::to_string(all));
     }
 }
 
@@ -185,7 +222,9 @@ TEST(a_walk_says_what_it_scored_and_scores_little) {
     const Floats q = normals(random, heads * group * 2 * d);
     const Graph g = grown(empty(), c, c.n);
     const Found f = search(g, c, q, 2, 10, 50);
-    for (size_t r = 0; r < f.scanned.size(); ++r) CHECK(f.scanned[r] >= 50 && f.scanned[r] < 1500 && f.walked[r] >= 50 && f.walked[r] <= f.scanned[r], std::to_string(f.scanned[r]));
+    for (size_t r = 0; r < f.scanned.size(); ++r)
+        CHECK(f.scanned[r] >= 50 && f.scanned[r] < 1500 && f.walked[r] >= 50 && f.walked[r] <= f.scanned[r],
+              std::to_string(f.scanned[r]));
     const Found all = search(g, c, q, 2, 10, 5000);
     for (size_t r = 0; r < f.scanned.size(); ++r) CHECK(all.scanned[r] == 3000 && all.walked[r] == 3000, "");
 }
@@ -193,7 +232,8 @@ TEST(a_walk_says_what_it_scored_and_scores_little) {
 TEST(a_graph_does_not_depend_on_the_number_of_threads) {
     const Case c = made(1700, 90, 7);
     const Graph one = grown(grown(empty(), c, 900, 1), c, 1700, 1);
-    for (const int threads : {2, 5}) CHECK(same(one, grown(grown(empty(), c, 900, threads), c, 1700, threads)), std::to_string(threads));
+    for (const int threads : {2, 5})
+        CHECK(same(one, grown(grown(empty(), c, 900, threads), c, 1700, threads)), std::to_string(threads));
     Random random(3);
     const Floats q = normals(random, heads * group * d);
     CHECK(search(one, c, q, 1, 9, 64, 1).ids == search(one, c, q, 1, 9, 64, 4).ids, "");
@@ -225,7 +265,8 @@ TEST(links_are_chosen_again_where_coordinates_changed) {
         double sum = 0.0;
         for (int64_t i = 0; i < g.n; ++i)
             for (int j = 0; j < g.heads[0].count[at(i)]; ++j)
-                sum += distance(c.coordinates.data() + i * graph_coordinates, c.coordinates.data() + static_cast<int64_t>(g.heads[0].row(i)[j]) * graph_coordinates);
+                sum += distance(c.coordinates.data() + i * graph_coordinates,
+                                c.coordinates.data() + static_cast<int64_t>(g.heads[0].row(i)[j]) * graph_coordinates);
         return sum;
     };
     CHECK(spread(renewed) < 0.8 * spread(kept), std::to_string(spread(renewed) / spread(kept)));
@@ -256,13 +297,16 @@ TEST(attending_all_tokens_of_a_graph_needs_no_walk_and_fewer_are_among_them) {
     const Graph g = grown(empty(), c, c.n);
     Random random(4);
     const int64_t runs = graph_runs(c.n), t = 2, rows = heads * group * t;
-    const Floats q = normals(random, rows * d), values = normals(random, heads * c.n * d), means = normals(random, heads * runs * d);
+    const Floats q = normals(random, rows * d), values = normals(random, heads * c.n * d),
+                 means = normals(random, heads * runs * d);
     const auto attend = [&](int64_t budget, bool rest, Floats& mass) {
         Floats out(at(rows * d)), lse(at(rows)), coverage(at(rows)), share(at(heads * t));
         mass.assign(at(heads * c.n), 0.0f);
         const GraphKeys keys{c.keys.data(), DType::f32, c.n, c.n * d}, v{values.data(), DType::f32, c.n, c.n * d};
-        const RowCall call{&kernels(""), q.data(), heads, group, t, g.head_dim, c.n, 0.2f, 0.0f, nullptr, rest, 2,
-                           out.data(), lse.data(), coverage.data(), share.data(), mass.data(), c.n, 0};
+        const RowCall call{&kernels(""), q.data(),    heads,      group,      t,
+                           g.head_dim,   c.n,         0.2f,       0.0f,       nullptr,
+                           rest,         2,           out.data(), lse.data(), coverage.data(),
+                           share.data(), mass.data(), c.n,        0};
         GraphAttend a{call, keys, v, means.data(), means.data(), budget, 64};
         graph_attend(g, a);
         CHECK(a.touched_bytes > 0, "");

@@ -1,11 +1,11 @@
-// The `ivf` index: the k-means kernel against plain loops, whole segments sealed, attended and searched on every instruction set.
-// Buffers are exactly as long as they must be, so that a sanitizer sees any access beyond them.
+// The `ivf` index: the k-means kernel against plain loops, whole segments sealed, attended and searched on every
+// instruction set. Buffers are exactly as long as they must be, so that a sanitizer sees any access beyond them.
 #include <algorithm>
 #include <limits>
 
-#include "tests/check.hpp"
 #include "index/ivf/ivf.hpp"
 #include "kernels/dispatch.hpp"
+#include "tests/check.hpp"
 #include "tests/numbers.hpp"
 
 using namespace sakuin;
@@ -19,7 +19,8 @@ struct Sealed {
     std::vector<int32_t> order, start;
     std::vector<uint16_t> centroid, mean_value, spread;
 
-    Sealed(const Floats& k, const Floats& v, int64_t heads, int64_t n, int64_t d, int64_t lists, int threads, const std::string& isa = "")
+    Sealed(const Floats& k, const Floats& v, int64_t heads, int64_t n, int64_t d, int64_t lists, int threads,
+           const std::string& isa = "")
         : keys(k), values(v), key_rows(k.size()), value_rows(v.size()) {
         mean.resize(at(heads * d));
         order.resize(at(heads * n));
@@ -27,8 +28,19 @@ struct Sealed {
         centroid.resize(at(heads * lists * d));
         mean_value.resize(centroid.size());
         spread.resize(at(heads * d * d));
-        s = {heads, n, lists, d, DType::f32, key_rows.data(), value_rows.data(), order.data(), start.data(), mean.data(), centroid.data(),
-             mean_value.data(), spread.data()};
+        s = {heads,
+             n,
+             lists,
+             d,
+             DType::f32,
+             key_rows.data(),
+             value_rows.data(),
+             order.data(),
+             start.data(),
+             mean.data(),
+             centroid.data(),
+             mean_value.data(),
+             spread.data()};
         seal_ivf({&kernels(isa), keys.data(), values.data(), nullptr, 5, threads}, s);
     }
 };
@@ -37,8 +49,8 @@ struct Step {
     Floats out, lse, coverage, exact, mass;
     int64_t touched = 0;
 
-    Step(const std::vector<const IvfSegment*>& segments, const Floats& q, int64_t group, int64_t t, int64_t probes, int64_t budget, bool rest,
-         float softcap, const std::string& isa, int threads) {
+    Step(const std::vector<const IvfSegment*>& segments, const Floats& q, int64_t group, int64_t t, int64_t probes,
+         int64_t budget, bool rest, float softcap, const std::string& isa, int threads) {
         const IvfSegment& s = *segments.front();
         int64_t n = 0;
         for (const IvfSegment* each : segments) n += each->n;
@@ -93,7 +105,8 @@ TEST(nearest_finds_the_first_of_the_nearest_centroids) {
         for (const int64_t lists : {1, 5, 64, 130})
             for (const int64_t m : {1, 4, 7}) {
                 const int64_t padded_lists = (lists + nearest_strip - 1) / nearest_strip * nearest_strip;
-                Floats rows = normals(random, m * d), centroids = normals(random, lists * d), columns(at(d * padded_lists), 0.0f);
+                Floats rows = normals(random, m * d), centroids = normals(random, lists * d),
+                       columns(at(d * padded_lists), 0.0f);
                 if (lists > 2)  // two equal ones
                     std::copy_n(centroids.begin(), d, centroids.begin() + static_cast<std::ptrdiff_t>((lists - 1) * d));
                 Floats half(at(padded_lists), std::numeric_limits<float>::infinity());
@@ -115,7 +128,8 @@ TEST(nearest_finds_the_first_of_the_nearest_centroids) {
                         for (int64_t l = 0; l < lists; ++l) {
                             double far = 0.0;
                             for (int64_t j = 0; j < d; ++j) {
-                                const double x = static_cast<double>(rows[at(i * d + j)]) - static_cast<double>(centroids[at(l * d + j)]);
+                                const double x = static_cast<double>(rows[at(i * d + j)]) -
+                                                 static_cast<double>(centroids[at(l * d + j)]);
                                 far += x * x;
                             }
                             best = std::min(best, far);
@@ -137,7 +151,8 @@ TEST(a_segment_holds_every_row_once_in_the_list_it_is_near) {
         const int64_t heads = 2, d = 24, lists = (n + 31) / 32;
         const Floats keys = gathered(random, heads, n, d), values = normals(random, heads * n * d);
         const Sealed one(keys, values, heads, n, d, lists, 1), many(keys, values, heads, n, d, lists, 3);
-        CHECK(one.order == many.order && one.centroid == many.centroid && one.spread == many.spread, "threads change nothing");
+        CHECK(one.order == many.order && one.centroid == many.centroid && one.spread == many.spread,
+              "threads change nothing");
         for (int64_t h = 0; h < heads; ++h) {
             std::vector<int32_t> rows(one.order.data() + h * n, one.order.data() + (h + 1) * n);
             for (int64_t r = 0; r < n; ++r)
@@ -154,11 +169,15 @@ TEST(a_segment_holds_every_row_once_in_the_list_it_is_near) {
                     double key = 0.0, value = 0.0;
                     for (int64_t r = start[l]; r < start[l + 1]; ++r) {
                         key += static_cast<double>(one.key_rows[at((h * n + r) * d + j)]) / (start[l + 1] - start[l]);
-                        value += static_cast<double>(one.value_rows[at((h * n + r) * d + j)]) / (start[l + 1] - start[l]);
+                        value +=
+                            static_cast<double>(one.value_rows[at((h * n + r) * d + j)]) / (start[l + 1] - start[l]);
                     }
                     const auto c = at((h * lists + l) * d + j);
-                    const double mean = static_cast<double>(one.mean[at(h * d + j)]) + static_cast<double>(from_bf16(one.centroid[c]));
-                    CHECK(std::abs(mean - key) < 0.02 && std::abs(static_cast<double>(from_bf16(one.mean_value[c])) - value) < 0.02, "means");
+                    const double mean =
+                        static_cast<double>(one.mean[at(h * d + j)]) + static_cast<double>(from_bf16(one.centroid[c]));
+                    CHECK(std::abs(mean - key) < 0.02 &&
+                              std::abs(static_cast<double>(from_bf16(one.mean_value[c])) - value) < 0.02,
+                          "means");
                 }
         }
     }
@@ -171,10 +190,12 @@ TEST(a_segment_that_goes_on_from_another_keeps_its_lists) {
     const Sealed base(keys, values, heads, n, d, lists, 1);
     const Floats new_keys = gathered(random, heads, more, d), new_values = normals(random, heads * more * d);
     for (const std::string& isa : available_isas()) {
-        Sealed grown(Floats(at(heads * all * d)), Floats(at(heads * all * d)), heads, all, d, lists + new_lists, 1, isa);
+        Sealed grown(Floats(at(heads * all * d)), Floats(at(heads * all * d)), heads, all, d, lists + new_lists, 1,
+                     isa);
         seal_ivf({&kernels(isa), new_keys.data(), new_values.data(), &base.s, 5, 2}, grown.s);
         for (int64_t h = 0; h < heads; ++h) {
-            const int32_t *start = grown.start.data() + h * (lists + new_lists + 1), *before = base.start.data() + h * (lists + 1);
+            const int32_t *start = grown.start.data() + h * (lists + new_lists + 1),
+                          *before = base.start.data() + h * (lists + 1);
             CHECK(start[lists + new_lists] == all, isa);
             std::vector<bool> seen(at(all), false);
             for (int64_t l = 0; l < lists + new_lists; ++l)
@@ -217,7 +238,8 @@ TEST(probing_every_list_is_exact_attention) {
                             for (int64_t j = 0; j < d; ++j) z += q[at(r * d + j)] * s->keys[at(i * d + j)];
                             const double w = std::exp(static_cast<double>(capped(z * 0.3f, softcap)));
                             sum += w;
-                            for (int64_t j = 0; j < d; ++j) out[at(j)] += w * static_cast<double>(s->values[at(i * d + j)]);
+                            for (int64_t j = 0; j < d; ++j)
+                                out[at(j)] += w * static_cast<double>(s->values[at(i * d + j)]);
                         }
                     lse[at(r)] = static_cast<float>(std::log(sum));
                     for (int64_t j = 0; j < d; ++j) want[at(r * d + j)] = static_cast<float>(out[at(j)] / sum);
@@ -225,14 +247,16 @@ TEST(probing_every_list_is_exact_attention) {
                 for (const std::string& isa : available_isas())
                     for (const bool by_budget : {false, true}) {
                         const int threads = 1 + random.below(3);
-                        const Step all({&a.s, &b.s}, q, group, t, by_budget ? 0 : 1000, by_budget ? n + more : 0, true, softcap, isa, threads);
+                        const Step all({&a.s, &b.s}, q, group, t, by_budget ? 0 : 1000, by_budget ? n + more : 0, true,
+                                       softcap, isa, threads);
                         CHECK(distance(all.out, want) < 1e-3, isa + " " + std::to_string(distance(all.out, want)));
                         CHECK(distance(all.lse, lse) < 1e-3, isa + " lse");
                         CHECK(distance(all.coverage, Floats(all.coverage.size(), 1.0f)) < 1e-5, isa + " coverage");
                         CHECK(distance(all.exact, Floats(all.exact.size(), 1.0f)) < 1e-6, isa + " exact");
                         float mass = 0.0f;
                         for (const float x : all.mass) mass += x;
-                        CHECK(std::abs(mass - static_cast<float>(heads * group * t)) < 1e-2f, isa + " mass " + std::to_string(mass));
+                        CHECK(std::abs(mass - static_cast<float>(heads * group * t)) < 1e-2f,
+                              isa + " mass " + std::to_string(mass));
                     }
             }
         }
@@ -255,12 +279,14 @@ TEST(budget_and_probes_bound_what_is_attended) {
             CHECK(s.exact[0] >= before, isa);
             before = s.exact[0];
         }
-        const Step one({&a.s}, q, group, 1, 1, 0, true, 0.0f, isa, 1), all({&a.s}, q, group, 1, lists, 0, true, 0.0f, isa, 1);
+        const Step one({&a.s}, q, group, 1, 1, 0, true, 0.0f, isa, 1),
+            all({&a.s}, q, group, 1, lists, 0, true, 0.0f, isa, 1);
         CHECK(one.exact[0] * static_cast<float>(n) <= static_cast<float>(group * longest) && one.exact[0] > 0.0f, isa);
         CHECK(all.exact[0] == 1.0f, isa);
         const Step dropped({&a.s}, q, group, 1, 1, 0, false, 0.0f, isa, 1);
         CHECK(dropped.touched < one.touched && dropped.lse[0] < one.lse[0], isa);
-        CHECK(distance(dropped.coverage, one.coverage) < 1e-6, isa + " coverage is the same, whether the rest is added or not");
+        CHECK(distance(dropped.coverage, one.coverage) < 1e-6,
+              isa + " coverage is the same, whether the rest is added or not");
     }
 }
 
@@ -274,7 +300,8 @@ TEST(odd_numbers_in_a_segment_lead_nowhere_outside_the_arrays) {
                 bytes[random.next() % (x.size() * sizeof(x[0]))] = static_cast<uint8_t>(random.next());
             }
         };
-        damage(a.key_rows), damage(a.value_rows), damage(a.mean), damage(a.centroid), damage(a.mean_value), damage(a.spread);
+        damage(a.key_rows), damage(a.value_rows), damage(a.mean), damage(a.centroid), damage(a.mean_value),
+            damage(a.spread);
         Floats q = normals(random, 2 * 4 * 16);
         if (round % 3 == 1) q[5] = std::nanf("");
         if (round % 3 == 2) q[5] = std::numeric_limits<float>::infinity();

@@ -3,8 +3,8 @@
 #include <iterator>
 #include <set>
 
-#include "tests/check.hpp"
 #include "index/sketch/read_ahead.hpp"
+#include "tests/check.hpp"
 #include "tests/numbers.hpp"
 
 #ifdef __linux__
@@ -43,17 +43,23 @@ TEST(every_page_of_wanted_rows_is_asked_for_once) {
         for (const int64_t offset : {0, 64, 4032})
             for (const int every : {1, 3, 40}) {
                 const int64_t n = 700, first = 300, page = 4096;
-                MappedRows rows(reinterpret_cast<const void*>(static_cast<uintptr_t>(page * 10 + offset)), n, row_bytes, page);
+                MappedRows rows(reinterpret_cast<const void*>(static_cast<uintptr_t>(page * 10 + offset)), n, row_bytes,
+                                page);
                 Pages asked;
                 for (int round = 0; round < 3; ++round) {
-                    const std::string what = std::to_string(row_bytes) + " at " + std::to_string(offset) + " round " + std::to_string(round);
+                    const std::string what =
+                        std::to_string(row_bytes) + " at " + std::to_string(offset) + " round " + std::to_string(round);
                     std::vector<uint32_t> index;
-                    for (int64_t i = random.below(every); i < n - first; i += 1 + random.below(every)) index.push_back(static_cast<uint32_t>(i));
+                    for (int64_t i = random.below(every); i < n - first; i += 1 + random.below(every))
+                        index.push_back(static_cast<uint32_t>(i));
                     Pages wanted;
                     for (const uint32_t i : index)
-                        for (int64_t b = offset + (first + i) * row_bytes; b < offset + (first + i + 1) * row_bytes; ++b) wanted.insert(b / page);
+                        for (int64_t b = offset + (first + i) * row_bytes; b < offset + (first + i + 1) * row_bytes;
+                             ++b)
+                            wanted.insert(b / page);
                     Pages fresh;
-                    std::set_difference(wanted.begin(), wanted.end(), asked.begin(), asked.end(), std::inserter(fresh, fresh.end()));
+                    std::set_difference(wanted.begin(), wanted.end(), asked.begin(), asked.end(),
+                                        std::inserter(fresh, fresh.end()));
                     std::vector<MappedRows::Run> runs;
                     rows.take(first, index.data(), static_cast<int64_t>(index.size()), runs);
                     CHECK(pages_of(runs, what) == fresh, what);

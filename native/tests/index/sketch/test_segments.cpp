@@ -1,13 +1,13 @@
-// Whole segments of `sketch`: sealed, attended on every instruction set, damaged. Buffers are exactly as long as they must be, so
-// that a sanitizer sees any access beyond them.
+// Whole segments of `sketch`: sealed, attended on every instruction set, damaged. Buffers are exactly as long as they
+// must be, so that a sanitizer sees any access beyond them.
 #include <algorithm>
 #include <functional>
 #include <limits>
 
-#include "tests/check.hpp"
 #include "index/sketch/read_ahead.hpp"
 #include "index/sketch/sketch.hpp"
 #include "kernels/dispatch.hpp"
+#include "tests/check.hpp"
 #include "tests/numbers.hpp"
 
 using namespace sakuin;
@@ -33,7 +33,8 @@ struct Sealed {
         s.dtype = DType::f32;
         keys = normals(random, heads * n * d);
         values = normals(random, heads * n * d);
-        for (size_t i = 0; i < keys.size(); ++i) keys[i] = keys[i] / (1.0f + static_cast<float>(i % at(d)) * 0.2f) + 2.0f;
+        for (size_t i = 0; i < keys.size(); ++i)
+            keys[i] = keys[i] / (1.0f + static_cast<float>(i % at(d)) * 0.2f) + 2.0f;
         mean.assign(at(heads * d), 0.0f);
         Floats y(keys.size()), weight(at(heads * d), 1.0f), features(at(heads * 2 * n), 0.0f);
         for (int64_t h = 0; h < heads; ++h)
@@ -95,9 +96,11 @@ struct Sealed {
         for (size_t i = 0; i < key_rows.size(); ++i) {
             const size_t row = i / at(d), channel = row / at(s.n) * at(d) + i % at(d);
             const size_t place = (row / at(s.n) * at(s.n) + at(order[row])) * at(d) + i % at(d);
-            key_numbers[i] = static_cast<int8_t>(std::lround(std::clamp((key_rows[i] - scales[1][channel]) / scales[0][channel], -127.0f, 127.0f)));
+            key_numbers[i] = static_cast<int8_t>(
+                std::lround(std::clamp((key_rows[i] - scales[1][channel]) / scales[0][channel], -127.0f, 127.0f)));
             keys[place] = scales[1][channel] + scales[0][channel] * static_cast<float>(key_numbers[i]);
-            value_numbers[i] = static_cast<int8_t>(std::lround(std::clamp(value_rows[i] / scales[2][row], -127.0f, 127.0f)));
+            value_numbers[i] =
+                static_cast<int8_t>(std::lround(std::clamp(value_rows[i] / scales[2][row], -127.0f, 127.0f)));
             values[place] = scales[2][row] * static_cast<float>(value_numbers[i]);
         }
         s.dtype = DType::i8;
@@ -113,8 +116,8 @@ struct Step {
     Floats q, out, lse, coverage, error, exact, coded, mass, tier, weight;
     int64_t touched = 0;
 
-    Step(const std::vector<const SketchSegment*>& segments, const Floats& query, int64_t group, int64_t t, float tolerance, float cap,
-         float softcap, const std::string& isa, int threads, float target = 0.0f)
+    Step(const std::vector<const SketchSegment*>& segments, const Floats& query, int64_t group, int64_t t,
+         float tolerance, float cap, float softcap, const std::string& isa, int threads, float target = 0.0f)
         : q(query) {
         const SketchSegment& s = *segments.front();
         int64_t n = 0;
@@ -180,10 +183,12 @@ TEST(a_sealed_segment_attends_like_its_keys_and_values) {
                     for (const Sealed* s : {static_cast<const Sealed*>(&a), &b})
                         for (int64_t i = 0; i < s->s.n; ++i) {
                             float z = 0.0f;
-                            for (int64_t j = 0; j < d; ++j) z += q[at(r * d + j)] * s->keys[at((h * s->s.n + i) * d + j)];
+                            for (int64_t j = 0; j < d; ++j)
+                                z += q[at(r * d + j)] * s->keys[at((h * s->s.n + i) * d + j)];
                             const double w = std::exp(static_cast<double>(capped(z * 0.3f, softcap)));
                             sum += w;
-                            for (int64_t j = 0; j < d; ++j) out[at(j)] += w * static_cast<double>(s->values[at((h * s->s.n + i) * d + j)]);
+                            for (int64_t j = 0; j < d; ++j)
+                                out[at(j)] += w * static_cast<double>(s->values[at((h * s->s.n + i) * d + j)]);
                         }
                     lse[at(r)] = static_cast<float>(std::log(sum));
                     for (int64_t j = 0; j < d; ++j) want[at(r * d + j)] = static_cast<float>(out[at(j)] / sum);
@@ -200,7 +205,8 @@ TEST(a_sealed_segment_attends_like_its_keys_and_values) {
                         // However far from the target a step begins, it ends below it, in the worst case exactly.
                         const Step held({&a.s, &b.s}, q, group, t, 4.0f, 0.3f, softcap, isa, threads, 1e-5f);
                         for (const float e : held.error) CHECK(e >= 0.0f && e <= 1e-5f, what + " target");
-                        CHECK(distance(held.out, want) < 2e-3, what + " held " + std::to_string(distance(held.out, want)));
+                        CHECK(distance(held.out, want) < 2e-3,
+                              what + " held " + std::to_string(distance(held.out, want)));
                     }
             }
         }
@@ -217,13 +223,17 @@ TEST(rows_in_files_change_nothing) {
         on_disk.files = &files;
         for (const std::string& isa : available_isas()) {
             for (const float target : {0.0f, 1e-5f}) {  // the second attends all exactly
-                const Step plain({&a.s}, q, 3, 2, 1.0f, 0.3f, 0.0f, isa, 2, target), same({&on_disk}, q, 3, 2, 1.0f, 0.3f, 0.0f, isa, 2, target);
-                CHECK(plain.out == same.out && plain.lse == same.lse && plain.tier == same.tier && plain.touched == same.touched, isa);
+                const Step plain({&a.s}, q, 3, 2, 1.0f, 0.3f, 0.0f, isa, 2, target),
+                    same({&on_disk}, q, 3, 2, 1.0f, 0.3f, 0.0f, isa, 2, target);
+                CHECK(plain.out == same.out && plain.lse == same.lse && plain.tier == same.tier &&
+                          plain.touched == same.touched,
+                      isa);
             }
             Floats scores(2 * 3 * 2 * 20), again(scores.size());
             std::vector<int64_t> ids(scores.size()), ids_again(scores.size());
             search_sketch({&kernels(isa), {&a.s}, q.data(), 2, 3, 2, 20, 150, 60, 2.0f, 2, scores.data(), ids.data()});
-            search_sketch({&kernels(isa), {&on_disk}, q.data(), 2, 3, 2, 20, 150, 60, 2.0f, 2, again.data(), ids_again.data()});
+            search_sketch(
+                {&kernels(isa), {&on_disk}, q.data(), 2, 3, 2, 20, 150, 60, 2.0f, 2, again.data(), ids_again.data()});
             CHECK(scores == again && ids == ids_again, isa);
         }
     }
@@ -240,9 +250,11 @@ TEST(damaged_codes_and_numbers_lead_nowhere_outside_the_arrays) {
             }
         };
         // Everything that Python need not check: whatever these hold, scores may be wrong or not a number, no more.
-        damage(s.key_rows), damage(s.value_rows), damage(s.mean), damage(s.sub_step), damage(s.residue), damage(s.code_step);
+        damage(s.key_rows), damage(s.value_rows), damage(s.mean), damage(s.sub_step), damage(s.residue),
+            damage(s.code_step);
         damage(s.within), damage(s.code_residue), damage(s.tilt), damage(s.spread);
-        damage(s.basis), damage(s.value_params), damage(s.list_codes), damage(s.list_params), damage(s.sketch), damage(s.codes), damage(s.value_codes);
+        damage(s.basis), damage(s.value_params), damage(s.list_codes), damage(s.list_params), damage(s.sketch),
+            damage(s.codes), damage(s.value_codes);
         Floats q = normals(random, 2 * 4 * 24);
         if (round % 4 == 1) q[5] = std::nanf("");
         if (round % 4 == 2) q[5] = std::numeric_limits<float>::infinity();
@@ -252,7 +264,19 @@ TEST(damaged_codes_and_numbers_lead_nowhere_outside_the_arrays) {
                 CHECK(step.touched > 0, isa);
                 Floats scores(2 * 4 * 9);
                 std::vector<int64_t> ids(scores.size());
-                search_sketch({&kernels(isa), {&s.s}, q.data(), 2, 4, 1, 9, 9 + round, 9 + round, 2.0f, 1, scores.data(), ids.data()});
+                search_sketch({&kernels(isa),
+                               {&s.s},
+                               q.data(),
+                               2,
+                               4,
+                               1,
+                               9,
+                               9 + round,
+                               9 + round,
+                               2.0f,
+                               1,
+                               scores.data(),
+                               ids.data()});
                 CHECK(std::all_of(ids.begin(), ids.end(), [](int64_t id) { return id >= 0 && id < 150; }), isa);
             }
     }
@@ -282,7 +306,8 @@ TEST(search_finds_the_largest_products_of_whole_chains) {
     for (const int64_t d : {8, 24, 64})
         for (const int64_t group : {1, 3, 5, 16}) {
             const int64_t heads = 2, t = 2;
-            const Sealed a(random, heads, 1500, d, 8, d / 2, 2), b(random, heads, 65, d, 4, d / 4, 1), c(random, heads, 1, d, 4, d / 4, 1);
+            const Sealed a(random, heads, 1500, d, 8, d / 2, 2), b(random, heads, 65, d, 4, d / 4, 1),
+                c(random, heads, 1, d, 4, d / 4, 1);
             const std::vector<const Sealed*> chain{&a, &b, &c};
             const int64_t n = 1566;
             const Floats q = normals(random, heads * group * t * d, 1.5f);
@@ -290,9 +315,21 @@ TEST(search_finds_the_largest_products_of_whole_chains) {
                 for (const int64_t k : {int64_t{1}, int64_t{20}, n}) {
                     Floats scores(at(heads * group * t * k));
                     std::vector<int64_t> ids(scores.size());
-                    search_sketch({&kernels(isa), {&a.s, &b.s, &c.s}, q.data(), heads, group, t, k, std::max<int64_t>(k, 150), std::max<int64_t>(k, 60), 2.0f, 3,
-                                   scores.data(), ids.data()});
-                    const std::string what = isa + " d " + std::to_string(d) + " group " + std::to_string(group) + " k " + std::to_string(k);
+                    search_sketch({&kernels(isa),
+                                   {&a.s, &b.s, &c.s},
+                                   q.data(),
+                                   heads,
+                                   group,
+                                   t,
+                                   k,
+                                   std::max<int64_t>(k, 150),
+                                   std::max<int64_t>(k, 60),
+                                   2.0f,
+                                   3,
+                                   scores.data(),
+                                   ids.data()});
+                    const std::string what =
+                        isa + " d " + std::to_string(d) + " group " + std::to_string(group) + " k " + std::to_string(k);
                     int64_t found = 0;
                     double off = 0.0;
                     for (int64_t r = 0; r < heads * group * t; ++r) {
@@ -300,7 +337,8 @@ TEST(search_finds_the_largest_products_of_whole_chains) {
                         for (const Sealed* s : chain)
                             for (int64_t i = 0; i < s->s.n; ++i) {
                                 float z = 0.0f;
-                                for (int64_t j = 0; j < d; ++j) z += q[at(r * d + j)] * s->keys[at((r / (group * t) * s->s.n + i) * d + j)];
+                                for (int64_t j = 0; j < d; ++j)
+                                    z += q[at(r * d + j)] * s->keys[at((r / (group * t) * s->s.n + i) * d + j)];
                                 all.push_back(z);
                             }
                         Floats sorted = all;
@@ -316,7 +354,8 @@ TEST(search_finds_the_largest_products_of_whole_chains) {
                         }
                     }
                     CHECK(off < 1e-3, what + " " + std::to_string(off));
-                    CHECK(static_cast<double>(found) > 0.85 * static_cast<double>(ids.size()), what + " " + std::to_string(found) + " of " + std::to_string(ids.size()));
+                    CHECK(static_cast<double>(found) > 0.85 * static_cast<double>(ids.size()),
+                          what + " " + std::to_string(found) + " of " + std::to_string(ids.size()));
                 }
         }
 }
