@@ -36,10 +36,10 @@ def test_it_answers_and_the_evidence_is_the_sentence_that_says_it(context: Conte
     answer = context.ask(QUESTION, max_new_tokens=32)
     assert "14 March 2031" in answer.text
     assert answer.finished
-    first = answer.evidence[0]
+    first, second, *_ = answer.evidence
     assert first.text == text[first.start : first.end]
     assert FACT in first.text
-    assert first.weight > 0.5
+    assert first.weight > 1.2 * second.weight  # clearly ahead; by how much depends on how a CPU rounds
     assert text.splitlines()[first.line_start - 1] == FACT
     assert answer.stats["steps"] >= answer.new_tokens
 
