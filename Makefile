@@ -56,7 +56,7 @@ docs: venv
 	@$(BIN)/python tools/docs/generate.py --check
 
 bench: venv  ## Run the benchmarks that the figures in the docs come from (slow).
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@$(BIN)/python -m benchmarks
 
 eval: venv  ## Measure whether answers stay what full attention gives: a short form of docs/fidelity.md.
 	@$(BIN)/sakuin models get smollm2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shlex
@@ -85,12 +86,25 @@ def bandwidth() -> float:
 
 
 def command() -> str:
-    """How the running script was called, without the folder of `--traces`, which is of this machine alone."""
+    """How the running benchmark was called, without where traces lie, which is of this machine alone."""
     arguments = sys.argv[1:]
-    if "--traces" in arguments:
-        at = arguments.index("--traces")
-        del arguments[at : at + 2]
-    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *arguments])
+    for option in ("--trace", "--traces"):
+        if option in arguments:
+            at = arguments.index(option)
+            del arguments[at : at + 2]
+    return f"{_called()} {shlex.join(arguments)}".rstrip()
+
+
+def argument_parser(about: str | None) -> argparse.ArgumentParser:
+    """What reads a benchmark's arguments; `--help` prints `about`, the module's docstring."""
+    return argparse.ArgumentParser(
+        _called(), description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def _called() -> str:
+    spec = sys.modules["__main__"].__spec__
+    return f"python -m {spec.name}" if spec else "python"
 
 
 def show(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:

@@ -16,9 +16,9 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from common import console, load
 from torch import Tensor
 
+from benchmarks.common import console, load
 from sakuin import merge
 from sakuin.attention.partial import PartialAttention
 from sakuin.evaluate import Layer, Trace, capture

@@ -1,4 +1,4 @@
-"""The table of docs/contexts.md, from what benchmarks/contexts.py wrote. Called by tools/docs/tables.py."""
+"""The table of docs/contexts.md, from what benchmarks.contexts.keeping wrote. Called by tables.py."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The README's picture: milliseconds a token against context length, sakuin beside full attention.
 
-It is drawn from the committed results of benchmarks/decode_depth.py. The file holds the numbers that it
+It is drawn from the committed results of benchmarks.speed.decode_depth. The file holds the numbers that it
 shows, as JSON in its description: the check compares numbers, and needs no matplotlib. Called by
 tools/docs/generate.py.
 """

@@ -1,5 +1,5 @@
 """The tables of docs/fidelity.md, docs/ruler.md and docs/lm-eval.md, from what `sakuin eval` found
-(benchmarks/evaluation.py). Called by tools/docs/tables.py.
+(tools/keep_evaluation.py). Called by tools/docs/tables.py.
 
 A table that a reader takes in has at most nine columns. So what every row would repeat is said once above the
 table, and long lists of figures are two tables: what became of the answer, and what explains it.

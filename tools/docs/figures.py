@@ -11,6 +11,7 @@ import re
 import textwrap
 from typing import Any
 
+from commands import today
 from findings import FINDINGS
 from goal_tables import TABLES as GOALS
 from markdown_parts import table as markdown
@@ -51,7 +52,7 @@ def table(name: str) -> str:
         return made(*found)
     by_machine: dict[str, dict[str, None]] = {}
     for result in found:
-        by_machine.setdefault(_machine(result), {})[f"`{result['command']}`"] = None
+        by_machine.setdefault(_machine(result), {})[f"`{today(result['command'])}`"] = None
     said = "; ".join(f"{', '.join(commands)} ({machine})" for machine, commands in by_machine.items())
     return f"{said}:\n\n{made(*found)}"
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import decode_picture
 import typer
+from commands import today
 from figures import inserted
 from markdown_parts import table
 from places import DOCS, RESULTS, ROOT
@@ -155,7 +156,7 @@ def _auto() -> str:
 
 
 def _auto_accuracy() -> str:
-    """What benchmarks/choice.py found of the predictions; nothing where it was not run."""
+    """What benchmarks.speed.choice found of the predictions; nothing where it was not run."""
     columns = {"kernels": "l", "off, median": "r", "off, nine of ten": "r", "longer, mean": "r"}
     columns |= {"longer, worst": "r", "measured by": "l"}
     rows = []
@@ -169,7 +170,7 @@ def _auto_accuracy() -> str:
                     isa,
                     *(f"{100 * found[name]:.0f} %" for name in ("off_median", "off_nine_tenths")),
                     *(f"{found[name]:.2f} x" for name in ("chosen_over_better", "worst_over_better")),
-                    f"`{found['command']}` ({m['cpu']}, {m['threads']} threads, {m['date']})",
+                    f"`{today(found['command'])}` ({m['cpu']}, {m['threads']} threads, {m['date']})",
                 ]
             )
     return AUTO_ACCURACY + table(columns, rows) if rows else ""

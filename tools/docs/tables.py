@@ -15,7 +15,7 @@ from markdown_parts import percent, table
 
 
 def _trace(name: str, measured: dict[str, Any]) -> str:
-    """What benchmarks/indexes.py measured on: a trace's name there, and its tokens."""
+    """What benchmarks.method.indexes measured on: a trace's name there, and its tokens."""
     model = {"captured": "smollm2", "resampled": "smollm2, resampled"}.get(name, name)
     return f"{model}, {measured['tokens']:,}"
 

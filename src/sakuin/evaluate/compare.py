@@ -3,7 +3,7 @@
 Errors are relative L2 errors of a layer's whole attention output (sink and recent window included) against
 exact attention, for one query head at one position; running text and retrieval steps are kept apart, since a
 mean over both would hide the step that loses the fact. Times are those of one step of one KV head for its
-query group. Behind `sakuin bench index` and benchmarks/indexes.py.
+query group. Behind `sakuin bench index` and benchmarks.method.indexes.
 """
 
 from __future__ import annotations

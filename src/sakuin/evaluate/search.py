@@ -3,7 +3,7 @@ how long that takes for the whole query group of one KV head at one position.
 
 The indexes are reached through `Index.search`; Faiss and hnswlib (the `eval` extra) run in a process of
 their own (`sakuin.evaluate.search_peers`). Each is measured at several settings, so that time at equal recall
-can be read. Behind `sakuin bench search` and benchmarks/search.py.
+can be read. Behind `sakuin bench search` and benchmarks.speed.search.
 """
 
 from __future__ import annotations

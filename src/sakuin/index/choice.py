@@ -3,7 +3,7 @@
 Two kinds are weighed. `flat` reads every key and value: its time is that of reading and multiplying them.
 `sketch` reads a few bits of each and what matters in full, and sets up its coordinates once for each segment.
 A step of either also attends to the sink and the recent window and has a cost of its own. The constants
-(`sakuin.index.costs`) were measured by benchmarks/choice.py for each instruction set, and not on the machine
+(`sakuin.index.costs`) were measured by benchmarks.speed.choice for each instruction set, not on the machine
 that runs this: only the ratio of two times decides, from which a machine's speed cancels as far as it scales
 both; a choice that a busy neighbour cannot sway gives the same output every time; and nothing has to be
 measured before the first token.

@@ -1,8 +1,8 @@
 """What one decode step costs, by instruction set: the constants of `sakuin.index.choice`.
 
 The classes say what each constant is multiplied with. The numbers below them are written by
-`python benchmarks/choice.py`, which measures them; do not edit them by hand. They are microseconds of the
-machine that benchmarks/results/choice-<isa>.json names, on its threads. Only their ratios decide.
+`python -m benchmarks.speed.choice`, which measures them; do not edit them by hand. They are microseconds of
+the machine that benchmarks/results/choice-<isa>.json names, on its threads. Only their ratios decide.
 """
 
 from __future__ import annotations

@@ -4,18 +4,17 @@ window, segment and thresholds changed, and with single layers left exact.
 One reading of technical English serves all. `left exact` puts an exact index into some layers, which reads
 all of their keys and values; what is touched then counts them.
 
-Run: python benchmarks/knobs.py [--model smollm2] [--tokens 7800] [--layers "0; 0 2"]
+Run: python -m benchmarks.method.knobs [--model smollm2] [--tokens 7800] [--layers "0; 0 2"]
 Takes some ten minutes on two cores (SmolLM2).
 """
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import torch
-from common import command, load, show, write
 
+from benchmarks.common import argument_parser, command, load, show, write
 from sakuin import RetrievalCache, RetrievalConfig
 from sakuin.evaluate.passages import passage
 from sakuin.evaluate.prefilled import Prefilled
@@ -83,9 +82,7 @@ def measured(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--tokens", type=int, default=7800)
     parser.add_argument(

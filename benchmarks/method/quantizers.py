@@ -10,20 +10,19 @@ running text and every retrieval step, each way beside the method as it is:
 - raising the tail only in the query heads where that helps at every other one of the positions, judged by
   the rest of them.
 
-Run: python benchmarks/quantizers.py [--length 7600]
+Run: python -m benchmarks.method.quantizers [--length 7600]
 """
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from typing import Any
 
 import torch
-from common import command, load, show, write
-from error_sources import CONFIG, Step, sealed
 from torch import Tensor
 
+from benchmarks.common import argument_parser, command, load, show, write
+from benchmarks.plain_steps import CONFIG, Step, sealed
 from sakuin import merge
 from sakuin.attention.partial import PartialAttention
 from sakuin.evaluate import Layer, capture
@@ -108,9 +107,10 @@ def _of_query_head(layer: Layer, g: int) -> Layer:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--length", type=int, default=7600)
-    trace = capture(*load("smollm2", "fp32"), parser.parse_args().length)
+    chosen = parser.parse_args()
+    trace = capture(*load("smollm2", "fp32"), chosen.length)
     found: dict[str, list[Tensor]] = {}
     retrieval = 0
     for number, whole in trace.layers.items():

@@ -6,9 +6,7 @@ multiply-adds in registers at the instruction set's fp32 rate. The slower roof i
 bound / time. Roofs and kernel take turns, round by round, so that a busy neighbour slows both; medians are
 reported, and beside them the shortest times, which say what the kernel can do where the machine is not quiet.
 
-    python benchmarks/kernels.py [--isa ISA] [--threads N] [--tokens N] [--rounds N]
-
-prints a table and writes `benchmarks/results/kernels-<isa>.json`.
+Run: python -m benchmarks.speed.kernels [--isa ISA] [--threads N] [--tokens N] [--rounds N]
 """
 
 from __future__ import annotations
@@ -18,8 +16,8 @@ import statistics
 import time
 
 import torch
-from common import console, show, write
 
+from benchmarks.common import argument_parser, command, console, show, write
 from sakuin.index import _native
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp16": torch.float16}
@@ -58,9 +56,7 @@ def measure(dtype: torch.dtype, head_dim: int, group: int, args: argparse.Namesp
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--isa", default=_native.isa(), choices=_native.isas())
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--tokens", type=int, default=131_072)
@@ -87,6 +83,7 @@ def main() -> None:
     write(
         f"kernels-{args.isa}",
         {
+            "command": command(),
             "isa": args.isa,
             "threads": args.threads,
             "tokens": args.tokens,

@@ -8,18 +8,17 @@ text. Beside medians stand the shortest times, which a busy neighbour touches le
 nothing between them (*warm*). The error is that of
 the whole attention output, sink and recent window included.
 
-Run: python benchmarks/sketch_step.py [--isa avx2]
+Run: python -m benchmarks.speed.sketch_step [--isa avx2]
 """
 
 from __future__ import annotations
 
-import argparse
 from statistics import median
 from typing import Any
 
 import torch
-from common import cold, load, median_ms, show, write
 
+from benchmarks.common import argument_parser, cold, load, median_ms, show, write
 from sakuin import build_index, merge
 from sakuin.attention.partial import PartialAttention
 from sakuin.evaluate import capture, longer
@@ -38,7 +37,7 @@ def one_group(x: torch.Tensor, positions: tuple[int, ...]) -> torch.Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--isa", default=_native.isa(), choices=_native.isas())
     isa = parser.parse_args().isa
     trace = longer(capture(*load("smollm2", "fp32"), LENGTH, LAYERS), KEYS)
@@ -127,7 +126,7 @@ def main() -> None:
     write(
         f"sketch_step-{isa}",
         {
-            "command": f"python benchmarks/sketch_step.py --isa {isa}",
+            "command": f"python -m benchmarks.speed.sketch_step --isa {isa}",
             "flat_over_sketch": ratio,
             "flat_over_sketch_best": best,
             "flat_over_sketch_warm": warm_ratio,

@@ -8,16 +8,15 @@ they attend as before. Then the model of `sakuin.index.choice` is fitted, by lea
 error without negative costs, and compared with what was measured: where the two cross, and what the choice
 costs against the better of both.
 
-Run: python benchmarks/choice.py [--isa ISA ...] [--trace FILE]
+Run: python -m benchmarks.speed.choice [--isa ISA ...] [--trace FILE]
 
 Without `--isa` every instruction set of this machine that has constants is measured, each in a process of its
-own, some 45 s each. The constants go into src/sakuin/costs.py, the figures into
+own, some 45 s each. The constants go into src/sakuin/index/costs.py, the figures into
 benchmarks/results/choice-<isa>.json.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import subprocess
@@ -32,8 +31,8 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from common import console, load, show, write
 
+from benchmarks.common import argument_parser, console, load, show, write
 from sakuin import RetrievalConfig, build_index
 from sakuin.evaluate import Trace, capture, longer
 from sakuin.evaluate.traces import Layer
@@ -246,7 +245,7 @@ def judged(rows: list[dict[str, Any]], costs: StepCosts) -> list[dict[str, Any]]
 
 
 def save(isa: str, costs: StepCosts) -> None:
-    """Write src/sakuin/costs.py anew with these constants in place of this instruction set's."""
+    """Write src/sakuin/index/costs.py anew with these constants in place of this instruction set's."""
     path = Path(choice.__file__).with_name("costs.py")
     before = path.read_text().split("COSTS: ")[0]
 
@@ -263,7 +262,7 @@ def save(isa: str, costs: StepCosts) -> None:
         lines += [f"            {field}={number(x)}," for field, x in vars(each.sketch).items()]
         lines += ["        ),", "    ),"]
     path.write_text(before + "\n".join([*lines, "}"]) + "\n")
-    console.print("wrote src/sakuin/costs.py")
+    console.print("wrote src/sakuin/index/costs.py")
 
 
 def one(isa: str, trace: Trace) -> None:
@@ -293,7 +292,7 @@ def one(isa: str, trace: Trace) -> None:
     write(
         f"choice-{isa}",
         {
-            "command": f"python benchmarks/choice.py --isa {isa}",
+            "command": f"python -m benchmarks.speed.choice --isa {isa}",
             "off_median": off[0],
             "off_nine_tenths": off[1],
             "chosen_over_better": fmean(over),
@@ -306,7 +305,7 @@ def one(isa: str, trace: Trace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--isa", nargs="+", choices=[isa for isa in _native.isas() if isa in COSTS])
     parser.add_argument("--trace", type=Path, help="a trace file of smollm2 that is long enough")
     args = parser.parse_args()
@@ -319,7 +318,7 @@ def main() -> None:
             trace = Path(folder) / "trace.safetensors"
             longer(capture(*load("smollm2", "fp32"), LENGTH, LAYERS), LONGEST).save(trace)
         for isa in args.isa or [isa for isa in _native.isas() if isa in COSTS]:
-            command = [sys.executable, __file__, "--isa", isa, "--trace", str(trace)]
+            command = [sys.executable, "-m", "benchmarks.speed.choice", "--isa", isa, "--trace", str(trace)]
             subprocess.run(command, env=os.environ | {"SAKUIN_ISA": isa}, check=True)
 
 

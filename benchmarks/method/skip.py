@@ -7,21 +7,20 @@ its mean score and the spread of its scores. `k sd` skips a list if its mean sco
 of its scores and the raise by residue, stays below the threshold of reach; `box` if the largest
 score does that any sketch within the list's range of every coordinate may have. `none found` knows the truth.
 
-Run: python benchmarks/skip.py [--length 7600] [--tokens 131072]
+Run: python -m benchmarks.method.skip [--length 7600] [--tokens 131072]
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 import math
 import statistics
 
 import torch
-from common import load, show, write
-from error_sources import CONFIG, Step, plain, sealed
 from torch import Tensor
 
+from benchmarks.common import argument_parser, command, load, show, write
+from benchmarks.plain_steps import CONFIG, Step, plain, sealed
 from sakuin import merge
 from sakuin.attention.partial import PartialAttention
 from sakuin.evaluate import Layer, capture, longer
@@ -116,7 +115,7 @@ def measure(layer: Layer, found: dict[tuple[bool, int, str], list[tuple[float, .
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--length", type=int, default=7600)
     parser.add_argument("--tokens", type=int, default=131072, help="offloaded tokens of the resampled trace")
     chosen = parser.parse_args()
@@ -149,7 +148,7 @@ def main() -> None:
         rows[0],
         [r.values() for r in rows],
     )
-    write("skip", {"command": "python benchmarks/skip.py", "results": rows})
+    write("skip", {"command": command(), "results": rows})
 
 
 if __name__ == "__main__":

@@ -6,25 +6,24 @@ the last of them with 100 added to two channels of every key, which changes no s
 with and without int8, on the trace and on a longer one resampled from it (one KV head a layer). The next
 token of smollm2 (as `sakuin eval fidelity` measures it).
 
-Run: python benchmarks/kv_int8.py [--trace T] [--length 7600] [--tokens 131072] [--context 3000]
+Run: python -m benchmarks.method.kv_int8 [--trace T] [--length 7600] [--tokens 131072] [--context 3000]
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
-import fidelity
 import torch
-from common import console, load, show, write
 from torch import Tensor
 
+from benchmarks.common import argument_parser, command, console, load, show, write
 from sakuin import RetrievalConfig, build_index, merge
 from sakuin.attention.partial import PartialAttention
 from sakuin.config import SEGMENT_PER_DIM
 from sakuin.evaluate import Layer, Method, PlantedText, Trace, capture, compare, longer
+from sakuin.evaluate.prefilled import Prefilled
 
 METHODS = [
     Method(f"{kind}{' in int8' if dtype == 'int8' else ''}", kind, {"kv_dtype": dtype})
@@ -33,6 +32,8 @@ METHODS = [
 ]
 EVERY = 8
 MOVED = 100.0
+DECODED = 200
+"""Tokens of the next-token table: the last of the text, the question and its answer among them."""
 Round = Callable[[Tensor], Tensor]
 
 
@@ -142,20 +143,22 @@ def index_rows(trace: Trace) -> list[dict[str, Any]]:
 
 def next_token(context: int) -> list[dict[str, Any]]:
     model, tokenizer = load("smollm2", "fp32")
-    ids = torch.tensor([PlantedText.make(tokenizer, context).ids])
-    truth = fidelity.full(model, ids)
+    ids = PlantedText.make(tokenizer, context).ids
+    read, last = Prefilled.read(model, ids[:-DECODED]), ids[-DECODED:]
+    truth = read.log_probabilities(read.full_cache(), last)
     rows = []
     for method in METHODS:
-        found, stats = fidelity.retrieval(model, ids, RetrievalConfig(index=method.kind, **method.knobs))
-        kl = (truth.exp() * (truth - found)).sum(-1)
+        cache = read.retrieval_cache(RetrievalConfig(index=method.kind, **method.knobs))
+        kl = (truth.exp() * (truth - read.log_probabilities(cache, last))).sum(-1)
         figures = {"kl_mean": kl.mean().item(), "kl_worst": kl.max().item()}
-        rows.append({"method": method.name, "context": context, **figures, "touched": stats["touched_share"]})
+        figures["touched"] = cache.stats()["touched_share"]
+        rows.append({"method": method.name, "context": context, **figures})
         console.print(rows[-1])
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--trace", help="a trace file instead of one that is captured now")
     parser.add_argument("--length", type=int, default=7600)
     parser.add_argument("--tokens", type=int, default=131072, help="offloaded tokens of the resampled trace")
@@ -173,7 +176,7 @@ def main() -> None:
     for title, rows in tables.items():
         if rows:
             show(title, rows[0], [row.values() for row in rows])
-    write("kv_int8", {"command": "python benchmarks/kv_int8.py", **tables})
+    write("kv_int8", {"command": command(), **tables})
 
 
 if __name__ == "__main__":

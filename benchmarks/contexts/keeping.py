@@ -5,13 +5,12 @@ Everything is measured on gemma3-270m with technical English: once in this proce
 processes of its own. The last part needs a system where control groups can be made (root); it is left out
 elsewhere.
 
-Run: python benchmarks/contexts.py [--tokens 32000] [--dtype bf16]
+Run: python -m benchmarks.contexts.keeping [--tokens 32000] [--dtype bf16]
 Takes eight minutes on two cores.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -22,8 +21,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from common import command, load, show, write
-
+from benchmarks.common import argument_parser, command, load, show, write
 from sakuin import Context, Library, RetrievalConfig
 from sakuin.documents import Document
 from sakuin.evaluate import technical_english
@@ -222,9 +220,7 @@ def short_of_memory(folder: Path, dtype: str, size: int) -> dict[str, Any] | Non
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--tokens", type=int, default=32000)
     parser.add_argument("--dtype", default="auto")
     arguments = parser.parse_args()

@@ -13,19 +13,18 @@ count what the sealing thread takes from the cores. Its thread-seconds are those
 Only layers with full attention count: the others have no index. Then the same runs of tokens are sealed again
 with nothing beside, on as many threads as the prefill had.
 
-Run: python benchmarks/sealing.py [--models smollm2 gemma3-270m] [--lengths 8000 32000] [--turns 3]
+Run: python -m benchmarks.speed.sealing [--models smollm2 gemma3-270m] [--lengths 8000 32000] [--turns 3]
 """
 
 from __future__ import annotations
 
-import argparse
 import time
 from statistics import median
 from typing import Any
 
 import torch
-from common import console, load, show, write
 
+from benchmarks.common import argument_parser, command, console, load, show, write
 from sakuin import RetrievalCache, RetrievalConfig
 from sakuin.backends.transformers.layer import RetrievalLayer
 from sakuin.cache.sealing import Job
@@ -163,7 +162,7 @@ def measure(name: str, length: int, turns: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--models", nargs="+", default=list(LENGTHS), choices=list(LENGTHS))
     parser.add_argument("--lengths", nargs="+", type=int, help="tokens, one for each model")
     parser.add_argument("--turns", type=int, default=3)
@@ -172,7 +171,7 @@ def main() -> None:
     rows = [measure(name, length, chosen.turns) for name, length in zip(chosen.models, lengths, strict=True)]
     for row in rows:
         show(f"Sealing, {row['model']}, {row['tokens']} tokens", ["", "figure"], row.items())
-    write("sealing", {"command": "python benchmarks/sealing.py", "results": rows})
+    write("sealing", {"command": command(), "results": rows})
 
 
 if __name__ == "__main__":

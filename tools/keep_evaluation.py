@@ -1,8 +1,7 @@
-"""Keeps what `sakuin eval` found on this machine beside the other benchmarks' results, for docs/fidelity.md.
+"""Keeps what `sakuin eval` found on this machine beside the benchmarks' results, for docs/fidelity.md.
 
-Run: python benchmarks/evaluation.py FOLDER... [--name NAME] [--pictures]
+Run: python -m tools.keep_evaluation FOLDER... [--name NAME] [--pictures]
 A FOLDER is one that `sakuin eval` wrote into its --out; NAME, by default the folder's, is that of the file.
-Without any there is nothing to keep (`make bench` runs all scripts so).
 """
 
 from __future__ import annotations
@@ -13,18 +12,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from common import console, write
+from benchmarks.common import console, write
 
 KINDS = ("fidelity", "needle", "extract", "ruler", "harness")
 DROPPED = ("cells", "texts", "pictures")
 """What only the folder keeps: each answer."""
 PICTURES = ("bytes.png", "heads-balanced.png", "needle.png")
-HERE = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folders", nargs="*", metavar="FOLDER", type=Path)
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", type=Path)
     parser.add_argument("--name")
     parser.add_argument("--pictures", action="store_true", help="also copy the pictures into docs/pictures")
     chosen = parser.parse_args()
@@ -45,10 +44,10 @@ def keep(folder: Path, name: str, found: dict[str, Any], pictures: bool) -> None
     write(f"evaluation-{name}", {key: value for key, value in found.items() if key not in DROPPED})
     for picture in PICTURES if pictures else ():
         if (folder / picture).is_file():
-            to = HERE / "docs" / "pictures" / f"{name}-{picture}"
+            to = ROOT / "docs" / "pictures" / f"{name}-{picture}"
             to.parent.mkdir(exist_ok=True)
             shutil.copy(folder / picture, to)
-            console.print(f"wrote {to.relative_to(HERE)}")
+            console.print(f"wrote {to.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

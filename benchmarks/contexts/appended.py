@@ -6,18 +6,17 @@ is, and 96 tokens that follow are decoded, teacher-forced: by full attention, an
 of at least 16 and of at least 4 head_dim tokens have a basis of their own. What is sealed then begins with
 the first text's recent window, and what was appended last lies in the recent window itself.
 
-Run: python benchmarks/appended.py [--model smollm2] [--tokens 3500] [--then 900] [--kinds japanese code]
+Run: python -m benchmarks.contexts.appended [--model smollm2] [--tokens 3500] [--then 900]
+     [--kinds japanese code]
 Takes two minutes on two cores (SmolLM2; Gemma 3 needs --then 1024 or more).
 """
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 from unittest.mock import patch
 
-from common import command, load, show, write
-
+from benchmarks.common import argument_parser, command, load, show, write
 from sakuin import RetrievalCache, RetrievalConfig
 from sakuin.context.generate import Runner
 from sakuin.evaluate.domains import domain
@@ -75,7 +74,7 @@ def measure(name: str, first: int, then: int, kinds: list[str]) -> list[dict[str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--tokens", type=int, default=3500)
     parser.add_argument("--then", type=int, default=900)

@@ -7,20 +7,20 @@ divergence is the same model's full attention at the same length; whether that i
 log-likelihood and in the codes that it finds. `--plain` reads the same text with full attention and without
 YaRN, to see what YaRN is good for.
 
-Run: python benchmarks/past_window.py [--model smollm2] [--window 16384] [--configurations balanced] [--plain]
+Run: python -m benchmarks.answers.past_window [--model smollm2] [--window 16384]
+     [--configurations balanced] [--plain]
 """
 
 from __future__ import annotations
 
-import argparse
 import random
 import time
 from typing import Any
 
 import torch
-from common import command, console, load, write
 
 import sakuin
+from benchmarks.common import argument_parser, command, console, load, write
 from sakuin.context.generate import Runner, Sampling
 from sakuin.evaluate.configurations import FULL, Configuration, configurations
 from sakuin.evaluate.prefilled import Prefilled, touched_share
@@ -106,7 +106,7 @@ def measure(name: str, window: int | None, length: int, wanted: list[Configurati
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--window", type=int, default=16384)
     parser.add_argument("--configurations", nargs="+", default=["balanced"])

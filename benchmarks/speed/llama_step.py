@@ -8,13 +8,12 @@ KV heads side by side (benchmarks/shapes.py), of four such kinds a layer has two
 resampled with jitter of its own. A step is the whole attention: sink and recent window exactly, the index,
 and their merge; `flat` attends to all of the same tokens. The rest of a model is not in it.
 
-Run: python benchmarks/llama_step.py [--traces FOLDER]
+Run: python -m benchmarks.speed.llama_step [--traces FOLDER]
 SAKUIN_ISA=avx2 forces lower kernels. Takes 5 GiB.
 """
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
@@ -22,10 +21,10 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from common import bandwidth, command, show, write
-from shapes import HEADS_128, paired, traced
 from torch import Tensor
 
+from benchmarks.common import argument_parser, bandwidth, command, show, write
+from benchmarks.shapes import HEADS_128, paired, traced
 from sakuin import merge
 from sakuin.attention.partial import PartialAttention
 from sakuin.evaluate import Layer, Trace, longer
@@ -88,7 +87,7 @@ class Held:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--traces", type=Path, help="keep captured traces in this folder")
     trace = traced("smollm2", LENGTH, parser.parse_args().traces)
     kinds, layers = [paired(trace, heads) for heads in HEADS_128], []

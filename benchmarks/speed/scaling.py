@@ -9,14 +9,13 @@ other tokens was done: where a model comes back to a layer its data are cold and
 text and retrieval steps stand apart. Errors are those of the whole attention output, sink and recent window
 included.
 
-Run: python benchmarks/scaling.py [--shapes d64 d128 d256] [--tokens 131072 524288 1048576] [--traces
-FOLDER]
+Run: python -m benchmarks.speed.scaling [--shapes d64 d128 d256] [--tokens 131072 524288 1048576]
+     [--traces FOLDER]
 SAKUIN_ISA=avx2 forces lower kernels. Takes 5 GiB at 1M tokens.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -26,9 +25,9 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from common import bandwidth, cold, command, show, write
-from shapes import HEADS_128, Steps, fact_mass, paired, traced
 
+from benchmarks.common import argument_parser, bandwidth, cold, command, show, write
+from benchmarks.shapes import HEADS_128, Steps, fact_mass, paired, traced
 from sakuin import build_index
 from sakuin.evaluate import Layer, Trace, longer
 from sakuin.index import _native
@@ -151,7 +150,7 @@ def summary(rows: list[dict[str, Any]], rate: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--tokens", nargs="+", type=int, default=list(TOKENS))
     parser.add_argument("--traces", type=Path, help="keep captured traces in this folder")

@@ -1,26 +1,24 @@
 """The indexes side by side on real traces: of smollm2 as captured and resampled to 128K offloaded tokens,
 of gemma3-270m, whose head_dim is 256, as captured at 32K.
 
-Run: python benchmarks/indexes.py [--traces FOLDER]
+Run: python -m benchmarks.method.indexes [--traces FOLDER]
 """
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from common import command, show, write
-from shapes import traced
-
+from benchmarks.common import argument_parser, command, show, write
+from benchmarks.shapes import traced
 from sakuin.evaluate import compare, longer
 
 LENGTH, LONG, GEMMA_LENGTH = 7600, 131072, 32768
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--traces", type=Path, help="keep captured traces in this folder")
     folder = parser.parse_args().traces
     trace = traced("smollm2", LENGTH, folder)

@@ -5,20 +5,19 @@ To each depth the same text is prefilled into a RetrievalCache (attn_implementat
 DynamicCache ("sdpa"), and then all of them take turns: a few decode steps each, so that what else the machine
 does falls on all.
 
-Run: python benchmarks/decode_depth.py [--dtypes fp32 bf16]
+Run: python -m benchmarks.speed.decode_depth [--dtypes fp32 bf16]
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from time import perf_counter
 from typing import Any
 
 import torch
-from common import console, load, show, write
 from transformers import DynamicCache
 
+from benchmarks.common import argument_parser, command, console, load, show, write
 from sakuin import RetrievalCache, RetrievalConfig
 from sakuin.evaluate import technical_english
 from sakuin.machine.devices import resolve_dtype
@@ -75,7 +74,7 @@ def measure(model: Any, ids: torch.Tensor) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--dtypes", nargs="+", choices=["fp32", "bf16"])
     chosen = parser.parse_args().dtypes
     if chosen is None:
@@ -97,7 +96,7 @@ def main() -> None:
             [(r["depth"], r["sakuin_ms"], r["sdpa_ms"]) for r in rows],
         )
         console.print({k: v for k, v in results[dtype].items() if k != "depths"})
-    write("decode_depth", {"command": "python benchmarks/decode_depth.py", "results": results})
+    write("decode_depth", {"command": command(), "results": results})
 
 
 if __name__ == "__main__":

@@ -7,12 +7,11 @@ steps as tokens were appended, where a step is one layer's attention over its of
 heads, and nothing else of the model; both on all threads, each step and append after more memory was read
 than a cache holds. In decoding, appends run on a thread of their own beside the model.
 
-Run: python benchmarks/growth.py [--kinds sketch flat ivf graph] [--layers 2 12 27] [--traces FOLDER]
+Run: python -m benchmarks.contexts.growth [--kinds sketch flat ivf graph] [--layers 2 12 27] [--traces FOLDER]
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +20,9 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from common import command, others, show, write
-from shapes import traced
 
+from benchmarks.common import argument_parser, command, others, show, write
+from benchmarks.shapes import traced
 from sakuin import merge
 from sakuin.attention.partial import PartialAttention
 from sakuin.config import RetrievalConfig
@@ -120,7 +119,7 @@ def rows_of(number: int, asked: Asked, kind: str) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--kinds", nargs="+", default=["sketch", "flat", "ivf", "graph"])
     parser.add_argument("--traces", type=Path, help="keep captured traces in this folder")
     parser.add_argument("--layers", nargs="+", type=int, default=list(LAYERS))

@@ -5,20 +5,19 @@ One KV head of three layers of smollm2, as captured and resampled; queries of ev
 running text and of all retrieval steps. Beside it hnswlib, if it is installed, over the same keys (M = 16,
 ef_construction = 200, inner product); it does not say what it scans.
 
-Run: python benchmarks/graph_walks.py [--tokens 32768 131072] [--layers 2 12 27]
+Run: python -m benchmarks.method.graph_walks [--tokens 32768 131072] [--layers 2 12 27]
 """
 
 from __future__ import annotations
 
-import argparse
 from importlib.util import find_spec
 from time import perf_counter
 from typing import Any
 
 import torch
-from common import load, show, write
 from torch import Tensor
 
+from benchmarks.common import argument_parser, command, load, show, write
 from sakuin import build_index
 from sakuin.evaluate import Layer, Trace, capture, longer
 from sakuin.index import GraphIndex
@@ -97,7 +96,7 @@ def measured(trace: Trace) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argument_parser(__doc__)
     parser.add_argument("--tokens", type=int, nargs="*", default=[32768, 131072])
     parser.add_argument("--layers", type=int, nargs="+", default=[2, 12, 27])
     parser.add_argument("--trace", help="a trace file instead of capturing one")
@@ -122,7 +121,7 @@ def main() -> None:
         "build_s",
     )
     show("recall@100 and what is scanned", columns, ([row.get(c, "") for c in columns] for row in rows))
-    write("graph_walks", {"command": "python benchmarks/graph_walks.py", "rows": rows})
+    write("graph_walks", {"command": command(), "rows": rows})
 
 
 if __name__ == "__main__":
