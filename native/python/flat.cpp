@@ -124,15 +124,14 @@ void bind_flat(nb::module_& m) {
     m.def("flat_attend",
           nb::overload_cast<nb::handle, nb::list, double, int, bool, nb::object, std::optional<double>, nb::object,
                             nb::object, const std::string&>(&flat_attend),
-          nb::arg("q"), nb::arg("spans"), nb::arg("scaling"), nb::arg("n_threads"), nb::arg("causal") = false,
-          nb::arg("s_aux") = nb::none(), nb::arg("softcap") = nb::none(), nb::arg("mass") = nb::none(),
-          nb::arg("static_lse") = nb::none(), nb::arg("isa") = "",
-          "Exact attention of q (n_query_heads, t, head_dim) over `spans`, in order of the sequence: (out, lse), both "
-          "float32.\n\n"
-          "causal: position i does not see the last t - 1 - i tokens of the last span. s_aux (n_query_heads,) adds "
-          "exp(s_aux) to the\n"
-          "softmax's sum with no value. mass (n_kv_heads, n_tokens): each token's share of the softmax is added, "
-          "static_lse included.");
+          nb::arg("q"), nb::arg("spans"), nb::arg("scaling"), nb::arg("n_threads"), nb::kw_only(),
+          nb::arg("causal") = false, nb::arg("s_aux") = nb::none(), nb::arg("softcap") = nb::none(),
+          nb::arg("mass") = nb::none(), nb::arg("static_lse") = nb::none(), nb::arg("isa") = "",
+          "Exact attention of q (n_query_heads, t, head_dim) over `spans`, in order of the sequence: (out, lse),\n"
+          "both float32.\n\n"
+          "causal: position i does not see the last t - 1 - i tokens of the last span. s_aux (n_query_heads,) adds\n"
+          "exp(s_aux) to the softmax's sum with no value. mass (n_kv_heads, n_tokens): each token's share of the\n"
+          "softmax is added, static_lse included.");
 }
 
 }  // namespace sakuin

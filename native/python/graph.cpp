@@ -191,27 +191,25 @@ void bind_graph(nb::module_& m) {
         .def(nb::new_(&empty), nb::arg("n_kv_heads"), nb::arg("head_dim"), nb::arg("degree"))
         .def("__len__", [](const Graph& g) { return g.n; })
         .def_prop_ro("nbytes", &Graph::nbytes)
-        .def("append", &append, nb::rv_policy::take_ownership, nb::arg("keys"), nb::arg("coordinates").noconvert(),
-             nb::arg("queries").none(), nb::arg("n_threads"), nb::arg("renew") = false, nb::arg("isa") = "",
-             "The graph with further tokens: keys (n_kv_heads, n, head_dim) and coordinates (n_kv_heads, n, 16) of all "
-             "tokens, old ones\n"
-             "first; queries float32 (n_kv_heads, m, head_dim) whose answers are linked, or None. renew: the old "
-             "tokens' coordinates are\n"
-             "others than before.")
-        .def("crop", &graph_crop, nb::arg("n"), "The graph of the first n tokens.")
-        .def("search", &search, nb::arg("q"), nb::arg("keys"), nb::arg("k"), nb::arg("ef"), nb::arg("n_threads"),
-             nb::arg("isa") = "",
-             "The k keys with the largest inner product that a walk with a queue of ef finds: scores float32 and ids "
-             "int64\n"
-             "(n_query_heads, t, k); keys scored and keys whose links were read, int64 (n_query_heads, t) each.")
         .def(
-            "attend", &attend, nb::arg("q"), nb::arg("keys"), nb::arg("values"), nb::arg("mean_keys"),
-            nb::arg("mean_values"), nb::arg("scaling"), nb::arg("budget"), nb::arg("ef"), nb::arg("estimate_rest"),
-            nb::arg("n_threads"), nb::arg("static_lse") = nb::none(), nb::arg("softcap") = nb::none(),
-            nb::arg("mass") = nb::none(), nb::arg("isa") = "",
-            "Attention over the `budget` best tokens that each query head finds, those of its group together: (out, "
-            "lse, coverage, exact,\n"
-            "touched_bytes). mean_keys and mean_values (n_kv_heads, runs of 64 tokens, head_dim) stand for the others.")
+            "append", &append, nb::rv_policy::take_ownership, nb::arg("keys"), nb::arg("coordinates").noconvert(),
+            nb::arg("queries").none(), nb::arg("n_threads"), nb::kw_only(), nb::arg("renew") = false,
+            nb::arg("isa") = "",
+            "The graph with further tokens: keys (n_kv_heads, n, head_dim) and coordinates (n_kv_heads, n, 16) of\n"
+            "all tokens, old ones first; queries float32 (n_kv_heads, m, head_dim) whose answers are linked, or None.\n"
+            "renew: the old tokens' coordinates are others than before.")
+        .def("crop", &graph_crop, nb::arg("n"), "The graph of the first n tokens.")
+        .def("search", &search, nb::arg("q"), nb::arg("keys"), nb::arg("k"), nb::kw_only(), nb::arg("ef"),
+             nb::arg("n_threads"), nb::arg("isa") = "",
+             "The k keys with the largest inner product that a walk with a queue of ef finds: scores float32 and ids\n"
+             "int64 (n_query_heads, t, k); keys scored and keys whose links were read, int64 (n_query_heads, t) each.")
+        .def("attend", &attend, nb::arg("q"), nb::arg("keys"), nb::arg("values"), nb::arg("mean_keys"),
+             nb::arg("mean_values"), nb::kw_only(), nb::arg("scaling"), nb::arg("budget"), nb::arg("ef"),
+             nb::arg("estimate_rest"), nb::arg("n_threads"), nb::arg("static_lse") = nb::none(),
+             nb::arg("softcap") = nb::none(), nb::arg("mass") = nb::none(), nb::arg("isa") = "",
+             "Attention over the `budget` best tokens that each query head finds, those of its group together:\n"
+             "(out, lse, coverage, exact, touched_bytes). mean_keys and mean_values (n_kv_heads, runs of 64 tokens,\n"
+             "head_dim) stand for the others.")
         .def("links", &links, nb::arg("head"),
              "One KV head's links, int64 (n, degree), -1 where there is none, and the key where walks begin.");
 }

@@ -185,20 +185,20 @@ void bind_ivf(nb::module_& m) {
         .def_prop_ro("lists", [](const IvfSealed& s) { return s.segment.lists; })
         .def("__len__", [](const IvfSealed& s) { return s.segment.n; });
     m.def("ivf_seal", &seal, nb::rv_policy::take_ownership, nb::arg("fields"), nb::arg("keys"), nb::arg("values"),
-          nb::arg("iterations"), nb::arg("n_threads"), nb::arg("base").none() = nb::none(), nb::arg("isa") = "",
-          "Put keys and values (n_kv_heads, n, head_dim) into lists by k-means, after those of `base` if there is one: "
-          "fills the tensors of\n"
-          "`fields` and returns the segment.");
+          nb::kw_only(), nb::arg("iterations"), nb::arg("n_threads"), nb::arg("base").none() = nb::none(),
+          nb::arg("isa") = "",
+          "Put keys and values (n_kv_heads, n, head_dim) into lists by k-means, after those of `base` if there is\n"
+          "one: fills the tensors of `fields` and returns the segment.");
     m.def("ivf_attend", &attend, nb::arg("q"), nb::arg("segments"), nb::arg("scaling"), nb::arg("n_threads"),
-          nb::arg("probes"), nb::arg("budget"), nb::arg("estimate_rest"), nb::arg("static_lse") = nb::none(),
-          nb::arg("softcap") = nb::none(), nb::arg("mass") = nb::none(), nb::arg("isa") = "",
-          "Attention over a chain of segments: (out, lse, coverage, exact, touched_bytes). Each query head probes "
-          "`probes` lists, or, where\n"
-          "that is 0, as many as hold `budget` tokens.");
-    m.def("ivf_search", &search, nb::arg("q"), nb::arg("segments"), nb::arg("n_threads"), nb::arg("probes"),
-          nb::arg("budget"), nb::arg("scores"), nb::arg("ids"), nb::arg("isa") = "",
-          "The keys with the largest q.k in the probed lists: fills scores (float32) and ids (int64), (n_query_heads, "
-          "t, k) each.");
+          nb::kw_only(), nb::arg("probes"), nb::arg("budget"), nb::arg("estimate_rest"),
+          nb::arg("static_lse") = nb::none(), nb::arg("softcap") = nb::none(), nb::arg("mass") = nb::none(),
+          nb::arg("isa") = "",
+          "Attention over a chain of segments: (out, lse, coverage, exact, touched_bytes). Each query head probes\n"
+          "`probes` lists, or, where that is 0, as many as hold `budget` tokens.");
+    m.def("ivf_search", &search, nb::arg("q"), nb::arg("segments"), nb::arg("n_threads"), nb::kw_only(),
+          nb::arg("probes"), nb::arg("budget"), nb::arg("scores"), nb::arg("ids"), nb::arg("isa") = "",
+          "The keys with the largest q.k in the probed lists: fills scores (float32) and ids (int64),\n"
+          "(n_query_heads, t, k) each.");
 }
 
 }  // namespace sakuin

@@ -2,7 +2,6 @@
 // them.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
-#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
@@ -12,7 +11,6 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
-#include <tuple>
 #include <vector>
 
 #include "index/flat/flat.hpp"
@@ -124,14 +122,17 @@ Sealed* seal(const nb::dict& fields, nb::handle y, nb::handle weight, nb::handle
     return sealed.release();
 }
 
-// rescore, coded, exact, reach, cap, target_error
-using Settings = std::tuple<float, float, float, float, float, float>;
+SketchSettings settings_of(float rescore, float coded, float exact, float reach, float cap, float target_error) {
+    for (const float x : {rescore, coded, exact, reach, cap, target_error})
+        if (!(x >= 0.0f)) throw std::invalid_argument("settings must be at least 0, got " + std::to_string(x));
+    return {rescore, coded, exact, reach, std::min(cap, 1.0f), target_error};
+}
 
 // Arguments that `attend`, `decode` and `search` share.
 class Call {
 public:
     Call(nb::handle q, const std::vector<const Sealed*>& segments, double scaling, int n_threads,
-         std::optional<double> softcap, const Settings& settings, const std::string& isa)
+         std::optional<double> softcap, const SketchSettings& settings, const std::string& isa)
         : first_(checked(segments)),
           step(q, first_.heads, first_.shape.head_dim, tokens(segments), scaling, softcap, n_threads, isa) {
         for (const Sealed* s : segments) a.segments.push_back(&s->segment);
@@ -143,10 +144,7 @@ public:
         a.scaling = step.scaling;
         a.softcap = step.softcap;
         a.n_threads = step.n_threads;
-        std::tie(a.rescore, a.coded, a.exact, a.reach, a.cap, a.target_error) = settings;
-        for (const float x : {a.rescore, a.coded, a.exact, a.reach, a.cap, a.target_error})
-            if (!(x >= 0.0f)) throw std::invalid_argument("settings must be at least 0, got " + std::to_string(x));
-        a.cap = std::min(a.cap, 1.0f);
+        a.settings = settings;
     }
 
 private:
@@ -193,7 +191,7 @@ struct Results : StepResults {
 };
 
 nb::tuple attend(nb::handle q, const std::vector<const Sealed*>& segments, double scaling, int n_threads,
-                 const Settings& settings, nb::object static_lse, std::optional<double> softcap, nb::object mass,
+                 const SketchSettings& settings, nb::object static_lse, std::optional<double> softcap, nb::object mass,
                  bool trace, const std::string& isa) {
     Call c(q, segments, scaling, n_threads, softcap, settings, isa);
     c.a.static_lse = c.step.static_lse(static_lse);
@@ -235,7 +233,7 @@ FlatArgs one_head(FlatArgs f, int64_t head) {
 
 nb::tuple decode(nb::handle q, const std::vector<const Sealed*>& segments, nb::handle sink_keys, nb::handle sink_values,
                  nb::handle recent_keys, nb::handle recent_values, double scaling, int n_threads,
-                 const Settings& settings, nb::object s_aux, std::optional<double> softcap, nb::object mass,
+                 const SketchSettings& settings, nb::object s_aux, std::optional<double> softcap, nb::object mass,
                  const std::string& isa) {
     Call c(q, segments, scaling, n_threads, softcap, settings, isa);
     const Tensor sk = read_tensor(sink_keys, "sink_keys", 3), sv = read_tensor(sink_values, "sink_values", 3);
@@ -311,22 +309,23 @@ nb::tuple decode(nb::handle q, const std::vector<const Sealed*>& segments, nb::h
 
 void search(nb::handle q, const std::vector<const Sealed*>& segments, int n_threads, int64_t candidates,
             int64_t refined, double reach, nb::handle scores, nb::handle ids, const std::string& isa) {
-    const Call c(q, segments, 1.0, n_threads, std::nullopt, {1.0f, 1.0f, 1.0f, static_cast<float>(reach), 1.0f, 0.0f},
-                 isa);
+    // Of the settings a search takes the reach alone.
+    const SketchSettings settings = settings_of(0.0f, 0.0f, 0.0f, static_cast<float>(reach), 0.0f, 0.0f);
+    const Call c(q, segments, 1.0, n_threads, std::nullopt, settings, isa);
     const Found found(c.step, scores, ids);
-    const SketchSearch s{c.a.kernels,
-                         c.a.segments,
-                         c.a.q,
-                         c.a.heads,
-                         c.a.group,
-                         c.a.t,
-                         found.k,
-                         std::max(candidates, found.k),
-                         std::max(refined, found.k),
-                         c.a.reach,
-                         n_threads,
-                         found.scores,
-                         found.ids};
+    const SketchSearch s{.kernels = c.a.kernels,
+                         .segments = c.a.segments,
+                         .q = c.a.q,
+                         .heads = c.a.heads,
+                         .group = c.a.group,
+                         .t = c.a.t,
+                         .k = found.k,
+                         .candidates = std::max(candidates, found.k),
+                         .refined = std::max(refined, found.k),
+                         .reach = settings.reach,
+                         .n_threads = n_threads,
+                         .scores = found.scores,
+                         .ids = found.ids};
     const nb::gil_scoped_release release;
     search_sketch(s);
 }
@@ -341,29 +340,40 @@ void bind_sketch(nb::module_& m) {
             nb::arg("fields"), nb::arg("on_disk") = false)
         .def_prop_ro("fields", &Sealed::fields)
         .def("__len__", [](const Sealed& s) { return s.segment.n; });
-    m.def("sketch_seal", &seal, nb::rv_policy::take_ownership, nb::arg("fields"), nb::arg("y"), nb::arg("weight"),
-          nb::arg("features"), nb::arg("keys"), nb::arg("values"), nb::arg("values_f32"), nb::arg("n_threads"),
-          nb::arg("isa") = "",
-          "Seal keys and values: fills the tensors of `fields` (all but mean and basis) and returns the segment. y is "
-          "used up.");
+    nb::class_<SketchSettings>(
+        m, "SketchSettings",
+        "How much a step reads: rescore, coded and exact in units of 1 / n; reach in standard deviations;\n"
+        "cap as a share; target_error (0: none).")
+        .def(nb::new_(&settings_of), nb::kw_only(), nb::arg("rescore"), nb::arg("coded"), nb::arg("exact"),
+             nb::arg("reach"), nb::arg("cap"), nb::arg("target_error") = 0.0f)
+        .def_ro("rescore", &SketchSettings::rescore)
+        .def_ro("coded", &SketchSettings::coded)
+        .def_ro("exact", &SketchSettings::exact)
+        .def_ro("reach", &SketchSettings::reach)
+        .def_ro("cap", &SketchSettings::cap)
+        .def_ro("target_error", &SketchSettings::target_error);
+    m.def("sketch_seal", &seal, nb::rv_policy::take_ownership, nb::arg("fields"), nb::kw_only(), nb::arg("y"),
+          nb::arg("weight"), nb::arg("features"), nb::arg("keys"), nb::arg("values"), nb::arg("values_f32"),
+          nb::arg("n_threads"), nb::arg("isa") = "",
+          "Seal keys and values: fills the tensors of `fields` (all but mean and basis) and returns the segment.\n"
+          "y is used up.");
     m.def("sketch_attend", &attend, nb::arg("q"), nb::arg("segments"), nb::arg("scaling"), nb::arg("n_threads"),
-          nb::arg("settings"), nb::arg("static_lse") = nb::none(), nb::arg("softcap") = nb::none(),
+          nb::arg("settings"), nb::kw_only(), nb::arg("static_lse") = nb::none(), nb::arg("softcap") = nb::none(),
           nb::arg("mass") = nb::none(), nb::arg("trace") = false, nb::arg("isa") = "",
-          "Attention over a chain of segments: (out, lse, coverage, exact, coded, error, touched_bytes), with trace "
-          "also tier and weight. settings: rescore, coded, exact\n"
-          "in units of 1 / n; reach in standard deviations; cap as a share; target_error (0: none).");
+          "Attention over a chain of segments: (out, lse, coverage, exact, coded, error, touched_bytes), with trace\n"
+          "also tier and weight.");
     m.def("sketch_decode", &decode, nb::arg("q"), nb::arg("segments"), nb::arg("sink_keys"), nb::arg("sink_values"),
           nb::arg("recent_keys"), nb::arg("recent_values"), nb::arg("scaling"), nb::arg("n_threads"),
-          nb::arg("settings"), nb::arg("s_aux") = nb::none(), nb::arg("softcap") = nb::none(),
+          nb::arg("settings"), nb::kw_only(), nb::arg("s_aux") = nb::none(), nb::arg("softcap") = nb::none(),
           nb::arg("mass") = nb::none(), nb::arg("isa") = "",
-          "One whole step: exact attention over the static tokens merged with the segments. Results as "
+          "One whole step: exact attention over the static tokens merged with the segments. Results as\n"
           "sketch_attend's, static part included.");
-    m.def("sketch_search", &search, nb::arg("q"), nb::arg("segments"), nb::arg("n_threads"), nb::arg("candidates"),
-          nb::arg("refined"), nb::arg("reach"), nb::arg("scores"), nb::arg("ids"), nb::arg("isa") = "",
-          "The keys with the largest q.k: fills scores (float32) and ids (int64, positions), (n_query_heads, t, k) "
-          "each. About `candidates` keys a\n"
-          "query head, by their estimate raised by `reach` standard deviations, are scored from codes, the best "
-          "`refined` of them exactly.");
+    m.def("sketch_search", &search, nb::arg("q"), nb::arg("segments"), nb::arg("n_threads"), nb::kw_only(),
+          nb::arg("candidates"), nb::arg("refined"), nb::arg("reach"), nb::arg("scores"), nb::arg("ids"),
+          nb::arg("isa") = "",
+          "The keys with the largest q.k: fills scores (float32) and ids (int64, positions), (n_query_heads, t, k)\n"
+          "each. About `candidates` keys a query head, by their estimate raised by `reach` standard deviations, are\n"
+          "scored from codes, the best `refined` of them exactly.");
 }
 
 }  // namespace sakuin

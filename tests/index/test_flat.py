@@ -60,7 +60,9 @@ def test_flat_attend_equals_attention_in_float64(isa, dtype, head_dim):
         mass = torch.zeros(kv_heads, n)
         for softcap in (None, 20.0):
             mass.zero_()
-            got = _native.flat_attend(q, [(k, v)], head_dim**-0.5, 2, True, s_aux, softcap, mass, None, isa)
+            got = _native.flat_attend(
+                q, [(k, v)], head_dim**-0.5, 2, causal=True, s_aux=s_aux, softcap=softcap, mass=mass, isa=isa
+            )
             expected = attention(q, k, v, head_dim**-0.5, True, s_aux, softcap)
             assert error([*got, mass], expected) < CLOSE
 
@@ -74,7 +76,7 @@ def test_spans_of_different_dtypes_and_strides_are_one_sequence(isa):
         k = random(n, 2, 64, dtype=dtype, seed=i).transpose(0, 1)  # token-major memory
         v = random(2, n + 9, 64, dtype=dtype, seed=i + 5)[:, 5 : n + 5]  # a slice of a longer buffer
         parts.append((k, v))
-    got = _native.flat_attend(q, parts, 0.125, 1, True, isa=isa)
+    got = _native.flat_attend(q, parts, 0.125, 1, causal=True, isa=isa)
     k, v = (torch.cat([part[i].float() for part in parts], 1) for i in (0, 1))
     assert error(got, attention(q, k, v, 0.125, True)) < CLOSE
 
@@ -337,7 +339,7 @@ def test_a_wrong_query_is_refused():
 def test_an_environment_variable_forces_a_lower_instruction_set():
     for isa in _native.isas():
         out = subprocess.run(
-            [sys.executable, "-c", "from sakuin import _native; print(_native.isa())"],
+            [sys.executable, "-c", "from sakuin.index import _native; print(_native.isa())"],
             env={**os.environ, "SAKUIN_ISA": isa},
             capture_output=True,
             text=True,
@@ -348,7 +350,7 @@ def test_an_environment_variable_forces_a_lower_instruction_set():
 
 def test_an_instruction_set_that_is_not_there_is_told_with_what_is():
     out = subprocess.run(
-        [sys.executable, "-c", "from sakuin import _native"],
+        [sys.executable, "-c", "from sakuin.index import _native"],
         env={**os.environ, "SAKUIN_ISA": "mmx"},
         capture_output=True,
         text=True,

@@ -147,7 +147,7 @@ def test_touched_bytes_count_keys_scored_links_values_and_means():
     index = of(data, ef=60, budget=20)
     q = data.q[:, :1]
     part = index.attend(q, scaling=data.scaling)
-    scanned, walked = index._graph.search(q, index._keys.first(2000), 20, 60, 1)[2:]
+    scanned, walked = index._graph.search(q, index._keys.first(2000), 20, ef=60, n_threads=1)[2:]
     values = part.stats.exact.sum() * 2000 * 64 * 2
     runs = 2 * 32 * (2 * 64 * 2 + 4)
     rows = int(walked.sum()) * (16 * 4 + 1)

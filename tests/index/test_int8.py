@@ -113,7 +113,7 @@ def test_flat_is_exact_over_what_the_numbers_stand_for(isa, d, dtype):
         q = data.q.to(dtype)
         for softcap in (None, 5.0):
             mass = torch.zeros(2, n)
-            out, lse = _native.flat_attend(q, [kept.span()], 0.2, 2, False, None, softcap, mass, None, isa)
+            out, lse = _native.flat_attend(q, [kept.span()], 0.2, 2, softcap=softcap, mass=mass, isa=isa)
             truth, truth_lse = attention(q, *kept.decode(), 0.2, softcap)
             assert float(relative(out, truth).max()) < 5e-5
             assert (lse - truth_lse).abs().max() < 2e-4
@@ -125,7 +125,7 @@ def test_spans_in_int8_and_in_floats_are_one_sequence(isa):
     kept = [Int8KV.of(data.keys[:, a:b], data.values[:, a:b]) for a, b in ((100, 400), (400, 465))]
     rest = data.keys[:, 465:].bfloat16(), data.values[:, 465:].bfloat16()
     spans = [(data.keys[:, :100], data.values[:, :100]), *(x.span() for x in kept), rest]
-    out, lse = _native.flat_attend(data.q, spans, data.scaling, 2, True, isa=isa)
+    out, lse = _native.flat_attend(data.q, spans, data.scaling, 2, causal=True, isa=isa)
     parts = [(data.keys[:, :100], data.values[:, :100]), *(x.decode() for x in kept), rest]
     keys, values = (torch.cat([part[i].float() for part in parts], 1) for i in (0, 1))
     for t in range(3):  # position t does not see the last 2 - t tokens

@@ -49,7 +49,7 @@ def walked(graph: _native.Graph, keys: Tensor) -> None:
     if len(graph) == 0:
         return
     k = min(5, len(graph))
-    _, ids, scanned, _ = graph.search(Q, keys, k, 9, 2)
+    _, ids, scanned, _ = graph.search(Q, keys, k, ef=9, n_threads=2)
     assert 0 <= int(ids.min()) <= int(ids.max()) < len(graph)
     assert k <= int(scanned.min()) <= int(scanned.max()) <= len(graph)
 
@@ -205,7 +205,7 @@ def test_links_of_any_head_are_shown_or_refused(head):
 
 def test_what_a_graph_returns_outlives_it():
     graph = _native.Graph(HEADS, D, 8).append(DATA.keys, COORDINATES, None, 1)
-    ids = graph.search(Q, DATA.keys, 5, 9, 1)[1]
+    ids = graph.search(Q, DATA.keys, 5, ef=9, n_threads=1)[1]
     before = ids.clone()
     del graph
     assert torch.equal(ids, before)

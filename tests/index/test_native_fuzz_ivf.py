@@ -68,7 +68,9 @@ def attended(segment: Any, q: Tensor = Q, **changes: Any) -> None:
     assert exact.shape == (HEADS, q.shape[1])
     assert touched > 0 or q.shape[1] == 0
     scores, ids = torch.empty(*q.shape[:2], 40), torch.full((*q.shape[:2], 40), -1)
-    _native.ivf_search(q, [segment], 1, arguments["probes"], arguments["budget"], scores, ids)
+    _native.ivf_search(
+        q, [segment], 1, probes=arguments["probes"], budget=arguments["budget"], scores=scores, ids=ids
+    )
     assert ((ids >= 0) & (ids < len(segment))).all()
 
 
@@ -131,21 +133,24 @@ def test_what_are_not_segments_is_refused(bad):
     if isinstance(bad, list):
         bad = [s() if s is sound else s for s in bad]
     with pytest.raises(REFUSALS) as refusal:
-        _native.ivf_attend(Q, bad, 0.2, 1, 0, 30, True)
+        _native.ivf_attend(Q, bad, 0.2, 1, probes=0, budget=30, estimate_rest=True)
     told(refusal.value)
+    scores, ids = torch.empty(6, T, 1), torch.empty(6, T, 1, dtype=torch.int64)
     with pytest.raises(REFUSALS):
-        _native.ivf_search(Q, bad, 1, 0, 30, torch.empty(6, T, 1), torch.empty(6, T, 1, dtype=torch.int64))
+        _native.ivf_search(Q, bad, 1, probes=0, budget=30, scores=scores, ids=ids)
 
 
 def test_a_segment_keeps_its_memory_whatever_becomes_of_the_dictionary_it_came_from():
     mine = fields()
     segment = _native.IvfSegment(mine)
-    before = _native.ivf_attend(Q, [segment], 0.2, 1, 0, 30, True)[0]
+    before = _native.ivf_attend(Q, [segment], 0.2, 1, probes=0, budget=30, estimate_rest=True)[0]
     mine.clear()
     segment.fields.clear()
     gc.collect()
     room = [torch.full_like(tensor, 7) for tensor in fields().values()]
-    assert torch.equal(_native.ivf_attend(Q, [segment], 0.2, 1, 0, 30, True)[0], before)
+    assert torch.equal(
+        _native.ivf_attend(Q, [segment], 0.2, 1, probes=0, budget=30, estimate_rest=True)[0], before
+    )
     assert len(room) == len(segment.fields)
 
 

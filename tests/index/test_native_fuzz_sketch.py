@@ -23,7 +23,8 @@ from torch import Tensor
 from sakuin.index import _native
 
 FUZZ = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-USUAL = (4.0, 1.25, 30.0, 2.0, 0.3, 0.0)
+NAMES = ("rescore", "coded", "exact", "reach", "cap", "target_error")
+USUAL = _native.SketchSettings(rescore=4.0, coded=1.25, exact=30.0, reach=2.0, cap=0.3)
 N, D, HEADS, GROUP = 150, 24, 2, 3
 
 DATA = made(N, d=D, heads=HEADS, group=GROUP)
@@ -63,7 +64,16 @@ def attended(segment: Any, **changes: Any) -> None:
     q, isa = arguments["q"], arguments["isa"]
     mass = torch.zeros(HEADS, len(segment))
     out, lse, coverage, exact, coded, error, touched, tier, weight = _native.sketch_attend(
-        q, [segment], 0.2, 1, USUAL, arguments["static_lse"], arguments["softcap"], mass, True, isa
+        q,
+        [segment],
+        0.2,
+        1,
+        USUAL,
+        static_lse=arguments["static_lse"],
+        softcap=arguments["softcap"],
+        mass=mass,
+        trace=True,
+        isa=isa,
     )
     assert out.shape == q.shape
     assert lse.shape == coverage.shape == error.shape == q.shape[:2]
@@ -184,7 +194,7 @@ def test_queries_of_any_layout_and_any_number_are_answered(data):
     segments=st.sampled_from([[], ["sound"], ["sound", "sound"], [None], None, ["sound", 5]]),
     scaling=st.one_of(st.floats(), st.none()),
     n_threads=st.integers(-2, 2**40),
-    chosen=st.one_of(st.tuples(*[NUMBERS] * 5), st.tuples(*[NUMBERS] * 4), st.none()),
+    chosen=st.one_of(st.just(USUAL), ANYTHING, st.tuples(*[NUMBERS] * 6)),
     static_lse=ANYTHING,
     softcap=st.one_of(st.none(), st.floats()),
     mass=st.one_of(ANYTHING, tensors((HEADS, N), [torch.float32])),
@@ -197,7 +207,15 @@ def test_attend_of_anything_answers_or_refuses(
         segments = [sound() if s == "sound" else s for s in segments]
     try:
         out, *_ = _native.sketch_attend(
-            q, segments, scaling, n_threads, chosen, static_lse, softcap, mass, False, isa
+            q,
+            segments,
+            scaling,
+            n_threads,
+            chosen,
+            static_lse=static_lse,
+            softcap=softcap,
+            mass=mass,
+            isa=isa,
         )
     except REFUSALS as refusal:
         told(refusal)
@@ -206,10 +224,11 @@ def test_attend_of_anything_answers_or_refuses(
 
 
 @FUZZ
-@given(st.tuples(*[NUMBERS] * 5), NUMBERS, st.sampled_from([None, 1e-30, 0.5, 1e30]))
+@given(st.tuples(*[NUMBERS] * 6), NUMBERS, st.sampled_from([None, 1e-30, 0.5, 1e30]))
 def test_any_settings_and_scaling_are_answered_or_refused(chosen, scaling, softcap):
     try:
-        out, *_ = _native.sketch_attend(Q, [sound(), sound()], scaling, 2, chosen, None, softcap)
+        given = _native.SketchSettings(**dict(zip(NAMES, chosen, strict=True)))
+        out, *_ = _native.sketch_attend(Q, [sound(), sound()], scaling, 2, given, softcap=softcap)
     except REFUSALS as refusal:
         told(refusal)
     else:

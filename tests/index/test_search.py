@@ -305,6 +305,8 @@ def test_native_search_of_a_damaged_segment_stays_inside_its_arrays(data):
     scores, ids = torch.empty(*Q.shape[:2], k), torch.empty(*Q.shape[:2], k, dtype=torch.int64)
     few = data.draw(st.integers(1, N))
     isa = data.draw(st.sampled_from(_native.isas()))
-    _native.sketch_search(Q, [segment], 1, few, few, 2.0, scores, ids, isa)
+    _native.sketch_search(
+        Q, [segment], 1, candidates=few, refined=few, reach=2.0, scores=scores, ids=ids, isa=isa
+    )
     assert ((ids >= 0) & (ids < N)).all()
     assert not torch.isnan(scores).any()

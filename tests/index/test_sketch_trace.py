@@ -15,7 +15,7 @@ import sakuin
 from sakuin.attention.partial import CODED, EXACT, RESCORED
 from sakuin.index import SketchIndex, _native
 
-SETTINGS = (4.0, 1.25, 30.0, 2.0, 0.3, 0.0)
+SETTINGS = _native.SketchSettings(rescore=4.0, coded=1.25, exact=30.0, reach=2.0, cap=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -174,10 +174,11 @@ def test_every_instruction_set_agrees(trace):
         q, index, scaling = data
         for softcap in (None, 8.0):
             results = [
-                _native.sketch_attend(q, index.segments, scaling, 1, SETTINGS, None, softcap,
-                                      None, True, isa)
+                _native.sketch_attend(
+                    q, index.segments, scaling, 1, SETTINGS, softcap=softcap, trace=True, isa=isa
+                )
                 for isa in _native.isas()
-            ]  # fmt: skip
+            ]
             for other in results[1:]:
                 # A token at a threshold may fall on either side of it: a few, and the output hardly moves.
                 assert float((other[-2] != results[0][-2]).float().mean()) < 0.01

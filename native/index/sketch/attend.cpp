@@ -59,7 +59,7 @@ int64_t Step::run() {
         attend_heads();
     }
     from_ = 0;
-    while (a_.target_error > 0.0f && refine()) {
+    while (a_.settings.target_error > 0.0f && refine()) {
     }
     if (std::any_of(heads_.begin(), heads_.end(), [](const Head& head) { return head.strayed; })) {
         each([this](View& v) {
@@ -124,7 +124,7 @@ void Step::score(View& v, uint16_t* largest) {
     for (size_t g = 0; g < groups(); ++g) {
         v.rounding[g] = v.variance[g] - v.rounding[g];
         const float deviation = std::sqrt(v.variance[g]);
-        v.sigma[g] = (searches_ ? a_.reach : std::max(a_.reach, 0.5f + deviation * ln2)) * deviation;
+        v.sigma[g] = (searches_ ? a_.settings.reach : std::max(a_.settings.reach, 0.5f + deviation * ln2)) * deviation;
     }
     std::vector<uint16_t>& z = keeps() ? v.z : scratch().z;
     make_room(z, v.lists() * list_size * a_.group);
@@ -248,8 +248,8 @@ void Step::attend(View& v) {
     r.lse = head.index_lse.data();
     r.fold = fold;
     r.share = head.share.data();
-    r.coded_above = std::min(a_.coded, a_.exact) * unit;  // what is attended exactly leaves its list
-    r.exact_above = a_.exact * unit;
+    r.coded_above = std::min(a_.settings.coded, a_.settings.exact) * unit;  // what is attended exactly leaves its list
+    r.exact_above = a_.settings.exact * unit;
     r.value_codes = of_head(s.value_codes, v.head, s.n * s.shape.value_bytes());
     r.value_bytes = s.shape.value_bytes();
     r.old = scratch().old.data();

@@ -76,12 +76,12 @@ bool Step::refine() {
     for (size_t h = 0; h < heads_.size(); ++h) {
         Head& one = heads_[h];
         const float most = *std::max_element(one.error.begin(), one.error.end());
-        if (one.strayed || most <= a_.target_error) continue;
+        if (one.strayed || most <= a_.settings.target_error) continue;
         if (one.tolerance <= least_tolerance) {
             one.strayed = true;
             continue;
         }
-        const float ratio = a_.target_error / most;  // errors fall about as the tolerance's power of 2 / 3
+        const float ratio = a_.settings.target_error / most;  // errors fall about as the tolerance's power of 2 / 3
         one.tolerance = std::max(one.tolerance * std::min(ratio * std::sqrt(ratio), 0.25f), least_tolerance);
         again[h] = true;
     }

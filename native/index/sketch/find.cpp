@@ -89,7 +89,8 @@ std::vector<uint16_t> Step::reach_of(const View& v) {
 // Keeps the keys with the largest reach where there are more than the cap allows: a histogram finds the bar, since the
 // order of what is kept does not matter. All heads at hand together, so that no thread waits for another's.
 void Step::limit() {
-    const int64_t most = std::max(static_cast<int64_t>(a_.cap * static_cast<float>(n_)), std::min<int64_t>(n_, 256));
+    const int64_t most =
+        std::max(static_cast<int64_t>(a_.settings.cap * static_cast<float>(n_)), std::min<int64_t>(n_, 256));
     std::vector<bool> over(heads_.size());
     const auto find_over = [&] {
         for (int64_t h = from_; h < to_; ++h) {

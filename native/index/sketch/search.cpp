@@ -234,7 +234,7 @@ void search_sketch(const SketchSearch& search) {
     args.group = search.group;
     args.t = search.t;
     args.scaling = 1.0f;
-    args.reach = search.reach;
+    args.settings.reach = search.reach;
     args.n_threads = search.n_threads;
     // Kept between searches, as the scratch of attention is.
     static thread_local std::vector<View> views;

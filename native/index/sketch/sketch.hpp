@@ -81,6 +81,16 @@ struct SealArgs {
 // Fills everything of `segment` but mean and basis; the pointers are written through.
 void seal_sketch(const SealArgs&, const SketchSegment& segment, int n_threads);
 
+// How much a step reads; every step may have its own. No number is below 0.
+struct SketchSettings {
+    // The share of the softmax, in units of 1 / n, above which a token is scored again from its code, enters with its
+    // value code, is attended exactly.
+    float rescore, coded, exact;
+    float reach;         // a token is found by the share that it may have: its estimate plus so many standard deviations
+    float cap;           // at most this part of all tokens is scored again
+    float target_error;  // thresholds are lowered for the heads whose estimated error is above it; 0: none
+};
+
 struct SketchAttend {
     const Kernels* kernels;
     std::vector<const SketchSegment*> segments;
@@ -91,10 +101,8 @@ struct SketchAttend {
     // If given, called for each KV head beside the scan, and only then is its static_lse read (t is 1): so that both go
     // in parallel.
     std::function<void(int64_t head)> beside;
-    const float* static_out;      // (heads * group, t, head_dim), to judge errors by the whole output; or null
-    float rescore, coded, exact;  // thresholds in units of 1 / n
-    float reach, cap;
-    float target_error;  // thresholds are lowered for the heads whose estimated error is above it; 0: none
+    const float* static_out;  // (heads * group, t, head_dim), to judge errors by the whole output; or null
+    SketchSettings settings;
     int n_threads;
 
     float *out, *lse, *coverage, *error;  // (heads * group, t, head_dim), (heads * group, t) each

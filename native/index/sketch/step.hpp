@@ -143,8 +143,10 @@ protected:
     void sum_lists(View& v);
     void estimate_lse(int64_t h);
     // Whether scores and weights of all segments are kept to the end of the step.
-    bool keeps() const { return searches_ || a_.target_error > 0.0f || a_.trace_tier != nullptr; }
-    float rescored_above(const Head& head) const { return a_.rescore * head.tolerance / static_cast<float>(n_); }
+    bool keeps() const { return searches_ || a_.settings.target_error > 0.0f || a_.trace_tier != nullptr; }
+    float rescored_above(const Head& head) const {
+        return a_.settings.rescore * head.tolerance / static_cast<float>(n_);
+    }
     Reach reach(View& v, const float* lse, float least);
     void find(View& v, const float* lse, float least);
     void find_beforehand(View& v);

@@ -33,6 +33,7 @@ def flat_attend(
     spans: Sequence[Span | tuple[Tensor, Tensor]],
     scaling: float,
     n_threads: int,
+    *,
     causal: bool = False,
     s_aux: Tensor | None = None,
     softcap: float | None = None,
@@ -47,8 +48,36 @@ class SketchSegment:
     def fields(self) -> dict[str, Tensor]: ...
     def __len__(self) -> int: ...
 
+class SketchSettings:
+    """How much a step reads: rescore, coded and exact in units of 1 / n; reach in standard deviations; cap as
+    a share; target_error (0: none)."""
+
+    def __init__(
+        self,
+        *,
+        rescore: float,
+        coded: float,
+        exact: float,
+        reach: float,
+        cap: float,
+        target_error: float = 0.0,
+    ) -> None: ...
+    @property
+    def rescore(self) -> float: ...
+    @property
+    def coded(self) -> float: ...
+    @property
+    def exact(self) -> float: ...
+    @property
+    def reach(self) -> float: ...
+    @property
+    def cap(self) -> float: ...
+    @property
+    def target_error(self) -> float: ...
+
 def sketch_seal(
     fields: dict[str, Tensor],
+    *,
     y: Tensor,
     weight: Tensor,
     features: Tensor,
@@ -63,7 +92,8 @@ def sketch_attend(
     segments: Sequence[SketchSegment],
     scaling: float,
     n_threads: int,
-    settings: tuple[float, float, float, float, float, float],
+    settings: SketchSettings,
+    *,
     static_lse: Tensor | None = None,
     softcap: float | None = None,
     mass: Tensor | None = None,
@@ -81,7 +111,8 @@ def sketch_decode(
     recent_values: Tensor,
     scaling: float,
     n_threads: int,
-    settings: tuple[float, float, float, float, float, float],
+    settings: SketchSettings,
+    *,
     s_aux: Tensor | None = None,
     softcap: float | None = None,
     mass: Tensor | None = None,
@@ -91,6 +122,7 @@ def sketch_search(
     q: Tensor,
     segments: Sequence[SketchSegment],
     n_threads: int,
+    *,
     candidates: int,
     refined: int,
     reach: float,
@@ -111,6 +143,7 @@ def ivf_seal(
     fields: dict[str, Tensor],
     keys: Tensor,
     values: Tensor,
+    *,
     iterations: int,
     n_threads: int,
     base: IvfSegment | None = None,
@@ -121,6 +154,7 @@ def ivf_attend(
     segments: Sequence[IvfSegment],
     scaling: float,
     n_threads: int,
+    *,
     probes: int,
     budget: int,
     estimate_rest: bool,
@@ -133,6 +167,7 @@ def ivf_search(
     q: Tensor,
     segments: Sequence[IvfSegment],
     n_threads: int,
+    *,
     probes: int,
     budget: int,
     scores: Tensor,
@@ -151,12 +186,13 @@ class Graph:
         coordinates: Tensor,
         queries: Tensor | None,
         n_threads: int,
+        *,
         renew: bool = False,
         isa: str = "",
     ) -> Graph: ...
     def crop(self, n: int) -> Graph: ...
     def search(
-        self, q: Tensor, keys: Tensor, k: int, ef: int, n_threads: int, isa: str = ""
+        self, q: Tensor, keys: Tensor, k: int, *, ef: int, n_threads: int, isa: str = ""
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]: ...  # scores, ids, keys scored, keys whose links were read
     def attend(
         self,
@@ -165,6 +201,7 @@ class Graph:
         values: Tensor,
         mean_keys: Tensor,
         mean_values: Tensor,
+        *,
         scaling: float,
         budget: int,
         ef: int,

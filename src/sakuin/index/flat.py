@@ -99,7 +99,13 @@ class FlatIndex(Index):
         if static_lse is not None:
             static_lse = static_lse.float().contiguous()
         out, lse = _native.flat_attend(
-            q, self._segments, scaling, torch.get_num_threads(), False, None, softcap, mass, static_lse
+            q,
+            self._segments,
+            scaling,
+            torch.get_num_threads(),
+            softcap=softcap,
+            mass=mass,
+            static_lse=static_lse,
         )
         return PartialAttention(out, lse, self._stats_of(heads, t))
 
@@ -122,7 +128,14 @@ class FlatIndex(Index):
         if s_aux is not None:
             s_aux = s_aux.float().contiguous()
         out, lse = _native.flat_attend(
-            q, spans, scaling, torch.get_num_threads(), True, s_aux, softcap, mass, None
+            q,
+            spans,
+            scaling,
+            torch.get_num_threads(),
+            causal=True,
+            s_aux=s_aux,
+            softcap=softcap,
+            mass=mass,
         )
         return PartialAttention(out, lse, self._stats_of(q.shape[0], q.shape[1]))
 

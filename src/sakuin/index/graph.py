@@ -179,14 +179,14 @@ class GraphIndex(Index):
             self._keys.first(n),
             self._values.first(n),
             *self._means,
-            scaling,
-            budget,
-            self.config.ef,
-            self.config.estimate_rest,
-            torch.get_num_threads(),
-            static_lse,
-            softcap,
-            mass,
+            scaling=scaling,
+            budget=budget,
+            ef=self.config.ef,
+            estimate_rest=self.config.estimate_rest,
+            n_threads=torch.get_num_threads(),
+            static_lse=static_lse,
+            softcap=softcap,
+            mass=mass,
         )
         stats = Stats(exact, torch.zeros_like(exact), coverage, touched, self.offloaded_bytes(q.shape[1]))
         return PartialAttention(out, lse, stats)
@@ -203,7 +203,11 @@ class GraphIndex(Index):
         check_k(k, n)
         assert self._keys is not None
         scores, ids, scanned, _ = self._graph.search(
-            q, self._keys.first(n), k, self.config.ef if ef is None else ef, torch.get_num_threads()
+            q,
+            self._keys.first(n),
+            k,
+            ef=self.config.ef if ef is None else ef,
+            n_threads=torch.get_num_threads(),
         )
         return scores, ids, scanned
 

@@ -112,7 +112,9 @@ class IvfIndex(Index):
             "mean_value": torch.empty(heads, lists, d, dtype=torch.uint16),
             "spread": torch.empty(heads, d, d, dtype=torch.uint16),
         }
-        return _native.ivf_seal(fields, keys, values, ROUNDS, torch.get_num_threads(), base)
+        return _native.ivf_seal(
+            fields, keys, values, iterations=ROUNDS, n_threads=torch.get_num_threads(), base=base
+        )
 
     def crop(self, n_tokens: int) -> tuple[Tensor, Tensor]:
         check_crop(n_tokens, self.n_tokens)
@@ -181,16 +183,18 @@ class IvfIndex(Index):
             return self.seen_nothing(q)
         if static_lse is not None:
             static_lse = static_lse.float().contiguous()
+        probes, budget = self._limits(tolerance)
         out, lse, coverage, exact, touched = _native.ivf_attend(
             q,
             self._segments,
             scaling,
             torch.get_num_threads(),
-            *self._limits(tolerance),
-            self.config.estimate_rest,
-            static_lse,
-            softcap,
-            mass,
+            probes=probes,
+            budget=budget,
+            estimate_rest=self.config.estimate_rest,
+            static_lse=static_lse,
+            softcap=softcap,
+            mass=mass,
         )
         return PartialAttention(
             out,
@@ -203,8 +207,16 @@ class IvfIndex(Index):
         n = self.n_tokens
         check_k(k, n)
         scores, ids = torch.empty(*q.shape[:2], k), torch.empty(*q.shape[:2], k, dtype=torch.int64)
-        limits = self._limits(self.config.tolerance)
-        _native.ivf_search(q, self._segments, torch.get_num_threads(), *limits, scores, ids)
+        probes, budget = self._limits(self.config.tolerance)
+        _native.ivf_search(
+            q,
+            self._segments,
+            torch.get_num_threads(),
+            probes=probes,
+            budget=budget,
+            scores=scores,
+            ids=ids,
+        )
         return scores, ids
 
     def _limits(self, tolerance: float) -> tuple[int, int]:

@@ -227,10 +227,10 @@ class SketchIndex(Index):
             scaling,
             torch.get_num_threads(),
             self._settings(tolerance),
-            static_lse,
-            softcap,
-            mass,
-            trace,
+            static_lse=static_lse,
+            softcap=softcap,
+            mass=mass,
+            trace=trace,
         )
         stats = Stats(exact, codes, coverage, touched, self.offloaded_bytes(q.shape[1]), error)
         return PartialAttention(out, lse, stats, Trace(traced[0].byte(), traced[1]) if trace else None)
@@ -258,9 +258,9 @@ class SketchIndex(Index):
             scaling,
             torch.get_num_threads(),
             self._settings(self.config.tolerance),
-            s_aux,
-            softcap,
-            mass,
+            s_aux=s_aux,
+            softcap=softcap,
+            mass=mass,
         )
         stats = Stats(exact, codes, coverage, touched, self.offloaded_bytes(q.shape[1]), error)
         return PartialAttention(out, lse, stats)
@@ -289,11 +289,11 @@ class SketchIndex(Index):
             q,
             self._segments,
             torch.get_num_threads(),
-            max(wanted, k),
-            2 * k + _REFINED,
-            self.config.reach,
-            scores,
-            ids,
+            candidates=max(wanted, k),
+            refined=2 * k + _REFINED,
+            reach=self.config.reach,
+            scores=scores,
+            ids=ids,
         )
         return scores, ids
 
@@ -319,7 +319,15 @@ class SketchIndex(Index):
             ]
         part = None if mass is None else torch.zeros(mass.shape)
         out, lse = _native.flat_attend(
-            q, spans, scaling, torch.get_num_threads(), static is not None, s_aux, softcap, part, static_lse
+            q,
+            spans,
+            scaling,
+            torch.get_num_threads(),
+            causal=static is not None,
+            s_aux=s_aux,
+            softcap=softcap,
+            mass=part,
+            static_lse=static_lse,
         )
         if mass is not None and part is not None:
             start = sink or 0
@@ -342,17 +350,17 @@ class SketchIndex(Index):
             weight[:, t] = mass / self.group_size
         return Trace(torch.full(shape, EXACT, dtype=torch.uint8), weight)
 
-    def _settings(self, tolerance: float) -> tuple[float, float, float, float, float, float]:
+    def _settings(self, tolerance: float) -> _native.SketchSettings:
         c = self.config
         longer = max(1.0, self.n_tokens / _REFERENCE)
         tolerance *= min(1.0, max(0.25, self.n_tokens / _SHORT))
-        return (
-            tolerance * c.rescore_share,
-            tolerance * c.codes_share,
-            tolerance * c.exact_share * math.sqrt(longer),
-            c.reach,
-            c.cap,
-            c.target_error or 0.0,
+        return _native.SketchSettings(
+            rescore=tolerance * c.rescore_share,
+            coded=tolerance * c.codes_share,
+            exact=tolerance * c.exact_share * math.sqrt(longer),
+            reach=c.reach,
+            cap=c.cap,
+            target_error=c.target_error or 0.0,
         )
 
     def _stats(self, t: int) -> Stats:

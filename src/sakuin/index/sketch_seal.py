@@ -166,7 +166,16 @@ def seal(
     fields |= {"mean": mean.contiguous(), "basis": basis.project.view(torch.uint16)}
     if int8 is not None:
         fields |= {name: getattr(int8, name) for name in SCALES}
-    segment = _native.sketch_seal(fields, y, basis.weight, features, keys, values, values_f32, n_threads)
+    segment = _native.sketch_seal(
+        fields,
+        y=y,
+        weight=basis.weight,
+        features=features,
+        keys=keys,
+        values=values,
+        values_f32=values_f32,
+        n_threads=n_threads,
+    )
     if int8 is not None:
         # Rows stand in the order of the lists, which is known only now.
         int8.value_scale.copy_(int8.value_scale.gather(1, fields["order"].long()))

@@ -141,12 +141,12 @@ struct Step {
         a.t = t;
         a.scaling = 0.3f;
         a.softcap = softcap;
-        a.rescore = tolerance;
-        a.coded = tolerance * 0.5f;
-        a.exact = tolerance * 8.0f;
-        a.reach = 2.0f;
-        a.cap = cap;
-        a.target_error = target;
+        a.settings = {.rescore = tolerance,
+                      .coded = tolerance * 0.5f,
+                      .exact = tolerance * 8.0f,
+                      .reach = 2.0f,
+                      .cap = cap,
+                      .target_error = target};
         a.n_threads = threads;
         a.out = out.data();
         a.lse = lse.data();
