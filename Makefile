@@ -8,7 +8,7 @@ CPP_FILES := $(shell find native -name '*.[ch]pp')
 NATIVE := CMakeLists.txt $(filter-out native/tests/%,$(CPP_FILES))
 CHECKED := build/native-tests
 
-.PHONY: help venv demo test test-slow check lint types native-tests docs bench eval fuzz format clean
+.PHONY: help venv hooks demo test test-slow check lint types walls native-tests docs bench eval fuzz format clean
 
 help:  ## Show this.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -28,6 +28,9 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml $(NATIVE)
 	@$(PIP) --no-build-isolation --editable '.[dev]'
 	@touch $@
 
+hooks: venv  ## Have git run ruff, mypy, clang-format and the import checker before each commit.
+	@$(BIN)/pre-commit install
+
 demo: venv  ## Ask a real model about a long document, beside full attention.
 	@$(BIN)/python examples/demo.py
 
@@ -37,7 +40,7 @@ test: venv  ## Run the tests that finish in minutes.
 test-slow: venv  ## Run the slow tests: planted facts at every depth, fidelity.
 	@$(BIN)/python -m pytest -m slow
 
-check: lint types native-tests docs  ## Lint, types, native tests under sanitizers, docs against the code.
+check: lint types walls native-tests docs  ## Lint, types, imports, native tests under sanitizers, docs.
 
 lint: venv
 	@$(BIN)/ruff check .
@@ -45,6 +48,9 @@ lint: venv
 
 types: venv
 	@$(BIN)/mypy
+
+walls: venv
+	@$(BIN)/lint-imports --no-logo --no-cache
 
 native-tests: venv
 	@$(BIN)/cmake -S . -B $(CHECKED) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DCMAKE_BUILD_TYPE=Debug \

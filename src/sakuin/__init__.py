@@ -10,8 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sakuin.backends.transformers import register
-
-__version__ = "0.1.0"
+from sakuin.version import __version__
 
 # name -> module that holds it; resolved on first use (PEP 562), so that `import sakuin` stays fast.
 _WHERE = {

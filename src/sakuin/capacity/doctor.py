@@ -18,7 +18,6 @@ import torch
 import transformers
 from packaging.requirements import Requirement
 
-import sakuin
 from sakuin.backends import catalogue
 from sakuin.backends.transformers import load as models
 from sakuin.backends.transformers.window import original_window
@@ -29,6 +28,7 @@ from sakuin.index import _native, choice
 from sakuin.machine import cpu, devices, memory
 from sakuin.machine.cpu import cpu_name
 from sakuin.storage import folders
+from sakuin.version import __version__
 
 _USEFUL = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd")
 _SHAPES = tuple(choice.HeadShape(*heads) for heads in ((64, 7, 2), (128, 4, 8), (256, 4, 1)))
@@ -81,7 +81,7 @@ def examine(model: str | None = None, window: int | None = None) -> dict[str, An
     dtype = devices.resolve_dtype("auto", devices.resolve_device("auto"))
     have = memory.available()
     report: dict[str, Any] = {
-        "sakuin": sakuin.__version__,
+        "sakuin": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,

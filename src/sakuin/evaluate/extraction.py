@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sakuin import __version__
 from sakuin.backends.transformers.load import window
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import FULL, Configuration
@@ -23,6 +22,7 @@ from sakuin.evaluate.prefilled import Prefilled, check_offloaded, touched_share
 from sakuin.evaluate.records import ASKED, Records, as_lines, parsed
 from sakuin.evaluate.results import Results
 from sakuin.evaluate.texts import technical_english
+from sakuin.version import __version__
 
 Say = Callable[[str], None]
 

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sakuin import __version__
 from sakuin.backends.transformers.load import window
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
@@ -29,6 +28,7 @@ from sakuin.evaluate.configurations import configuration as named
 from sakuin.evaluate.passages import Passage, Stop
 from sakuin.evaluate.prefilled import Prefilled, check_offloaded, touched_share
 from sakuin.evaluate.results import Results
+from sakuin.version import __version__
 
 Say = Callable[[str], None]
 

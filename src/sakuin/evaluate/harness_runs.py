@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-import sakuin
 from sakuin.backends.transformers import load as models
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import FULL, Configuration, with_full
 from sakuin.evaluate.harness import TASKS, SakuinLM, check_configuration
 from sakuin.evaluate.paired import Difference, difference
 from sakuin.evaluate.results import Results
+from sakuin.version import __version__
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def about(model: Any, name: str) -> dict[str, Any]:
         "model": name,
         "dtype": str(model.dtype).removeprefix("torch."),
         "window": models.window(model.config),
-        "sakuin": sakuin.__version__,
+        "sakuin": __version__,
         "lm-eval": version("lm-eval"),
     }
 

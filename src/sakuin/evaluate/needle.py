@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sakuin import __version__
 from sakuin.backends.transformers.load import window
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import FULL, Configuration
@@ -24,6 +23,7 @@ from sakuin.evaluate.generated import words
 from sakuin.evaluate.prefilled import Prefilled, check_offloaded, touched_share
 from sakuin.evaluate.results import Results
 from sakuin.prompts.template import Prompt
+from sakuin.version import __version__
 
 Say = Callable[[str], None]
 

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import sakuin
 from sakuin.backends.transformers import load as models
 from sakuin.backends.transformers.cache import RetrievalCache
 from sakuin.backends.transformers.shape import shape_of
@@ -30,6 +29,7 @@ from sakuin.evaluate.prefilled import Prefilled, touched_share
 from sakuin.evaluate.results import Results
 from sakuin.evaluate.ruler_samples import Sample, check_installed, check_least, check_tasks, samples, versions
 from sakuin.prompts.template import Prompt
+from sakuin.version import __version__
 
 SEED = 42
 """RULER's own."""
@@ -92,7 +92,7 @@ def about(model: Any, name: str, seed: int) -> dict[str, Any]:
         "dtype": str(model.dtype).removeprefix("torch."),
         "window": models.window(model.config),
         "seed": seed,
-        "sakuin": sakuin.__version__,
+        "sakuin": __version__,
         **versions(),
     }
 
