@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from sakuin import RetrievalCache, RetrievalConfig
-from sakuin.backends.transformers.layer import RetrievalLayer
+from sakuin.cache.layer import LayerCache
 
 VOCABULARY = 101
 
@@ -148,6 +148,6 @@ def prefilled(
     return cache
 
 
-def layer_of(cache: RetrievalCache) -> RetrievalLayer:
+def layer_of(cache: RetrievalCache) -> LayerCache:
     """The first layer with an index."""
     return cache.retrieval_layers[0]

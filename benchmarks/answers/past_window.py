@@ -21,7 +21,8 @@ import torch
 
 import sakuin
 from benchmarks.common import argument_parser, command, console, load, write
-from sakuin.context.generate import Runner, Sampling
+from sakuin.backends.open import backend_of, vocabulary_of
+from sakuin.context.generate import generate
 from sakuin.evaluate.configurations import FULL, Configuration, configurations
 from sakuin.evaluate.prefilled import Prefilled, touched_share
 from sakuin.evaluate.texts import technical_english
@@ -37,7 +38,7 @@ THINGS = (
 
 def planted(tokenizer: Any, length: int) -> tuple[list[int], list[int], dict[str, str]]:
     """Tokens of a text with the codes in it, the tokens that follow, and the codes by what they belong to."""
-    prompt = Prompt.of(tokenizer)
+    prompt = Prompt.of(vocabulary_of(tokenizer))
     codes = {thing: str(random.Random(thing).randrange(10_000, 100_000)) for thing in THINGS}
     facts = [prompt.encode(f"\n\nThe access code of the {t} is {c}.\n\n").ids for t, c in codes.items()]
     running = prompt.encode(technical_english()).ids
@@ -52,9 +53,8 @@ def planted(tokenizer: Any, length: int) -> tuple[list[int], list[int], dict[str
 
 
 def said(model: Any, tokenizer: Any, read: Prefilled, one: Configuration, last: int) -> str:
-    exact_above = 0 if one.config is None else one.config.exact_above
-    runner = Runner(model, read.cache(one), exact_above)
-    return str(tokenizer.decode(list(runner.tokens(last, SAID, Sampling(), []))))
+    tokens = generate(backend_of(model, tokenizer), read.cache(one), last, SAID)
+    return str(tokenizer.decode([token.id for token in tokens]))
 
 
 def measure(name: str, window: int | None, length: int, wanted: list[Configuration]) -> list[dict[str, Any]]:
@@ -93,7 +93,7 @@ def measure(name: str, window: int | None, length: int, wanted: list[Configurati
                 "found": [],
             }
         )
-    prompt = Prompt.of(tokenizer)
+    prompt = Prompt.of(vocabulary_of(tokenizer))
     for thing, code in codes.items():
         question = f"\n\nQuestion: What is the access code of the {thing}?\n"
         asked = prompt.encode(f"{question}Answer: The access code of the {thing} is").ids

@@ -18,7 +18,8 @@ from unittest.mock import patch
 
 from benchmarks.common import argument_parser, command, load, show, write
 from sakuin import RetrievalCache, RetrievalConfig
-from sakuin.context.generate import Runner
+from sakuin.backends.open import backend_of, vocabulary_of
+from sakuin.context.generate import prefill
 from sakuin.evaluate.domains import domain
 from sakuin.evaluate.prefilled import Prefilled
 from sakuin.index import sketch
@@ -35,7 +36,7 @@ def measure(name: str, first: int, then: int, kinds: list[str]) -> list[dict[str
         raise SystemExit(
             f"--then must be at least {least}, or no segment has a basis of its own; got {then}."
         )
-    prompt = Prompt.of(tokenizer)
+    prompt = Prompt.of(vocabulary_of(tokenizer))
     begun = [*prompt.head, *prompt.encode(domain("english").make(6 * first)).ids][:first]
     rows = []
     for kind in kinds:
@@ -50,9 +51,8 @@ def measure(name: str, first: int, then: int, kinds: list[str]) -> list[dict[str
         for own in OWN_BASIS:
             cache = RetrievalCache(model.config, RetrievalConfig())
             with patch.object(sketch, "_OWN_BASIS", own):
-                runner = Runner(model, cache, 1)
                 for part in (begun, appended):
-                    runner.prefill(part)
+                    prefill(backend_of(model), cache, part)
                     cache.seal()
             found = read.log_probabilities(cache, following)
             kl = (truth.exp() * (truth - found)).sum(-1)

@@ -57,7 +57,8 @@ def left_exact(read: Prefilled, config: RetrievalConfig, layers: list[int]) -> R
     """A cache of `config` whose `layers` read everything."""
     cache, flat = read.retrieval_cache(config), read.exact_cache(RetrievalConfig(index="flat"))
     for number in layers:
-        cache.layers[number] = flat.layers[number].fork(cache._state)
+        inner = flat.whole.layers[number].fork(cache.whole.state)
+        cache.whole.layers[number] = cache.layers[number].inner = inner
     return cache
 
 

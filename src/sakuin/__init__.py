@@ -23,7 +23,7 @@ _WHERE = {
     "Span": "sakuin.context.evidence",
     "Stats": "sakuin.attention.partial",
     "build_index": "sakuin.index",
-    "load": "sakuin.backends.transformers.load",
+    "load": "sakuin.backends.open",
     "merge": "sakuin.attention.partial",
 }
 
@@ -44,8 +44,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from sakuin.attention.partial import PartialAttention, Stats, merge
+    from sakuin.backends.open import load
     from sakuin.backends.transformers.cache import RetrievalCache
-    from sakuin.backends.transformers.load import load
     from sakuin.config import RetrievalConfig
     from sakuin.context.context import Answer, Context
     from sakuin.context.evidence import Span

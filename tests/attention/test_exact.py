@@ -7,6 +7,7 @@ import torch
 
 from sakuin.attention import exact
 from sakuin.attention.exact import attend_blocks, dense_attention, static_attention, static_mass
+from sakuin.attention.softmax import Softmax
 
 
 def reference(q, keys, values, scaling, softcap=None, s_aux=None, hidden=None):
@@ -49,7 +50,7 @@ def test_blocks_give_the_softmax_over_everything(monkeypatch, softcap, with_sink
     q, keys, values, aux = arrays(n, t)
     s_aux = aux if with_sink else None
     past = list(zip(cut(keys[:, :n], sizes), cut(values[:, :n], sizes), strict=True)) if sizes else []
-    got = attend_blocks(q, keys[:, n:], values[:, n:], past, scaling=0.3, softcap=softcap, s_aux=s_aux)
+    got = attend_blocks(q, keys[:, n:], values[:, n:], past, Softmax(0.3, softcap, s_aux))
     expected, _, _ = reference(q, keys, values, 0.3, softcap, s_aux)
     assert (got - expected).abs().max() < 1e-5
 
@@ -58,7 +59,7 @@ def test_blocks_of_another_dtype_do_not_lower_the_precision_of_their_neighbours(
     q, keys, values, _ = arrays(200, 30)
     past = [(keys[:, :100], values[:, :100]), (keys[:, 100:200].half(), values[:, 100:200].half())]
     keys[:, 100:200], values[:, 100:200] = past[1][0].float(), past[1][1].float()
-    got = attend_blocks(q, keys[:, 200:], values[:, 200:], past, scaling=0.3)
+    got = attend_blocks(q, keys[:, 200:], values[:, 200:], past, Softmax(0.3))
     assert (got - reference(q, keys, values, 0.3)[0]).abs().max() < 1e-5
 
 
@@ -66,7 +67,7 @@ def test_bf16_over_blocks_costs_less_than_one_more_rounding():
     q, keys, values, _ = arrays(4096, 256, dtype=torch.bfloat16)
     expected, _, _ = reference(q, keys, values, 0.25)
     past = list(zip(cut(keys[:, :4096], 1024), cut(values[:, :4096], 1024), strict=True))
-    got = attend_blocks(q, keys[:, 4096:], values[:, 4096:], past, scaling=0.25)
+    got = attend_blocks(q, keys[:, 4096:], values[:, 4096:], past, Softmax(0.25))
     at_once = torch.nn.functional.scaled_dot_product_attention(
         q[None],
         keys[None],
@@ -84,11 +85,11 @@ def test_bf16_over_blocks_costs_less_than_one_more_rounding():
 def test_the_static_part_of_a_step_and_its_mass(softcap, t):
     q, keys, values, aux = arrays(60, t)
     spans = [(keys[:, :7], values[:, :7]), (keys[:, 7:], values[:, 7:])]
-    part = static_attention(q, spans, scaling=0.3, softcap=softcap, s_aux=aux)
+    part = static_attention(q, spans, Softmax(0.3, softcap, aux))
     out, lse, weights = reference(q, keys, values, 0.3, softcap, aux)
     torch.testing.assert_close(part.out.double(), out, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(part.lse.double(), lse, atol=1e-5, rtol=1e-5)
-    mass = static_mass(q, keys, part.lse, scaling=0.3, softcap=softcap)
+    mass = static_mass(q, keys, part.lse, Softmax(0.3, softcap))
     torch.testing.assert_close(mass.double(), weights.view(2, 3, t, -1).sum((1, 2)), atol=1e-5, rtol=1e-5)
 
 
@@ -108,7 +109,7 @@ def test_dense_attention_takes_every_mask_that_transformers_makes(monkeypatch, k
         "additive": torch.where(seen, 0.0, torch.finfo(torch.float32).min)[None, None],
     }
     got = dense_attention(
-        q[None], keys[None], values[None], masks[kind], scaling=0.3, causal=True, softcap=3.0, s_aux=aux
+        q[None], keys[None], values[None], masks[kind], Softmax(0.3, 3.0, aux), causal=True
     )[0]
     expected, _, _ = reference(q, keys, values, 0.3, 3.0, aux, hidden=~seen)
     assert (got - expected).abs().max() < 1e-5

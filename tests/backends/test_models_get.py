@@ -159,11 +159,11 @@ def test_the_real_files_are_the_ones_that_are_meant(name: str, monkeypatch: pyte
 def test_two_at_once_both_end_with_the_whole_file(model: ZooModel, tmp_path: Path) -> None:
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from sakuin import zoo\n"
+        "from sakuin.backends import catalogue\n"
         "from sakuin.backends.catalogue import Part, ZooModel\n"
         "parts = tuple(Part('', f'sakuin_test_part{i}', 'data/piece') for i in range(2))\n"
-        "zoo.MODELS['tiny'] = ZooModel('tiny', '', 'tiny.gguf', 0, sys.argv[2], '', 0, False, parts)\n"
-        "zoo.get('tiny')\n"
+        "catalogue.MODELS['tiny'] = ZooModel('tiny', '', 'tiny.gguf', 0, sys.argv[2], '', 0, False, parts)\n"
+        "catalogue.get('tiny')\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "site"), model.sha256]
     running = [subprocess.Popen(command) for _ in range(2)]

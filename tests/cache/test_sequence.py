@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sakuin import RetrievalConfig
 from sakuin.cache.sealing import Meter, Sealer
-from sakuin.cache.sequence import QUERY_STEP, Sequence
+from sakuin.cache.sequence import QUERY_STEP, TokenSequence
 from sakuin.cache.token_buffer import GRACE, GROWTH, TokenBuffer
 
 CONFIG = RetrievalConfig(index="flat", sink=5, recent=10, segment=64)
@@ -21,12 +21,12 @@ def run_of(marks: list[float]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
     return column.expand(KV_HEADS, -1, DIM), -column.expand(KV_HEADS, -1, DIM), column.expand(HEADS, -1, DIM)
 
 
-def new_sequence() -> Sequence:
+def new_sequence() -> TokenSequence:
     keys, values, _ = run_of([])
-    return Sequence(keys, values, HEADS, CONFIG, torch.float32, Sealer(), Meter())
+    return TokenSequence(keys, values, HEADS, CONFIG, torch.float32, Sealer(), Meter())
 
 
-def held(sequence: Sequence) -> list[float]:
+def held(sequence: TokenSequence) -> list[float]:
     blocks = list(sequence.past())
     for keys, values in blocks:
         assert torch.equal(keys, -values)
@@ -49,7 +49,7 @@ operations = st.lists(
 @given(operations)
 def test_any_order_of_prefill_decode_crop_fork_and_seal(steps):
     sequence, expected = new_sequence(), []
-    others: list[tuple[Sequence, list[float]]] = []
+    others: list[tuple[TokenSequence, list[float]]] = []
     mark = 0.0
     for name, amount in steps:
         if name in ("prefill", "decode"):

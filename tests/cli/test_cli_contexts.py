@@ -284,7 +284,7 @@ def test_an_interrupted_add_says_what_is_kept(tmp_path: Path) -> None:
         if done > 1000:
             raise KeyboardInterrupt
 
-    with patch("sakuin.context.generate.CHUNK", 128), pytest.raises(KeyboardInterrupt):
+    with patch("sakuin.backends.transformers.backend.CHUNK", 128), pytest.raises(KeyboardInterrupt):
         library.add("long", [Document("a.txt", TEXT)], *model_of(), CONFIG, stop)
     tokens = f"{library.kept_of('long'):,} tokens of long are kept"
     assert tokens in contexts._left_of("long", str(tmp_path))

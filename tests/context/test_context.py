@@ -11,7 +11,7 @@ import torch
 from sakuin import Context, RetrievalConfig
 from sakuin.documents import Document
 from sakuin.errors import SakuinError
-from sakuin.machine import memory
+from sakuin.machine.memory import Available
 
 FACT = "The support contract with Halden ends on: 14 March 2031."
 QUESTION = "When does the support contract with Halden end?"
@@ -180,10 +180,8 @@ def test_an_append_that_does_not_fit_changes_nothing(
 def test_too_little_memory_is_said_before_the_work_starts(
     smollm2: tuple[Any, Any], text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-
-    monkeypatch.setattr(
-        memory, "available", lambda: memory.Available(1000, "are left of this container's limit")
-    )
+    little = Available(1000, "are left of this container's limit")
+    monkeypatch.setattr("sakuin.capacity.need.available", lambda: little)
     with pytest.raises(SakuinError, match=r"a context of [\d,]+ tokens needs about .* 0 MB are left"):
         Context.from_text(*smollm2, text)
 

@@ -13,7 +13,8 @@ from test_cli import refused
 from tiny import tiny, tokens
 
 from sakuin.backends import catalogue
-from sakuin.context.generate import Runner, Sampling
+from sakuin.backends.open import backend_of, vocabulary_of
+from sakuin.context.generate import generate
 from sakuin.errors import SakuinError
 from sakuin.evaluate import ruler_samples
 from sakuin.evaluate.configurations import configurations
@@ -48,7 +49,7 @@ def random_model(smollm2: tuple[Any, Any]) -> Any:
 
 def test_samples_fit_their_length_and_hold_their_answers(smollm2: tuple[Any, Any]) -> None:
     tokenizer = smollm2[1]
-    prompt = Prompt.of(tokenizer)
+    prompt = Prompt.of(vocabulary_of(tokenizer))
     found = samples(tokenizer, TASK, LENGTH, 3)
     assert [one.index for one in found] == [0, 1, 2]
     for one in found:
@@ -65,7 +66,7 @@ def test_samples_fit_their_length_and_hold_their_answers(smollm2: tuple[Any, Any
 @pytest.mark.parametrize("task", ruler_samples.TASKS)
 def test_every_task_has_samples(smollm2: tuple[Any, Any], task: str) -> None:
     (one,) = samples(smollm2[1], task, 4096, 1)
-    ids = one.ids(Prompt.of(smollm2[1]))
+    ids = one.ids(Prompt.of(vocabulary_of(smollm2[1])))
     assert 1500 < len(ids) <= 4096 - one.most
     assert one.references
     assert one.lead.strip()
@@ -75,13 +76,13 @@ def test_every_task_has_samples(smollm2: tuple[Any, Any], task: str) -> None:
 
 def test_a_chat_model_begins_its_own_turn_with_the_lead(smollm2: tuple[Any, Any]) -> None:
     tokenizer = smollm2[1]
-    text = tokenizer.decode(SAMPLE.ids(Prompt.of(tokenizer)))
+    text = tokenizer.decode(SAMPLE.ids(Prompt.of(vocabulary_of(tokenizer))))
     assert text.startswith("<|im_start|>system")
     assert text.endswith("<|im_start|>user\nbody<|im_end|>\n<|im_start|>assistant\nlead")
 
 
 def test_a_base_model_gets_plain_text_without_a_blank_at_its_end(smollm2: tuple[Any, Any]) -> None:
-    prompt = replace(Prompt.of(smollm2[1]), head=[], one_line=True)
+    prompt = replace(Prompt.of(vocabulary_of(smollm2[1])), head=[], one_line=True)
     assert smollm2[1].decode(replace(SAMPLE, lead=" they are: ").ids(prompt)) == "body they are:"
 
 
@@ -192,8 +193,7 @@ def test_rows_pair_each_sample_with_full_attention() -> None:
 def test_where_answers_part_full_attentions_own_margin_is_told(random_model: Any) -> None:
     ids = tokens(300)[0].tolist()
     read = Prefilled.read(random_model, ids[:-1])
-    runner = Runner(random_model, read.full_cache(), 0)
-    said = list(runner.tokens(ids[-1], 6, Sampling(), []))
+    said = [token.id for token in generate(backend_of(random_model), read.full_cache(), ids[-1], 6)]
     assert _margin(read, ids[-1], said) is None
     with torch.no_grad():
         logits = random_model(torch.tensor([[*ids, *said[:3]]])).logits[0, -1]

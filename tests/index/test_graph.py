@@ -14,7 +14,6 @@ from reference.trace import LAYERS, Layer, real_trace
 from transformers import LlamaConfig
 
 import sakuin
-from sakuin.backends.transformers.load import cache_keyword
 from sakuin.backends.transformers.shape import shape_of
 from sakuin.capacity.need import estimate
 from sakuin.index import GraphIndex, Static, build_index
@@ -319,7 +318,7 @@ def test_it_serves_a_cache(smollm2, long_text):
         cache = sakuin.RetrievalCache(
             model.config, sakuin.RetrievalConfig(index="graph", ef=64, sink=16, recent=64, segment=256)
         )
-        out = model.generate(ids, max_new_tokens=8, do_sample=False, **{cache_keyword(model): cache})
+        out = model.generate(ids, max_new_tokens=8, do_sample=False, cache=cache)
     finally:
         model.set_attn_implementation(before)
     assert out.shape[1] > ids.shape[1]

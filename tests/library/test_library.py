@@ -13,6 +13,7 @@ import pytest
 from stored import CONFIG, MORE, QUESTION, TEXT, WINDOWED, counted, model_of, said, windows_every
 
 from sakuin import Context, Library, RetrievalConfig
+from sakuin.backends.transformers.shape import shape_of
 from sakuin.capacity.disk import stored_bytes
 from sakuin.documents import Document
 from sakuin.errors import SakuinError
@@ -77,7 +78,7 @@ def with_file(part: dict[str, Any]) -> dict[str, Any]:
 def test_an_interrupted_add_goes_on_where_it_was(
     library: Library, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sakuin.context.generate.CHUNK", 128)
+    monkeypatch.setattr("sakuin.backends.transformers.backend.CHUNK", 128)
 
     def stop(done: int, total: int, phase: str) -> None:
         if phase == "prefill" and done > 1000:
@@ -105,7 +106,7 @@ def test_an_interrupted_add_goes_on_where_it_was(
 
 
 def test_an_add_that_was_given_up_goes_with_gc(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sakuin.context.generate.CHUNK", 128)
+    monkeypatch.setattr("sakuin.backends.transformers.backend.CHUNK", 128)
 
     def stop(done: int, total: int, phase: str) -> None:
         if done > 600:
@@ -180,7 +181,7 @@ def test_the_room_that_is_asked_for_is_what_is_taken(
     model, tokenizer = model_of(family)
     context = library.add("first", [Document("a.txt", FIRST + FIRST)], model, tokenizer, config)
     taken = library.folder.size()
-    asked = stored_bytes(model.config, model.dtype, config, context.tokens)
+    asked = stored_bytes(shape_of(model.config), model.dtype, config, context.tokens)
     assert taken <= asked <= over * taken
 
 

@@ -2,8 +2,8 @@
 cannot.
 
 Every function returns what the softmax over all tokens gives, to rounding; none makes a mask or a score
-matrix over the whole past. Caches, layers and indexes are not known here. Called by
-`sakuin.backends.transformers.layer` (retrieval) and `sakuin.backends.transformers.attention` (other caches).
+matrix over the whole past. Caches, layers and indexes are not known here. Called by `sakuin.cache.layer`
+(retrieval) and by backends (other caches).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sakuin.attention.partial import PartialAttention
+from sakuin.attention.softmax import Softmax
 
 LEAST_BLOCK = 4096
 """Smaller neighbouring blocks are put together up to this many tokens: fewer and larger matrix products, and
@@ -27,35 +28,34 @@ def attend_blocks(
     keys: Tensor,
     values: Tensor,
     past: Iterable[tuple[Tensor, Tensor]],
-    *,
-    scaling: float,
-    softcap: float | None = None,
-    s_aux: Tensor | None = None,
+    softmax: Softmax,
 ) -> Tensor:
     """Causal attention of a chunk of a prompt over all that came before it and over itself.
 
     q `(n_query_heads, t, head_dim)`, keys and values of the chunk `(n_kv_heads, t, head_dim)`, past: blocks
-    of any length `(n_kv_heads, n, head_dim)`, any device and float dtype. s_aux `(n_query_heads,)` enters the
-    softmax without a value. Returns `(n_query_heads, t, head_dim)` in q's dtype.
+    of any length `(n_kv_heads, n, head_dim)`, any device and float dtype. Returns
+    `(n_query_heads, t, head_dim)` in q's dtype.
     """
-    out, lse = block_attention(q, keys, values, scaling=scaling, softcap=softcap, causal=True)
+    out, lse = block_attention(q, keys, values, softmax, causal=True)
     for block_keys, block_values in _gathered(past, q):
-        part, part_lse = block_attention(q, block_keys, block_values, scaling=scaling, softcap=softcap)
+        part, part_lse = block_attention(q, block_keys, block_values, softmax)
         both = torch.logaddexp(lse, part_lse)
         out.mul_((lse - both).exp_()[..., None]).addcmul_(part, (part_lse - both).exp_()[..., None])
         lse = both
-    if s_aux is not None:
-        out.mul_((lse - torch.logaddexp(lse, s_aux.float()[:, None])).exp_()[..., None])
+    if softmax.sinks is not None:
+        out.mul_((lse - torch.logaddexp(lse, softmax.sinks.float()[:, None])).exp_()[..., None])
     return out.to(q.dtype)
 
 
 def block_attention(
-    q: Tensor, keys: Tensor, values: Tensor, *, scaling: float, softcap: float | None, causal: bool = False
+    q: Tensor, keys: Tensor, values: Tensor, softmax: Softmax, causal: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Attention over one block: out fp32 `(n_query_heads, t, head_dim)`, lse fp32 `(n_query_heads, t)`.
+    """Attention over one block, without the sinks: out fp32 `(n_query_heads, t, head_dim)`, lse fp32
+    `(n_query_heads, t)`.
 
     causal: query i sees all but the last t - 1 - i tokens of the block.
     """
+    scaling, softcap = softmax.scaling, softmax.softcap
     # torch aligns its causal flag to the first key, which is the same thing only for a square block.
     if q.device.type == "cpu" and softcap is None and (not causal or q.shape[1] == keys.shape[1]):
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
@@ -64,7 +64,7 @@ def block_attention(
         return out[0].float().contiguous(), lse[0]
     if q.device.type == "cuda" and softcap is None and (not causal or q.shape[1] == keys.shape[1]):
         return _on_gpu(q, keys, values, scaling, causal)
-    return _plain(q, keys, values, scaling, softcap, causal)
+    return _plain(q, keys, values, softmax, causal)
 
 
 def _on_gpu(q: Tensor, keys: Tensor, values: Tensor, scaling: float, causal: bool) -> tuple[Tensor, Tensor]:
@@ -81,29 +81,26 @@ def _on_gpu(q: Tensor, keys: Tensor, values: Tensor, scaling: float, causal: boo
 def static_attention(
     q: Tensor,
     spans: Iterable[tuple[Tensor, Tensor]],
-    *,
-    scaling: float,
-    softcap: float | None = None,
-    s_aux: Tensor | None = None,
+    softmax: Softmax,
 ) -> PartialAttention:
-    """A decode step over the tokens on the model's device, the step's own t positions last; s_aux is part of
-    the lse.
+    """A decode step over the tokens on the model's device, the step's own t positions last; the sinks are
+    part of the lse.
 
     The same thing as an index's `decode` does to its `Static`, for models that do not run on the CPU.
     """
     keys, values = (torch.cat(list(x), 1) for x in zip(*spans, strict=True))
-    out, lse = _plain(q, keys, values, scaling, softcap, causal=True)
-    if s_aux is not None:
-        both = torch.logaddexp(lse, s_aux.float()[:, None])
+    out, lse = _plain(q, keys, values, softmax, causal=True)
+    if softmax.sinks is not None:
+        both = torch.logaddexp(lse, softmax.sinks.float()[:, None])
         out, lse = out * (lse - both).exp()[..., None], both
     return PartialAttention(out, lse)
 
 
-def static_mass(q: Tensor, keys: Tensor, lse: Tensor, *, scaling: float, softcap: float | None) -> Tensor:
+def static_mass(q: Tensor, keys: Tensor, lse: Tensor, softmax: Softmax) -> Tensor:
     """Share of the softmax with `lse` `(n_query_heads, t)` that each token received, `(n_kv_heads, n)`, heads
     and positions summed."""
     t = q.shape[1]
-    z = _scores(q, keys, scaling, softcap)
+    z = _scores(q, keys, softmax)
     hidden = _hidden(t, keys.shape[1], q.device)
     z = z.view(keys.shape[0], -1, t, keys.shape[1]).masked_fill(hidden, -torch.inf)
     return (z - lse.view(keys.shape[0], -1, t, 1)).exp().sum((1, 2))
@@ -114,11 +111,9 @@ def dense_attention(
     keys: Tensor,
     values: Tensor,
     mask: Tensor | None,
+    softmax: Softmax,
     *,
-    scaling: float,
     causal: bool,
-    softcap: float | None = None,
-    s_aux: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
     """The math of eager attention with softcap or attention sinks, for batches under any cache and any mask.
@@ -136,9 +131,9 @@ def dense_attention(
         part = q[:, :, start : start + step]
         rows = part.shape[2]
         z = part.reshape(batch, kv_heads, group * rows, -1) @ keys.mT
-        z = z.float().mul(scaling).view(batch, heads, rows, n)
-        if softcap is not None:
-            z = softcap * torch.tanh(z / softcap)
+        z = z.float().mul(softmax.scaling).view(batch, heads, rows, n)
+        if softmax.softcap is not None:
+            z = softmax.softcap * torch.tanh(z / softmax.softcap)
         if mask is not None:
             seen = mask[:, :, start : start + step]
             # The lowest number, not -inf: a padded query sees nothing, and softmax would make NaN of its row.
@@ -148,11 +143,11 @@ def dense_attention(
                 torch.arange(n, device=q.device) > torch.arange(start, start + rows, device=q.device)[:, None]
             )
             z = z.masked_fill(late, -torch.inf)
-        if s_aux is not None:
-            aux = s_aux.float().view(1, heads, 1, 1).expand(batch, heads, rows, 1)
+        if softmax.sinks is not None:
+            aux = softmax.sinks.float().view(1, heads, 1, 1).expand(batch, heads, rows, 1)
             z = torch.cat([z, aux], -1)
         weights = torch.softmax(z, -1)
-        if s_aux is not None:
+        if softmax.sinks is not None:
             weights = weights[..., :-1]
         if dropout:
             weights = torch.nn.functional.dropout(weights, dropout)
@@ -182,9 +177,7 @@ def _together(blocks: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.cat([keys for keys, _ in blocks], 1), torch.cat([values for _, values in blocks], 1)
 
 
-def _plain(
-    q: Tensor, keys: Tensor, values: Tensor, scaling: float, softcap: float | None, causal: bool
-) -> tuple[Tensor, Tensor]:
+def _plain(q: Tensor, keys: Tensor, values: Tensor, softmax: Softmax, causal: bool) -> tuple[Tensor, Tensor]:
     heads, t, _ = q.shape
     kv_heads, n, width = values.shape
     out = torch.empty((heads, t, width), dtype=torch.float32, device=q.device)
@@ -193,7 +186,7 @@ def _plain(
     for start in range(0, t, step):
         part = q[:, start : start + step]
         rows = part.shape[1]
-        z = _scores(part, keys, scaling, softcap).view(kv_heads, -1, rows, n)
+        z = _scores(part, keys, softmax).view(kv_heads, -1, rows, n)
         if causal:
             z.masked_fill_(_hidden(t, n, q.device)[start : start + step], -torch.inf)
         part_lse = z.logsumexp(-1)
@@ -204,10 +197,11 @@ def _plain(
     return out, lse
 
 
-def _scores(q: Tensor, keys: Tensor, scaling: float, softcap: float | None) -> Tensor:
+def _scores(q: Tensor, keys: Tensor, softmax: Softmax) -> Tensor:
     """Logits fp32 `(n_kv_heads, group x t, n)`."""
-    z = (q.reshape(keys.shape[0], -1, q.shape[2]).float() @ keys.float().mT).mul_(scaling)
-    return z if softcap is None else z.div_(softcap).tanh_().mul_(softcap)
+    z = (q.reshape(keys.shape[0], -1, q.shape[2]).float() @ keys.float().mT).mul_(softmax.scaling)
+    cap = softmax.softcap
+    return z if cap is None else z.div_(cap).tanh_().mul_(cap)
 
 
 def _hidden(t: int, n: int, device: torch.device) -> Tensor:

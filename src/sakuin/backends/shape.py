@@ -22,6 +22,7 @@ class ModelShape:
     n_query_heads, n_kv_heads, head_dim : of its full-attention layers.
     sliding_window : tokens that a sliding layer sees; 0 where there is none.
     window : most tokens that the model was made for, or None where it does not say.
+    trained_window : the window from which its positions are scaled; `window` where none are.
     hidden, intermediate, vocabulary : widths of a state, of the feed-forward layers and of the logits.
     """
 
@@ -31,6 +32,7 @@ class ModelShape:
     head_dim: int
     sliding_window: int
     window: int | None
+    trained_window: int | None
     hidden: int
     intermediate: int
     vocabulary: int

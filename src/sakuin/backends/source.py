@@ -54,10 +54,10 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Source:
         )
     if not name or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise SakuinError(
-            f"there is no model at {name!r}; name a folder, a .gguf file, a hub id, or {_names()}."
+            f"there is no model at {name!r}; name a folder, a .gguf file, a hub id, or {known_names()}."
         )
     return Source(name, name)
 
 
-def _names() -> str:
+def known_names() -> str:
     return " or ".join(f"{name}" for name in catalogue.MODELS)

@@ -6,11 +6,12 @@ it, and the *tail* (unsealed: the recent window and what waits to be sealed). Si
 model's device, the rest on the CPU. Padding never gets here. The sealed segments themselves belong to
 `sakuin.index`; the thread that seals is `sakuin.cache.sealing`.
 
-Called by `sakuin.backends.transformers.layer`.
+Called by `sakuin.cache.layer`.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -57,7 +58,7 @@ class SequenceState:
     exact_last: bool = True
 
 
-class Sequence:
+class TokenSequence:
     """The keys and values of one sequence in one layer. Positions count real tokens from 0.
 
     Parameters
@@ -164,14 +165,11 @@ class Sequence:
 
     def seal_rest(self) -> None:
         """Seal everything outside the recent window, as one segment that may be small, and wait for it."""
-        self._publish(lambda job: True)
-        waiting = len(self._tail) - self.config.recent
-        if waiting > 0:
-            self._seal(waiting, in_tail=False, due=0)
+        self.start_sealing_rest()
         self.flush()
 
     def start_sealing_rest(self) -> None:
-        """As `seal_rest`, without waiting."""
+        """As `seal_rest`, without waiting but for what is still in the tail."""
         self._publish(lambda job: job.in_tail)
         waiting = len(self._tail) - self.config.recent
         if waiting > 0:
@@ -249,11 +247,10 @@ class Sequence:
             # The next kept query is the first multiple of QUERY_STEP from here.
             self._first_query = n_tokens + -n_tokens % QUERY_STEP
 
-    def fork(self, sealer: Sealer | None = None, meter: Meter | None = None) -> Sequence:
+    def fork(self, sealer: Sealer | None = None, meter: Meter | None = None) -> TokenSequence:
         """A second sequence with the same tokens, sharing memory until either side writes."""
         self.flush()
-        other = object.__new__(Sequence)
-        other.__dict__.update(self.__dict__)
+        other = copy.copy(self)
         other._sink, other._tail = self._sink.fork(), self._tail.fork()
         other._jobs, other._queries = [], list(self._queries)
         if sealer is not None:
@@ -261,6 +258,11 @@ class Sequence:
         if meter is not None:
             other._meter = meter
         return other
+
+    def use(self, config: RetrievalConfig) -> None:
+        """Take other settings, which must build the same segments; forks keep theirs."""
+        self.config, self.index = config, self.index.fork()
+        self.index.config = config
 
     @property
     def sink(self) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """What the decode steps of a layer spent, kept cheaply: steps are noted as they are, and reduced in batches
 or when asked.
 
-Called by `sakuin.backends.transformers.layer`; `RetrievalCache.stats` makes its answer of these.
+Called by `sakuin.cache.layer`; `WholeCache.stats` makes its answer of these.
 """
 
 from __future__ import annotations
@@ -64,13 +64,6 @@ class StepLog:
         fp64 `(4,)`."""
         self._reduce()
         return self._shares
-
-    def copy(self) -> StepLog:
-        self._reduce()
-        other = StepLog()
-        other.__dict__.update(self.__dict__)
-        other._shares, other._waiting = self._shares, []
-        return other
 
 
 def summarize(logs: Sequence[StepLog]) -> dict[str, Any]:

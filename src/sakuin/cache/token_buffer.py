@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -59,8 +61,7 @@ class TokenBuffer:
         self.end = self.start + n
 
     def fork(self) -> TokenBuffer:
-        other = object.__new__(TokenBuffer)
-        other.__dict__.update(self.__dict__)
+        other = copy.copy(self)
         self._shared = other._shared = True
         return other
 
@@ -68,15 +69,15 @@ class TokenBuffer:
         self._take(self.keys, self.values, capacity)
 
     def _take(self, keys: Tensor, values: Tensor, capacity: int) -> None:
-        room_keys, room_values = _room(keys, capacity), _room(values, capacity)
+        new_keys, new_values = _buffer(keys, capacity), _buffer(values, capacity)
         n = keys.shape[1]
-        room_keys[:, :n].copy_(keys)
-        room_values[:, :n].copy_(values)
-        self._keys, self._values = room_keys, room_values
+        new_keys[:, :n].copy_(keys)
+        new_values[:, :n].copy_(values)
+        self._keys, self._values = new_keys, new_values
         self.start, self.end, self._shared = 0, n, False
 
 
-def _room(like: Tensor, capacity: int) -> Tensor:
+def _buffer(like: Tensor, capacity: int) -> Tensor:
     # Tensors made in inference mode could not be written in place outside it later.
     with torch.inference_mode(False):
         return torch.empty((like.shape[0], capacity, like.shape[2]), dtype=like.dtype, device=like.device)

@@ -6,16 +6,13 @@ conversation begins; what is then written is checked once more, file by file.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
-from sakuin.backends.transformers.cache import RetrievalCache
-from sakuin.backends.transformers.shape import shape_of
+from sakuin.backends.shape import ModelShape
 from sakuin.cache.sequence import QUERY_STEP
 from sakuin.config import RetrievalConfig
 from sakuin.index import choice
-from sakuin.snapshot.parts import checkpoint_step, needs_windows
+from sakuin.snapshot.parts import checkpoint_step
 
 _TENSOR = 256
 """Of a tensor's name in the header and the gap before its data."""
@@ -26,13 +23,11 @@ _STORED = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 
 
 def stored_bytes(
-    model_config: Any, dtype: torch.dtype, config: RetrievalConfig, n_tokens: int, done: int = 0
+    shape: ModelShape, dtype: torch.dtype, config: RetrievalConfig, n_tokens: int, done: int = 0
 ) -> int:
     """Bytes of the files of a context of `n_tokens` tokens, from above by a few percent, of which the parts
     up to `done` are there already. States of linear attention are left out: their size is not known here."""
-    cache = RetrievalCache(model_config, config)
-    layers = len(cache.retrieval_layers)
-    heads = shape_of(model_config).heads
+    layers, heads = shape.full_layers, shape.heads
     d, n_kv, size = heads.head_dim, heads.n_kv_heads, dtype.itemsize
     tail = min(n_tokens, config.recent + QUERY_STEP)
     sink = 0 if done else min(n_tokens, config.sink)
@@ -55,10 +50,10 @@ def stored_bytes(
         once += more
         total += layers * (sealed * (numbers + int(n_kv * token)) + segments * n_kv * once)
         total += segments * (layers * _TENSORS.get(kind, 24) * _TENSOR + _FILE)
-    if needs_windows(cache):
+    if shape.has_windows:
         windows = (n_tokens - done) // checkpoint_step(config, d) + 1
-        kept = [min(n_tokens, getattr(layer, "sliding_window", 0) or 0) for layer in cache.layers]
-        total += windows * (sum(pair * size * rows + 2 * _TENSOR for rows in kept if rows) + _FILE)
+        kept = shape.sliding_layers * (pair * size * min(n_tokens, shape.sliding_window) + 2 * _TENSOR)
+        total += windows * (kept + _FILE)
     # The manifest: 16 bytes a token and the text, while the unfinished one is there too.
     return total + 40 * n_tokens
 

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from packaging.requirements import Requirement
 
 from sakuin.backends import catalogue
-from sakuin.backends.transformers import load as models
-from sakuin.backends.transformers.window import original_window
+from sakuin.backends.base import Description
+from sakuin.backends.open import describe
 from sakuin.capacity import need
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
@@ -77,14 +76,14 @@ def examine(model: str | None = None, window: int | None = None) -> dict[str, An
     """
     if window is not None and model is None:
         raise SakuinError(f"a window of {window:,} tokens is that of a model: name the model too (--model).")
-    known = None if model is None else models.describe(model, window)
+    known = None if model is None else describe(model, window)
     dtype = devices.resolve_dtype("auto", devices.resolve_device("auto"))
     have = memory.available()
     report: dict[str, Any] = {
         "sakuin": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        "transformers": metadata.version("transformers"),
         "cpu": cpu_name(),
         "cpu_features": [flag for flag in _USEFUL if flag in cpu.cpu_flags()],
         "kernel": _native.isa(),
@@ -156,16 +155,16 @@ def _installed(requirement: Requirement) -> bool:
         return False
 
 
-def _fits(known: models.Description, dtype: torch.dtype, have: int) -> dict[str, Any]:
+def _fits(known: Description, dtype: torch.dtype, have: int) -> dict[str, Any]:
     settings: dict[str, RetrievalConfig | None] = {
         "sketch": RetrievalConfig(),
         "flat": RetrievalConfig(index="flat"),
         "full": None,
     }
     return {
-        "model": known.source.name,
-        "window": known.window,
-        "own_window": original_window(known.config),
+        "model": known.name,
+        "window": known.shape.window,
+        "own_window": known.shape.trained_window,
         "tokens": {
             name: need.tokens_that_fit(known.shape, dtype, setting, have, known.n_weights * dtype.itemsize)
             for name, setting in settings.items()

@@ -163,7 +163,7 @@ def _answer(
         notes.print(note, style="dim", markup=False)
 
     from sakuin import Context
-    from sakuin.backends.transformers import load as models
+    from sakuin.backends import open as models
     from sakuin.capacity import need
     from sakuin.context.checks import check_length
     from sakuin.machine import devices
@@ -173,8 +173,8 @@ def _answer(
         place = devices.resolve_device(device)
         known = models.describe(model_name, window)
         kind = devices.resolve_dtype(dtype, place)
-        tokens = sum(len(known.tokenizer(text.text, verbose=False).input_ids) for text in texts)
-        check_length(known.config, tokens, sum(len(text.text) for text in texts))
+        tokens = sum(len(known.vocabulary.encode(text.text).ids) for text in texts)
+        check_length(known.shape.window, tokens, sum(len(text.text) for text in texts))
         wanted = need.estimate(
             known.shape,
             tokens,
@@ -314,8 +314,7 @@ def _figures(context: Context, answer: Answer) -> Iterator[tuple[str, str]]:
 
 def quiet() -> None:
     """Progress bars and remarks of the libraries would run through ours."""
-    from transformers.utils import logging
+    from sakuin.backends.open import quiet as quiet_libraries
 
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    quiet_libraries()
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]

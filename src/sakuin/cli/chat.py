@@ -111,7 +111,7 @@ def chat(
 
 def _read(files: list[str], name: str, encoding: str | None, device: str) -> Context:
     from sakuin import Context
-    from sakuin.backends.transformers import load as models
+    from sakuin.backends import open as models
 
     texts = documents_of(files, encoding)
     with notes.status(f"loading {name}"):

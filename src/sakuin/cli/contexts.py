@@ -74,7 +74,7 @@ def add(
         if resume and not where.kept_of(name):
             notes.print(f"Nothing of {name} is kept of an earlier add; it begins anew.", markup=False)
         from sakuin import RetrievalConfig
-        from sakuin.backends.transformers import load as models
+        from sakuin.backends import open as models
 
         texts = documents_of(files, encoding)
         changes: dict[str, Any] = {"index": index, "kv_dtype": kv_dtype}

@@ -84,7 +84,7 @@ def fidelity(
     attention has right.
     """
     with told_in_a_sentence(goes_on):
-        from sakuin.backends.transformers.load import describe
+        from sakuin.backends.open import describe
         from sakuin.evaluate.configurations import configurations as named
         from sakuin.evaluate.configurations import with_full
         from sakuin.evaluate.fidelity import about, run

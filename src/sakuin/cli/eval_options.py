@@ -16,7 +16,7 @@ from sakuin.cli.options import DTYPES
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
-    from sakuin.backends.transformers.load import Description
+    from sakuin.backends.base import Description
     from sakuin.evaluate.results import Results
 
 Dtype = Annotated[
@@ -87,12 +87,12 @@ class Subject:
     @classmethod
     def of(cls, model: str, dtype: str, device: str, window: int | None) -> Subject:
         """A `SakuinError` says what is wrong with dtype or device; the model is looked for by `load`."""
-        from sakuin.dtypes import DTYPES
+        from sakuin.dtypes import name_of
         from sakuin.machine.devices import resolve_device, resolve_dtype
 
         place = resolve_device(device)
         meant = resolve_dtype(dtype, place)
-        used = next(name for name, known in DTYPES.items() if known == meant)
+        used = name_of(meant) or str(meant)
         return cls(model, dtype, device, window, used, place.type)
 
     @property
@@ -112,9 +112,9 @@ class Subject:
     def marks(self, model: Any, tokenizer: Any) -> dict[str, str]:
         """What says that results belong together beside an evaluation's own: the device, and the weights and
         the tokenizer, which the model's name alone does not tell."""
-        from sakuin.backends.transformers.fingerprint import fingerprint
+        from sakuin.backends.open import backend_of
 
-        return {"weights": fingerprint(model, tokenizer).digest[:16]} | self.on_device()
+        return {"weights": backend_of(model, tokenizer).fingerprint().digest[:16]} | self.on_device()
 
     def words(self) -> dict[str, str]:
         """The options that name it, for `command`."""
@@ -125,7 +125,7 @@ class Subject:
     def load(self, described: Description | None = None) -> tuple[Any, Any]:
         """The model and its tokenizer; `described` : where its description is there already, window
         included."""
-        from sakuin.backends.transformers.load import load
+        from sakuin.backends.open import load
 
         if described is not None:
             return load(described, self.dtype, self.device)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from sakuin.backends.transformers import load as models
+from sakuin.backends.base import Backend
 from sakuin.context import evidence
 from sakuin.context.evidence import Span
-from sakuin.context.generate import Runner, Sampling
+from sakuin.context.generate import Sampling, Token, generate, prefill
 from sakuin.errors import SakuinError
 from sakuin.prompts.reading import Reading
 from sakuin.prompts.template import Prompt
@@ -62,33 +62,34 @@ class Asking:
 
 
 def answer(
-    runner: Runner,
+    backend: Backend,
+    cache: Any,
     prompt: Prompt,
     reading: Reading,
     question: str | None,
     asking: Asking,
     *,
-    retrieval: bool,
     keep: bool = False,
 ) -> tuple[Answer, Reading]:
-    """The answer, and the reading: with question and answer in it, all of which are in the runner's cache
-    then, if `keep`; else as it was.
+    """The answer, and the reading: with question and answer in it, all of which are in `cache` then, if
+    `keep`; else as it was.
 
-    question : None answers what stands at the reading's end. retrieval : whether the cache is a
-    `RetrievalCache`, which can tell where it looked.
+    question : None answers what stands at the reading's end. A cache with full attention cannot tell where
+    it looked.
     """
+    retrieval = backend.retrieval(cache)
     rest = reading.waiting.rstrip()
     asked = prompt.question(rest, question, reading.lead)
     total = len(reading.ids) + len(asked.ids)
-    most = min(asking.max_new_tokens, _room_for(runner.model.config, total))
-    cache = runner.cache
+    most = min(asking.max_new_tokens, _left_of(backend.shape.window, total))
     start = time.perf_counter()
-    runner.prefill(asked.ids[:-1])
+    prefill(backend, cache, asked.ids[:-1])
     prefill_s = time.perf_counter() - start
-    if retrieval:
-        cache.track_mass(True, above=evidence.ABOVE)
+    if retrieval is not None:
+        retrieval.track_mass(True, above=evidence.ABOVE)
     seconds: list[float] = []
-    said, ended = _say(runner, prompt, asked.ids[-1], most, asking, seconds)
+    tokens = generate(backend, cache, asked.ids[-1], most, asking.sampling)
+    said, ended = _say(tokens, prompt, asking, seconds)
     # The document's last tokens are prefilled with the question.
     held = sum(end <= len(rest) for end in asked.ends)
     asked_in = reading.with_tokens(
@@ -98,7 +99,7 @@ def answer(
         len(reading.body),
     )
     n = len(reading.ids) + held
-    found = _evidence(cache.mass()[:, :n], asked_in, n) if retrieval else []
+    found = [] if retrieval is None else _evidence(retrieval.mass()[:, :n], asked_in, n)
     result = Answer(
         text=said.text.strip(),
         evidence=found,
@@ -107,31 +108,32 @@ def answer(
         prefill_s=prefill_s,
         decode_s=sum(seconds),
         decode_ms_per_token=1e3 * sum(seconds) / len(seconds),
-        stats=cache.stats() if retrieval else {},
+        stats={} if retrieval is None else retrieval.stats(),
         finished=ended,
         reused_tokens=len(reading.ids),
     )
-    return result, _with_answer(runner, prompt, asked_in, said, ended) if keep else reading
+    if not keep:
+        return result, reading
+    kept, unread = _kept(prompt, said, ended)
+    prefill(backend, cache, unread)
+    at = [len(asked_in.body)] * len(kept)
+    return result, asked_in.with_tokens(kept, at, at, len(asked_in.body), prompt.between)
 
 
-def _with_answer(runner: Runner, prompt: Prompt, reading: Reading, said: _Said, ended: bool) -> Reading:
-    """With the answer's tokens, all of which are in the cache then."""
+def _kept(prompt: Prompt, said: _Said, ended: bool) -> tuple[list[int], list[int]]:
+    """The answer's tokens that a conversation keeps, and the last of them that are not in the cache yet."""
     kept = said.ids
     if said.line_end or not ended:
         # The last token was chosen and not fed: of a line's end only what stands before it belongs here.
         last, kept = said.ids[-1:], said.ids[:-1]
         if said.line_end:
             last = prompt.encode(said.text[len(prompt.decode(kept).lstrip()) :]).ids if kept else []
-        if last:
-            runner.prefill(last)
-            kept = [*kept, *last]
-    at = [len(reading.body)] * len(kept)
-    return reading.with_tokens(kept, at, at, len(reading.body), prompt.between)
+        return [*kept, *last], last
+    return kept, []
 
 
-def _room_for(config: Any, total: int) -> int:
+def _left_of(window: int | None, total: int) -> int:
     """Tokens that an answer may have after a prompt of `total`."""
-    window = models.window(config)
     if window is None:
         return total + (1 << 30)
     if total >= window:
@@ -142,14 +144,13 @@ def _room_for(config: Any, total: int) -> int:
     return window - total
 
 
-def _say(
-    runner: Runner, prompt: Prompt, first: int, most: int, asking: Asking, seconds: list[float]
-) -> tuple[_Said, bool]:
+def _say(tokens: Iterator[Token], prompt: Prompt, asking: Asking, seconds: list[float]) -> tuple[_Said, bool]:
     said = _Said(prompt, asking.stream)
-    ends = runner.end_tokens(prompt.tokenizer)
+    ends = prompt.vocabulary.end_tokens
     ended = False
-    for token in runner.tokens(first, most, asking.sampling, seconds):
-        ended = token in ends or said.add(token)
+    for token in tokens:
+        seconds.append(token.seconds)
+        ended = token.id in ends or said.add(token.id)
         if ended:
             break
     said.finish()

@@ -1,4 +1,4 @@
-"""What a context checks of a model, its settings, messages and lengths before any work begins.
+"""What a context checks of its settings, messages and length before any work begins.
 
 Each function raises one sentence that names the value and the remedy. Called by `sakuin.context.context` and
 the command line.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from sakuin.backends.transformers import load as models
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
 
@@ -17,9 +16,11 @@ _FOR_QUESTION = 512
 """Tokens left to question and answer where it is said how much of a document fits."""
 
 
-def check_length(config: Any, tokens: int, characters: int) -> None:
-    """Raise `SakuinError` where a context of so many tokens and characters is longer than the model reads."""
-    window = models.window(config)
+def check_length(window: int | None, tokens: int, characters: int) -> None:
+    """Raise `SakuinError` where a context of so many tokens and characters is longer than a model reads.
+
+    window : most tokens that the model was made for, or None where it does not say.
+    """
     if window is None or tokens < window:
         return
     share = max(window - _FOR_QUESTION, 0) / tokens
@@ -52,12 +53,3 @@ def settings_meant(config: RetrievalConfig | Literal["full"] | None) -> Retrieva
     if not isinstance(config, RetrievalConfig):
         raise TypeError(f"config must be a RetrievalConfig or 'full', got {config!r}")
     return config
-
-
-def check_model(model: Any) -> None:
-    name = getattr(model.config, "_attn_implementation", None)
-    if name != "sakuin":
-        raise SakuinError(
-            f"the model was loaded with attn_implementation={name!r}; load it with sakuin.load, or with "
-            "attn_implementation='sakuin'."
-        )

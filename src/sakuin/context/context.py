@@ -17,16 +17,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from transformers import DynamicCache
-
 from sakuin import documents
-from sakuin.backends.transformers.cache import RetrievalCache
-from sakuin.backends.transformers.shape import shape_of
+from sakuin.backends.open import backend_of
 from sakuin.capacity import need
 from sakuin.config import RetrievalConfig
 from sakuin.context.answer import Answer, Asking, answer
-from sakuin.context.checks import check_length, check_model, checked_message, settings_meant
-from sakuin.context.generate import Runner, Sampling, forked
+from sakuin.context.checks import check_length, checked_message, settings_meant
+from sakuin.context.generate import Sampling, prefill_steps
 from sakuin.documents import Document
 from sakuin.errors import SakuinError
 from sakuin.prompts.reading import Reading
@@ -56,15 +53,11 @@ class Context:
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.config = settings_meant(config)
-        check_model(model)
-        self.cache: Any = (
-            DynamicCache(config=model.config)
-            if self.config is None
-            else RetrievalCache(model.config, self.config)
-        )
+        self.backend = backend_of(model, tokenizer)
+        self.cache: Any = self.backend.new_cache(self.config)
         self.prefill_s = 0.0
         self.reused_tokens = 0
-        self._prompt = Prompt.of(tokenizer)
+        self._prompt = Prompt.of(self.backend.vocabulary)
         self._reading = Reading(lead=self._prompt.head)
         self._windows: list[parts.Part] = []
         self._index_s = 0.0
@@ -193,7 +186,7 @@ class Context:
         """A second context that has read the same, shares its memory, and goes its own way."""
         with self._lock:
             other = copy.copy(self)
-            other.cache = forked(self.cache)
+            other.cache = self.backend.fork(self.cache)
         other._windows = list(self._windows)
         other._lock, other._growing = threading.Lock(), threading.RLock()
         return other
@@ -221,15 +214,8 @@ class Context:
             raise SakuinError("the question is empty; ask something.")
         asking = Asking(max_new_tokens, Sampling(temperature, top_p, seed), stream)
         with self._lock:
-            reading, cache = self._reading, forked(self.cache)
-        return answer(
-            self._runner(cache),
-            self._prompt,
-            reading,
-            question.strip(),
-            asking,
-            retrieval=self.config is not None,
-        )[0]
+            reading, cache = self._reading, self.backend.fork(self.cache)
+        return answer(self.backend, cache, self._prompt, reading, question.strip(), asking)[0]
 
     def chat(
         self,
@@ -247,28 +233,21 @@ class Context:
         asking = Asking(max_new_tokens, Sampling(temperature, top_p, seed), stream)
         with self._growing:
             with self._lock:
-                reading, cache = self._reading, forked(self.cache)
+                reading, cache = self._reading, self.backend.fork(self.cache)
             if message is None and (reading.lead or not reading.documents):
                 raise SakuinError("there is no message to answer; give one.")
             if message is not None and not message.strip():
                 raise SakuinError("the message is empty; say something.")
-            said, grown = answer(
-                self._runner(cache),
-                self._prompt,
-                reading,
-                None if message is None else message.strip(),
-                asking,
-                retrieval=self.config is not None,
-                keep=True,
-            )
-            if self.config is not None:
-                cache.track_mass(False)
-                cache.flush()
-                self._index_s += cache.index_seconds
+            message = None if message is None else message.strip()
+            said, grown = answer(self.backend, cache, self._prompt, reading, message, asking, keep=True)
             exact = reading.exact
-            asked = said.tokens - len(reading.ids) - 1
-            if self.config is not None and exact == len(reading.ids) and asked > self.config.exact_above:
-                exact += asked
+            if (retrieval := self.backend.retrieval(cache)) is not None:
+                retrieval.track_mass(False)
+                retrieval.flush()
+                self._index_s += retrieval.index_seconds
+                asked = said.tokens - len(reading.ids) - 1
+                if exact == len(reading.ids) and asked > retrieval.config.exact_above:
+                    exact += asked
             self._take(replace(grown, exact=exact), cache)
         return said
 
@@ -293,8 +272,7 @@ class Context:
         Raises `SakuinError` where the files are missing or damaged, or belong to another model, tokenizer,
         chat template, dtype or version; nothing is made then.
         """
-        check_model(model)
-        return cls.of_snapshot(store.load(path, model, tokenizer, config), model, tokenizer)
+        return cls.of_snapshot(store.load(path, backend_of(model, tokenizer), config))
 
     def snapshot(self) -> store.Snapshot:
         """All that there is to store."""
@@ -302,20 +280,19 @@ class Context:
             raise SakuinError("a context with full attention cannot be stored; read it with index='flat'.")
         with self._growing, self._lock:
             return store.Snapshot(
-                forked(self.cache),
+                self.backend,
+                self.backend.fork(self.cache),
                 self._reading,
                 self.config,
-                self.model,
-                self.tokenizer,
                 list(self._windows),
                 self._before_s[0] + self.prefill_s,
                 self._before_s[1] + self.index_s,
             )
 
     @classmethod
-    def of_snapshot(cls, found: store.Snapshot, model: Any, tokenizer: Any) -> Context:
+    def of_snapshot(cls, found: store.Snapshot) -> Context:
         """The context of a snapshot that was read."""
-        context = cls(model, tokenizer, found.config)
+        context = cls(found.backend.model, found.backend.tokenizer, found.config)
         context._take(found.reading, found.cache)
         context._windows = found.windows
         context._before_s = found.prefill_s, found.index_s
@@ -341,10 +318,7 @@ class Context:
 
     def kv_bytes(self) -> dict[str, int]:
         """Bytes of keys, values and index: `device` and `host`."""
-        if self.config is not None:
-            return dict(self.cache.kv_bytes())
-        held = [t for layer in self.cache.layers for t in (layer.keys, layer.values) if t is not None]
-        return {"device": sum(t.nbytes for t in held), "host": 0}
+        return self.backend.nbytes(self.cache)
 
     # -- inside ----------------------------------------------------------------------------------------------
 
@@ -353,46 +327,55 @@ class Context:
         done, ids = self.tokens, reading.ids
         self._check_fits(len(ids), len(reading.body))
         with self._lock:
-            cache, windows = forked(self.cache), list(self._windows)
+            cache, windows = self.backend.fork(self.cache), list(self._windows)
         if keeper is not None and not done and (found := keeper.begin(ids)) is not None:
             cache, done, windows = found
             self.reused_tokens = done
-        new = len(ids) - done
+        first, start = done, time.perf_counter()
         say = progress or (lambda *_: None)
-        start = time.perf_counter()
-        say(0, new, "prefill")
-        runner, first = self._runner(cache), done
-        for stop, keep in parts.stops(cache, self.config, self.model.config, done, len(ids)):
-            for at in runner.steps(ids[done:stop]):
-                say(done + at - first, new, "prefill")
-                if keeper is not None and done + at < stop:
-                    keeper.step(cache, done + at, windows)
-            done = stop
-            if keep:
-                windows.append(parts.window_part(cache, done))
-            if keeper is not None:
-                keeper.step(cache, done, windows)
-        if self.config is not None:
+        self._prefill(cache, ids, first, windows, say, keeper)
+        if (retrieval := self.backend.retrieval(cache)) is not None:
             say(0, 1, "index")
-            cache.seal()
+            retrieval.seal()
             say(1, 1, "index")
-            self._index_s += cache.index_seconds  # a fork counts anew
+            self._index_s += retrieval.index_seconds  # a fork counts anew
             exact = self._reading.exact
-            if exact == self.tokens and len(ids) - max(first, self.tokens) > self.config.exact_above:
+            if exact == self.tokens and len(ids) - max(first, self.tokens) > retrieval.config.exact_above:
                 exact = len(ids)
             reading = replace(reading, exact=exact)
         self.prefill_s += time.perf_counter() - start
         self._take(reading, cache)
         self._windows = windows
 
+    def _prefill(
+        self,
+        cache: Any,
+        ids: Sequence[int],
+        first: int,
+        windows: list[parts.Part],
+        say: Progress,
+        keeper: Keeper | None,
+    ) -> None:
+        """Add `ids` from `first` on to the cache; windows on the way are added to `windows`."""
+        new, done = len(ids) - first, first
+        say(0, new, "prefill")
+        for stop, keep in parts.stops(self.backend, cache, done, len(ids)):
+            for at in prefill_steps(self.backend, cache, ids[done:stop]):
+                say(done + at - first, new, "prefill")
+                if keeper is not None and done + at < stop:
+                    keeper.step(cache, done + at, windows)
+            done = stop
+            if keep:
+                windows.append(parts.window_part(self.backend, cache, done))
+            if keeper is not None:
+                keeper.step(cache, done, windows)
+
     def _take(self, reading: Reading, cache: Any) -> None:
         with self._lock:
             self._reading, self.cache = reading, cache
 
     def _check_fits(self, total: int, characters: int) -> None:
-        check_length(self.model.config, total, characters)
-        wanted = need.estimate(shape_of(self.model.config), total, self.model.dtype, self.config, weights=0)
+        shape = self.backend.shape
+        check_length(shape.window, total, characters)
+        wanted = need.estimate(shape, total, self.backend.dtype, self.config, weights=0)
         need.check(wanted, f"a context of {total:,} tokens")
-
-    def _runner(self, cache: Any) -> Runner:
-        return Runner(self.model, cache, 0 if self.config is None else self.config.exact_above)

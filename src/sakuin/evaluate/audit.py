@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from sakuin.backends.transformers.cache import RetrievalCache
-from sakuin.backends.transformers.layer import RetrievalLayer
 from sakuin.evaluate.seeing import hearing
 from sakuin.index import decode_by_parts
 
@@ -25,11 +24,7 @@ class Audit:
     """
 
     def __init__(self, exact: RetrievalCache) -> None:
-        self._rows = {
-            number: layer.rows[0]
-            for number, layer in enumerate(exact.layers)
-            if isinstance(layer, RetrievalLayer)
-        }
+        self._rows = {number: layer.rows[0] for number, layer in exact.whole.layers.items()}
         self._errors: dict[int, list[Tensor]] = {number: [] for number in self._rows}
 
     @contextmanager

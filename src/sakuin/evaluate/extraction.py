@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sakuin.backends.transformers.load import window
+from sakuin.backends.open import backend_of
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import FULL, Configuration
 from sakuin.evaluate.prefilled import Prefilled, check_offloaded, touched_share
@@ -125,7 +125,7 @@ class _Document:
 
     def check_fits(self, model: Any) -> None:
         """`SakuinError` where the text, what is asked and the answer are more than the model reads."""
-        limit = window(model.config)
+        limit = backend_of(model).shape.window
         whole = len(self.ids) + max(len(ids) for _, ids in self.asked) + self.room
         if limit is not None and whole > limit:
             raise SakuinError(

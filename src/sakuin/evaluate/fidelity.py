@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sakuin.backends.transformers.load import window
+from sakuin.backends.open import backend_of
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
 from sakuin.evaluate.audit import Audit
@@ -89,7 +89,7 @@ def _digest(passage: Passage) -> str:
 
 def check_window(model: Any, passages: Iterable[Passage]) -> None:
     """Raise a `SakuinError` where a passage is longer than the model's window."""
-    most = window(model.config)
+    most = backend_of(model).shape.window
     for passage in passages:
         for stop in passage.stops:
             whole = stop.length + len(stop.continuation)

@@ -23,12 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import DynamicCache
 
-from sakuin.backends.transformers import load as models
-from sakuin.backends.transformers.cache import RetrievalCache
-from sakuin.context.generate import Runner, Sampling, forked
+from sakuin.backends.open import backend_of, load
+from sakuin.context.generate import Sampling, exact_above, forced, generate, prefill
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import Configuration
 from sakuin.evaluate.configurations import configuration as named
@@ -97,12 +94,13 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
                 f"sakuin answers requests one by one: batch_size must be 1, got {batch_size!r}."
             )
         if isinstance(pretrained, str | Path):
-            self.model, self.tokenizer = models.load(pretrained, dtype, _place(device), window)
+            self.model, self.tokenizer = load(pretrained, dtype, _place(device), window)
         elif tokenizer is None:
             raise SakuinError("give the tokenizer beside a model that is loaded already.")
         else:
             self.model, self.tokenizer = pretrained, tokenizer
-        window = models.window(self.model.config)
+        self.backend = backend_of(self.model, self.tokenizer)
+        window = self.backend.shape.window
         if max_length is not None and window is not None and max_length > window:
             raise SakuinError(
                 f"max_length must be at most the {window:,} tokens that the model reads, got {max_length:,}; "
@@ -239,19 +237,11 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
     def _prefilled(self, ids: Sequence[int]) -> Any:
         """A cache that holds all of `ids` but the last."""
         config = self.configuration.config
-        cache: Any = (
-            DynamicCache(config=self.model.config)
-            if config is None
-            else RetrievalCache(self.model.config, config)
-        )
-        self._runner(cache).prefill(ids[:-1])
-        if isinstance(cache, RetrievalCache):
-            cache.seal()
+        cache = self.backend.new_cache(config)
+        prefill(self.backend, cache, ids[:-1])
+        if (retrieval := self.backend.retrieval(cache)) is not None:
+            retrieval.seal()
         return cache
-
-    def _runner(self, cache: Any) -> Runner:
-        config = self.configuration.config
-        return Runner(self.model, cache, 0 if config is None else config.exact_above)
 
     def _likelihood(
         self, before: Sequence[int], continuation: Sequence[int], read: Callable[[], Any]
@@ -277,24 +267,17 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
 
     def _scored(self, start: Any, last: int, continuation: Sequence[int]) -> tuple[float, bool]:
         """Log-likelihood of a continuation after `last`, decoded from a fork of `start`."""
-        cache = forked(start)
-        config = self.configuration.config
-        step = _FULL_STEP if config is None else config.exact_above
-        ids = [last, *continuation[:-1]]
-        total, greedy = 0.0, True
-        for at in range(0, len(ids), step):
-            logits = self._logits(cache, ids[at : at + step])
-            wanted = torch.tensor(continuation[at : at + step], device=logits.device)
+        cache = self.backend.fork(start)
+        step = exact_above(self.backend, cache) or _FULL_STEP
+        total, greedy, at = 0.0, True, 0
+        for piece, found in forced(self.backend, cache, [last, *continuation[:-1]], step):
+            logits = found.float()
+            wanted = torch.tensor(continuation[at : at + len(piece)], device=logits.device)
+            at += len(piece)
             chosen = logits.gather(1, wanted[:, None])[:, 0]
             total += float((chosen - logits.logsumexp(-1)).double().sum())
             greedy &= bool((logits.argmax(-1) == wanted).all())
         return total, greedy
-
-    @torch.no_grad()
-    def _logits(self, cache: Any, ids: Sequence[int]) -> Tensor:
-        rows = torch.tensor([list(ids)], device=self.model.device)
-        out = self.model(input_ids=rows, use_cache=True, **{models.cache_keyword(self.model): cache})
-        return out.logits[0].float()  # type: ignore[no-any-return]
 
     def _generated(self, prompt: str, given: dict[str, Any]) -> str:
         wanted = normalize_gen_kwargs(given, self.max_gen_toks)
@@ -312,14 +295,13 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
         return answer
 
     def _answer(self, ids: list[int], until: list[str], most: int, sampling: Sampling) -> str:
-        runner = self._runner(self._prefilled(ids))
-        ends = runner.end_tokens(self.tokenizer)
+        ends = self.backend.vocabulary.end_tokens
         said: list[int] = []
         text = ""
-        for token in runner.tokens(ids[-1], most, sampling, []):
-            if token in ends:
+        for token in generate(self.backend, self._prefilled(ids), ids[-1], most, sampling):
+            if token.id in ends:
                 break
-            said.append(token)
+            said.append(token.id)
             text = self.tok_decode(said)
             if any(stop and stop in text for stop in until):
                 break

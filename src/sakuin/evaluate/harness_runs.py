@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from sakuin.backends.transformers import load as models
+from sakuin.backends.open import backend_of
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import FULL, Configuration, with_full
 from sakuin.evaluate.harness import TASKS, SakuinLM, check_configuration
@@ -43,7 +43,7 @@ def about(model: Any, name: str) -> dict[str, Any]:
         "evaluation": "harness",
         "model": name,
         "dtype": str(model.dtype).removeprefix("torch."),
-        "window": models.window(model.config),
+        "window": backend_of(model).shape.window,
         "sakuin": __version__,
         "lm-eval": version("lm-eval"),
     }

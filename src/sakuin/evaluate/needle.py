@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sakuin.backends.transformers.load import window
+from sakuin.backends.open import backend_of, vocabulary_of
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import FULL, Configuration
 from sakuin.evaluate.generated import words
@@ -149,11 +149,11 @@ class _Asker:
 
     def __init__(self, model: Any, tokenizer: Any, text: str, grid: Grid) -> None:
         self.model, self.tokenizer, self.grid = model, tokenizer, grid
-        self.prompt = Prompt.of(tokenizer)
+        self.prompt = Prompt.of(vocabulary_of(tokenizer))
         self.hay = self.prompt.encode(text)
         # Where a needle may go: after a line's end.
         self.breaks = [i + 1 for i, end in enumerate(self.hay.ends) if text[end - 1] == "\n"]
-        longest, most = max(grid.lengths), window(model.config)
+        longest, most = max(grid.lengths), backend_of(model).shape.window
         if len(self.hay.ids) < longest or not self.breaks:
             raise SakuinError(
                 f"the haystack has {len(self.hay.ids):,} tokens, and {longest:,} are needed: give longer "

@@ -14,9 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sakuin.backends.open import vocabulary_of
 from sakuin.errors import SakuinError
 from sakuin.evaluate.records import SOME, Records, as_lines, value_spans
-from sakuin.prompts.template import Encoded, Prompt
+from sakuin.prompts.template import Prompt
+from sakuin.prompts.vocabulary import Encoded
 
 PLACES = ("archive", "harbour", "library", "station", "museum", "garden", "market", "tower")
 _NUMBERS = (71493, 20856, 94317, 58264, 36981, 80742, 15639, 47208)
@@ -62,7 +64,7 @@ def passage(
     Raises `SakuinError` where the text is too short for the longest, or `tokens` for the question.
     """
     lengths = sorted(set(lengths))
-    encode, prompt = _encoder(tokenizer), Prompt.of(tokenizer)
+    encode, prompt = _encoder(tokenizer), Prompt.of(vocabulary_of(tokenizer))
     start = list(tokenizer("", verbose=False)["input_ids"])
     if len(lengths) > len(PLACES):
         raise SakuinError(f"at most {len(PLACES)} lengths can be measured in one run, got {len(lengths)}.")
@@ -97,7 +99,7 @@ def record_passage(tokenizer: Any, name: str, lengths: Sequence[int], tokens: in
     Raises `SakuinError` where `tokens` do not hold one.
     """
     lengths = sorted(set(lengths))
-    prompt = Prompt.of(tokenizer)
+    prompt = Prompt.of(vocabulary_of(tokenizer))
     start = list(tokenizer("", verbose=False)["input_ids"])
     ids: list[int] = []
     made = Records.make(0, seed)

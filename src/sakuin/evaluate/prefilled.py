@@ -15,13 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
+from sakuin.backends.open import backend_of
 from sakuin.backends.transformers.cache import RetrievalCache
-from sakuin.backends.transformers.load import cache_keyword
 from sakuin.cache.sequence import QUERY_STEP
 from sakuin.config import STEP_SETTINGS, RetrievalConfig
-from sakuin.context.generate import Runner, Sampling, forked
+from sakuin.context.generate import forced, generate, prefill
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import PEERS, Configuration, calibrated
 from sakuin.evaluate.configurations import configuration as named
@@ -44,10 +43,9 @@ class Prefilled:
     model : as `sakuin.load` gives it. ids : the tokens read.
     """
 
-    def __init__(
-        self, model: Any, ids: tuple[int, ...], cache: DynamicCache, queries: dict[int, Tensor]
-    ) -> None:
+    def __init__(self, model: Any, ids: tuple[int, ...], cache: Any, queries: dict[int, Tensor]) -> None:
         self.model, self.ids = model, ids
+        self.backend = backend_of(model)
         self._cache, self._queries = cache, queries
         self._built: RetrievalCache | None = None
         self._exact: RetrievalCache | None = None
@@ -55,7 +53,7 @@ class Prefilled:
     @classmethod
     def read(cls, model: Any, ids: Sequence[int], progress: Callable[[int], None] | None = None) -> Prefilled:
         """Read tokens; `progress` is given how many are done."""
-        return cls(model, (), DynamicCache(config=model.config), {}).extend(ids, progress)
+        return cls(model, (), backend_of(model).new_cache(None), {}).extend(ids, progress)
 
     def extend(self, ids: Sequence[int], progress: Callable[[int], None] | None = None) -> Prefilled:
         """This and then `ids`; this one stays as it is."""
@@ -67,18 +65,18 @@ class Prefilled:
             first = -position % QUERY_STEP
             queries.setdefault(number, []).append(q[0, :, first::QUERY_STEP].clone())
 
-        with seeing(self.model, see), torch.no_grad():
+        with seeing(self.model, see):
             for at in range(0, len(ids), CHUNK):
                 position = before + at
-                self._forward(cache, ids[at : at + CHUNK], 1)
+                self.backend.forward(cache, ids[at : at + CHUNK])
                 if progress:
                     progress(position + len(ids[at : at + CHUNK]))
         kept = {number: torch.cat(parts, 1) for number, parts in queries.items()}
         return Prefilled(self.model, (*self.ids, *ids), cache, kept)
 
-    def full_cache(self) -> DynamicCache:
-        """transformers' own cache with these tokens, free to be used."""
-        return forked(self._cache)  # type: ignore[no-any-return]
+    def full_cache(self) -> Any:
+        """A cache of full attention with these tokens, free to be used."""
+        return self.backend.fork(self._cache)
 
     def retrieval_cache(self, config: RetrievalConfig) -> RetrievalCache:
         """A `RetrievalCache` with these tokens, all outside the recent window sealed, free to be used.
@@ -142,11 +140,9 @@ class Prefilled:
         """Feed `ids` to a cache of these tokens, in passes through its indexes; `each` is given the logits of
         each pass, fp32 `(t, vocabulary)`."""
         step = min(STEP, cache.config.exact_above) if isinstance(cache, RetrievalCache) else FULL_STEP
-        with torch.no_grad():
-            for at in range(0, len(ids), step):
-                logits = self._forward(cache, ids[at : at + step], 0)
-                if each:
-                    each(logits.float())
+        for _, logits in forced(self.backend, cache, ids, step):
+            if each:
+                each(logits.float())
 
     def log_probabilities(self, cache: Any, ids: Sequence[int]) -> Tensor:
         """Of the token after each of `ids`, fp32 `(len(ids), vocabulary)` on the CPU; fed as `continued`
@@ -160,25 +156,17 @@ class Prefilled:
     ) -> str:
         """What the model says after `ids`, taking the likeliest token each time, until it ends or `most`
         tokens are said; `one_line`: or until its line ends. The cache is one of these tokens."""
-        runner = Runner(self.model, cache, getattr(getattr(cache, "config", None), "exact_above", 1))
-        runner.prefill(ids[:-1])
-        ends, said = runner.end_tokens(tokenizer), []
-        for token in runner.tokens(ids[-1], most, Sampling(), []):
-            if token in ends:
+        backend = backend_of(self.model, tokenizer)
+        prefill(backend, cache, ids[:-1])
+        ends, said = backend.vocabulary.end_tokens, []
+        for token in generate(backend, cache, ids[-1], most):
+            if token.id in ends:
                 break
-            said.append(token)
+            said.append(token.id)
             if one_line and "\n" in tokenizer.decode(said).lstrip():
                 break
         text: str = tokenizer.decode(said, skip_special_tokens=True).strip()
         return text.partition("\n")[0] if one_line else text
-
-    def _forward(self, cache: Any, ids: Sequence[int], keep: int) -> Tensor:
-        """Logits `(t, vocabulary)`; of the last `keep` positions if that is not 0."""
-        rows = torch.tensor([list(ids)], device=self.model.device)
-        out = self.model(
-            input_ids=rows, use_cache=True, logits_to_keep=keep, **{cache_keyword(self.model): cache}
-        )
-        return out.logits[0]  # type: ignore[no-any-return]
 
 
 def _builds(config: RetrievalConfig) -> RetrievalConfig | dict[str, Any]:

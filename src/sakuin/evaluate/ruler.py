@@ -16,12 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sakuin.backends.transformers import load as models
+from sakuin.backends.open import backend_of
 from sakuin.backends.transformers.cache import RetrievalCache
-from sakuin.backends.transformers.shape import shape_of
 from sakuin.capacity import need
 from sakuin.config import RetrievalConfig
-from sakuin.context.generate import Runner, Sampling
+from sakuin.context.generate import generate
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import FULL, Configuration, with_full
 from sakuin.evaluate.paired import Difference, difference
@@ -90,7 +89,7 @@ def about(model: Any, name: str, seed: int) -> dict[str, Any]:
         "evaluation": "ruler",
         "model": name,
         "dtype": str(model.dtype).removeprefix("torch."),
-        "window": models.window(model.config),
+        "window": backend_of(model).shape.window,
         "seed": seed,
         "sakuin": __version__,
         **versions(),
@@ -125,7 +124,7 @@ def ruler(
         raise SakuinError(f"there must be at least one sample, got {count}.")
     check_length(model, length)
     wanted = with_full(configurations)
-    prompt = Prompt.of(tokenizer)
+    prompt = Prompt.of(backend_of(model, tokenizer).vocabulary)
     scored = []
     made: dict[str, list[Sample]] = {}
     for index in range(count):
@@ -220,13 +219,13 @@ def check_length(model: Any, length: int) -> None:
     """`SakuinError` where RULER has no samples so short, or the model or this machine's memory no room for so
     many tokens."""
     check_least(length)
-    window = models.window(model.config)
+    window = backend_of(model).shape.window
     if window is not None and length > window:
         raise SakuinError(
             f"a length of {length:,} tokens is more than the {window:,} that this model reads; take a "
             "shorter one, or --window for a longer window by YaRN."
         )
-    wanted = need.estimate(shape_of(model.config), length, model.dtype, RetrievalConfig(), weights=0)
+    wanted = need.estimate(backend_of(model).shape, length, model.dtype, RetrievalConfig(), weights=0)
     need.check(wanted, f"a prompt of {length:,} tokens")
 
 
@@ -271,15 +270,14 @@ def _answer(
 ) -> tuple[Scored, list[int]]:
     """The answer, and all tokens said, one that ends it included."""
     cache = read.cache(one, tried)
-    exact_above = 0 if one.config is None else one.config.exact_above
-    runner = Runner(model, cache, exact_above)
-    ends = runner.end_tokens(tokenizer)
+    backend = backend_of(model, tokenizer)
+    ends = backend.vocabulary.end_tokens
     said: list[int] = []
     text = ""
     started = perf_counter()
-    for token in runner.tokens(ids[-1], sample.most, Sampling(), []):
-        said.append(token)
-        if token in ends:
+    for token in generate(backend, cache, ids[-1], sample.most):
+        said.append(token.id)
+        if token.id in ends:
             break
         text = tokenizer.decode(said, skip_special_tokens=True)
         # A score counts what an answer holds, so that more text cannot lower it.
@@ -315,8 +313,8 @@ def _margin(read: Prefilled, last: int, said: Sequence[int]) -> float | None:
 
 
 def _tried(model: Any, tokenizer: Any, read: Prefilled, last: int) -> list[int]:
-    runner = Runner(model, read.full_cache(), 0)
-    return [last, *runner.tokens(last, 31, Sampling(), [])]
+    said = generate(backend_of(model, tokenizer), read.full_cache(), last, 31)
+    return [last, *(token.id for token in said)]
 
 
 def _key(sample: Sample, ids: Sequence[int], one: Configuration) -> str:

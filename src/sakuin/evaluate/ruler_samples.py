@@ -21,6 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from sakuin.backends.open import vocabulary_of
 from sakuin.errors import SakuinError
 from sakuin.evaluate import ruler_sentences
 from sakuin.prompts.template import Prompt
@@ -74,10 +75,8 @@ class Sample:
         """
         if prompt.one_line:
             return prompt.head + prompt.encode((self.body + self.lead).rstrip(" ")).ids
-        tail = prompt.tokenizer(prompt.after, add_special_tokens=False).input_ids
-        return (
-            prompt.head + prompt.encode(self.body).ids + list(tail) + prompt.encode(self.lead.strip(" ")).ids
-        )
+        tail = prompt.vocabulary.special(prompt.after)
+        return prompt.head + prompt.encode(self.body).ids + tail + prompt.encode(self.lead.strip(" ")).ids
 
     def score(self, prediction: str) -> float:
         """RULER's score of an answer, from 0 to 100: which references it holds."""
@@ -149,7 +148,7 @@ def samples(
     check_least(length)
     if count < 1:
         raise SakuinError(f"the number of samples must be at least 1, got {count}.")
-    prompt = Prompt.of(tokenizer)
+    prompt = Prompt.of(vocabulary_of(tokenizer))
     template = [] if prompt.one_line else tokenizer(prompt.after, add_special_tokens=False).input_ids
     room = length - len(prompt.head) - len(template)
     kind = _kinds()[task]

@@ -42,7 +42,8 @@ def hearing(model: Any, hear: Heard) -> Iterator[None]:
     values, and the model's attention sink logits or None at the end."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    from sakuin.backends.transformers.attention import sakuin_attention, sakuin_mask
+    from sakuin.backends.transformers.attention import sakuin_attention
+    from sakuin.backends.transformers.mask import sakuin_mask
 
     def forward(
         module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **rest: Any

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sakuin.attention.partial import PartialAttention
-from sakuin.backends.transformers.load import cache_keyword
+from sakuin.backends.open import backend_of
 from sakuin.evaluate.seeing import seeing
 from sakuin.evaluate.texts import PlantedText
 from sakuin.index import Index, build_index
@@ -309,8 +309,6 @@ _Seen = tuple[Tensor, Tensor, Tensor, float, float | None]
 
 def _run(model: Any, ids: Tensor, layers: tuple[int, ...]) -> dict[int, _Seen]:
     """Queries fp32, keys and values `(heads, n, head_dim)`, scaling and softcap of each layer."""
-    from transformers import DynamicCache
-
     queries: dict[int, list[Tensor]] = {number: [] for number in layers}
     last: dict[int, tuple[Tensor, Tensor, float, float | None]] = {}
 
@@ -320,8 +318,9 @@ def _run(model: Any, ids: Tensor, layers: tuple[int, ...]) -> dict[int, _Seen]:
             last[number] = (k[0], v[0], scaling, softcap)
 
     # In chunks: one pass would build masks of the length squared for sliding layers.
-    cache, keyword = DynamicCache(config=model.config), cache_keyword(model)
-    with seeing(model, see), torch.no_grad():
+    backend = backend_of(model)
+    cache = backend.new_cache(None)
+    with seeing(model, see):
         for at in range(0, ids.shape[1], CHUNK):
-            model(ids[:, at : at + CHUNK], logits_to_keep=1, **{keyword: cache})
+            backend.forward(cache, ids[0, at : at + CHUNK].tolist())
     return {number: (torch.cat(queries[number], 1), *last[number]) for number in layers}

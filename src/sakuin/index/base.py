@@ -23,6 +23,7 @@ from torch import Tensor
 
 from sakuin.attention.exact import static_attention, static_mass
 from sakuin.attention.partial import PartialAttention, Stats, merge
+from sakuin.attention.softmax import Softmax
 from sakuin.config import INDEX_KINDS, INT8_KINDS, RetrievalConfig
 from sakuin.errors import SakuinError
 
@@ -214,7 +215,8 @@ def decode_by_parts(
     `q` and `static` lie on that device, the index and `mass` on the CPU.
     """
     spans = [(static.sink_keys, static.sink_values), (static.recent_keys, static.recent_values)]
-    part = static_attention(q, spans, scaling=scaling, softcap=softcap, s_aux=static.s_aux)
+    softmax = Softmax(scaling, softcap, static.s_aux)
+    part = static_attention(q, spans, softmax)
     n_sink, n = static.sink_keys.shape[1], index.n_tokens
     inner = None if mass is None else mass[:, n_sink : n_sink + n].contiguous()
     found = index.attend(q.cpu(), scaling=scaling, static_lse=part.lse.cpu(), softcap=softcap, mass=inner)
@@ -228,7 +230,7 @@ def decode_by_parts(
     if mass is not None and inner is not None:
         mass[:, n_sink : n_sink + n] = inner
         keys = torch.cat([static.sink_keys, static.recent_keys], 1)
-        shares = static_mass(q, keys, out.lse, scaling=scaling, softcap=softcap).cpu()
+        shares = static_mass(q, keys, out.lse, softmax).cpu()
         mass[:, :n_sink] += shares[:, :n_sink]
         mass[:, n_sink + n :] += shares[:, n_sink:]
     return out

@@ -11,8 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sakuin.backends.transformers.cache import RetrievalCache
-from sakuin.backends.transformers.fingerprint import fingerprint
+from sakuin.backends.base import Backend
 from sakuin.capacity.disk import stored_bytes
 from sakuin.config import RetrievalConfig
 from sakuin.snapshot import parts
@@ -28,15 +27,13 @@ if TYPE_CHECKING:
 class Adding:
     """The keeper of one context that is being read."""
 
-    def __init__(
-        self, library: Library, name: str, model: Any, tokenizer: Any, config: RetrievalConfig
-    ) -> None:
-        self._library, self._name, self._model, self._config = library, name, model, config
-        self._fingerprint = fingerprint(model, tokenizer)
+    def __init__(self, library: Library, name: str, backend: Backend, config: RetrievalConfig) -> None:
+        self._library, self._name, self._backend, self._config = library, name, backend, config
+        self._fingerprint = backend.fingerprint()
         self._ids: list[int] = []
         self._written: set[tuple[str, int, int]] = set()
 
-    def begin(self, ids: Sequence[int]) -> tuple[RetrievalCache, int, list[Part]] | None:
+    def begin(self, ids: Sequence[int]) -> tuple[Any, int, list[Part]] | None:
         """The longest beginning of `ids` that is stored; checks that there is room for the rest."""
         self._ids = list(ids)
         folder = self._library.folder
@@ -44,7 +41,7 @@ class Adding:
             self._library.sweep()
             source, stored = self._longest()
             done = stored[-1].end if stored else 0
-            need = stored_bytes(self._model.config, self._model.dtype, self._config, len(ids), done)
+            need = stored_bytes(self._backend.shape, self._backend.dtype, self._config, len(ids), done)
             self._library.make_room(need, spare=source)
             if not stored:
                 return None
@@ -53,11 +50,12 @@ class Adding:
         windows = [part for part in opened if part.kind == "window"]
         last = [part for part in windows if part.end == done]
         held = [part for part in opened if part.kind != "window"]
-        return parts.restored_cache(self._model, self._config, held + last, done), done, windows
+        return parts.restored_cache(self._backend, self._config, held + last, done), done, windows
 
-    def step(self, cache: RetrievalCache, done: int, windows: Sequence[Part]) -> None:
+    def step(self, cache: Any, done: int, windows: Sequence[Part]) -> None:
         """Write what has been sealed since the last time."""
-        whole = [*parts.sealed_parts(cache, whole=True), *windows]
+        held = self._backend.retrieval(cache)
+        whole = [*parts.sealed_parts(held, whole=True), *windows] if held is not None else []
         if len(whole) - len(windows) < 2 or {self._key(part) for part in whole} <= self._written:
             return
         names = self._names()
@@ -94,7 +92,7 @@ class Adding:
             if names.of(part.kind, part.start, part.end) != part.name:
                 break
             chain.append(part)
-            if part.kind == "segment" and (part.end in windows or not self._needs_windows):
+            if part.kind == "segment" and (part.end in windows or not self._backend.shape.has_windows):
                 usable = len(chain)
         chain = chain[:usable]
         end = chain[-1].end if chain else 0
@@ -104,19 +102,15 @@ class Adding:
         # The last in the list ends where the rest begins.
         return [*before, *chain]
 
-    @property
-    def _needs_windows(self) -> bool:
-        return parts.needs_windows(RetrievalCache(self._model.config, self._config))
-
     def _names(self) -> Names:
         # Everything that an add reads is computed exactly.
-        head_dim = parts.head_dim_of_model(self._model.config)
+        head_dim = self._backend.shape.head_dim
         return Names(self._ids, self._fingerprint, self._config, head_dim, len(self._ids))
 
     def _manifest(self, stored: Sequence[StoredPart]) -> Manifest:
         nowhere = [0] * len(self._ids)
         return Manifest(
-            model=str(getattr(self._model, "sakuin_name", "")),
+            model=self._backend.source,
             fingerprint=self._fingerprint,
             config=self._config,
             ids=self._ids,

@@ -15,11 +15,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sakuin.backends.transformers import load as models
+from sakuin.backends.open import backend_of, load
 from sakuin.capacity.disk import stored_bytes
 from sakuin.config import RetrievalConfig
 from sakuin.context.context import Context, Progress
 from sakuin.documents import Document
+from sakuin.dtypes import of_torch_name
 from sakuin.errors import SakuinError
 from sakuin.library import sweeping
 from sakuin.library.adding import Adding
@@ -32,8 +33,6 @@ from sakuin.snapshot.parts import Names, Part, part_bytes
 from sakuin.storage.folders import default_folder
 from sakuin.storage.locks import locked
 from sakuin.storage.whole_files import write_whole
-
-_DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
 @dataclass(frozen=True)
@@ -123,10 +122,11 @@ class Library:
         manifest = self.folder.read(name)
         if model is None:
             model, tokenizer = load_model_of(manifest, name)
+        backend = backend_of(model, tokenizer)
         for _ in range(3):
             try:
                 where = self.folder.manifest(name)
-                found = store.snapshot_of(manifest, self.folder.parts, where, model, tokenizer, config)
+                found = store.snapshot_of(manifest, self.folder.parts, where, backend, config)
                 break
             except (SakuinError, FileNotFoundError):
                 # Somebody may have appended, and removed what is no longer needed.
@@ -135,7 +135,7 @@ class Library:
                     raise
                 manifest = newer
         self.folder.touch(name, asked=not growing)
-        return Context.of_snapshot(found, model, tokenizer)
+        return Context.of_snapshot(found)
 
     def verify(self, name: str | None = None) -> dict[str, list[str]]:
         """What is wrong with each context, or with `name` alone: sentences, none where all is well. All of
@@ -183,7 +183,7 @@ class Library:
         name = self.check_new(name, resume)
         self.folder.make()
         with self._working_on(name):
-            adding = Adding(self, name, model, tokenizer, config or RetrievalConfig())
+            adding = Adding(self, name, backend_of(model, tokenizer), config or RetrievalConfig())
             context = Context.from_documents(model, tokenizer, texts, config, progress, adding)
             self._publish(
                 name, context, pinned=pin, kept_until=None if keep_for is None else time.time() + keep_for
@@ -349,7 +349,8 @@ class Library:
             text = 20 * len(snapshot.reading.ids) + 4 * len(snapshot.reading.body)  # the manifest, about
             if growing:  # what ends a sequence is written anew
                 n = len(snapshot.reading.ids)
-                text += stored_bytes(context.model.config, context.model.dtype, snapshot.config, n, done=n)
+                backend = snapshot.backend
+                text += stored_bytes(backend.shape, backend.dtype, snapshot.config, n, done=n)
             manifest = replace(store.manifest_of(snapshot, self.put(name, parts, names, text)), **marks)
             write_whole(path, manifest.encode())
             self.folder.touch(name)
@@ -370,4 +371,4 @@ def load_model_of(manifest: Manifest, name: str, device: str = "auto") -> tuple[
         raise SakuinError(
             f"the context {name!r} does not say by which name its model was loaded; name the model yourself."
         )
-    return models.load(manifest.model, _DTYPES.get(manifest.fingerprint.dtype, "auto"), device)
+    return load(manifest.model, of_torch_name(manifest.fingerprint.dtype) or "auto", device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sakuin.dtypes import DTYPES
+from sakuin.dtypes import FLOATS, torch_dtype
 from sakuin.errors import SakuinError
 from sakuin.machine.cpu import cpu_flags
 
@@ -42,9 +42,10 @@ def resolve_dtype(dtype: str | torch.dtype = "auto", device: str | torch.device 
     if dtype == "auto":
         fast = torch.device(device).type != "cpu" or _BF16_FLAGS & cpu_flags()
         return torch.bfloat16 if fast else torch.float32
-    if dtype not in DTYPES:
-        raise SakuinError(f"dtype must be auto, {', '.join(DTYPES)} or a torch dtype, got {dtype!r}.")
-    return DTYPES[dtype]
+    found = torch_dtype(dtype)
+    if found is None:
+        raise SakuinError(f"dtype must be auto, {', '.join(FLOATS)} or a torch dtype, got {dtype!r}.")
+    return found
 
 
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})

@@ -9,13 +9,12 @@ written in it. Running the model is the business of `sakuin.context.context`.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from sakuin.errors import SakuinError
+from sakuin.prompts.vocabulary import Encoded, Vocabulary
 
 _DOCUMENT, _QUESTION = "SAKUINPLACEOFDOCUMENT", "SAKUINPLACEOFQUESTION"
 _ANSWER = "SAKUINPLACEOFANSWER"
@@ -23,19 +22,6 @@ _SEPARATOR = "\n\n"
 _HELD_BACK = 64
 """Among so many last tokens of a document a place is sought where what follows cannot change the tokens
 before."""
-
-
-_lock = threading.Lock()
-"""A tokenizer sets itself up for each call, so that two threads must not use it at once."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Tokens of a text, and where in it each begins and ends."""
-
-    ids: list[int]
-    starts: list[int]
-    ends: list[int]
 
 
 @dataclass(frozen=True)
@@ -46,51 +32,41 @@ class Prompt:
         ends with its line.
     """
 
-    tokenizer: Any
+    vocabulary: Vocabulary
     head: list[int]
     before: str
     after: str
     one_line: bool
 
     @classmethod
-    def of(cls, tokenizer: Any) -> Prompt:
-        """The form that the tokenizer's chat template asks for, or that of a base model where it has none."""
-        if not getattr(tokenizer, "chat_template", None):
+    def of(cls, vocabulary: Vocabulary) -> Prompt:
+        """The form that the model's chat template asks for, or that of a base model where it has none."""
+        if not vocabulary.has_template:
             return cls(
-                tokenizer,
-                list(tokenizer("").input_ids),
+                vocabulary,
+                vocabulary.beginning,
                 f"{_SEPARATOR}Question: ",
                 "\nAnswer:",
                 one_line=True,
             )
         message = {"role": "user", "content": f"{_DOCUMENT}{_SEPARATOR}{_QUESTION}"}
-        whole = _rendered(tokenizer, [message], answer=True)
+        whole = vocabulary.render([message], answer=True)
         head, found, rest = whole.partition(_DOCUMENT)
         before, asked, after = rest.partition(_QUESTION)
         if not found or not asked:
             raise SakuinError(
                 "the model's chat template drops or changes what the user wrote, so sakuin cannot use it."
             )
-        return cls(tokenizer, _special(tokenizer, head), before, after, one_line=False)
+        return cls(vocabulary, vocabulary.special(head), before, after, one_line=False)
 
     def encode(self, text: str) -> Encoded:
         """Tokens of a piece of the user's text; words in it that look like special tokens are not made into
         them."""
-        with _lock:
-            made = self.tokenizer(
-                text,
-                add_special_tokens=False,
-                split_special_tokens=True,
-                return_offsets_mapping=True,
-                verbose=False,
-            )
-        offsets = made.offset_mapping
-        return Encoded(list(made.input_ids), [start for start, _ in offsets], [end for _, end in offsets])
+        return self.vocabulary.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of an answer's tokens, special ones left out."""
-        with _lock:
-            return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+        return self.vocabulary.decode(ids)
 
     def question(self, rest: str, question: str | None, lead: Sequence[int] | None = None) -> Encoded:
         """Tokens of what follows the prefilled part: the document's `rest`, the question and the template's
@@ -108,7 +84,7 @@ class Prompt:
         if self.one_line:
             asked, tail = self.encode(rest + before + question + self.after), []
         else:
-            asked, tail = self.encode(rest + before + question), _special(self.tokenizer, self.after)
+            asked, tail = self.encode(rest + before + question), self.vocabulary.special(self.after)
         end = len(rest) + len(before) + len(question)
         return Encoded(
             [*lead, *asked.ids, *tail],
@@ -138,7 +114,7 @@ class Prompt:
                 "is made for chat."
             )
         marked = [{**message, "content": f"{_DOCUMENT}{i}END"} for i, message in enumerate(messages)]
-        rest, found = _rendered(self.tokenizer, marked, answer=False), []
+        rest, found = self.vocabulary.render(marked, answer=False), []
         for message in marked:
             piece, here, rest = rest.partition(message["content"])
             if not here:
@@ -147,7 +123,7 @@ class Prompt:
                     f"{message['role']!r}, so "
                     "sakuin cannot use it."
                 )
-            found.append(_special(self.tokenizer, piece))
+            found.append(self.vocabulary.special(piece))
         return found
 
 
@@ -166,21 +142,3 @@ def stable_length(text: str, encoded: Encoded) -> int:
         ):
             return keep
     return max(n - 1, 0)
-
-
-def _special(tokenizer: Any, text: str) -> list[int]:
-    with _lock:
-        return list(tokenizer(text, add_special_tokens=False).input_ids)
-
-
-def _rendered(tokenizer: Any, messages: Sequence[dict[str, str]], answer: bool) -> str:
-    """`messages` in the chat template; `answer`: up to where the model's answer begins."""
-    try:
-        return str(
-            tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=answer)
-        )
-    except Exception as error:  # whatever a template raises
-        roles = ", ".join(message["role"] for message in messages)
-        raise SakuinError(
-            f"the model's chat template cannot be rendered with messages of {roles}: {error}."
-        ) from error

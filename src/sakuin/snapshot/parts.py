@@ -18,12 +18,12 @@ import numpy
 import torch
 from torch import Tensor
 
+from sakuin.backends.base import Backend
 from sakuin.backends.fingerprint import Fingerprint
-from sakuin.backends.transformers.cache import RetrievalCache
-from sakuin.backends.transformers.layer import RetrievalLayer
-from sakuin.backends.transformers.other_layers import has_state, layer_tensors, restore_layer
+from sakuin.cache.layer import LayerCache
 from sakuin.cache.offload import ROWS, split
 from sakuin.cache.sequence import QUERY_STEP, SequenceState
+from sakuin.cache.whole import WholeCache
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
 from sakuin.index.base import StoredSegment, new_index
@@ -54,11 +54,11 @@ class Part:
 class Keeper(Protocol):
     """Who keeps what a long prefill has done as it goes, and knows what was done before."""
 
-    def begin(self, ids: Sequence[int]) -> tuple[RetrievalCache, int, list[Part]] | None:
+    def begin(self, ids: Sequence[int]) -> tuple[Any, int, list[Part]] | None:
         """A cache that holds the first of `ids`, how many, and the windows on the way; None where none is
         known."""
 
-    def step(self, cache: RetrievalCache, done: int, windows: Sequence[Part]) -> None:
+    def step(self, cache: Any, done: int, windows: Sequence[Part]) -> None:
         """Called whenever `done` of the tokens are in `cache`."""
 
 
@@ -99,22 +99,6 @@ def settings_of(config: RetrievalConfig, head_dim: int) -> tuple[dict[str, Any],
     return sealing, {name: value for name, value in every.items() if name not in _ELSEWHERE} | sealing
 
 
-def head_dim_of(cache: RetrievalCache) -> int:
-    """Of the layers that have an index."""
-    return next((row.head_dim for layer in cache.retrieval_layers for row in layer.rows), 0)
-
-
-def head_dim_of_model(model_config: Any) -> int:
-    """The same, before there is a cache."""
-    text = model_config.get_text_config(decoder=True)
-    return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
-
-
-def needs_windows(cache: RetrievalCache) -> bool:
-    """Whether a sequence can go on from a cut only where the state of other layers was kept."""
-    return any(has_state(layer) for layer in cache.layers)
-
-
 def checkpoint_step(config: RetrievalConfig, head_dim: int) -> int:
     """Tokens between the positions at which windows are kept: whole segments, at least `CHECKPOINT` or
     `FINER`."""
@@ -122,23 +106,15 @@ def checkpoint_step(config: RetrievalConfig, head_dim: int) -> int:
     return segment * -(-(CHECKPOINT if config.segment == "auto" else min(CHECKPOINT, FINER)) // segment)
 
 
-def sealed_end(cache: RetrievalCache) -> int:
-    """Tokens up to the end of what is sealed, or on its way; 0 where nothing is."""
-    cache.flush()
-    return max((row.sealed_end for layer in cache.retrieval_layers for row in layer.rows), default=0)
-
-
-def stops(
-    cache: Any, config: RetrievalConfig | None, model_config: Any, done: int, end: int
-) -> list[tuple[int, bool]]:
+def stops(backend: Backend, cache: Any, done: int, end: int) -> list[tuple[int, bool]]:
     """Where prefill pauses between `done` and `end`, and whether windows are kept there: at ends of segments,
-    if the model has layers that cannot go back to them. config : None for a cache without an index."""
+    if the model has layers that cannot go back to them."""
+    whole = backend.retrieval(cache)
     found = [(end, False)] if end > done else []
-    if config is None or not needs_windows(cache) or not found:
+    if whole is None or not backend.shape.has_windows or not found:
         return found
-    head_dim = head_dim_of(cache) or head_dim_of_model(model_config)
-    step, least = checkpoint_step(config, head_dim), config.exact_above
-    at = sealed_end(cache) or config.sink
+    step, least = checkpoint_step(whole.config, head_dim_of(backend, whole)), whole.config.exact_above
+    at = whole.sealed_end() or whole.config.sink
     while (at := at + step) < end:
         # A pass of so few tokens would not be exact.
         if at - done > least and end - at > least:
@@ -146,20 +122,19 @@ def stops(
     return found
 
 
-def window_part(cache: RetrievalCache, at: int) -> Part:
+def head_dim_of(backend: Backend, whole: WholeCache) -> int:
+    """Dimensions of a head of the layers that have an index; what the model says while they are empty."""
+    return whole.head_dim or backend.shape.head_dim
+
+
+def window_part(backend: Backend, cache: Any, at: int) -> Part:
     """The state of the layers without an index, after `at` tokens."""
-    tensors = {
-        f"{i}.{name}": x
-        for i, layer in enumerate(cache.layers)
-        if not isinstance(layer, RetrievalLayer)
-        for name, x in layer_tensors(layer).items()
-    }
-    return Part("window", 0, at, tensors)
+    return Part("window", 0, at, backend.window_state(cache))
 
 
-def sealed_parts(cache: RetrievalCache, whole: bool = False) -> list[Part]:
+def sealed_parts(held: WholeCache, whole: bool = False) -> list[Part]:
     """The sink and the segments, in order; `whole` leaves out what appending may still merge."""
-    rows = _rows(cache)
+    rows = _rows(held)
     if not rows:
         return []
     sinks = {i: layer.rows[0].sink for i, layer in rows}
@@ -180,20 +155,21 @@ def sealed_parts(cache: RetrievalCache, whole: bool = False) -> list[Part]:
         if whole and len(layers) < len(rows):
             break  # some layers' worker has not come so far
         kinds = {str(i): segment.kind for i, segment in layers.items()}
-        held = [(name, i, x) for i, segment in layers.items() for name, x in segment.tensors.items()]
+        every = [(name, i, x) for i, segment in layers.items() for name, x in segment.tensors.items()]
         # What every step reads lies together, then what is read in rows: keys and values last.
-        held.sort(key=lambda one: (ROWS[::-1].index(one[0]) + 1 if one[0] in ROWS else 0, one[1]))
-        tensors = {f"{i}.{name}": x for name, i, x in held}
+        every.sort(key=lambda one: (ROWS[::-1].index(one[0]) + 1 if one[0] in ROWS else 0, one[1]))
+        tensors = {f"{i}.{name}": x for name, i, x in every}
         parts.append(Part("segment", start, stop, tensors, {"index": json.dumps(kinds)}))
     return parts
 
 
-def all_parts(cache: RetrievalCache, n_tokens: int) -> list[Part]:
+def all_parts(backend: Backend, cache: Any, n_tokens: int) -> list[Part]:
     """All parts of a cache that holds `n_tokens` tokens, but the windows before its end."""
-    cache.flush()
-    parts = sealed_parts(cache)
+    held = _retrieval(backend, cache)
+    held.flush()
+    parts = sealed_parts(held)
     tail, start = {}, n_tokens
-    for i, layer in _rows(cache):
+    for i, layer in _rows(held):
         row = layer.rows[0]
         state = row.state()
         start = min(start, n_tokens - state.tail[0].shape[1])
@@ -203,39 +179,41 @@ def all_parts(cache: RetrievalCache, n_tokens: int) -> list[Part]:
             tail[f"{i}.queries"] = state.queries
         tail |= {f"{i}.{name}": x for name, x in row.index.state().items()}
     parts.append(Part("tail", start, n_tokens, tail))
-    if needs_windows(cache):
-        parts.append(window_part(cache, n_tokens))
+    if backend.shape.has_windows:
+        parts.append(window_part(backend, cache, n_tokens))
     return parts
 
 
-def _rows(cache: RetrievalCache) -> list[tuple[int, RetrievalLayer]]:
-    layers = [(i, layer) for i, layer in enumerate(cache.layers) if isinstance(layer, RetrievalLayer)]
-    for _, layer in layers:
+def _retrieval(backend: Backend, cache: Any) -> WholeCache:
+    found = backend.retrieval(cache)
+    assert found is not None  # a context with full attention is refused before
+    return found
+
+
+def _rows(held: WholeCache) -> list[tuple[int, LayerCache]]:
+    for layer in held.layers.values():
         if len(layer.rows) > 1 or any(layer.padded):
             raise SakuinError("only a cache of one sequence without padding can be stored.")
-    return [(i, layer) for i, layer in layers if layer.rows]
+    return [(i, layer) for i, layer in held.layers.items() if layer.rows]
 
 
-def restored_cache(
-    model: Any, config: RetrievalConfig, parts: Iterable[Part], n_tokens: int
-) -> RetrievalCache:
-    """A cache for `model` that holds the first `n_tokens` tokens, of `parts`: sink, segments, and where the
+def restored_cache(backend: Backend, config: RetrievalConfig, parts: Iterable[Part], n_tokens: int) -> Any:
+    """A cache of `backend` that holds the first `n_tokens` tokens, of `parts`: sink, segments, and where the
     sequence ends there, tail and window.
 
     Raises `SakuinError` where the parts do not make such a sequence.
     """
-    cache = RetrievalCache(model.config, config)
+    cache = backend.new_cache(config)
     by_kind: dict[str, list[Part]] = {kind: [] for kind in KINDS}
     for part in parts:
         by_kind[part.kind].append(part)
-    like = torch.empty(0, dtype=model.dtype, device=model.device)
+    like = torch.empty(0, dtype=backend.dtype, device=backend.device)
     try:
-        for i, layer in enumerate(cache.layers):
-            if isinstance(layer, RetrievalLayer):
-                _restore_row(i, layer, by_kind, like, model.config, n_tokens)
-            elif has_state(layer):
-                (window,) = by_kind["window"] or [Part("window", 0, n_tokens, {})]
-                restore_layer(layer, _of_layer(window, i), n_tokens, like.device)
+        for i, layer in _retrieval(backend, cache).layers.items():
+            _restore_row(i, layer, by_kind, like, backend.shape.n_query_heads, n_tokens)
+        if backend.shape.has_windows:
+            (window,) = by_kind["window"] or [Part("window", 0, n_tokens, {})]
+            backend.restore_windows(cache, window.tensors, n_tokens)
     except SakuinError:
         raise
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
@@ -247,19 +225,22 @@ def restored_cache(
 
 def _restore_row(
     i: int,
-    layer: RetrievalLayer,
+    layer: LayerCache,
     parts: Mapping[str, list[Part]],
     like: Tensor,
-    model_config: Any,
+    n_query_heads: int,
     n_tokens: int,
 ) -> None:
-    config = layer.shared.config
+    config = layer.state.config
     (sink,) = parts["sink"]
     keys, values = (_of_layer(sink, i)[name] for name in ("keys", "values"))
     heads, n_sink, head_dim = keys.shape
     if values.shape != keys.shape or n_sink != sink.end:
         raise SakuinError(f"the sink of layer {i} has not the shape that it should: the snapshot is damaged.")
-    n_query_heads = _query_heads(model_config, layer, heads)
+    if n_query_heads % heads:
+        raise SakuinError(
+            f"{n_query_heads} query heads cannot share {heads} stored KV heads: the snapshot is damaged."
+        )
     index = new_index(heads, head_dim, n_query_heads // heads, config)
     segments, at = [], n_sink
     for part in parts["segment"]:
@@ -290,16 +271,6 @@ def _restore_row(
             "needed: the snapshot is damaged."
         )
     layer.restore(like, n_query_heads, index, state)
-
-
-def _query_heads(model_config: Any, layer: RetrievalLayer, kv_heads: int) -> int:
-    text = model_config.get_text_config(decoder=True)
-    heads = int(text.num_attention_heads)
-    if heads % kv_heads:
-        raise SakuinError(
-            f"{heads} query heads cannot share {kv_heads} stored KV heads: the snapshot is damaged."
-        )
-    return heads
 
 
 def _of_layer(part: Part, i: int) -> dict[str, Tensor]:

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sakuin.backends.base import Backend
 from sakuin.backends.fingerprint import Fingerprint
-from sakuin.backends.transformers.cache import RetrievalCache
-from sakuin.backends.transformers.fingerprint import fingerprint
+from sakuin.cache.whole import WholeCache
 from sakuin.config import RetrievalConfig
 from sakuin.documents import Document
 from sakuin.errors import SakuinError
@@ -37,24 +37,30 @@ _TRIES = 3
 @dataclass(frozen=True)
 class Snapshot:
     """A context as it is stored or was read. windows : the state of layers without an index at positions
-    before the end. model_name : what the model was loaded by, or ""."""
+    before the end."""
 
-    cache: RetrievalCache
+    backend: Backend
+    cache: Any
     reading: Reading
     config: RetrievalConfig
-    model: Any
-    tokenizer: Any
     windows: list[Part] = field(default_factory=list)
     prefill_s: float = 0.0
     index_s: float = 0.0
+
+    @property
+    def whole(self) -> WholeCache:
+        """The layers of its cache that have an index."""
+        found = self.backend.retrieval(self.cache)
+        assert found is not None
+        return found
 
     def names(self) -> Names:
         """The names of its parts."""
         return Names(
             self.reading.ids,
-            fingerprint(self.model, self.tokenizer),
+            self.backend.fingerprint(),
             self.config,
-            head_dim_of(self.cache),
+            head_dim_of(self.backend, self.whole),
             self.reading.exact,
         )
 
@@ -62,7 +68,7 @@ class Snapshot:
         """All its parts, in order of position."""
         parts = {
             (p.kind, p.start, p.end): p
-            for p in [*self.windows, *all_parts(self.cache, len(self.reading.ids))]
+            for p in [*self.windows, *all_parts(self.backend, self.cache, len(self.reading.ids))]
         }
         return sorted(parts.values(), key=lambda part: (part.end, part.start, part.kind))
 
@@ -75,8 +81,8 @@ def manifest_of(snapshot: Snapshot, stored: Sequence[StoredPart]) -> Manifest:
         more = {key: value for key, value in document.as_dict().items() if key not in ("name", "text")}
         documents.append(StoredDocument(document.name, place, place + len(document.text), more))
     return Manifest(
-        model=str(getattr(snapshot.model, "sakuin_name", "")),
-        fingerprint=fingerprint(snapshot.model, snapshot.tokenizer),
+        model=snapshot.backend.source,
+        fingerprint=snapshot.backend.fingerprint(),
         config=snapshot.config,
         ids=reading.ids,
         starts=reading.starts,
@@ -97,19 +103,18 @@ def snapshot_of(
     found: Manifest,
     files: PartFiles,
     where: Path,
-    model: Any,
-    tokenizer: Any,
+    backend: Backend,
     config: RetrievalConfig | None = None,
 ) -> Snapshot:
-    """The snapshot that the manifest at `where` describes, for `model`. Refuses in a sentence before anything
-    is made."""
+    """The snapshot that the manifest at `where` describes, for `backend`. Refuses in a sentence before
+    anything is made."""
     if not found.complete:
         raise SakuinError(
             f"{where} belongs to a context that was not read to its end; add it again, with --resume."
         )
     if (config or found.config).offload == "memory":
         files.read_ahead(found.parts)  # the fingerprint takes a while
-    check_fits(found.fingerprint, fingerprint(model, tokenizer), where)
+    check_fits(found.fingerprint, backend.fingerprint(), where)
     settings = _settings(found, config, where)
     if damage := files.missing(found.parts):
         raise SakuinError(
@@ -122,8 +127,8 @@ def snapshot_of(
     parts = [files.open(part) for part in found.parts]
     n = len(found.ids)
     windows = [part for part in parts if part.kind == "window" and part.end < n]
-    cache = restored_cache(model, settings, [part for part in parts if part not in windows], n)
-    snapshot = Snapshot(cache, reading, settings, model, tokenizer, windows, found.prefill_s, found.index_s)
+    cache = restored_cache(backend, settings, [part for part in parts if part not in windows], n)
+    snapshot = Snapshot(backend, cache, reading, settings, windows, found.prefill_s, found.index_s)
     expected = snapshot.names() if settings == found.config else None
     for part in found.parts:
         if expected is not None and expected.of(part.kind, part.start, part.end) != part.name:
@@ -205,9 +210,7 @@ def save(path: str | os.PathLike[str], snapshot: Snapshot) -> Manifest:
     return manifest
 
 
-def load(
-    path: str | os.PathLike[str], model: Any, tokenizer: Any, config: RetrievalConfig | None = None
-) -> Snapshot:
+def load(path: str | os.PathLike[str], backend: Backend, config: RetrievalConfig | None = None) -> Snapshot:
     """The snapshot in the folder `path`."""
     folder = Path(path)
     for left in reversed(range(_TRIES)):
@@ -217,7 +220,7 @@ def load(
                 f"{folder / PARTS} is missing: the snapshot cannot be used; restore the folder."
             )
         try:
-            return snapshot_of(manifest, PartFiles(folder / PARTS), folder, model, tokenizer, config)
+            return snapshot_of(manifest, PartFiles(folder / PARTS), folder, backend, config)
         except (SakuinError, FileNotFoundError):
             # Whoever saves over a snapshot removes the files that the new one does not need.
             if not left or manifests.read(folder / MANIFEST) == manifest:

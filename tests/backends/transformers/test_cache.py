@@ -7,9 +7,10 @@ import torch
 from tiny import FLAT, close, feed, full, layer_of, prefilled, tiny, tokens
 
 from sakuin import RetrievalCache, RetrievalConfig
+from sakuin.backends.open import backend_of
 from sakuin.cache.sequence import QUERY_STEP
 from sakuin.cache.token_buffer import GROWTH
-from sakuin.context.generate import Runner
+from sakuin.context.generate import prefill_steps
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +42,8 @@ class TestGrowing:
     def test_layers_with_a_window_shorten_the_chunks_of_a_prompt(self, llama, gemma3):
         done = {}
         for model in (llama, gemma3):
-            runner = Runner(model, RetrievalCache(model.config, FLAT), FLAT.exact_above)
-            done[model] = list(runner.steps(tokens(2100)[0].tolist()))
+            cache, ids = RetrievalCache(model.config, FLAT), tokens(2100)[0].tolist()
+            done[model] = list(prefill_steps(backend_of(model), cache, ids))
         assert done == {llama: [2048, 2100], gemma3: [1024, 2048, 2100]}
 
     def test_the_remainder_is_sealed_when_decoding_starts_and_growth_in_runs_of_256(self, llama):

@@ -15,6 +15,7 @@ import torch
 from tiny import FLAT, close, feed, layer_of, prefilled, tiny, tokens
 
 from sakuin import RetrievalCache
+from sakuin.cache import layer
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +90,12 @@ class TestMeasurements:
         torch.testing.assert_close(cache.mass(), expected, atol=1e-4, rtol=1e-3)
 
     @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss"])
-    def test_the_path_for_models_off_the_cpu_gives_the_same(self, family):
+    def test_the_path_for_models_off_the_cpu_gives_the_same(self, family, monkeypatch):
         model = tiny(family)
         got = []
         for device_path in (False, True):
             cache = prefilled(model, 400)
-            cache._state.device_path = device_path
+            monkeypatch.setattr(layer, "in_one_call", lambda q, off=device_path: not off)
             cache.track_mass(True)
             logits = torch.cat([feed(model, cache, tokens(40), 1), feed(model, cache, tokens(12), 12)], 1)
             got.append((logits, cache.mass()))
@@ -123,7 +124,8 @@ def sealing_threads():
 
 LEAKS = """
 from tiny import FLAT, tiny, tokens
-from sakuin import RetrievalCache, _native
+from sakuin import RetrievalCache
+from sakuin.index import _native
 
 _native.set_leak_warnings(True)
 model = tiny("llama")

@@ -9,6 +9,7 @@ from transformers import DynamicCache
 
 from sakuin import Context, RetrievalCache, RetrievalConfig
 from sakuin.attention.exact import _plain, attend_blocks, block_attention
+from sakuin.attention.softmax import Softmax
 from sakuin.evaluate.audit import Audit
 from sakuin.evaluate.configurations import configuration
 from sakuin.evaluate.prefilled import Prefilled
@@ -36,8 +37,8 @@ class TestAttention:
         n = t if causal else 1000
         q = random(6, t, 64, dtype=dtype)
         keys, values = (random(2, n, 64, dtype=dtype, seed=seed) for seed in (1, 2))
-        out, lse = block_attention(q, keys, values, scaling=0.2, softcap=None, causal=causal)
-        wanted, wanted_lse = _plain(q, keys, values, 0.2, None, causal)
+        out, lse = block_attention(q, keys, values, Softmax(0.2), causal=causal)
+        wanted, wanted_lse = _plain(q, keys, values, Softmax(0.2), causal)
         bound = 1e-4 if dtype == torch.float32 else 2e-2
         assert (out.shape, lse.shape) == (wanted.shape, wanted_lse.shape)
         assert float((out - wanted).norm() / wanted.norm()) < bound
@@ -51,8 +52,8 @@ class TestAttention:
             random(2, 96, head_dim, seed=2),
         )
         past = [tuple(random(2, n, head_dim, seed=n).cpu() for _ in range(2)) for n in (5000, 300)]
-        out = attend_blocks(q, keys, values, past, scaling=0.1)
-        wanted = attend_blocks(q.cpu(), keys.cpu(), values.cpu(), past, scaling=0.1)
+        out = attend_blocks(q, keys, values, past, Softmax(0.1))
+        wanted = attend_blocks(q.cpu(), keys.cpu(), values.cpu(), past, Softmax(0.1))
         assert out.device.type == GPU
         assert float((out.cpu() - wanted).norm() / wanted.norm()) < 1e-4
 

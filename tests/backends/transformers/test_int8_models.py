@@ -12,6 +12,7 @@ from tiny import FLAT, feed, full, layer_of, prefilled, tiny, tokens
 
 from sakuin import RetrievalCache, RetrievalConfig, build_index
 from sakuin.backends.transformers.shape import shape_of
+from sakuin.cache import layer
 from sakuin.cache.token_buffer import GROWTH
 from sakuin.capacity.need import estimate
 from sakuin.index import SketchIndex, new_index
@@ -133,12 +134,12 @@ def test_a_fork_shares_and_goes_its_own_way(llama):
         assert float((got - expected).abs().mean() / expected.abs().mean()) < 0.03
 
 
-def test_rows_of_a_batch_and_the_path_for_models_off_the_cpu(llama):
+def test_rows_of_a_batch_and_the_path_for_models_off_the_cpu(llama, monkeypatch):
     ids = tokens(500, batch=2)
     outs = []
     for device_path in (False, True):
         cache = RetrievalCache(llama.config, INT8)
-        cache._state.device_path = device_path
+        monkeypatch.setattr(layer, "in_one_call", lambda q, off=device_path: not off)
         outs.append(torch.cat([feed(llama, cache, ids[:, :480]), feed(llama, cache, ids[:, 480:], 1)], 1))
     assert torch.allclose(outs[0], outs[1], atol=1e-3)
     assert float((outs[0] - full(llama, ids)).abs().mean() / outs[0].abs().mean()) < 0.03

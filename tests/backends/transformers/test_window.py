@@ -37,7 +37,7 @@ def test_slow_pairs_are_slowed_by_the_factor_and_fast_ones_not_at_all() -> None:
     assert after[0] == before[0]
     assert torch.allclose(after[-1], before[-1] / 4)
     assert model.model.rotary_emb.attention_scaling == pytest.approx(0.1 * math.log(4) + 1)
-    assert models.window(model.config) == 4 * OWN
+    assert own_window(model.config) == 4 * OWN
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gemma3_text"])
@@ -93,9 +93,9 @@ def test_positions_that_yarn_cannot_scale_are_named() -> None:
 
 def test_a_real_model_loads_with_a_longer_window(smollm2: tuple[Any, Any]) -> None:
     known = models.describe("smollm2", window=16384)
-    assert known.window == 16384
+    assert known.shape.window == 16384
     model, _ = models.load("smollm2", window=16384)
     assert model.config.rope_parameters == known.config.rope_parameters
     theirs = model.model.rotary_emb.inv_freq
     assert torch.allclose(theirs[-1], smollm2[0].model.rotary_emb.inv_freq[-1] / 2)
-    assert models.window(smollm2[0].config) == 8192
+    assert own_window(smollm2[0].config) == 8192

@@ -1,9 +1,9 @@
-"""The attention function and the mask function that transformers calls under the name "sakuin".
+"""The attention function that transformers calls under the name "sakuin".
 
-With a RetrievalCache the keys that arrive are tagged (`sakuin.backends.transformers.layer`) and their layer
+With a RetrievalCache the keys that arrive are tagged (`sakuin.backends.transformers.tickets`) and their layer
 does the rest. Without one the name behaves as "sdpa", or as the model's own eager math where sdpa cannot
 (softcap, attention sinks). `register` is called by `sakuin.backends.transformers.register` when transformers'
-model code is loaded; nothing heavy is imported before.
+model code is loaded.
 """
 
 from __future__ import annotations
@@ -12,6 +12,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from sakuin.attention.exact import dense_attention
+from sakuin.attention.softmax import Softmax
+from sakuin.backends.transformers.mask import sakuin_mask
+from sakuin.backends.transformers.tickets import (
+    NOT_PLAIN,
+    moved_between_devices,
+    ticket_of,
+    untaken_ticket,
+)
 
 NAME = "sakuin"
 
@@ -63,16 +73,52 @@ def sakuin_attention(
     query `(batch, n_query_heads, t, head_dim)`, key and value as the cache's `update` returned them; returns
     `(batch, t, n_query_heads, head_dim)` in the query's dtype, and None in the place of weights.
     """
-    ticket: Any = getattr(key, "_sakuin", None)
+    causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
+    softmax = Softmax(query.shape[-1] ** -0.5 if scaling is None else scaling, softcap, s_aux)
+    ticket = ticket_of(key)
     if ticket is None:
-        return _with_any_cache(
-            module, query, key, value, attention_mask, scaling, dropout, is_causal, softcap, s_aux, kwargs
-        )
-    layer = ticket.layer
-    if getattr(value, "_sakuin", None) is not ticket:
-        from sakuin.backends.transformers.tickets import NOT_PLAIN
+        _check_not_ours(module, query, key)
+        if softcap is None and s_aux is None:
+            from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+            given = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal, **kwargs}
+            return sdpa_attention_forward(module, query, key, value, attention_mask, **given)
+        if kwargs.get("position_bias") is not None:
+            raise NotImplementedError(
+                "attention with both a position bias and softcap or attention sinks is not supported"
+            )
+        out = dense_attention(
+            query, key, value, attention_mask, softmax, causal=bool(causal), dropout=dropout
+        )
+        return out.transpose(1, 2).contiguous(), None
+    if ticket_of(value) is not ticket:
         raise NotImplementedError(NOT_PLAIN)
+    _check_inference(kwargs, dropout, bool(causal))
+    if query.shape[2] != key.shape[2]:
+        raise ValueError(
+            f"a RetrievalCache needs as many queries as new keys, got {query.shape[2]} and {key.shape[2]}"
+        )
+    with torch.no_grad():
+        out = ticket.layer.attend(ticket, query, key, value, attention_mask, softmax)
+    if torch.is_grad_enabled() and query.requires_grad:
+        out = _Inference.apply(out, query)  # type: ignore[no-untyped-call]
+    return out, None
+
+
+def _check_not_ours(module: torch.nn.Module, query: Tensor, key: Tensor) -> None:
+    """Refuse keys of a RetrievalCache that lost their ticket on the way."""
+    if moved_between_devices(module, key):
+        raise NotImplementedError(
+            "this model shares keys between layers on different devices, which a RetrievalCache cannot "
+            "follow: put the model on one device"
+        )
+    if (ticket := untaken_ticket(query.shape[0], query.shape[2])) is not None:
+        ticket.layer.running.waits = False
+        raise NotImplementedError(NOT_PLAIN)
+
+
+def _check_inference(kwargs: dict[str, Any], dropout: float, causal: bool) -> None:
+    """Refuse what a RetrievalCache cannot do: keywords that may change the scores, dropout, other masks."""
     for name, given in kwargs.items():
         if name not in _HARMLESS and given is not None and not isinstance(given, bool | str):
             raise NotImplementedError(
@@ -83,117 +129,10 @@ def sakuin_attention(
         raise ValueError(
             f"a RetrievalCache is for inference, got attention dropout {dropout}: call model.eval()"
         )
-    causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
     if not causal:
         raise ValueError(
             "a RetrievalCache needs causal attention, and this layer's is not: use another cache"
         )
-    if query.shape[2] != key.shape[2]:
-        raise ValueError(
-            f"a RetrievalCache needs as many queries as new keys, got {query.shape[2]} and {key.shape[2]}"
-        )
-    with torch.no_grad():
-        out = layer.attend(
-            ticket,
-            query,
-            key,
-            value,
-            attention_mask,
-            query.shape[-1] ** -0.5 if scaling is None else scaling,
-            softcap,
-            s_aux,
-        )
-    if torch.is_grad_enabled() and query.requires_grad:
-        out = _Inference.apply(out, query)  # type: ignore[no-untyped-call]
-    return out, None
-
-
-def _with_any_cache(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    scaling: float | None,
-    dropout: float,
-    is_causal: bool | None,
-    softcap: float | None,
-    s_aux: Tensor | None,
-    kwargs: dict[str, Any],
-) -> tuple[Tensor, None]:
-    from sakuin.backends.transformers.tickets import NOT_PLAIN, moved_between_devices, untaken_ticket
-
-    if moved_between_devices(module, key):
-        raise NotImplementedError(
-            "this model shares keys between layers on different devices, which a RetrievalCache cannot "
-            "follow: put the model on one device"
-        )
-    if (ticket := untaken_ticket(query.shape[0], query.shape[2])) is not None:
-        ticket.layer.shared.pending = None
-        raise NotImplementedError(NOT_PLAIN)
-    if softcap is None and s_aux is None:
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-        return sdpa_attention_forward(
-            module, query, key, value, mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **kwargs
-        )
-    if kwargs.get("position_bias") is not None:
-        raise NotImplementedError(
-            "attention with both a position bias and softcap or attention sinks is not supported"
-        )
-    from sakuin.attention.exact import dense_attention
-
-    causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
-    out = dense_attention(
-        query,
-        key,
-        value,
-        mask,
-        scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
-        causal=bool(causal),
-        softcap=softcap,
-        s_aux=s_aux,
-        dropout=dropout,
-    )
-    return out.transpose(1, 2).contiguous(), None
-
-
-def sakuin_mask(
-    batch_size: int,
-    q_length: int,
-    kv_length: int,
-    q_offset: int = 0,
-    kv_offset: int = 0,
-    attention_mask: Tensor | None = None,
-    **kwargs: Any,
-) -> Tensor | None:
-    """sdpa's mask; with a RetrievalCache one of the pass's own tokens only, None when none is padding."""
-    from transformers.masking_utils import sdpa_mask
-
-    # Only a RetrievalCache says that the keys start where the queries do.
-    ours = kv_length == q_length and 0 < kv_offset == q_offset
-    if ours and q_length == 0:
-        raise ValueError(
-            f"this pass has no tokens beyond the {kv_offset} that the cache holds: pass input_ids of all "
-            "tokens, or the new ones with an attention_mask over all"
-        )
-    if ours and attention_mask is not None:
-        known = attention_mask.shape[-1]
-        if known < kv_offset + q_length:
-            raise ValueError(
-                f"attention_mask covers {known} tokens, but the cache holds {kv_offset} and this pass adds "
-                f"{q_length}: pass a mask of {kv_offset + q_length} columns, or attention_mask=None when "
-                "nothing is padded"
-            )
-    return sdpa_mask(
-        batch_size=batch_size,
-        q_length=q_length,
-        kv_length=kv_length,
-        q_offset=q_offset,
-        kv_offset=kv_offset,
-        attention_mask=attention_mask,
-        **kwargs,
-    )
 
 
 class _Inference(torch.autograd.Function):

@@ -1,19 +1,17 @@
 """`RetrievalCache`: the KV cache that a user passes to a transformers model loaded with
 `attn_implementation="sakuin"`.
 
-Full-attention layers are `sakuin.backends.transformers.layer.RetrievalLayer`; sliding-window, linear and
-shared layers stay transformers' own. What is decided here: which layers a model gets, what holds for all of
-them at once (crop, fork, statistics), and refusing models that cannot work.
+Full-attention layers are a face of `sakuin.cache.whole`; sliding-window, linear and shared layers stay
+transformers' own. What is decided here: which layers a model gets, going back by tokens, copies, and refusing
+models that cannot work.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers.cache_utils import (
     DYNAMIC_LAYER_TYPE_MAPPING,
@@ -23,12 +21,12 @@ from transformers.cache_utils import (
 )
 
 from sakuin.backends.transformers.layer import RetrievalLayer
-from sakuin.backends.transformers.tickets import PassState
-from sakuin.cache.offload import bytes_on_disk
-from sakuin.cache.sealing import Sealer
-from sakuin.cache.sequence import QUERY_STEP
-from sakuin.cache.step_log import summarize
-from sakuin.config import STEP_SETTINGS, RetrievalConfig
+from sakuin.backends.transformers.mask import PaddingMask
+from sakuin.backends.transformers.tickets import RunningPass
+from sakuin.backends.transformers.window import RopeLimit
+from sakuin.cache.layer import LayerCache
+from sakuin.cache.whole import WholeCache
+from sakuin.config import RetrievalConfig
 
 _PASSED_THROUGH = ("sliding_attention", "linear_attention", "conv", "dummy")
 
@@ -62,24 +60,44 @@ class RetrievalCache(Cache):
                 f"RetrievalCache works with decoder-only models; {model_config.model_type!r} is an "
                 "encoder-decoder: use transformers' caches"
             )
-        self.config = config if config is not None else RetrievalConfig()
-        self._state = PassState(self.config, Sealer())
         text_config = model_config.get_text_config(decoder=True)
-        self._state.rope_limit = _rope_limit(text_config)
-        super().__init__(layers=_layers(text_config, self._state))
+        kinds, arguments = get_layer_types_and_kwargs(text_config)
+        _check_kinds(kinds)
+        whole = WholeCache(
+            [number for number, kind in enumerate(kinds) if kind == "full_attention"],
+            config if config is not None else RetrievalConfig(),
+        )
+        others = {
+            number: DYNAMIC_LAYER_TYPE_MAPPING[kind](**given)
+            for number, (kind, given) in enumerate(zip(kinds, arguments, strict=True))
+            if number not in whole.layers
+        }
+        self._hold(whole, others, RopeLimit.of(text_config))
+
+    def _hold(self, whole: WholeCache, others: Mapping[int, Any], rope_limit: RopeLimit | None) -> None:
+        """Be the cache of these layers: those with an index, and transformers' own."""
+        self.whole = whole
+        self._running, mask = RunningPass(rope_limit=rope_limit), PaddingMask()
+        faces = {number: RetrievalLayer(inner, self._running, mask) for number, inner in whole.layers.items()}
+        super().__init__(layers=[layer for _, layer in sorted({**others, **faces}.items())])
+
+    @property
+    def config(self) -> RetrievalConfig:
+        """The settings."""
+        return self.whole.config
+
+    @property
+    def retrieval_layers(self) -> list[LayerCache]:
+        """What the layers that have an index hold."""
+        return list(self.whole.layers.values())
 
     # -- for all layers at once ------------------------------------------------------------------------------
 
-    @property
-    def retrieval_layers(self) -> list[RetrievalLayer]:
-        """The layers that have an index."""
-        return [layer for layer in self.layers if isinstance(layer, RetrievalLayer)]
-
     def reset(self) -> None:
         """Forget all tokens and statistics."""
-        self._state.pending = None
-        self._state.mass = None if self._state.mass is None else torch.zeros(0, 0)
+        self._running.waits = False
         super().reset()  # type: ignore[no-untyped-call]
+        self.whole.reset()
 
     def crop(self, tokens_to_remove: int) -> None:
         """Remove the newest `-tokens_to_remove` tokens (a negative count, as in transformers' own caches).
@@ -99,22 +117,15 @@ class RetrievalCache(Cache):
         for position, layer in enumerate(self.layers):
             _check_croppable(position, layer, length, remove)
         super().crop(tokens_to_remove)
-        if self._state.mass is not None and self.retrieval_layers[0].rows:
-            self._state.mass = self._state.mass[:, : self.retrieval_layers[0].rows[0].n_tokens].contiguous()
+        self.whole.crop_mass()
 
     def flush(self) -> None:
         """Wait until all that the background thread was given is indexed; an error there is raised here."""
-        for layer in self.retrieval_layers:
-            for row in layer.rows:
-                row.flush()
+        self.whole.flush()
 
     def seal(self) -> None:
         """Seal all that lies outside the recent window, and wait: after a document, before its questions."""
-        rows = [row for layer in self.retrieval_layers for row in layer.rows]
-        for row in rows:
-            row.start_sealing_rest()
-        for row in rows:
-            row.flush()
+        self.whole.seal()
 
     def fill(self, source: Cache, queries: Mapping[int, Tensor]) -> None:
         """Hold the tokens that the model has read through another cache, as after a prefill through this one.
@@ -127,7 +138,6 @@ class RetrievalCache(Cache):
             raise ValueError(
                 f"this cache holds {self.get_seq_length()} tokens already: fill a new RetrievalCache"
             )
-        n = source.get_seq_length()
         for number, layer in enumerate(self.layers):
             theirs: Any = source.layers[number]
             if not isinstance(layer, RetrievalLayer):
@@ -135,13 +145,11 @@ class RetrievalCache(Cache):
                 continue
             if theirs.keys.shape[0] != 1:
                 raise ValueError(f"fill takes a cache of one sequence, got {theirs.keys.shape[0]} of them")
-            known, needed = queries[number].shape[1], -(-n // QUERY_STEP)
-            if known != needed:
-                raise ValueError(
-                    f"{n} tokens need queries of {needed} positions (every {QUERY_STEP}th), got {known} for "
-                    f"layer {number}"
-                )
-            layer.fill(theirs.keys, theirs.values, queries[number])
+            try:
+                layer.inner.fill(theirs.keys[0], theirs.values[0], queries[number])
+            except ValueError as error:
+                raise ValueError(f"{error} for layer {number}") from None
+            layer.is_initialized = True
 
     def fork(self, config: RetrievalConfig | None = None) -> RetrievalCache:
         """A second cache with the same tokens: it shares the segments, and counts its statistics anew.
@@ -149,68 +157,33 @@ class RetrievalCache(Cache):
         config : other settings for the fork. They must build the same segments: only settings that each step
             reads (`sakuin.config.STEP_SETTINGS`) may differ.
         """
-        config = self.config if config is None else _like(self.config, config)
-        other = object.__new__(RetrievalCache)
-        other.__dict__.update(self.__dict__)
-        other.config = config
-        other._state = PassState(config, self._state.sealer)
-        other._state.rope_limit = self._state.rope_limit
-        other._state.device_path = self._state.device_path
-        other.layers = [
-            layer.fork(other._state) if isinstance(layer, RetrievalLayer) else copy_layer(layer)
-            for layer in self.layers
-        ]
-        if config != self.config:
-            for row in (row for layer in other.retrieval_layers for row in layer.rows):
-                row.config, row.index = config, row.index.fork()
-                row.index.config = config
+        other = RetrievalCache.__new__(RetrievalCache)
+        others = {
+            number: copy_layer(layer)
+            for number, layer in enumerate(self.layers)
+            if not isinstance(layer, RetrievalLayer)
+        }
+        other._hold(self.whole.fork(config), others, self._running.rope_limit)
         return other
 
     # -- measurements ----------------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
-        """What the decode steps spent, means over the steps.
-
-        `index`: the kind of index that holds the offloaded tokens, which `"auto"` has chosen (where sequences
-        or layers differ, all kinds, with commas); `steps`: passes of one token or a few; `exact`, `codes`:
-        shares of the offloaded tokens attended so; `coverage`: share of the softmax mass in the static part
-        or attended exactly or from codes; `error`: the index's own estimate, or None; `touched_bytes` of a
-        token over all layers; `touched_share` of the offloaded keys and values at 2 bytes a number; `seconds`
-        of a step over all layers; `layers`: a list of the same, with each one's `layer`.
-        """
-        found = [(i, layer) for i, layer in enumerate(self.layers) if isinstance(layer, RetrievalLayer)]
-        whole = self._kind([layer for _, layer in found]) | summarize([layer.log for _, layer in found])
-        whole["layers"] = [
-            {"layer": i, **self._kind([layer]), **summarize([layer.log])} for i, layer in found
-        ]
-        return whole
-
-    def _kind(self, layers: list[RetrievalLayer]) -> dict[str, Any]:
-        kinds = {row.index.kind for layer in layers for row in layer.rows}
-        return {"index": ", ".join(sorted(kinds)) or self.config.index}
+        """What the decode steps spent, means over the steps: as `sakuin.cache.whole.WholeCache.stats`."""
+        return self.whole.stats()
 
     def kv_bytes(self) -> dict[str, int]:
-        """Bytes of keys, values and indexes: on the model's `device` (with the room kept for growth), on the
+        """Bytes of keys, values and indexes: on the model's `device` (with what is kept for growth), on the
         `host`, and with `offload="disk"` what of them lies on `disk`."""
-        device = host = 0
-        indexes, files = {}, {}
-        for layer in self.layers:
-            if isinstance(layer, RetrievalLayer):
-                for row in layer.rows:
-                    device += row.device_bytes
-                    host += row.host_bytes
-                    indexes[id(row.index)] = row.index.nbytes
-                    files[id(row.index)] = bytes_on_disk(row.index)
-            else:
-                device += sum(x.nbytes for x in _tensors(layer))
-        disk = sum(files.values())
-        found = {"device": device, "host": host + sum(indexes.values()) - disk}
-        return found | {"disk": disk} if self.config.offload == "disk" else found
+        own = [layer for layer in self.layers if not isinstance(layer, RetrievalLayer)]
+        found = self.whole.nbytes()
+        found["device"] += sum(x.nbytes for layer in own for x in layer_state(layer))
+        return found
 
     @property
     def index_seconds(self) -> float:
         """Seconds that building indexes took so far, on the background thread."""
-        return self._state.meter.seconds
+        return self.whole.index_seconds
 
     def track_mass(self, on: bool = True, above: float = 0.0) -> None:
         """From now on add up the attention that each token of the first sequence receives in decode steps (or
@@ -219,34 +192,15 @@ class RetrievalCache(Cache):
         above : count only what lies above this share of a KV head's attention in a step and layer (mean over
             its query heads). 0.1 leaves what retrieves, and none of what is spread over many tokens.
         """
-        self._state.mass_above = above
-        if not on:
-            self._state.mass = None
-        elif self._state.mass is None:
-            self._state.mass = torch.zeros(0, 0)
+        self.whole.track_mass(on, above)
 
     def mass(self) -> Tensor:
         """Attention mass of each token, summed over layers, decode steps and the query heads of a group, fp32
         `(n_kv_heads, n_tokens)`; of each step and layer only what `track_mass` counts."""
-        if self._state.mass is None:
-            raise RuntimeError("attention mass is not tracked: call cache.track_mass(True) before decoding")
-        return self._state.mass.clone()
+        return self.whole.mass()
 
 
-def _like(config: RetrievalConfig, other: RetrievalConfig) -> RetrievalConfig:
-    """`other`, if what it builds is what `config` builds."""
-    for name in (field.name for field in fields(RetrievalConfig)):
-        before, now = getattr(config, name), getattr(other, name)
-        if before != now and (name not in STEP_SETTINGS or config.index == "auto"):
-            raise ValueError(
-                f"a fork cannot change {name} from {before!r} to {now!r}, with which other segments would be "
-                "built: prefill a new RetrievalCache"
-            )
-    return other
-
-
-def _layers(text_config: Any, state: PassState) -> list[Any]:
-    kinds, arguments = get_layer_types_and_kwargs(text_config)
+def _check_kinds(kinds: list[str]) -> None:
     if "full_attention" not in kinds:
         raise ValueError(
             f"this model has no full-attention layers (it has {', '.join(sorted(set(kinds)))}), so there is "
@@ -258,27 +212,6 @@ def _layers(text_config: Any, state: PassState) -> list[Any]:
                 f"layers of type {kind!r} are not supported by a RetrievalCache: use transformers' "
                 "DynamicCache"
             )
-    return [
-        RetrievalLayer(state) if kind == "full_attention" else DYNAMIC_LAYER_TYPE_MAPPING[kind](**given)
-        for kind, given in zip(kinds, arguments, strict=True)
-    ]
-
-
-def _rope_limit(text_config: Any) -> tuple[str, int] | None:
-    """The kind of rotary embedding whose frequencies depend on the length, and the length where they change;
-    else None."""
-    parameters = getattr(text_config, "rope_parameters", None) or {}
-    nested = [value for value in parameters.values() if isinstance(value, dict)]
-    limits = []
-    for one in nested or [parameters]:
-        kind = one.get("rope_type", "default")
-        if kind in ("dynamic", "longrope"):
-            limit = one.get("original_max_position_embeddings") or text_config.max_position_embeddings
-            limits.append((int(limit), str(kind)))
-    if not limits:
-        return None
-    limit, kind = min(limits)
-    return kind, limit
 
 
 def _check_croppable(position: int, layer: Any, length: int, remove: int) -> None:
@@ -299,7 +232,8 @@ def _check_croppable(position: int, layer: Any, length: int, remove: int) -> Non
             )
 
 
-def _tensors(layer: Any) -> list[Tensor]:
+def layer_state(layer: Any) -> list[Tensor]:
+    """The tensors that one of transformers' cache layers holds."""
     held = [layer.keys, layer.values] if hasattr(layer, "keys") else []
     for states in (getattr(layer, "conv_states", {}), getattr(layer, "recurrent_states", {})):
         held += list(states.values())

@@ -8,7 +8,6 @@ machine's memory before the weights are read. Fetching files is the business of 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import logging
 import os
@@ -27,10 +26,11 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
 from sakuin.backends.shape import ModelShape
-from sakuin.backends.source import Source, _names, resolve
+from sakuin.backends.source import Source, known_names, resolve
 from sakuin.backends.transformers.gguf import without_vocabulary
 from sakuin.backends.transformers.shape import count_weights, shape_of
-from sakuin.backends.transformers.window import own_window, with_window
+from sakuin.backends.transformers.vocabulary import TransformersVocabulary
+from sakuin.backends.transformers.window import with_window
 from sakuin.errors import SakuinError
 from sakuin.machine.devices import resolve_device, resolve_dtype
 from sakuin.storage import folders
@@ -55,12 +55,14 @@ class Description:
         return count_weights(self.config)
 
     @property
-    def window(self) -> int | None:
-        """Most tokens that the model was made for, or None where the configuration does not say."""
-        return window(self.config)
+    def name(self) -> str:
+        """What it was named."""
+        return self.source.name
 
-
-window = own_window
+    @cached_property
+    def vocabulary(self) -> TransformersVocabulary:
+        """Text to its tokens and back."""
+        return TransformersVocabulary(self.tokenizer)
 
 
 def describe(name_or_path: str | os.PathLike[str], window: int | None = None) -> Description:
@@ -91,21 +93,7 @@ def load(
     device: str | torch.device = "auto",
     window: int | None = None,
 ) -> tuple[Any, Any]:
-    """A model that attends through sakuin, and its tokenizer.
-
-    name_or_path : a name of `sakuin models list`, a local folder, a `.gguf` file, a hub id, or what
-        `describe` returned.
-    dtype : of the weights. `"auto"` is bf16 on a GPU and on CPUs that multiply bf16 fast, else fp32
-        (transformers' own "auto" is whatever the file holds); or `"fp32"`, `"bf16"`, `"fp16"`, or a torch
-        dtype.
-    device : `"auto"` is the first GPU where torch sees one, else the CPU; or `"cpu"`, `"cuda"`, and with
-        several GPUs `"cuda:1"` and so on.
-    window : tokens that the model shall read, where that is more than it was made for: its positions are
-        scaled by YaRN (docs/past-the-window.md), at every length. None leaves them as they are.
-
-    Raises `SakuinError` where the model is not there or cannot be read, cannot have that window, or there is
-    no such device or too little memory on it.
-    """
+    """As `sakuin.backends.open.load`, by transformers."""
     place = resolve_device(device)
     known = name_or_path if isinstance(name_or_path, Description) else describe(name_or_path)
     if window is not None:
@@ -136,11 +124,6 @@ def load(
         ) from error
     model.sakuin_name = known.source.name  # by which a stored context finds it again
     return model, known.tokenizer
-
-
-def cache_keyword(model: Any) -> str:
-    """What the model's forward calls its cache: `past_key_values` in older code, which a model may bring."""
-    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def _describe_gguf(source: Source) -> tuple[PreTrainedConfig, Any]:
@@ -211,8 +194,8 @@ def _not_there(source: Source, error: Exception) -> SakuinError:
     if Path(source.place).is_dir():
         return SakuinError(f"the model in {source.name} cannot be read: {_first_line(error)}.")
     return SakuinError(
-        f"there is no model {source.name!r}: it is not one of {_names()}, no folder or .gguf file of that "
-        "name is here, and the model hub did not give it (check the spelling and the network)."
+        f"there is no model {source.name!r}: it is not one of {known_names()}, no folder or .gguf file of "
+        "that name is here, and the model hub did not give it (check the spelling and the network)."
     )
 
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.cache_utils import get_layer_types_and_kwargs
 
 from sakuin.backends.shape import LayerKind, ModelShape
-from sakuin.backends.transformers.window import own_window
+from sakuin.backends.transformers.window import original_window, own_window
 
 _KEPT: dict[str, LayerKind] = {
     "full_attention": "full",
@@ -34,6 +34,7 @@ def shape_of(config: PreTrainedConfig) -> ModelShape:
         head_dim=int(getattr(text, "head_dim", None) or text.hidden_size // heads),
         sliding_window=int(getattr(text, "sliding_window", None) or 0),
         window=own_window(config),
+        trained_window=original_window(config),
         hidden=int(text.hidden_size),
         intermediate=int(max(inner) if isinstance(inner, list) else inner),
         vocabulary=int(text.vocab_size),

@@ -12,6 +12,7 @@ Called by `sakuin.backends.transformers.load`.
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -91,3 +92,38 @@ def _yarn(parameters: dict[str, Any], own: int, window: int, name: str) -> dict[
         "factor": window / original,
         "original_max_position_embeddings": original,
     }
+
+
+@dataclass(frozen=True)
+class RopeLimit:
+    """The kind of rotary embedding whose frequencies depend on the length, and the length at which they
+    change."""
+
+    kind: str
+    tokens: int
+
+    @classmethod
+    def of(cls, text_config: Any) -> RopeLimit | None:
+        """That of a model; None where its frequencies never change."""
+        parameters = getattr(text_config, "rope_parameters", None) or {}
+        nested = [value for value in parameters.values() if isinstance(value, dict)]
+        limits = []
+        for one in nested or [parameters]:
+            kind = one.get("rope_type", "default")
+            if kind in ("dynamic", "longrope"):
+                limit = one.get("original_max_position_embeddings") or text_config.max_position_embeddings
+                limits.append((int(limit), str(kind)))
+        if not limits:
+            return None
+        limit, kind = min(limits)
+        return cls(kind, limit)
+
+    def check(self, before: int, after: int) -> None:
+        """Refuse the pass in which the model would change the frequencies of keys that are already cached."""
+        kind, limit = self.kind, self.tokens
+        if after > limit and before and (kind == "dynamic" or before <= limit):
+            raise ValueError(
+                f"rotary embeddings of type {kind!r} change when a sequence grows beyond {limit} tokens "
+                f"(here from {before} to {after}), which makes cached keys wrong: keep prompt and answer "
+                f"within {limit} tokens or use YaRN scaling"
+            )

@@ -1,0 +1,115 @@
+"""What every backend is: who runs a model's weights, and how the rooms above speak to it.
+
+A backend is one model, loaded, with its vocabulary. Its caches are its own objects: others hold them, hand
+them back, and reach what is common to all through `retrieval`. What only one backend needs stays in its
+folder.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from sakuin.backends.fingerprint import Fingerprint
+from sakuin.backends.shape import ModelShape
+from sakuin.cache.whole import WholeCache
+from sakuin.config import RetrievalConfig
+from sakuin.prompts.vocabulary import Vocabulary
+
+
+class Description(Protocol):
+    """A model before its weights are read."""
+
+    @property
+    def name(self) -> str:
+        """What it was named."""
+
+    @property
+    def shape(self) -> ModelShape:
+        """Its layers, heads and sizes."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """As `load` hands it to the user."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Text to its tokens and back."""
+
+    @property
+    def n_weights(self) -> int:
+        """Parameters, tied ones once."""
+
+
+class Backend(ABC):
+    """A loaded model and its vocabulary.
+
+    name : of the backend. model, tokenizer : as the user has them, to be handed back to the user.
+    vocabulary : text to tokens and back.
+    dtype, device : of what attention sees: queries, keys and values.
+    source : the name by which the model can be loaded again, or "".
+    """
+
+    name: ClassVar[str]
+    model: Any
+    tokenizer: Any
+    vocabulary: Vocabulary
+    dtype: torch.dtype
+    device: torch.device
+    source: str
+
+    @property
+    @abstractmethod
+    def shape(self) -> ModelShape:
+        """Layers, heads and sizes."""
+
+    @property
+    @abstractmethod
+    def turn(self) -> threading.Lock:
+        """Held for each pass: threads take turns, pass by pass, rather than fight over the cores."""
+
+    @abstractmethod
+    def fingerprint(self) -> Fingerprint:
+        """What a context computed with this model belongs to; the first call reads all weights."""
+
+    @abstractmethod
+    def new_cache(self, config: RetrievalConfig | None) -> Any:
+        """An empty cache for one sequence; None is full attention, with the backend's own cache."""
+
+    @abstractmethod
+    def forward(self, cache: Any, ids: Sequence[int], *, every: bool = False) -> Tensor:
+        """Add `ids` to the cache; logits `(vocabulary,)` after the last, or `(len(ids), vocabulary)` after
+        `every` one."""
+
+    @abstractmethod
+    def chunk(self, cache: Any) -> int:
+        """Tokens of one pass of a prefill."""
+
+    @abstractmethod
+    def fork(self, cache: Any) -> Any:
+        """A second cache with the same tokens; neither sees what the other takes from now on."""
+
+    @abstractmethod
+    def retrieval(self, cache: Any) -> WholeCache | None:
+        """The layers of a cache that have an index; None with full attention."""
+
+    @abstractmethod
+    def nbytes(self, cache: Any) -> dict[str, int]:
+        """Bytes that a cache holds, by where: `device`, `host`, and where some lie there `disk`."""
+
+    @abstractmethod
+    def window_state(self, cache: Any) -> dict[str, Tensor]:
+        """The state of the layers without an index, by "LAYER.NAME", to go on from here."""
+
+    @abstractmethod
+    def restore_windows(self, cache: Any, tensors: Mapping[str, Tensor], n_tokens: int) -> None:
+        """Let the layers without an index of a fresh cache hold what `window_state` gave after `n_tokens`
+        tokens. Raises `SakuinError` where the tensors are not those."""
+
+    def close(self) -> None:  # noqa: B027 (a backend may have nothing to close)
+        """Give back what the model holds; it cannot be used afterwards."""

@@ -1,0 +1,218 @@
+"""One full-attention layer of a cache: a `Sequence` for each row of the batch, and attention over them.
+
+A pass brings keys and values (`Arrival`) and then queries. What a sequence holds is the business of
+`sakuin.cache.sequence`, what holds for all layers at once that of `sakuin.cache.whole`. Called by backends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from sakuin.attention.exact import attend_blocks
+from sakuin.attention.softmax import Softmax
+from sakuin.cache.pass_state import PassState
+from sakuin.cache.sequence import QUERY_STEP, SequenceState, TokenSequence
+from sakuin.cache.step_log import StepLog
+from sakuin.dtypes import name_of, torch_dtype
+from sakuin.index import Index, decode_by_parts
+
+_FILLED_AT_ONCE = 2048
+"""Tokens, a multiple of `QUERY_STEP`."""
+
+
+@dataclass
+class Arrival:
+    """The keys and values of one pass on their way into a layer. It holds none of them itself.
+
+    real : which of the tokens are no padding, bool `(batch, t)` on the CPU; None where all are.
+    stored : whether the layer holds them already.
+    pasts : by row, the blocks before this pass. Layers that share keys and values attend again with the same
+        arrival, and need the past as it was before it.
+    """
+
+    real: Tensor | None = None
+    stored: bool = False
+    pasts: dict[int, Iterable[tuple[Tensor, Tensor]]] = field(default_factory=dict)
+
+
+class LayerCache:
+    """What one full-attention layer holds. `rows` are its sequences, one for each row of the batch."""
+
+    def __init__(self, state: PassState) -> None:
+        self.state = state
+        self.rows: list[TokenSequence] = []
+        self.length = 0
+        self.log = StepLog()
+        # Per row (first position of a pass, which of its tokens are real), for the passes that had padding.
+        self.padded: list[list[tuple[int, Tensor]]] = []
+
+    # -- what it holds ---------------------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Forget all tokens and statistics."""
+        self.rows, self.padded = [], []
+        self.length = 0
+        self.log = StepLog()
+
+    def choose(self, rows: Sequence[int]) -> None:
+        """Hold these of the rows, in this order; one that is named twice is forked."""
+        if not self.rows or list(rows) == list(range(len(self.rows))):
+            return
+        taken: set[int] = set()
+        chosen = []
+        for row in rows:
+            chosen.append(self.rows[row].fork() if row in taken else self.rows[row])
+            taken.add(row)
+        self.rows, self.padded = chosen, [list(self.padded[row]) for row in rows]
+
+    def crop(self, length: int) -> None:
+        """Keep the first `length` positions, padding counted."""
+        if length == self.length:
+            return
+        for row, padded in zip(self.rows, self.padded, strict=True):
+            padded[:] = [(start, real[: length - start]) for start, real in padded if start < length]
+            row.crop(length - sum(int((~real).sum()) for _, real in padded))
+        self.length = length
+
+    def fork(self, state: PassState) -> LayerCache:
+        """A second layer with the same tokens, sharing memory until either side writes."""
+        other = LayerCache(state)
+        other.rows = [row.fork(state.sealer, state.meter) for row in self.rows]
+        other.padded = [list(padded) for padded in self.padded]
+        other.length = self.length
+        return other
+
+    def fill(self, keys: Tensor, values: Tensor, queries: Tensor) -> None:
+        """Hold tokens that were attended elsewhere: keys, values `(n_kv_heads, n, head_dim)`, queries
+        `(n_query_heads, m, head_dim)` of the positions that are multiples of `QUERY_STEP`."""
+        n = keys.shape[1]
+        known, needed = queries.shape[1], -(-n // QUERY_STEP)
+        if known != needed:
+            raise ValueError(
+                f"{n} tokens need queries of {needed} positions (every {QUERY_STEP}th), got {known}"
+            )
+        self._start(queries[None], keys[None], values[None])
+        (row,) = self.rows
+        for at in range(0, n, _FILLED_AT_ONCE):
+            end = at + _FILLED_AT_ONCE
+            kept = queries[:, at // QUERY_STEP : end // QUERY_STEP]
+            row.append_kept(keys[:, at:end], values[:, at:end], kept)
+            row.seal_full_segments()
+        self.length = n
+
+    def restore(self, like: Tensor, n_query_heads: int, index: Index, state: SequenceState) -> None:
+        """Hold one sequence, as a snapshot has it; `like` is a tensor of the model's dtype and device."""
+        heads, _, head_dim = state.tail[0].shape
+        keys = like.new_empty(heads, 0, head_dim)
+        row = self._sequence(keys, keys, n_query_heads)
+        row.restore(state, index)
+        self.rows, self.padded, self.log = [row], [[]], StepLog()
+        self.length = row.n_tokens
+
+    # -- attention -------------------------------------------------------------------------------------------
+
+    def attend(
+        self, arrival: Arrival, query: Tensor, keys: Tensor, values: Tensor, softmax: Softmax
+    ) -> Tensor:
+        """Store what arrived, unless it is stored, and attend from it: query and result
+        `(batch, n_query_heads, t, head_dim)`, keys and values `(batch, n_kv_heads, t, head_dim)`. The caller
+        has added t to `length`."""
+        batch, _, t, _ = query.shape
+        store, arrival.stored = not arrival.stored, True
+        if not self.rows:
+            self._start(query, keys, values)
+        real = arrival.real
+        if real is not None and store:
+            for padded, its in zip(self.padded, real, strict=True):
+                padded.append((self.length - t, its))
+        exact, outs = t > self.state.config.exact_above, []
+        for b in range(batch):
+            row = query[b], keys[b], values[b]
+            if real is None or bool(real[b].all()):
+                outs.append(self._attend_row(b, arrival, store, *row, softmax, exact))
+                continue
+            columns = real[b].nonzero()[:, 0].to(query.device)
+            q, k, v = (x[:, columns] for x in row)
+            out = torch.zeros_like(query[b])
+            out[:, columns] = self._attend_row(b, arrival, store, q, k, v, softmax, exact)
+            outs.append(out)
+        return outs[0][None] if batch == 1 else torch.stack(outs)
+
+    def _attend_row(
+        self,
+        b: int,
+        arrival: Arrival,
+        store: bool,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        softmax: Softmax,
+        exact: bool,
+    ) -> Tensor:
+        """The attention of one row at its real tokens."""
+        if not q.shape[1]:
+            return q
+        if exact:
+            return self._exact(b, arrival, store, q, k, v, softmax)
+        if store:
+            self.rows[b].before_decode()
+            self.rows[b].append(k, v, q)
+        return self._decode(b, q, softmax)
+
+    def _exact(
+        self, b: int, arrival: Arrival, store: bool, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax
+    ) -> Tensor:
+        row = self.rows[b]
+        if store:
+            arrival.pasts[b] = row.past()
+        out = attend_blocks(q, k, v, arrival.pasts[b], softmax)
+        if store:
+            row.append(k, v, q)
+            row.seal_full_segments(newest=q.shape[1] if self.state.draft else 0)
+        return out
+
+    def _decode(self, b: int, q: Tensor, softmax: Softmax) -> Tensor:
+        row, tracked = self.rows[b], self.state.mass if b == 0 else None
+        started = perf_counter()
+        sums = step = None
+        if tracked is not None:
+            sums = tracked.of(row.n_kv_heads, row.n_tokens)
+            step = tracked.into(sums)
+        static = row.static(q.shape[1], softmax.in_fp32().sinks)
+        decode = row.index.decode if in_one_call(q) else partial(decode_by_parts, row.index)
+        part = decode(q, static, scaling=softmax.scaling, softcap=softmax.softcap, mass=step)
+        if tracked is not None and sums is not None and step is not None:
+            tracked.count(sums, step, q.shape[0] // row.n_kv_heads)
+        self.log.add(part.stats, perf_counter() - started)
+        return part.out.to(q.dtype)
+
+    def _start(self, query: Tensor, key: Tensor, value: Tensor) -> None:
+        batch, heads = query.shape[:2]
+        kv_heads = key.shape[1]
+        if name_of(key.dtype) is None:
+            raise TypeError(
+                f"keys must be float32, bfloat16 or float16, got {key.dtype}: load the model in one of these"
+            )
+        if heads % kv_heads:
+            raise ValueError(
+                f"{heads} query heads cannot share {kv_heads} KV heads evenly: use another cache"
+            )
+        self.rows = [self._sequence(key[b], value[b], heads) for b in range(batch)]
+        self.padded = [[] for _ in range(batch)]
+
+    def _sequence(self, keys: Tensor, values: Tensor, n_query_heads: int) -> TokenSequence:
+        state = self.state
+        stored = torch_dtype(state.config.kv_dtype) or keys.dtype
+        return TokenSequence(keys, values, n_query_heads, state.config, stored, state.sealer, state.meter)
+
+
+def in_one_call(q: Tensor) -> bool:
+    """Whether a decode step of `q` is one call of its index: where the model runs on the CPU, as the index
+    does."""
+    return q.device.type == "cpu"

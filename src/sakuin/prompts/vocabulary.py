@@ -1,0 +1,44 @@
+"""What prompts ask of a model's tokenizer, whichever library it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Tokens of a text, and where in it each begins and ends."""
+
+    ids: list[int]
+    starts: list[int]
+    ends: list[int]
+
+
+class Vocabulary(Protocol):
+    """Text to tokens and back. May be used from several threads at once."""
+
+    @property
+    def has_template(self) -> bool:
+        """Whether the model has a chat template."""
+
+    @property
+    def beginning(self) -> list[int]:
+        """The tokens that every text begins with."""
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """Tokens that end an answer."""
+
+    def encode(self, text: str) -> Encoded:
+        """Tokens of a user's text; words in it that look like special tokens are not made into them."""
+
+    def special(self, text: str) -> list[int]:
+        """Tokens of a piece of the chat template, its special tokens made into them."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens, special ones left out."""
+
+    def render(self, messages: Sequence[dict[str, str]], *, answer: bool) -> str:
+        """`messages` in the chat template; `answer`: up to where the model's answer begins."""
