@@ -5,14 +5,15 @@ Keys, values and queries are smollm2's own over real text with a planted fact, o
 128K offloaded tokens (`sakuin.evaluate.longer`). A group of 7 is made of the query heads of one KV head at
 three neighbouring positions, once where the model answers the question about the fact and once in running
 text. Beside medians stand the shortest times, which a busy neighbour touches least, and those of steps with
-nothing between them (*warm*). The error is that of
-the whole attention output, sink and recent window included.
+nothing between them (*warm*). The error is that of the whole attention output, sink and recent window
+included.
 
 Run: python -m benchmarks.speed.sketch_step [--isa avx2]
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -21,7 +22,7 @@ import torch
 from benchmarks.common import argument_parser, cold, load, median_ms, show, write
 from sakuin import build_index, merge
 from sakuin.attention.partial import PartialAttention
-from sakuin.evaluate import capture, longer
+from sakuin.evaluate import Layer, capture, longer
 from sakuin.index import _native
 from sakuin.index.large_pages import in_large_pages
 
@@ -31,9 +32,76 @@ LAYERS = (3, 12, 17, 26)
 POSITIONS = {"retrieval": (-4, -3, -2), "running text": (100, 101, 102)}
 
 
+Step = Callable[[], Any]
+
+
 def one_group(x: torch.Tensor, positions: tuple[int, ...]) -> torch.Tensor:
     """`(heads, t, ...)` at some positions as the heads of one group at one position, `(GROUP, 1, ...)`."""
     return torch.cat([x[:, p] for p in positions])[:GROUP, None].contiguous()
+
+
+class OneHead:
+    """One KV head of a layer with its indexes, whose steps are timed."""
+
+    def __init__(self, layer: Layer, isa: str) -> None:
+        self.layer, self.isa, self.threads = layer, isa, torch.get_num_threads()
+        heads = torch.cat([layer.queries] * 3)[:GROUP]
+        self.index = build_index(
+            "sketch", layer.keys, layer.values, queries=heads, query_positions=layer.query_positions
+        )
+        self.static = layer.static()
+        self.truth = merge([self.static, layer.exact()]).out
+        # As the segments of `sketch`: `flat` is to read from pages as large.
+        shapes = dict.fromkeys(("keys", "values"), (layer.keys.shape, layer.keys.dtype))
+        keys, values = in_large_pages(shapes).values()
+        keys.copy_(layer.keys)
+        values.copy_(layer.values)
+        self.rows = (keys, values)
+        # What runs the same code over little.
+        self.few = (layer.keys[:, :SMALL].clone(), layer.values[:, :SMALL].clone())
+        self.small = build_index("sketch", *self.few, queries=heads[:, :SMALL]).segments
+
+    def steps(self, positions: tuple[int, ...]) -> list[tuple[Step, Step]]:
+        """A step of `sketch` and one of `flat`, each with what runs the same code over little."""
+        q, beside = one_group(self.layer.asked, positions), one_group(self.static.lse, positions)
+        scaling, threads, isa = self.layer.scaling, self.threads, self.isa
+        settings, segments = self.index._settings(1.0), self.index.segments
+
+        def sketch() -> Any:
+            return _native.sketch_attend(q, segments, scaling, threads, settings, static_lse=beside, isa=isa)
+
+        def sketch_code() -> Any:
+            return _native.sketch_attend(q, self.small, scaling, threads, settings, isa=isa)
+
+        def flat() -> Any:
+            return _native.flat_attend(q, [self.rows], scaling, threads, isa=isa)
+
+        def flat_code() -> Any:
+            return _native.flat_attend(q, [self.few], scaling, threads, isa=isa)
+
+        return [(sketch, sketch_code), (flat, flat_code)]
+
+    def measured(self, positions: tuple[int, ...]) -> dict[str, float]:
+        """Times of steps at some positions in milliseconds, and what a step of `sketch` gives."""
+        steps = self.steps(positions)
+        # In turns, so that what else the machine does falls on both; and each after more memory was read
+        # than a cache holds, since a model comes back to a layer only after all its others.
+        turns = [[median_ms(step, 10, between=cold(code))[:2] for step, code in steps] for _ in range(5)]
+        warm = [[median_ms(step, 10)[0] for step, _ in steps] for _ in range(5)]
+        found: dict[str, float] = {}
+        for name, cold_times, warm_times in zip(
+            ("sketch", "flat"), zip(*turns, strict=True), zip(*warm, strict=True), strict=True
+        ):
+            found[f"{name}_ms"] = median(middle for middle, _ in cold_times)
+            found[f"{name}_best_ms"] = min(best for _, best in cold_times)
+            found[f"{name}_warm_ms"] = median(warm_times)
+        q, beside = one_group(self.layer.asked, positions), one_group(self.static.lse, positions)
+        part = self.index.attend(q, scaling=self.layer.scaling, static_lse=beside)
+        out = merge([PartialAttention(one_group(self.static.out, positions), beside), part]).out
+        want = one_group(self.truth, positions)
+        found["touched_share"] = part.stats.touched_share
+        found["error"] = ((out - want).norm(dim=-1) / want.norm(dim=-1)).mean().item()
+        return found
 
 
 def main() -> None:
@@ -41,80 +109,13 @@ def main() -> None:
     parser.add_argument("--isa", default=_native.isa(), choices=_native.isas())
     isa = parser.parse_args().isa
     trace = longer(capture(*load("smollm2", "fp32"), LENGTH, LAYERS), KEYS)
-    threads, rows = torch.get_num_threads(), []
+    rows: list[dict[str, Any]] = []
     for number, whole in trace.layers.items():
-        layer = whole.head(HEAD)
-        heads = torch.cat([layer.queries] * 3)[:GROUP]
-        index = build_index(
-            "sketch", layer.keys, layer.values, queries=heads, query_positions=layer.query_positions
-        )
-        static, exact = layer.static(), layer.exact()
-        # As the segments of `sketch`: `flat` is to read from pages as large.
-        keys, values = in_large_pages(
-            dict.fromkeys(("keys", "values"), (layer.keys.shape, layer.keys.dtype))
-        ).values()
-        keys.copy_(layer.keys)
-        values.copy_(layer.values)
-        few = [(layer.keys[:, :SMALL].clone(), layer.values[:, :SMALL].clone())]
-        small = build_index("sketch", *few[0], queries=heads[:, :SMALL]).segments
-        truth = merge([static, exact]).out
+        head = OneHead(whole.head(HEAD), isa)
         for name, positions in POSITIONS.items():
-            q, beside = one_group(layer.asked, positions), one_group(static.lse, positions)
-            settings = index._settings(1.0)
-
-            def sketch(
-                q: Any = q,
-                beside: Any = beside,
-                settings: Any = settings,
-                index: Any = index,
-                layer: Any = layer,
-            ) -> Any:
-                return _native.sketch_attend(
-                    q, index.segments, layer.scaling, threads, settings, static_lse=beside, isa=isa
-                )
-
-            def flat(q: Any = q, kv: Any = (keys, values), layer: Any = layer) -> Any:
-                return _native.flat_attend(q, [kv], layer.scaling, threads, isa=isa)
-
-            def sketch_code(
-                q: Any = q, small: Any = small, settings: Any = settings, layer: Any = layer
-            ) -> Any:
-                return _native.sketch_attend(q, small, layer.scaling, threads, settings, isa=isa)
-
-            def flat_code(q: Any = q, few: Any = few, layer: Any = layer) -> Any:
-                return _native.flat_attend(q, few, layer.scaling, threads, isa=isa)
-
-            # In turns, so that what else the machine does falls on both; and each after more memory was read
-            # than a cache holds, since a model comes back to a layer only after all its others.
-            turns = ((sketch, cold(sketch_code)), (flat, cold(flat_code)))
-            found = [
-                tuple(median_ms(step, 10, between=between)[:2] for step, between in turns) for _ in range(5)
-            ]
-            (sketch_ms, sketch_best), (flat_ms, flat_best) = (
-                (median(m for m, _ in column), min(best for _, best in column))
-                for column in zip(*found, strict=True)
-            )
-            warm = [[median_ms(step, 10)[0] for step in (sketch, flat)] for _ in range(5)]
-            sketch_warm, flat_warm = (median(column) for column in zip(*warm, strict=True))
-            part = index.attend(q, scaling=layer.scaling, static_lse=beside)
-            out = merge([PartialAttention(one_group(static.out, positions), beside), part]).out
-            want = one_group(truth, positions)
-            rows.append(
-                {
-                    "layer": number,
-                    "queries": name,
-                    "sketch_ms": sketch_ms,
-                    "flat_ms": flat_ms,
-                    "sketch_best_ms": sketch_best,
-                    "flat_best_ms": flat_best,
-                    "sketch_warm_ms": sketch_warm,
-                    "flat_warm_ms": flat_warm,
-                    "touched_share": part.stats.touched_share,
-                    "error": ((out - want).norm(dim=-1) / want.norm(dim=-1)).mean().item(),
-                }
-            )
+            rows.append({"layer": number, "queries": name, **head.measured(positions)})
     show(
-        f"One step, 128K keys, d = 64, group of 7, {isa}, {threads} threads",
+        f"One step, 128K keys, d = 64, group of 7, {isa}, {torch.get_num_threads()} threads",
         rows[0],
         [r.values() for r in rows],
     )
