@@ -26,7 +26,7 @@ const char* row_of(const void* rows, int64_t row_bytes, int64_t row) {
 class Scratch {
 public:
     template <class T>
-    T* room(size_t n) {
+    T* buffer(size_t n) {
         if (memory_.size() < n * sizeof(T) + 64) memory_.resize(n * sizeof(T) + 64);
         return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(memory_.data()) + 63) & ~uintptr_t{63});
     }
@@ -56,8 +56,8 @@ struct Task {
     DType dtype() const { return pieces.front().pick->store->dtype; }
 };
 
-// A sum of weights, total * 2^top: apart, since where scores are large their logarithm has no room for that of the
-// total.
+// A sum of weights, total * 2^top: apart, since where scores are large their
+// logarithm has no room for that of the total.
 struct Sum {
     float top = nothing, total = 0.0f;
 
@@ -80,7 +80,7 @@ Gathered gather(const Task& t, int64_t row_bytes, Scratch& scratch) {
     if (t.pieces.size() == 1 && first.pick->rows == nullptr)
         return {row_of(first.pick->store->keys, row_bytes, first.row(0)),
                 row_of(first.pick->store->values, row_bytes, first.row(0))};
-    char* const keys = scratch.room<char>(at(2 * t.rows * row_bytes));
+    char* const keys = scratch.buffer<char>(at(2 * t.rows * row_bytes));
     char* const values = keys + t.rows * row_bytes;
     // Runs are short and lie anywhere: while one is copied, the next is on its way.
     const auto fetch = [&](const RowStore& s, int64_t row, int64_t rows) {
@@ -217,7 +217,7 @@ private:
         r.key_stride = r.value_stride = a_.head_dim;
         r.n = t.rows;
         r.softcap = a_.softcap;
-        r.scratch = memory().kernel.room<float>(a_.kernels->flat_scratch(r));
+        r.scratch = memory().kernel.buffer<float>(a_.kernels->flat_scratch(r));
         return r;
     }
 
@@ -233,7 +233,7 @@ private:
         const RowSummaries& s = *t.pieces.front().rest;
         const int64_t from = t.pieces.front().from;
         const int group = static_cast<int>(a_.group);
-        float* const w = memory().weights.room<float>(at((t.rows + 4) * width_));
+        float* const w = memory().weights.buffer<float>(at((t.rows + 4) * width_));
         std::copy_n(s.scores + from * width_, t.rows * width_, w);
         for (int64_t i = 0; i < t.rows; ++i)
             if (s.left[from + i] > 0)
@@ -290,7 +290,7 @@ private:
     void add_mass(const Task& t, const float* lse) const {
         FlatRange r = range(t);
         r.lse = lse;
-        r.mass = memory().mass.room<float>(at(t.rows));
+        r.mass = memory().mass.buffer<float>(at(t.rows));
         std::fill_n(r.mass, t.rows, 0.0f);
         a_.kernels->flat_mass(r);
         const float* shares = r.mass;

@@ -6,19 +6,16 @@
 // if it can, what the others look like (`RowSummaries`). Per head and position:
 //
 // - Every row may be picked once. A row that is picked may not also count in a summary: `left` of a summary is the
-// number of its
-//   tokens that no pick holds.
+//   number of its tokens that no pick holds.
 // - What is picked is attended by all query heads of the group.
 // - A summary weighs left * 2^score and has its mean value. Without `estimate_rest` summaries stay out of the result
-// and only tell
-//   `coverage` what the picks leave out; without any, coverage is 1: nothing else is known.
+//   and are counted in `coverage` alone; without any, coverage is 1: nothing else is known.
 // - Without picks and summaries, or where nothing is left in these, out is 0 and lse -inf.
 // - All scores are in base 2: `scaled_queries` multiplies the queries by scaling * log2(e) and limits them to 1e18.
-// With keys up to
-//   1e15 no product then leaves float32, and finite input gives finite output. A softcap comes after the score.
+//   With keys up to 1e15 no product then leaves float32, and finite input gives finite output. A softcap comes after
+//   the score.
 // - Rows that lie apart are copied together first, into a buffer that stays in the cache, and attended by the kernel of
-// `flat`: keys
-//   in lanes are twice as fast as one product after another, the copy included.
+//   `flat`: keys in lanes are twice as fast as one product after another, the copy included.
 //
 // Nothing is checked here: pointers, rows and counts must be right.
 #pragma once
@@ -42,8 +39,8 @@ struct RowStore {
     int64_t token(int64_t row) const { return first + (order != nullptr ? order[row] : row); }
 };
 
-// Chosen rows of one store: rows[0] to rows[m - 1], or the rows begin to begin + m - 1 where `rows` is null, which is a
-// straight read.
+// Chosen rows of one store: rows[0] to rows[m - 1], or the rows begin to begin + m - 1 where `rows` is null,
+// which is a straight read.
 struct RowPick {
     const RowStore* store;
     const uint32_t* rows;
@@ -76,13 +73,14 @@ struct RowCall {
     bool estimate_rest;       // false: the summaries stay out of the result
     int n_threads;
 
-    float *out,
-        *lse;  // (heads * group, t, head_dim), (heads * group, t); lse is the natural logarithm, static_lse left out
+    float* out;          // (heads * group, t, head_dim)
+    float* lse;          // (heads * group, t): the natural logarithm, static_lse left out
     float* coverage;     // (heads * group, t): share of the softmax attended exactly, static part included, by estimate
     float* exact_share;  // (heads, t): share of the index's tokens that were picked
-    float*
-        mass;  // (heads, mass_stride) by token, or null: each picked token's share of the softmax of index and static
-    int64_t mass_stride;    // part, summed over the group, is added
+    // (heads, mass_stride) by token, or null: each picked token's share of the softmax of index and static part, summed
+    // over the group, is added.
+    float* mass;
+    int64_t mass_stride;
     int64_t touched_bytes;  // out: what the index read
 };
 
@@ -91,8 +89,8 @@ struct RowCall {
 // with `estimate_rest`, of the summaries' values and counts (not of what their scores were made from).
 int64_t attend_rows(const RowCall&, const float* q, int64_t position, const std::vector<RowChoice>& choices);
 
-// This position's queries out of q (rows, t, head_dim), as `attend_rows` and the kernels take them: (rows, head_dim),
-// base 2.
+// This position's queries out of q (rows, t, head_dim), as `attend_rows` and the kernels take them:
+// (rows, head_dim), base 2.
 std::vector<float> scaled_queries(const float* q, int64_t rows, int64_t t, int64_t position, int64_t head_dim,
                                   float scaling);
 

@@ -39,8 +39,8 @@ struct FlatKeys {
                 const int64_t r = g * L + i < n ? g * L + i : n - 1;
                 rows[i] = base + (first + r) * a.key_stride * size;
             }
-            // Fetched in order of address first: transposing jumps from row to row, which the hardware's prefetchers do
-            // not follow.
+            // Fetched in order of address first: transposing jumps from row to row,
+            // which the hardware's prefetchers do not follow.
             for (int64_t b = 0; b < L * a.key_stride * size; b += 64) I::prefetch(rows[0] + b);
             for (int64_t u = 0; u < n_units; u += L) {
                 const int width = n_units - u < L ? static_cast<int>(n_units - u) : L;

@@ -41,8 +41,8 @@ struct Kernels {
     void (*exp2)(const float* x, float* y, size_t n, bool exact);
     void (*transpose)(const uint32_t* x, uint32_t* y);                 // lanes x lanes
     void (*reduce)(const float* x, size_t n, float* sum, float* max);  // n a multiple of lanes
-    // entries (32,): of a table of 16, by one nibble of each of 32 codes; mask: of those z that are not below their
-    // entry
+    // entries (32,): of a table of 16, by one nibble of each of 32 codes;
+    // mask: of those z that are not below their entry
     void (*look_up)(const uint8_t* codes, const uint16_t* table, bool high, const uint16_t* z, uint16_t* entries,
                     uint32_t* mask);
 };

@@ -48,8 +48,8 @@ struct NearestRows {
             }
         }
         for (int r = 0; r < R; ++r) {
-            // Lanes hold the first of their own bests; of equal lanes the first centroid counts, whatever the number of
-            // lanes.
+            // Lanes hold the first of their own bests; of equal lanes the first centroid counts,
+            // whatever the number of lanes.
             float most = -__builtin_inff();
             uint32_t list = 0;
             for (int l = 0; l < L; ++l) {

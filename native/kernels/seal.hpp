@@ -1,5 +1,5 @@
-// What sealing a `sketch` segment spends its time in. Included only by the files compiled per instruction set (see
-// simd.hpp).
+// What sealing a `sketch` segment spends its time in.
+// Included only by the files compiled per instruction set (see simd.hpp).
 #pragma once
 
 #include "kernels/seal_args.hpp"
@@ -84,8 +84,8 @@ struct Seal {
         params[1] = to_bf16((range > 0.0f ? range : 0.0f) / 15.0f);
         const float step = from_bf16(params[1]), inverse = step > 1e-30f ? 1.0f / step : 0.0f;
         for (int j = 0; j < head_dim; j += 16) {
-            // Number l of a chunk stands in word l mod 2, at bit 4 (l / 2): pairs of numbers, shifted, are the two
-            // words' bits.
+            // Number l of a chunk stands in word l mod 2, at bit 4 (l / 2):
+            // pairs of numbers, shifted, are the two words' bits.
             uint64_t pairs[8] = {};
             for (int k = 0; k < 16 && j + k < head_dim; k += lanes) {
                 const int left = head_dim - j - k;

@@ -4,8 +4,8 @@
 //
 // Included only by the files that are compiled per instruction set (portable.cpp, avx2.cpp, ...). Everything here is a
 // member of a template on the tag or always inlined: no function of a header may exist once for two sets of compiler
-// flags, or the linker could hand the AVX-512 copy to the portable path. For the same reason kernels call nothing of
-// `std::`.
+// flags, or the linker could hand the AVX-512 copy to the portable path.
+// For the same reason kernels call nothing of `std::`.
 #pragma once
 
 #include <cstddef>
@@ -176,8 +176,8 @@ struct Generic {
     static SAKUIN_INLINE void keep_halves(uint16_t* to, const uint16_t* from, uint32_t mask) {
         for (; mask != 0; mask &= mask - 1) *to++ = from[__builtin_ctz(mask)];
     }
-    // out[j][k] = the 32-bit word j of row k, for the first `words` (1 to 8) of each; what comes after in memory is not
-    // touched.
+    // out[j][k] = the 32-bit word j of row k, for the first `words` (1 to 8) of each;
+    // what comes after in memory is not touched.
     static SAKUIN_INLINE void columns(const uint8_t* const (&rows)[Lanes], int words, U (&out)[8]) {
         for (int k = 0; k < Lanes; ++k)
             for (int j = 0; j < 8; ++j) {
@@ -221,8 +221,8 @@ struct Generic {
     }
 
     // --- 16-bit scores of 32 keys ------------------------------------------------------------------------------------
-    // `Keys32` holds one uint16 per key of a block of 32, in an order of its own; `Table16` a look-up table of 16
-    // uint16.
+    // `Keys32` holds one uint16 per key of a block of 32, in an order of its own;
+    // `Table16` a look-up table of 16 uint16.
     struct Keys32 {
         uint16_t v[32];
     };
@@ -235,8 +235,8 @@ struct Generic {
         return k;
     }
     static SAKUIN_INLINE Table16 table16(const uint16_t* t) { return read<Table16>(t); }
-    // From sums of 32 bits that fit into 16: unit l of all of `low` is key 8 (l / 4) + l % 4, of `high` the key four
-    // further on.
+    // From sums of 32 bits that fit into 16: unit l of all of `low` is key 8 (l / 4) + l % 4,
+    // of `high` the key four further on.
     static constexpr int pieces = 16 / Lanes;
     static SAKUIN_INLINE Keys32 pack(const U (&low)[pieces], const U (&high)[pieces]) {
         Keys32 k;

@@ -116,8 +116,8 @@ struct Avx2 : Generic<Avx2, 8> {
     static SAKUIN_INLINE Table16 table16(const uint16_t* t) {
         const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(t));
         const __m256i low = _mm256_and_si256(v, _mm256_set1_epi16(0xff)), high = _mm256_srli_epi16(v, 8);
-        // packus works within 128-bit lanes; 0xd8 brings the two useful quarters together, and the table is then
-        // doubled.
+        // packus works within 128-bit lanes; 0xd8 brings the two useful quarters together,
+        // and the table is then doubled.
         const __m256i l = _mm256_permute4x64_epi64(_mm256_packus_epi16(low, low), 0x88);
         const __m256i h = _mm256_permute4x64_epi64(_mm256_packus_epi16(high, high), 0x88);
         return {l, h};

@@ -2,8 +2,8 @@
 // method).
 //
 // All scores are in base 2: a query is scaled by `scaling * log2(e)` before it comes here, so that a token's weight is
-// 2^score. A *list* is 64 keys that lie close together, two blocks of 32; a group is the query heads that share a KV
-// head.
+// 2^score. A *list* is 64 keys that lie close together, two blocks of 32;
+// a group is the query heads that share a KV head.
 #pragma once
 
 #include <cstddef>
@@ -17,8 +17,8 @@ constexpr int list_size = 64;
 constexpr int max_group = 16;
 
 // Numbers of single keys stand side by side for all query heads of the group, filled up to 4, 8 or 16: so a key is one
-// vector. Arrays per query head have this length too; what fills them up has scale 0, share 0 and an lse of +inf, and
-// weighs nothing.
+// vector. Arrays per query head have this length too;
+// what fills them up has scale 0, share 0 and an lse of +inf, and weighs nothing.
 constexpr int padded(int group) { return group <= 4 ? 4 : group <= 8 ? 8 : 16; }
 
 // The 16-bit scores of a segment's keys: for each block of 32 keys, for each query head, 32 numbers.
@@ -29,8 +29,8 @@ struct ScoreMap {
     int group;
     float softcap;  // in base 2 (cap * log2(e)); 0: none
     // For sums over lists, where single weights may be off by 3 %: the upper half of the float 2^(score - top) is about
-    // max(z - floor, 0) * rate + plus. `rate` is null where that does not reach: with a softcap, or scores too far
-    // apart.
+    // max(z - floor, 0) * rate + plus. `rate` is null where that does not reach:
+    // with a softcap, or scores too far apart.
     const uint16_t *floor, *rate, *plus;  // (padded,)
 };
 
@@ -40,12 +40,13 @@ struct ScanQuery {
     const int16_t* coordinate;  // (subs, 2); the second is -1 where the sub-quantizer holds one coordinate in four bits
     const float* step;          // (subs, 2)
     int group, head_dim, subs;  // subs: a multiple of 4
-    uint32_t* masks;  // out (subs / 4, 2): which bits of four nibbles are first coordinates, and of what is above them
-                      // second ones
+    // out (subs / 4, 2): which bits of four nibbles are first coordinates, and of what is above them second ones.
+    uint32_t* masks;
     uint32_t* words;  // out (subs / 4, 2, group): the factors of these
     int32_t* start;   // out (group,): so that the least sum is 0
-    float *scale, *bias, *variance;  // (group,) out: scale, a whole number of 128ths where it is below 128; bias is
-                                     // lowered by the start; variance raised by what rounding adds
+    // out (group,): scale, a whole number of 128ths where it is below 128; bias is lowered by the start; variance is
+    // raised by what rounding adds.
+    float *scale, *bias, *variance;
 };
 
 // Scores of all keys of `lists` lists.
@@ -126,8 +127,8 @@ struct SketchKernels {
     void (*list_sums)(const ScoreMap&, const float* top, int64_t n, float* sums, float* squares);
     // Keys whose reach is above `least`; returns how many
     int64_t (*find_reach)(const Reach&);
-    // Keeps those of `found` keys, as find_reach left them, whose reach is above `least`; uses neither z, sketch nor
-    // codes
+    // Keeps those of `found` keys, as find_reach left them, whose reach is above `least`;
+    // uses neither z, sketch nor codes
     int64_t (*filter_reach)(const Reach&, int64_t found);
     void (*rescore)(Rescore&);
     // fresh (group, stride) = the scores of the found keys by their codes, without the softcap; of `Rescore` it uses
@@ -142,8 +143,8 @@ struct SketchKernels {
     // .. m - 1
     void (*add_rows)(const void* rows, DType dtype, int head_dim, const uint32_t* index, int64_t m,
                      const float* weights, int group, float* out);
-    // The same for value codes: 4 bits, `params` (n, 2) in bf16: lowest number and step of each row; index null as
-    // there
+    // The same for value codes: 4 bits, `params` (n, 2) in bf16: lowest number and step of each row;
+    // index null as there
     void (*add_value_codes)(const uint8_t* codes, int64_t row_bytes, const uint16_t* params, int head_dim,
                             const uint32_t* index, int64_t m, const float* weights, int group, float* out);
 };

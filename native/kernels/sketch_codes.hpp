@@ -35,8 +35,8 @@ private:
         return (i * (8 / bits) + part) * words + word;
     }
 
-    // The projected queries of a tile of query heads, as factors for each part of each word in turn: heads side by
-    // side.
+    // The projected queries of a tile of query heads, as factors for each part of each word in turn:
+    // heads side by side.
     template <int G>
     struct Queries {
         uint32_t words[most_numbers / 2 * G];

@@ -1,6 +1,6 @@
 // Kernels of the `sketch` index around the scan: projection of the queries, the exponentials of all keys, and the
-// search for those that may have a large weight. Included only by the files compiled per instruction set (see
-// simd.hpp).
+// search for those that may have a large weight. Included only by the files
+// compiled per instruction set (see simd.hpp).
 #pragma once
 
 #include "kernels/simd.hpp"
@@ -57,8 +57,8 @@ struct SketchKeys {
     }
 
     // --- exponentials ------------------------------------------------------------------------------------------------
-    // The sum of the quick weights (ScoreMap::rate) of a block of 32 keys, lane by lane; their squares are added to
-    // `squares`.
+    // The sum of the quick weights (ScoreMap::rate) of a block of 32 keys, lane by lane;
+    // their squares are added to `squares`.
     static SAKUIN_INLINE F quick_sum(const uint16_t* z, uint16_t floor, uint16_t rate, uint16_t plus, F& squares) {
 #if defined(__AVX512BW__)
         if constexpr (lanes == 16 && sizeof(Keys32) == sizeof(__m512i)) {
@@ -94,8 +94,8 @@ struct SketchKeys {
 #endif
     }
 
-    // Over the keys [from, to) of a block, one by one: the end of a segment, and scores that the quick form does not
-    // cover.
+    // Over the keys [from, to) of a block, one by one: the end of a segment,
+    // and scores that the quick form does not cover.
     static float slow_sum(const ScoreMap& m, const uint16_t* z, int g, float top, int64_t n, F& squares) {
         float sum = 0.0f;
         for (int64_t i = 0; i < n; i += lanes) {

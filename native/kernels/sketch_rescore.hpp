@@ -77,8 +77,8 @@ struct SketchRescore {
 
     static void rescore(Rescore& r) {
         SketchCodes<I>::score(r);
-        // Keys past the scale of lengths are unlike those that the code was made for: it may be nats off where they
-        // matter most.
+        // Keys past the scale of lengths are unlike those that the code was made for:
+        // it may be nats off where they matter most.
         const uint16_t* lengths = r.rows + r.map.group * r.row_stride;
         for (int64_t i = 0; i < r.m; i += lanes) {
             const S length = __builtin_convertvector(I::template read<H>(lengths + i), S);

@@ -31,8 +31,8 @@ struct SketchRows {
     }
 
     // --- sums across lanes -------------------------------------------------------------------------------------------
-    // to[g] += the sum of acc[g]; `to` has room for 4 numbers for up to 4 vectors, for 8 for more, to which nothing is
-    // added.
+    // to[g] += the sum of acc[g]; `to` has room for 4 numbers for up to 4 vectors, for 8 for more,
+    // to which nothing is added.
     template <int G>
     static SAKUIN_INLINE void reduce(const F (&acc)[G], float* to) {
         constexpr int N = G <= 4 ? 4 : 8;

@@ -88,8 +88,8 @@ private:
         a.bias[g] -= scale * (start + I::hsum(middle));
         a.variance[g] += scale * scale * I::hsum(lost);
     }
-    // A whole number of 128ths that is not below either number: so are exponentials whole multiples of sums
-    // (ScoreMap::rate).
+    // A whole number of 128ths that is not below either number:
+    // so are exponentials whole multiples of sums (ScoreMap::rate).
     static SAKUIN_INLINE float unit_of(float a, float b) {
         const float least = a > b ? a : b;
         // Nobody takes exponentials of such sums; not a number included.
@@ -127,8 +127,8 @@ private:
     };
 
     // G query heads from `g`. A block of 32 keys is subs / 4 times 64 bytes: byte 4 l + i holds in its low nibble
-    // number i of key 8 (l / 4) + l % 4, in its high one that of the key four further on, as packing sums brings them
-    // together (simd.hpp).
+    // number i of key 8 (l / 4) + l % 4, in its high one that of the key four further on,
+    // as packing sums brings them together (simd.hpp).
     template <int G>
     static void tile(const Scan& a, int g) {
         const Words words(a);

@@ -1,5 +1,5 @@
-// Builds the table of the `sketch` kernels for one instruction set. Included only by the files compiled per instruction
-// set.
+// Builds the table of the `sketch` kernels for one instruction set.
+// Included only by the files compiled per instruction set.
 #pragma once
 
 #include "kernels/sketch_codes.hpp"

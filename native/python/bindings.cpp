@@ -57,11 +57,11 @@ NB_MODULE(_native, m) {
     using namespace sakuin;
     m.doc() = "sakuin's native core: arrays in, arrays out.";
     // Python may end with objects of ours alive (Ctrl-C: the traceback holds the cache), which is nobody's mistake;
-    // the tests switch these words on to see that a run that ends as it should holds none.
+    // the tests switch the warnings on to see that a run that ends as it should holds none.
     nb::set_leak_warnings(false);
     m.def("set_leak_warnings", &nb::set_leak_warnings, nb::arg("on"),
           "Whether objects that outlive Python are listed at exit.");
-    kernels();  // a SAKUIN_ISA that this machine does not have is told at import
+    kernels();  // a SAKUIN_ISA that this machine does not have is refused at import
     m.def("isa", [] { return std::string(kernels().name); }, "Name of the instruction set whose kernels are in use.");
     m.def("isas", &available_isas, "Names of the instruction sets that this machine can run, for the `isa` arguments.");
     m.def("parallel_runtime", &parallel_runtime,

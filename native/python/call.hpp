@@ -27,8 +27,8 @@ public:
     nb::object get(const char* name) const;
     nb::object find(const char* name) const;  // None where it is missing
 
-    // The field's memory if it is contiguous, on the CPU, of this type and shape; else a std::invalid_argument that
-    // names it.
+    // The field's memory if it is contiguous, on the CPU, of this type and shape;
+    // else a std::invalid_argument that names it.
     template <class T>
     const T* array(const char* name, std::initializer_list<int64_t> shape) const {
         nb::ndarray<const T, nb::c_contig, nb::device::cpu> a;
@@ -103,8 +103,8 @@ struct StepResults {
 void fill(RowCall& call, const StepCall& c);
 void fill(RowCall& call, const StepCall& c, const StepResults& r, nb::handle static_lse, nb::handle mass);
 
-// Room for the k keys that a search finds for every query: `scores` float32 and `ids` int64, (n_query_heads, t, k) of
-// `c`.
+// Where a search puts the k keys that it finds for every query: `scores` float32 and `ids` int64,
+// (n_query_heads, t, k) of `c`.
 struct Found {
     int64_t k;
     float* scores;

@@ -45,8 +45,8 @@ void check_ef(int64_t ef) {
     if (ef < 1) throw std::invalid_argument("ef must be at least 1, got " + std::to_string(ef));
 }
 
-// Keys or values of all of the graph's tokens (n of them, or at least that many if n is -1), as the native code reads
-// them.
+// Keys or values of all of the graph's tokens (n of them, or at least that many if n is -1),
+// as the native code reads them.
 GraphKeys read_rows(const Graph& graph, nb::handle rows, const char* name, int64_t n) {
     const Tensor t = read_tensor(rows, name, 3);
     if (t.shape[0] != n_heads(graph) || t.shape[2] != graph.head_dim ||

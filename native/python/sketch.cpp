@@ -1,5 +1,5 @@
-// Python entry points of `sketch`: checks what a segment is made of, seals one, and runs attention over a chain of
-// them.
+// Python entry points of `sketch`: checks what a segment is made of, seals one,
+// and runs attention over a chain of them.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>

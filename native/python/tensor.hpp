@@ -14,8 +14,8 @@ namespace sakuin {
 
 namespace nb = nanobind;
 
-// A CPU tensor of at most four dimensions; strides count numbers. Does not own the memory: the caller holds the Python
-// object.
+// A CPU tensor of at most four dimensions; strides count numbers.
+// Does not own the memory: the caller holds the Python object.
 struct Tensor {
     void* data = nullptr;
     DType dtype = DType::f32;
@@ -30,8 +30,8 @@ struct Tensor {
 // float32, bfloat16 or float16 (`int8`: that as well) with `ndim` dimensions, the last one contiguous.
 Tensor read_tensor(nb::handle object, const char* name, int ndim, bool int8 = false);
 
-// The same, where it must be float32, contiguous and of this shape: what native code writes to or reads as a plain
-// array.
+// The same, where it must be float32, contiguous and of this shape:
+// what native code writes to or reads as a plain array.
 Tensor read_f32(nb::handle object, const char* name, std::initializer_list<int64_t> shape);
 
 // The scales of int8 keys and values, which must be there for those (`keys` is one of the two) and for no others.

@@ -1,5 +1,5 @@
-// What sampled queries answer: for each query the keys with the largest inner product, exactly, and the same seen from
-// the keys.
+// What sampled queries answer: for each query the keys with the largest inner product, exactly,
+// and the same seen from the keys.
 #pragma once
 
 #include <cstdint>

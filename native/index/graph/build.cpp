@@ -132,8 +132,8 @@ private:
         near.resize(kept);
     }
 
-    // Makes key i the child of the nearest earlier key that has room for one. The key just before it always has: nobody
-    // came between.
+    // Makes key i the child of the nearest earlier key that has room for one.
+    // The key just before it always has: nobody came between.
     void adopt(uint32_t i, const std::vector<Ranked>& near) {
         if (i == 0) return;
         uint32_t parent = i - 1;

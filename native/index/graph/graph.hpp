@@ -92,10 +92,10 @@ constexpr int64_t graph_runs(int64_t n) { return (n + graph_run - 1) / graph_run
 // read, values, means.
 struct GraphAttend : RowCall {
     GraphKeys keys, values;  // of one dtype
-    const void *mean_keys,
-        *mean_values;  // (n_kv_heads, graph_runs(n), head_dim) of the same dtype, contiguous: means of each run
-    int64_t budget;    // tokens that each query head attends, the best that a walk finds; all, without one, from n on
-    int64_t ef;        // as in a search; at least the budget
+    // (n_kv_heads, graph_runs(n), head_dim) of the same dtype, contiguous: means of each run.
+    const void *mean_keys, *mean_values;
+    int64_t budget;  // tokens that each query head attends, the best that a walk finds; all, without one, from n on
+    int64_t ef;      // as in a search; at least the budget
 };
 
 // What the query heads of a group find, all of them attend.

@@ -51,8 +51,8 @@ void graph_search(const Graph& graph, const GraphSearch& a) {
         KeyWalk walk;
         walk.run(graph.heads[static_cast<size_t>(head)], a.keys.head(head), a.keys.dtype, graph.n, d, a.q + r * d, ef,
                  *a.kernels);
-        // Never fewer than k were found: a walk ends with ef keys, or when it has seen all, which are reached from key
-        // 0.
+        // Never fewer than k were found: a walk ends with ef keys, or when it has seen all,
+        // which are reached from key 0.
         walk.sort(a.k);
         for (int64_t i = 0; i < a.k; ++i) {
             a.scores[r * a.k + i] = score_of(walk.found[static_cast<size_t>(i)]);

@@ -1,5 +1,5 @@
-// A best-first walk over a graph's links, whatever it looks for: the keys nearest to a key, or those with the largest
-// inner product.
+// A best-first walk over a graph's links, whatever it looks for:
+// the keys nearest to a key, or those with the largest inner product.
 #pragma once
 
 #include <algorithm>
@@ -12,8 +12,8 @@
 
 namespace sakuin {
 
-// How good a key is and which, in one number: larger is better, and of equals the one with the lower id. No two are the
-// same.
+// How good a key is and which, in one number: larger is better, and of equals the one with the lower id.
+// No two are the same.
 using Ranked = uint64_t;
 inline uint32_t id_of(Ranked r) { return ~static_cast<uint32_t>(r); }
 
@@ -41,8 +41,8 @@ inline uint32_t distance_of(Ranked r) { return ~static_cast<uint32_t>(r >> 32); 
 // Keeps its memory from one walk to the next.
 class Walk {
 public:
-    // Fills `found` with up to `ef` keys, in no order, from the first `n` keys. `rank(ids, m, out)` sets out[i] to
-    // ids[i]'s rank.
+    // Fills `found` with up to `ef` keys, in no order, from the first `n` keys.
+    // `rank(ids, m, out)` sets out[i] to ids[i]'s rank.
     template <class Rank>
     void run(const GraphLinks& graph, int64_t n, const uint32_t* entries, int64_t n_entries, int64_t ef,
              const Rank& rank) {

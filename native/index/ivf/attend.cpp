@@ -31,8 +31,8 @@ bool better(const Ranked& a, const Ranked& b) { return a.score != b.score ? a.sc
 // spread over bins of equal width. Only the bin in which the sum is reached is looked at more closely.
 class Chooser {
 public:
-    // Score of list i is scores[i * stride]; lists with no tokens are left out, each other weighs its tokens, or 1 with
-    // `by_count`.
+    // Score of list i is scores[i * stride]; lists with no tokens are left out, each other weighs its tokens,
+    // or 1 with `by_count`.
     const std::vector<uint32_t>& choose(const float* scores, int64_t stride, const std::vector<int32_t>& tokens,
                                         bool by_count, int64_t need) {
         constexpr int64_t bins = 256;
@@ -107,8 +107,8 @@ Chooser& chooser() {
 // One KV head at one position. Kept between steps for its memory.
 struct Head {
     std::vector<float> scores;  // (lists of the chain, padded): of the centroids, base 2
-    std::vector<float>
-        raise;  // (segments, padded): what the scores of centroids gain as those of all their keys, base 2
+    // (segments, padded): what the scores of centroids gain as those of all their keys, base 2.
+    std::vector<float> raise;
     std::vector<int32_t> tokens;   // (lists of the chain)
     std::vector<int32_t> left;     // (lists of the chain): the same, 0 for probed ones
     std::vector<RowStore> stores;  // a segment each

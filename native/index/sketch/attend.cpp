@@ -10,8 +10,8 @@
 namespace sakuin {
 namespace {
 
-// Nats by which keys of one list that stay in it may weigh more than their mean at most, about: larger ones have left
-// it.
+// Nats by which keys of one list that stay in it may weigh more than their mean at most, about:
+// larger ones have left it.
 constexpr float tilt_limit = 10.0f;
 
 // Of the heads taken at once, so that threads end at about the same time.
@@ -127,7 +127,7 @@ void Step::score(View& v, uint16_t* largest) {
         v.sigma[g] = (searches_ ? a_.settings.reach : std::max(a_.settings.reach, 0.5f + deviation * ln2)) * deviation;
     }
     std::vector<uint16_t>& z = keeps() ? v.z : scratch().z;
-    make_room(z, v.lists() * list_size * a_.group);
+    ensure_size(z, v.lists() * list_size * a_.group);
     v.scores = z.data();
     k_.scan({of_head(s.sketch, v.head, v.lists() * s.shape.list_bytes()), v.lists(), s.shape.list_bytes(), subs,
              group(), v.masks.data(), v.words.data(), v.start.data(), z.data(), largest});
@@ -197,7 +197,7 @@ Rescore Step::rescore_of(View& v) {
     const int32_t* plan = of_head(s.code_plan, v.head, 3);
     v.stride = v.found + 16;
     std::vector<float>& fresh = keeps() ? v.fresh : scratch().fresh;
-    make_room(fresh, v.stride * a_.group);
+    ensure_size(fresh, v.stride * a_.group);
     Rescore r{};
     r.map = map(v);
     r.index = v.index.data();
@@ -236,11 +236,11 @@ void Step::attend(View& v) {
     for (size_t i = 0; i < v.in_list.size(); i += width_)
         for (size_t g = 0; g < width_; ++g) v.in_list[i + g] *= fold[g];
 
-    make_room(scratch().old, v.stride * a_.group);
-    make_room(scratch().best, v.stride);
-    make_room(v.exact.index, v.found + 16);
-    make_room(v.coded.index, v.found + 16);
-    make_room(v.coded.weights, (v.found + 4) * static_cast<int64_t>(width_));
+    ensure_size(scratch().old, v.stride * a_.group);
+    ensure_size(scratch().best, v.stride);
+    ensure_size(v.exact.index, v.found + 16);
+    ensure_size(v.coded.index, v.found + 16);
+    ensure_size(v.coded.weights, (v.found + 4) * static_cast<int64_t>(width_));
     v.taken.resize(width_);
     v.put.resize(width_);
     const float unit = head.tolerance / static_cast<float>(n_);
@@ -267,7 +267,7 @@ void Step::attend(View& v) {
         s.files->ask_exact(v.head, v.exact.index.data(), v.exact.n);
         s.files->ask_value_codes(v.head, v.coded.index.data(), v.coded.n);
     }
-    make_room(v.exact.weights, (v.exact.n + 4) * static_cast<int64_t>(width_));
+    ensure_size(v.exact.weights, (v.exact.n + 4) * static_cast<int64_t>(width_));
     score_exact(k_, s, v.head, head.q.data(), v.exact.index.data(), v.exact.n, group(), v.exact.weights.data());
     k_.weights(v.exact.weights.data(), v.exact.n, group(), softcap(), head.index_lse.data());
     add_up(v);

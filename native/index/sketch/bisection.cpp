@@ -70,8 +70,8 @@ private:
         return widest;
     }
 
-    // The smaller numbers first; among equal ones the earlier keys. One number holds both, so that each comparison is
-    // one.
+    // The smaller numbers first; among equal ones the earlier keys.
+    // One number holds both, so that each comparison is one.
     void halve(size_t from, size_t middle, size_t to, int64_t feature) {
         const auto begin = keys_.begin(), end = begin + static_cast<ptrdiff_t>(to - from);
         for (size_t i = from; i < to; ++i)

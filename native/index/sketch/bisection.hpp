@@ -23,8 +23,8 @@ private:
     std::vector<float> data_;
 };
 
-// The keys in the order of lists of 64 that lie close together: halved where the features spread most, until a list is
-// left.
+// The keys in the order of lists of 64 that lie close together:
+// halved where the features spread most, until a list is left.
 std::vector<int32_t> bisect(const FeatureRows& features);
 
 }  // namespace sakuin

@@ -1,5 +1,5 @@
-// Which keys of a `sketch` segment are scored again: those that may have a large share, and not more than the cap
-// allows.
+// Which keys of a `sketch` segment are scored again:
+// those that may have a large share, and not more than the cap allows.
 #include <algorithm>
 #include <cmath>
 
@@ -30,9 +30,9 @@ Reach Step::reach(View& v, const float* lse, float least) {
 }
 
 void Step::find(View& v, const float* lse, float least) {
-    make_room(v.index, v.segment->n + 32);
-    make_room(v.begin, v.lists() + 1);
-    make_room(v.rows, v.row_stride() * (a_.group + 1));
+    ensure_size(v.index, v.segment->n + 32);
+    ensure_size(v.begin, v.lists() + 1);
+    ensure_size(v.rows, v.row_stride() * (a_.group + 1));
     v.found = k_.find_reach(reach(v, lse, least));
     v.sifted = true;
 }
@@ -125,17 +125,17 @@ void Step::limit() {
             return sum;
         };
         size_t bar = reach_steps - 1;
-        int64_t room = most - in_all(bar);
+        int64_t left = most - in_all(bar);
         for (; bar > 0; --bar) {
             const int64_t more = in_all(bar - 1);
-            if (more > room) break;
-            room -= more;
+            if (more > left) break;
+            left -= more;
         }
         for (size_t s = 0; s < a_.segments.size(); ++s) {  // what is left of the cap goes to the step below the bar
             Ranked& r = of(view(h, s));
             r.bar = bar;
-            r.room = bar > 0 ? std::clamp<int64_t>(room, 0, r.count[bar - 1]) : 0;
-            room -= r.room;
+            r.below = bar > 0 ? std::clamp<int64_t>(left, 0, r.count[bar - 1]) : 0;
+            left -= r.below;
         }
     }
     each_over([&](View& v) { keep_best(v, of(v)); });
@@ -152,8 +152,9 @@ void Step::keep_best(View& v, Ranked& r) {
             const size_t step = r.reach[i];
             const int64_t at_bar = static_cast<int64_t>(step + 1 == r.bar);
             kept[n] = i;
-            n += static_cast<size_t>(static_cast<int64_t>(step >= r.bar) | (at_bar & static_cast<int64_t>(r.room > 0)));
-            r.room -= at_bar;
+            n +=
+                static_cast<size_t>(static_cast<int64_t>(step >= r.bar) | (at_bar & static_cast<int64_t>(r.below > 0)));
+            r.below -= at_bar;
         }
         from = to;
     }

@@ -10,8 +10,8 @@ namespace {
 // Mean squared error of a good quantizer of 0, 2, 4 and 8 bits on a unit Gaussian: only decides where bits go.
 constexpr float distortion_2 = 0.119f, distortion_4 = 0.0115f, distortion_8 = 0.00009f;
 
-// Half-widths of a uniform quantizer in standard deviations, of which the best is taken: heavy tails need the wide
-// ones.
+// Half-widths of a uniform quantizer in standard deviations, of which the best is taken:
+// heavy tails need the wide ones.
 constexpr std::array<float, 9> ranges_2{1.5f, 1.8f, 2.2f, 2.7f, 3.3f, 4.0f, 5.0f, 7.0f, 10.0f};
 constexpr std::array<float, 9> ranges_4{1.8f, 2.2f, 2.6f, 3.2f, 4.0f, 5.0f, 7.0f, 10.0f, 14.0f};
 constexpr std::array<float, 9> ranges_8{2.0f, 3.0f, 4.6f, 6.5f, 9.0f, 13.0f, 18.0f, 25.0f, 35.0f};

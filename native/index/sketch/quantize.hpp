@@ -1,5 +1,5 @@
-// Scalar quantizers and where bits go: what sealing a `sketch` segment decides for each coordinate. Numbers in, numbers
-// out.
+// Scalar quantizers and where bits go: what sealing a `sketch` segment decides for each coordinate.
+// Numbers in, numbers out.
 #pragma once
 
 #include <algorithm>

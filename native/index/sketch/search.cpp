@@ -97,8 +97,8 @@ private:
         return key % list_size < 32 ? both & 15 : both >> 4;
     }
 
-    // A few keys of every list, or one of every few lists: lists hold alike keys, so a sample of all of them has little
-    // spread.
+    // A few keys of every list, or one of every few lists:
+    // lists hold alike keys, so a sample of all of them has little spread.
     void take_sample(const View& v) {
         std::vector<float>& to = parts_[index_of(v)].sample;
         to.clear();
@@ -165,8 +165,8 @@ private:
 
     // Scores by the keys themselves what is above the bar for any query head, for all of them.
     void score_exactly(View& v) {
-        make_room(v.exact.index, v.found + 1);
-        make_room(scratch().best, v.found);
+        ensure_size(v.exact.index, v.found + 1);
+        ensure_size(scratch().best, v.found);
         float* over = scratch().best.data();  // by how much a key is above a bar at most
         std::fill_n(over, v.found, nothing);
         for (size_t g = 0; g < groups(); ++g) {
@@ -183,7 +183,7 @@ private:
         SketchFiles* const files = v.segment->files;
         const SketchFiles::Reading reading(files);
         if (files != nullptr) files->ask_keys(v.head, v.exact.index.data(), kept);
-        make_room(v.exact.weights, (kept + 4) * static_cast<int64_t>(width_));
+        ensure_size(v.exact.weights, (kept + 4) * static_cast<int64_t>(width_));
         score_exact(k_, *v.segment, v.head, head(v).q.data(), v.exact.index.data(), kept, group(),
                     v.exact.weights.data());
     }

@@ -35,8 +35,8 @@ struct SketchSpread {
     float variance;    // of a value's distance from the mean of all
 };
 
-// One sealed segment: pointers to memory that somebody else keeps alive. Keys of a head stand in the order of their
-// lists.
+// One sealed segment: pointers to memory that somebody else keeps alive.
+// Keys of a head stand in the order of their lists.
 struct SketchSegment {
     SketchShape shape;
     int64_t heads, n;
@@ -86,8 +86,8 @@ struct SketchSettings {
     // The share of the softmax, in units of 1 / n, above which a token is scored again from its code, enters with its
     // value code, is attended exactly.
     float rescore, coded, exact;
-    float reach;         // a token is found by the share that it may have: its estimate plus so many standard deviations
-    float cap;           // at most this part of all tokens is scored again
+    float reach;  // a token is found by the share that it may have: its estimate plus so many standard deviations
+    float cap;    // at most this part of all tokens is scored again
     float target_error;  // thresholds are lowered for the heads whose estimated error is above it; 0: none
 };
 
@@ -98,8 +98,8 @@ struct SketchAttend {
     int64_t heads, group, t;
     float scaling, softcap;   // softcap 0: none
     const float* static_lse;  // (heads * group, t) or null
-    // If given, called for each KV head beside the scan, and only then is its static_lse read (t is 1): so that both go
-    // in parallel.
+    // If given, called for each KV head beside the scan, and only then is its static_lse read (t is 1):
+    // so that both go in parallel.
     std::function<void(int64_t head)> beside;
     const float* static_out;  // (heads * group, t, head_dim), to judge errors by the whole output; or null
     SketchSettings settings;

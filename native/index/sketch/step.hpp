@@ -21,9 +21,9 @@ namespace sakuin {
 // Residues of larger variance are not Gaussian.
 constexpr float most_variance = 1.0f;
 
-// Scratch keeps what it had room for: numbers that come and go would be set to 0 each time.
+// Makes scratch memory at least so long. It is never made shorter: what comes and goes would be set to 0 each time.
 template <class T>
-void make_room(std::vector<T>& x, int64_t n) {
+void ensure_size(std::vector<T>& x, int64_t n) {
     if (static_cast<int64_t>(x.size()) < n) x.resize(static_cast<size_t>(n));
 }
 
@@ -31,13 +31,13 @@ inline float cap_of(float x, float cap) { return cap > 0.0f ? cap * std::tanh(x 
 
 // Keys of one precision with their weights (keys, padded) relative to the index's estimated lse.
 struct Tier {
-    std::vector<uint32_t> index;  // room for more than `n`
+    std::vector<uint32_t> index;  // longer than `n`
     std::vector<float> weights;
     int64_t n = 0;
 };
 
-// What a segment means to one KV head's query group; lives from the scan to the end of the step. Arrays per query head
-// are padded.
+// What a segment means to one KV head's query group; lives from the scan to the end of the step.
+// Arrays per query head are padded.
 struct View {
     const SketchSegment* segment;
     int64_t head, first;   // first: tokens in the segments before
@@ -85,7 +85,7 @@ struct Ranked {
     std::vector<uint16_t> reach;  // steps above the bar of `find`
     std::vector<uint32_t> count;  // of the keys at each step
     size_t bar = 0;               // keys from this step on stay,
-    int64_t room = 0;             // and so many of the step below
+    int64_t below = 0;            // and so many of the step below
 };
 
 struct Head {
@@ -94,8 +94,8 @@ struct Head {
     std::vector<float> share;           // of the index in everything, by that; what fills up is 0
     bool strayed = false;               // the estimate was far off: the query is none that the index was built for
     float tolerance = 1.0f;             // multiplies the thresholds
-    // While segments are scanned: the static part's lse once it is there, and the sum of those of the index so far. A
-    // lower bound.
+    // While segments are scanned: the static part's lse once it is there, and the sum of those of the index so far.
+    // A lower bound.
     std::mutex mutex{};
     std::vector<float> so_far;
     std::vector<float> out, total, covered,

@@ -33,10 +33,10 @@ void Step::attend_exactly(View& v) {
     const size_t n = static_cast<size_t>(s.n);
     const SketchFiles::Reading reading(s.files);
     if (s.files != nullptr) s.files->ask_exact(v.head, nullptr, s.n);
-    make_room(v.exact.index, s.n);
+    ensure_size(v.exact.index, s.n);
     for (size_t i = 0; i < n; ++i) v.exact.index[i] = static_cast<uint32_t>(i);
     v.exact.n = s.n;
-    make_room(v.exact.weights, (s.n + 4) * static_cast<int64_t>(width_));
+    ensure_size(v.exact.weights, (s.n + 4) * static_cast<int64_t>(width_));
     v.coded.n = 0;
     float* w = v.exact.weights.data();
     score_exact(k_, s, v.head, head(v).q.data(), v.exact.index.data(), s.n, group(), w);

@@ -36,8 +36,8 @@ struct Scores {
             z.data(),   scale.data(), bias.data(), group, softcap, floor.data(), rate.empty() ? nullptr : rate.data(),
             plus.data()};
     }
-    // As the index chooses it, so that the largest number weighs about 1: every third head has scores too low for a
-    // float.
+    // As the index chooses it, so that the largest number weighs about 1:
+    // every third head has scores too low for a float.
     void be_quick() {
         for (int g = 0; g < padded(group); ++g) {
             const int one = 127 * 128 - 7, whole = g < group ? static_cast<int>(scale[at(g)] * 128.0f) : 0;

@@ -142,12 +142,12 @@ TEST(look_ups_take_either_nibble_and_are_compared) {
 }
 
 TEST(an_unknown_instruction_set_is_refused_by_name) {
-    bool told = false;
+    bool named = false;
     try {
         kernels("mmx");
     } catch (const std::invalid_argument& e) {
-        told = std::string(e.what()).find("mmx") != std::string::npos &&
-               std::string(e.what()).find("portable") != std::string::npos;
+        named = std::string(e.what()).find("mmx") != std::string::npos &&
+                std::string(e.what()).find("portable") != std::string::npos;
     }
-    CHECK(told, "");
+    CHECK(named, "");
 }

@@ -177,7 +177,7 @@ TEST(weights_are_powers_of_two) {
                 const Floats x = normals(random, m * width, 5.0f), minus = normals(random, width);
                 each_isa([&](const SketchKernels& k, const std::string& isa) {
                     Floats w = x;
-                    w.resize(x.size() + 16);  // the room for a vector that the kernel asks for
+                    w.resize(x.size() + 16);  // the vector more that the kernel asks for
                     k.weights(w.data(), m, group, cap, minus.data());
                     for (size_t i = 0; i < x.size(); ++i) {
                         const float want = std::exp2(capped(x[i], cap) - minus[i % at(width)]);

@@ -74,8 +74,8 @@ TEST(keys_that_may_be_large_are_found_in_order) {
             }
 }
 
-// Keys scored again from codes of 8, 4 and 2 bits, their lists corrected, and sorted by the largest share for any query
-// head.
+// Keys scored again from codes of 8, 4 and 2 bits, their lists corrected,
+// and sorted by the largest share for any query head.
 TEST(found_keys_are_scored_again_and_sorted) {
     Random random(6);
     const int64_t n = 200, m = 37;

@@ -1,5 +1,5 @@
-// The graph index against plain loops: every key is reached, walks find what exact search finds, graphs stay as they
-// were.
+// The graph index against plain loops: every key is reached, walks find what exact search finds,
+// graphs stay as they were.
 #include <algorithm>
 #include <numeric>
 #include <set>
@@ -25,7 +25,7 @@ struct Case {
 
 int16_t coordinate(float x) { return static_cast<int16_t>(std::clamp(x * 1000.0f, -8191.0f, 8191.0f)); }
 
-// Coordinates are the keys' own first numbers, which do not tell all of an inner product, as in earnest.
+// Coordinates are the keys' own first numbers, which are not all of an inner product, as with real keys.
 Case made(int64_t n, int64_t m, uint64_t seed) {
     Random random(seed);
     Case c{normals(random, heads * n * d), normals(random, heads * m * d), {}, n, m};

@@ -45,7 +45,7 @@ struct Sealed {
                 for (int64_t i = 0; i < d; ++i) basis.push_back(fp16(i == j ? 1.0f : 0.0f));
             }
         const int64_t lists = lists_of(n), width = s.shape.chunks() * 16;
-        const auto room = [](auto& x, const auto*& p, int64_t size) {
+        const auto allocate = [](auto& x, const auto*& p, int64_t size) {
             x.resize(at(size));
             p = x.data();
         };
@@ -55,23 +55,23 @@ struct Sealed {
         s.values = value_rows.data();
         s.mean = mean.data();
         s.basis = basis.data();
-        room(order, s.order, heads * n);
-        room(sketch, s.sketch, heads * lists * s.shape.list_bytes());
-        room(sub_coordinate, s.sub_coordinate, heads * subs * 2);
-        room(sub_step, s.sub_step, heads * subs * 2);
-        room(residue, s.residue, heads * d);
-        room(codes, s.codes, heads * n * code_bytes);
-        room(plan, s.code_plan, heads * 3);
-        room(code_coordinate, s.code_coordinate, heads * width);
-        room(code_step, s.code_step, heads * width);
-        room(value_codes, s.value_codes, heads * n * s.shape.value_bytes());
-        room(value_params, s.value_params, heads * n * 2);
-        room(list_codes, s.list_codes, heads * lists * s.shape.value_bytes());
-        room(list_params, s.list_params, heads * lists * 2);
-        room(within, s.within, heads * d);
-        room(code_residue, s.code_residue, heads * d);
-        room(tilt, s.tilt, heads * s.shape.leading() * d);
-        room(spread, s.spread, heads);
+        allocate(order, s.order, heads * n);
+        allocate(sketch, s.sketch, heads * lists * s.shape.list_bytes());
+        allocate(sub_coordinate, s.sub_coordinate, heads * subs * 2);
+        allocate(sub_step, s.sub_step, heads * subs * 2);
+        allocate(residue, s.residue, heads * d);
+        allocate(codes, s.codes, heads * n * code_bytes);
+        allocate(plan, s.code_plan, heads * 3);
+        allocate(code_coordinate, s.code_coordinate, heads * width);
+        allocate(code_step, s.code_step, heads * width);
+        allocate(value_codes, s.value_codes, heads * n * s.shape.value_bytes());
+        allocate(value_params, s.value_params, heads * n * 2);
+        allocate(list_codes, s.list_codes, heads * lists * s.shape.value_bytes());
+        allocate(list_params, s.list_params, heads * lists * 2);
+        allocate(within, s.within, heads * d);
+        allocate(code_residue, s.code_residue, heads * d);
+        allocate(tilt, s.tilt, heads * s.shape.leading() * d);
+        allocate(spread, s.spread, heads);
         SealArgs a{};
         a.kernels = &kernels();
         a.y = y.data();
