@@ -14,6 +14,8 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 import decode_picture
+import house_picture
+import rooms
 import typer
 from commands import today
 from figures import inserted
@@ -224,6 +226,10 @@ WITH_TABLES = ("contexts", "fidelity", "indexes", "lm-eval", "ruler", "scaling",
 """Pages, beside the README, into which findings and tables of results are put."""
 
 
+MAP = DOCS / "architecture.md"
+"""The page with the map of the rooms."""
+
+
 def main(check: bool) -> int:
     wrong = []
     with_figures = (
@@ -234,6 +240,8 @@ def main(check: bool) -> int:
         (DOCS / "cli.md", cli()),
         (DOCS / "settings.md", settings()),
         *((page, inserted(page.read_text(encoding="utf-8"))) for page in with_figures),
+        (MAP, rooms.inserted(MAP.read_text(encoding="utf-8"))),
+        (house_picture.PICTURE, house_picture.drawn()),
     )
     for path, text in written:
         if not check:
