@@ -235,6 +235,24 @@ def test_any_settings_and_scaling_are_answered_or_refused(chosen, scaling, softc
         assert out.shape == Q.shape
 
 
+def test_settings_are_given_by_name_and_can_be_read():
+    numbers = {"rescore": 4.0, "coded": 1.25, "exact": 30.0, "reach": 2.5, "cap": 0.25, "target_error": 0.5}
+    given = _native.SketchSettings(**numbers)
+    assert {name: getattr(given, name) for name in NAMES} == numbers
+    assert _native.SketchSettings(**{**numbers, "cap": 3.0}).cap == 1.0  # a share
+    with pytest.raises(TypeError):
+        _native.SketchSettings(*numbers.values())
+    with pytest.raises(TypeError):
+        _native.sketch_attend(Q, [sound()], 0.2, 1, tuple(numbers.values()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("bad", [-1.0, torch.nan, -torch.inf])
+def test_a_setting_below_0_or_no_number_is_refused(name, bad):
+    with pytest.raises(ValueError, match="settings must be at least 0, got"):
+        _native.SketchSettings(**{**dict.fromkeys(NAMES, 1.0), name: bad})
+
+
 @FUZZ
 @given(st.data())
 def test_decode_with_one_wrong_argument_answers_or_refuses(data):
