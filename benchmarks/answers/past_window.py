@@ -25,7 +25,7 @@ from sakuin.backends.open import backend_of, vocabulary_of
 from sakuin.context.generate import generate
 from sakuin.evaluate.configurations import FULL, Configuration, configurations
 from sakuin.evaluate.prefilled import Prefilled, touched_share
-from sakuin.evaluate.texts import technical_english
+from sakuin.evaluate.texts.planted import technical_english
 from sakuin.prompts.template import Prompt
 
 DECODED = 200

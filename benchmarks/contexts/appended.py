@@ -20,8 +20,8 @@ from benchmarks.common import argument_parser, command, load, show, write
 from sakuin import RetrievalCache, RetrievalConfig
 from sakuin.backends.open import backend_of, vocabulary_of
 from sakuin.context.generate import prefill
-from sakuin.evaluate.domains import domain
 from sakuin.evaluate.prefilled import Prefilled
+from sakuin.evaluate.texts.domains import domain
 from sakuin.index import sketch
 from sakuin.prompts.template import Prompt
 

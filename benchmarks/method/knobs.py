@@ -16,9 +16,9 @@ import torch
 
 from benchmarks.common import argument_parser, command, load, show, write
 from sakuin import RetrievalCache, RetrievalConfig
-from sakuin.evaluate.passages import passage
 from sakuin.evaluate.prefilled import Prefilled
-from sakuin.evaluate.texts import technical_english
+from sakuin.evaluate.texts.passages import passage
+from sakuin.evaluate.texts.planted import technical_english
 
 DECODED = 160
 CHANGES: tuple[dict[str, Any], ...] = (

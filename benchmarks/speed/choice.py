@@ -35,7 +35,7 @@ import torch
 from benchmarks.common import argument_parser, console, load, show, write
 from sakuin import RetrievalConfig, build_index
 from sakuin.evaluate import Trace, capture, longer
-from sakuin.evaluate.traces import Layer
+from sakuin.evaluate.traces.trace import Layer
 from sakuin.index import Static, _native, choice
 from sakuin.index.costs import COSTS, FlatCosts, SketchCosts, StepCosts
 

@@ -52,8 +52,8 @@ def extract(
     configuration has right as well.
     """
     with told_in_a_sentence(goes_on):
+        from sakuin.evaluate.answers.extraction import about, run, scores
         from sakuin.evaluate.configurations import configurations as named
-        from sakuin.evaluate.extraction import about, run, scores
         from sakuin.evaluate.results import Results
 
         wanted, most = named(configurations), distinct("--lengths", lengths)

@@ -29,8 +29,8 @@ from sakuin.cli.show import console, notes, show_table
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
-    from sakuin.evaluate.fidelity import Unit
-    from sakuin.evaluate.summary import Row
+    from sakuin.evaluate.answers.fidelity import Unit
+    from sakuin.evaluate.answers.fidelity_rows import Row
 
 USUAL = "balanced fast faithful streaming topk@balanced pages@balanced ivf@balanced"
 DOMAINS = "english contracts logs code tables japanese records"
@@ -85,10 +85,10 @@ def fidelity(
     """
     with told_in_a_sentence(goes_on):
         from sakuin.backends.open import describe
+        from sakuin.evaluate.answers.fidelity import about, run
+        from sakuin.evaluate.answers.pictures import check_matplotlib, draw_fidelity
         from sakuin.evaluate.configurations import configurations as named
         from sakuin.evaluate.configurations import with_full
-        from sakuin.evaluate.fidelity import about, run
-        from sakuin.evaluate.pictures import check_matplotlib, draw_fidelity
         from sakuin.evaluate.results import Results
 
         wanted, most = named(configurations), distinct("--lengths", lengths)
@@ -136,8 +136,8 @@ def _passages(
     tokenizer: Any, files: list[Path], domains: str, lengths: list[int], tokens: int, seed: int
 ) -> Any:
     from sakuin import documents
-    from sakuin.evaluate.domains import domain
-    from sakuin.evaluate.passages import passage, record_passage
+    from sakuin.evaluate.texts.domains import domain
+    from sakuin.evaluate.texts.passages import passage, record_passage
 
     named = [file.name for file in files]
     for file in files:
@@ -157,7 +157,7 @@ def _whole(text: str, characters: int) -> str:
 
 
 def _report(said: str, subject: Subject, units: list[Unit]) -> dict[str, Any]:
-    from sakuin.evaluate.summary import ahead, layers, rows
+    from sakuin.evaluate.answers.fidelity_rows import ahead, layers, rows
 
     def listed(by: Any) -> dict[str, list[dict[str, Any]]]:
         return {str(value): [asdict(row) for row in found] for value, found in rows(units, by).items()}
@@ -177,7 +177,7 @@ def _report(said: str, subject: Subject, units: list[Unit]) -> dict[str, Any]:
 
 
 def _show(report: dict[str, Any], units: list[Unit], folder: Path) -> None:
-    from sakuin.evaluate.summary import rows
+    from sakuin.evaluate.answers.fidelity_rows import rows
 
     whole = rows(units)[None]
     texts = len({unit.passage for unit in units})

@@ -16,7 +16,7 @@ from sakuin.cli.show import console, notes, show_table
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
-    from sakuin.evaluate.harness_runs import Metric
+    from sakuin.evaluate.answers.harness_runs import Metric
 
 
 def harness(
@@ -52,8 +52,8 @@ def harness(
     paired bootstrap, for metrics that are means. Needs the extra `eval`.
     """
     with told_in_a_sentence(goes_on):
+        from sakuin.evaluate.answers.harness_runs import about, checked, found, run
         from sakuin.evaluate.configurations import configurations as named
-        from sakuin.evaluate.harness_runs import about, checked, found, run
         from sakuin.evaluate.results import Results
 
         wanted, told = checked(named(configurations), limit), _metadata(metadata)

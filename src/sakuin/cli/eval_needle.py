@@ -28,7 +28,7 @@ from sakuin.cli.show import console, notes, show_table
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
-    from sakuin.evaluate.needle import Tally
+    from sakuin.evaluate.answers.needle import Tally
 
 
 def needle(
@@ -61,14 +61,14 @@ def needle(
     not.
     """
     with told_in_a_sentence(goes_on):
+        from sakuin.evaluate.answers.needle import Grid, about, run, tallies
         from sakuin.evaluate.configurations import configurations as named
-        from sakuin.evaluate.needle import Grid, about, run, tallies
         from sakuin.evaluate.results import Results
 
         subject, wanted = Subject.of(model, dtype, device, window), named(configurations)
         grid = Grid(tuple(distinct("--lengths", lengths)), _depths(depths), seeds, needles)
         if pictures:
-            from sakuin.evaluate.pictures import check_matplotlib
+            from sakuin.evaluate.answers.pictures import check_matplotlib
 
             check_matplotlib()
         text = _haystack(files or [])
@@ -96,7 +96,7 @@ def needle(
         }
         write(folder, "needle", report, results)
         if pictures:
-            from sakuin.evaluate.pictures import draw_needle
+            from sakuin.evaluate.answers.pictures import draw_needle
 
             report["pictures"] = [str(path) for path in draw_needle(cells, folder, model)]
         if json:
@@ -108,7 +108,7 @@ def needle(
 
 def _haystack(files: list[Path]) -> str:
     from sakuin import documents
-    from sakuin.evaluate.texts import technical_english
+    from sakuin.evaluate.texts.planted import technical_english
 
     return "\n\n".join(documents.read(file).text for file in files) or technical_english()
 

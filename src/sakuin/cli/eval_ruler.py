@@ -28,7 +28,7 @@ from sakuin.cli.show import console, notes, show_table
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
-    from sakuin.evaluate.ruler import Row
+    from sakuin.evaluate.answers.ruler import Row
 
 
 def ruler(
@@ -58,12 +58,12 @@ def ruler(
     and the configuration too. Needs the extra `eval`.
     """
     with told_in_a_sentence(goes_on):
+        from sakuin.evaluate.answers.ruler import about, check_length, differing, summarized
+        from sakuin.evaluate.answers.ruler import ruler as run
         from sakuin.evaluate.configurations import configurations as named
         from sakuin.evaluate.configurations import with_full
         from sakuin.evaluate.results import Results
-        from sakuin.evaluate.ruler import about, check_length, differing, summarized
-        from sakuin.evaluate.ruler import ruler as run
-        from sakuin.evaluate.ruler_samples import check_installed, check_tasks
+        from sakuin.evaluate.texts.ruler_samples import check_installed, check_tasks
 
         check_installed()
         wanted, chosen = with_full(named(configurations)), check_tasks(tasks.replace(",", " ").split())

@@ -1,6 +1,6 @@
 """Differences of paired scores with a confidence interval: the same samples, answered in two ways.
 
-Called by `sakuin.evaluate.ruler` and `harness`.
+Called by `sakuin.evaluate.answers`: `ruler` and `harness_runs`.
 """
 
 from __future__ import annotations

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from sakuin.backends.open import backend_of
 from sakuin.backends.transformers.cache import RetrievalCache
+from sakuin.backends.transformers.hooks import AttentionCall, attention_hook
 from sakuin.cache.sequence import QUERY_STEP
 from sakuin.config import STEP_SETTINGS, RetrievalConfig
 from sakuin.context.generate import forced, generate, prefill
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import PEERS, Configuration, calibrated
 from sakuin.evaluate.configurations import configuration as named
-from sakuin.evaluate.seeing import seeing
 
 CHUNK = 512
 """Positions of one pass of reading: layers with a window attend what a chunk has of masked-out keys too, so
@@ -60,12 +60,12 @@ class Prefilled:
         cache, before = self.full_cache(), len(self.ids)
         queries = {number: [seen] for number, seen in self._queries.items()}
 
-        def see(number: int, q: Tensor, k: Tensor, v: Tensor, scaling: float, softcap: float | None) -> None:
+        def keep(call: AttentionCall) -> None:
             # The sequence's length here is the layer's own, which this pass has grown already.
             first = -position % QUERY_STEP
-            queries.setdefault(number, []).append(q[0, :, first::QUERY_STEP].clone())
+            queries.setdefault(call.layer, []).append(call.q[0, :, first::QUERY_STEP].clone())
 
-        with seeing(self.model, see):
+        with attention_hook(self.model, keep):
             for at in range(0, len(ids), CHUNK):
                 position = before + at
                 self.backend.forward(cache, ids[at : at + CHUNK])

@@ -10,7 +10,7 @@ from transformers import DynamicCache
 from sakuin import Context, RetrievalCache, RetrievalConfig
 from sakuin.attention.exact import _plain, attend_blocks, block_attention
 from sakuin.attention.softmax import Softmax
-from sakuin.evaluate.audit import Audit
+from sakuin.evaluate.answers.audit import Audit
 from sakuin.evaluate.configurations import configuration
 from sakuin.evaluate.prefilled import Prefilled
 
