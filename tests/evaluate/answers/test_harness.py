@@ -14,7 +14,6 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from sakuin.evaluate.harness import TASKS, SakuinLM
 from test_cli import refused
 from tiny import tiny
 
@@ -24,6 +23,7 @@ from sakuin.cli import app
 from sakuin.errors import SakuinError
 from sakuin.evaluate.answers.harness_runs import about, found, run
 from sakuin.evaluate.configurations import configurations
+from sakuin.evaluate.harness import TASKS, SakuinLM
 from sakuin.evaluate.results import Results
 
 WINDOW = 1024
