@@ -80,4 +80,4 @@ format: venv  ## Write the generated docs; format the code.
 	@$(BIN)/clang-format -i $(CPP_FILES)
 
 clean:  ## Remove builds and caches, not the environment.
-	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
