@@ -280,7 +280,7 @@ def test_a_damaged_manifest_loses_no_files(library: Library) -> None:
     assert library.verify() == {"first": [], "second": [], "third": []}
 
 
-def test_names_are_names(library: Library) -> None:
+def test_odd_context_names_are_refused(library: Library) -> None:
     for name in ("", ".", "..", "a/b", "../a", ".hidden", "-x", "a" * 101, "a\0b", "a b", "a\n"):
         with pytest.raises(SakuinError, match="cannot be named"):
             add(library, name)

@@ -23,6 +23,7 @@ from sakuin.quantities import seconds_of
 
 if TYPE_CHECKING:
     from sakuin import Library
+    from sakuin.library import Stored
 
 app = typer.Typer(
     help="Documents that were read once, kept in a library and asked again.", no_args_is_help=True
@@ -91,7 +92,7 @@ def add(
             "tokens": context.tokens,
             "reused_tokens": context.reused_tokens,
             "prefill_s": context.prefill_s,
-            "bytes": where.show(name)["bytes"],
+            "bytes": where.find(name).manifest.size,
         }
         if json:
             print(json_.dumps(said, ensure_ascii=False))
@@ -165,9 +166,9 @@ def append(
         if follow and (len(files) != 1 or files[0] == "-"):
             raise SakuinError(f"--follow needs one file, got {len(files)}: {', '.join(files)}.")
         where = library_at(library)
-        found = where.folder.read(name)
-        loaded, tokenizer = _load(found, name, model, device)
-        with where.appending(name, loaded, tokenizer) as (context, keep):
+        stored = where.find(name)
+        loaded, tokenizer = _load(stored, model, device)
+        with where.appending(stored, loaded, tokenizer) as (context, keep):
 
             def grow(whole_lines: bool = False) -> bool:
                 """Whether there was anything new."""
@@ -211,22 +212,22 @@ def open_context(
     library: Library, name: str, model: str | None, device: str, offload: str | None = None
 ) -> tuple[Any, str]:
     """A stored context with its model, and the model's name."""
-    found = library.folder.read(name)
+    stored = library.find(name)
     config = None
     if offload is not None:
         if offload not in ("memory", "disk"):
             raise SakuinError(f"--offload must be memory or disk, got {offload!r}.")
-        config = found.config.with_changes(offload=offload)
-    loaded, tokenizer = _load(found, name, model, device)
-    return library.open(name, loaded, tokenizer, config), model or found.model
+        config = stored.manifest.config.with_changes(offload=offload)
+    loaded, tokenizer = _load(stored, model, device)
+    return library.open(stored, loaded, tokenizer, config), model or stored.manifest.model
 
 
-def _load(found: Any, name: str, model: str | None, device: str) -> tuple[Any, Any]:
-    from sakuin.library.library import load_model_of
+def _load(stored: Stored, model: str | None, device: str) -> tuple[Any, Any]:
+    from sakuin.library.model import load_model_of
 
-    with notes.status(f"loading {model or found.model}"):
+    with notes.status(f"loading {model or stored.manifest.model}"):
         asking.quiet()
-        return load_model_of(found if model is None else replace(found, model=model), name, device)
+        return load_model_of(stored, device, model)
 
 
 def _new(context: Any, text: Any, last: bool, whole_lines: bool = False) -> Any:

@@ -20,11 +20,13 @@ from typing import IO
 from sakuin.errors import SakuinError
 from sakuin.library.folder import checked_name
 from sakuin.library.library import Library
+from sakuin.library.quota import make_room
+from sakuin.library.sweeping import sweep
 from sakuin.snapshot import manifest as manifests
 from sakuin.snapshot.manifest import KINDS, Manifest, StoredPart
 from sakuin.storage.folders import free_bytes
 from sakuin.storage.locks import locked
-from sakuin.storage.whole_files import new_file, publish, write_whole
+from sakuin.storage.whole_files import new_file, publish
 
 _MANIFEST = "manifest.json"
 _MOST_MANIFEST = 1 << 30
@@ -35,7 +37,7 @@ _EPOCH = 0
 def export_to(library: Library, name: str, path: str | os.PathLike[str]) -> int:
     """Write the context `name` into the new file `path`; its bytes."""
     target = Path(path)
-    manifest = library.folder.read(name)
+    manifest = library.find(name).manifest
     if target.exists():
         raise SakuinError(f"{target} is there already; name another file, or remove it first.")
     if not target.parent.is_dir():
@@ -75,9 +77,9 @@ def import_from(library: Library, path: str | os.PathLike[str], name: str | None
         manifest = _manifest(archive, source)
         wanted = {part.file: part for part in manifest.parts}
         with locked(library.folder.lock):
-            library.sweep()
+            sweep(library.folder)
             there = library.folder.parts.all()
-            library.make_room(sum(p.size for f, p in wanted.items() if f not in there))
+            make_room(library.folder, sum(p.size for f, p in wanted.items() if f not in there))
             taken: list[Path] = []
             try:
                 while (entry := archive.next()) is not None:
@@ -98,7 +100,7 @@ def import_from(library: Library, path: str | os.PathLike[str], name: str | None
                     path.unlink(missing_ok=True)
                 raise
             manifest = replace(manifest, pinned=False)
-            write_whole(library.folder.manifest(name), manifest.encode())
+            library.folder.write(name, manifest)
             library.folder.touch(name)
     return name
 

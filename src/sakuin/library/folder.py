@@ -1,4 +1,4 @@
-"""The folder of a library: names, places, settings, and which files are needed.
+"""The folder of a library: names, places, settings, and what the manifests in it say.
 
     library.json           quota
     contexts/NAME.json     manifests of whole contexts; NAME.used says by its time when it was last used, and
@@ -8,7 +8,8 @@
     lock                   held for each change, by one process at a time
     locks/NAME             held by the process that reads or appends to a context
 
-Called by `sakuin.library.library`.
+A manifest is read and checked once: what it said is handed on as a `Stored`, and read again only where the
+file has changed since. Nothing here needs torch. Called by the rest of `sakuin.library`.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import os
 import re
 import time
 import unicodedata
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from sakuin.errors import SakuinError
 from sakuin.snapshot import manifest as manifests
-from sakuin.snapshot.manifest import Manifest
+from sakuin.snapshot.manifest import Manifest, Outline
 from sakuin.snapshot.part_files import PartFiles
 from sakuin.storage.folders import make_folder, sync_folder
 from sakuin.storage.locks import is_locked
@@ -39,16 +40,44 @@ def checked_name(name: str) -> str:
     if not _NAME.fullmatch(name) or len(name.encode()) > 200:
         raise SakuinError(
             f"a context cannot be named {name!r}; use letters, digits, '.', '-', '+' and '_', beginning "
-            "with a letter "
-            "or digit, at most 100."
+            "with a letter or digit, at most 100."
         )
     return name
+
+
+Mark = tuple[int, int, int]
+"""By which a manifest file is told from the one that takes its place: inode, time of the last change in
+nanoseconds, bytes."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A whole context of a library, as its manifest was read. mark : of that file."""
+
+    name: str
+    manifest: Manifest
+    mark: Mark | None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A context of a library, whole or unfinished. said : by its manifest, or what is wrong with that."""
+
+    name: str
+    unfinished: bool
+    said: Outline | SakuinError
+
+    @property
+    def files(self) -> set[str]:
+        """The part files that it needs; of a damaged manifest nobody knows."""
+        return set() if isinstance(self.said, SakuinError) else self.said.files
 
 
 class Folder:
     """Where things are in a library's folder, and reading them. Makes the folder when first needed."""
 
     def __init__(self, path: Path) -> None:
+        self._read: dict[tuple[str, bool], tuple[Mark, Outline]] = {}
         self.path = path
         self.contexts, self.unfinished, self.locks = (path / x for x in ("contexts", "unfinished", "locks"))
         self.lock = path / "lock"
@@ -96,11 +125,13 @@ class Folder:
         write_whole(self.path / "library.json", json.dumps({"format": FORMAT, "quota": quota}).encode())
 
     def manifest(self, name: str, unfinished: bool = False) -> Path:
+        """Where the manifest of a context is, there or not."""
         return (self.unfinished if unfinished else self.contexts) / f"{name}.json"
 
-    def read(self, name: str, late: bool = False) -> Manifest:
+    def find(self, name: str, late: bool = False) -> Stored:
         """The manifest of a whole context, which must be there and, unless `late`, not past its time."""
-        path = self.manifest(checked_name(name))
+        name = checked_name(name)
+        path = self.manifest(name)
         if not path.is_file():
             if self.manifest(name, unfinished=True).is_file():
                 raise SakuinError(
@@ -112,13 +143,31 @@ class Folder:
                 f"there is no context named {name!r} in {self.path}; "
                 + (f"there are {known}." if known else "`sakuin contexts add` makes one.")
             )
+        mark = _mark_of(path)
         found = manifests.read(path)
+        self._note(name, False, mark, found)
         if expired(found) and not late:
             raise SakuinError(
                 f"the context {name!r} was kept until {_date(found.kept_until)} and goes with the next "
                 f"command that changes the library; `sakuin contexts keep {name} --for ever` takes it back."
             )
-        return found
+        return Stored(name, found, mark)
+
+    def newest(self, stored: Stored, late: bool = False) -> Stored:
+        """`stored`, or where somebody has changed the context since, what it is now."""
+        return stored if self.is_newest(stored) else self.find(stored.name, late)
+
+    def is_newest(self, stored: Stored) -> bool:
+        """Whether nobody has changed the context since it was read."""
+        return stored.mark is not None and _mark_of(self.manifest(stored.name)) == stored.mark
+
+    def write(self, name: str, manifest: Manifest, unfinished: bool = False) -> Stored:
+        """Put a manifest in its place. The caller holds the library's lock."""
+        path = self.manifest(name, unfinished)
+        write_whole(path, manifest.encode())
+        mark = _mark_of(path)
+        self._note(name, unfinished, mark, manifest)
+        return Stored(name, manifest, mark)
 
     def names(self, unfinished: bool = False) -> list[str]:
         """Names of the contexts that are there, in order."""
@@ -127,15 +176,33 @@ class Folder:
             return []
         return sorted(path.stem for path in folder.glob("*.json") if not path.name.startswith("."))
 
-    def manifests(self) -> Iterator[tuple[str, bool, Manifest | SakuinError]]:
-        """Name, whether it is unfinished, and manifest or what is wrong with it, of all that are there."""
+    def listed(self) -> list[Listed]:
+        """All contexts, the whole ones first, by name. Only manifests that changed since the last time are
+        read."""
+        found = []
         for unfinished in (False, True):
             for name in self.names(unfinished):
                 try:
-                    yield name, unfinished, manifests.read(self.manifest(name, unfinished))
+                    found.append(Listed(name, unfinished, self._outline(name, unfinished)))
                 except SakuinError as error:
                     if self.manifest(name, unfinished).exists():
-                        yield name, unfinished, error
+                        found.append(Listed(name, unfinished, error))
+        for gone in set(self._read) - {(one.name, one.unfinished) for one in found}:
+            self._read.pop(gone, None)
+        return found
+
+    def _outline(self, name: str, unfinished: bool) -> Outline:
+        path = self.manifest(name, unfinished)
+        mark, known = _mark_of(path), self._read.get((name, unfinished))
+        if known is not None and known[0] == mark:
+            return known[1]
+        return self._note(name, unfinished, mark, manifests.read(path))
+
+    def _note(self, name: str, unfinished: bool, mark: Mark | None, manifest: Manifest) -> Outline:
+        outline = manifest.outline
+        if mark is not None:
+            self._read[name, unfinished] = mark, outline
+        return outline
 
     def used(self, name: str) -> float:
         """When the context was last used (read, asked, appended to, or its beginning taken by another), in
@@ -179,9 +246,18 @@ class Folder:
         sync_folder(path.parent)
 
 
-def expired(manifest: Manifest) -> bool:
+def expired(manifest: Manifest | Outline) -> bool:
     """Whether the context's time is over; a pinned one's never is."""
     return not manifest.pinned and manifest.kept_until is not None and manifest.kept_until < time.time()
+
+
+def _mark_of(path: Path) -> Mark | None:
+    """None where there is no such file. Whoever changes a manifest puts another file in its place."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def _time_of(path: Path) -> float:

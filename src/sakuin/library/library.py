@@ -2,7 +2,10 @@
 
 Every change is made under the library's lock, in moments; the long work, reading documents, is done outside
 of it, under a lock of the context's own. Whoever only reads needs no lock: files are never changed, and a
-file that goes while it is mapped stays until nobody maps it. Called by users and by `sakuin contexts`.
+file that goes while it is mapped stays until nobody maps it.
+
+What looks at a library and tidies it needs no torch; what reads or writes keys and values imports it when it
+is called. Called by users and by `sakuin contexts`.
 """
 
 from __future__ import annotations
@@ -13,33 +16,30 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sakuin.backends.open import backend_of, load
-from sakuin.capacity.disk import stored_bytes
 from sakuin.config import RetrievalConfig
-from sakuin.context.context import Context, Progress
-from sakuin.documents import Document
-from sakuin.dtypes import of_torch_name
 from sakuin.errors import SakuinError
-from sakuin.library import sweeping
-from sakuin.library.adding import Adding
-from sakuin.library.folder import Folder, checked_name, expired
-from sakuin.library.sweeping import Swept, files_of
+from sakuin.library.folder import Folder, Stored, checked_name, expired
+from sakuin.library.sweeping import Swept, sweep
 from sakuin.snapshot import manifest as manifests
-from sakuin.snapshot import store
-from sakuin.snapshot.manifest import Manifest, StoredPart
-from sakuin.snapshot.parts import Names, Part, part_bytes
+from sakuin.snapshot.manifest import StoredPart
 from sakuin.storage.folders import default_folder
 from sakuin.storage.locks import locked
-from sakuin.storage.whole_files import write_whole
+
+if TYPE_CHECKING:
+    from sakuin.context.context import Context, Progress
+    from sakuin.documents import Document
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A context of a library. state : "whole", "unfinished", "expired" or "damaged". bytes : of its files,
-    own_bytes : of those that no other context needs. created, used, asked, kept_until : seconds since 1970;
-    asked is 0 for one that was never opened to be asked."""
+    """A context of a library.
+
+    state : "whole", "unfinished", "expired" or "damaged". bytes : of its files. own_bytes : of those that no
+    other context needs. created, used, asked, kept_until : seconds since 1970; asked is 0 for one that was
+    never opened to be asked.
+    """
 
     name: str
     state: str
@@ -64,97 +64,85 @@ class Library:
 
     def entries(self) -> list[Entry]:
         """All contexts, by name."""
-        found = list(self.folder.manifests())
+        found = self.folder.listed()
         needed: dict[str, int] = {}
-        for _, _, manifest in found:
-            for file in files_of(manifest):
+        for one in found:
+            for file in one.files:
                 needed[file] = needed.get(file, 0) + 1
         entries = []
-        for name, unfinished, manifest in found:
-            if isinstance(manifest, SakuinError):
-                entries.append(Entry(name, "damaged"))
+        for one in found:
+            said = one.said
+            if isinstance(said, SakuinError):
+                entries.append(Entry(one.name, "damaged"))
                 continue
-            state = "unfinished" if unfinished else "expired" if expired(manifest) else "whole"
-            own = sum({p.file: p.size for p in manifest.parts if needed[p.file] == 1}.values())
             entries.append(
                 Entry(
-                    name,
-                    state,
-                    manifest.model,
-                    len(manifest.ids),
-                    manifest.size,
-                    own,
-                    manifest.created,
-                    self.folder.used(name),
-                    manifest.kept_until,
-                    manifest.pinned,
-                    0.0 if unfinished else self.folder.asked(name),
+                    one.name,
+                    "unfinished" if one.unfinished else "expired" if expired(said) else "whole",
+                    said.model,
+                    said.tokens,
+                    said.size,
+                    sum({p.file: p.size for p in said.parts if needed[p.file] == 1}.values()),
+                    said.created,
+                    self.folder.used(one.name),
+                    said.kept_until,
+                    said.pinned,
+                    0.0 if one.unfinished else self.folder.asked(one.name),
                 )
             )
         return sorted(entries, key=lambda entry: (entry.name, entry.state))
 
+    def find(self, name: str) -> Stored:
+        """The context `name` as its manifest says, read and checked; `open` and `append` take it in the place
+        of the name, and read the manifest again only where somebody has changed the context since.
+
+        Raises `SakuinError` where there is no such context, or its time is over.
+        """
+        return self.folder.find(name)
+
     def show(self, name: str) -> dict[str, Any]:
         """What there is to know of a context."""
-        manifest = self.folder.read(name)
-        entry = next(entry for entry in self.entries() if entry.name == name and entry.state == "whole")
-        return (
-            store.described(manifest) | asdict(entry) | {"parts": [asdict(part) for part in manifest.parts]}
-        )
+        stored = self.folder.find(name)
+        entry = next(one for one in self.entries() if one.name == stored.name and one.state == "whole")
+        files = [asdict(part) for part in stored.manifest.parts]
+        return manifests.described(stored.manifest) | asdict(entry) | {"parts": files}
 
     def open(
-        self, name: str, model: Any = None, tokenizer: Any = None, config: RetrievalConfig | None = None
+        self,
+        name: str | Stored,
+        model: Any = None,
+        tokenizer: Any = None,
+        config: RetrievalConfig | None = None,
     ) -> Context:
         """The context `name`, mapped, to be asked.
 
         model, tokenizer : as `sakuin.load` returns them; without them, the model that the context was read
         with is loaded. config : as `Context.load` takes it.
         """
-        return self._open(name, model, tokenizer, config)
+        from sakuin.library.opening import opened  # torch
 
-    def _open(
-        self,
-        name: str,
-        model: Any = None,
-        tokenizer: Any = None,
-        config: RetrievalConfig | None = None,
-        growing: bool = False,
-    ) -> Context:
-        manifest = self.folder.read(name)
-        if model is None:
-            model, tokenizer = load_model_of(manifest, name)
-        backend = backend_of(model, tokenizer)
-        for _ in range(3):
-            try:
-                where = self.folder.manifest(name)
-                found = store.snapshot_of(manifest, self.folder.parts, where, backend, config)
-                break
-            except (SakuinError, FileNotFoundError):
-                # Somebody may have appended, and removed what is no longer needed.
-                newer = self.folder.read(name)
-                if newer == manifest:
-                    raise
-                manifest = newer
-        self.folder.touch(name, asked=not growing)
-        return Context.of_snapshot(found)
+        stored, context = opened(self.folder, self._found(name), model, tokenizer, config)
+        self.folder.touch(stored.name, asked=True)
+        return context
 
     def verify(self, name: str | None = None) -> dict[str, list[str]]:
         """What is wrong with each context, or with `name` alone: sentences, none where all is well. All of
         every file is read, of unfinished and expired contexts too."""
-        wanted = [one for one in self.folder.manifests() if name in (None, one[0])]
+        wanted = [one for one in self.folder.listed() if name in (None, one.name)]
         if name is not None and not wanted:
-            self.folder.read(name)  # says so
+            self.folder.find(name)  # says so
         found: dict[str, list[str]] = {}
         checked: dict[StoredPart, str | None] = {}
-        for one, _, manifest in wanted:
-            found.setdefault(one, [])
-            if isinstance(manifest, SakuinError):
-                found[one].append(str(manifest))
+        for one in wanted:
+            damages = found.setdefault(one.name, [])
+            if isinstance(one.said, SakuinError):
+                damages.append(str(one.said))
                 continue
-            for part in manifest.parts:
+            for part in one.said.parts:
                 if part not in checked:
                     checked[part] = self.folder.parts.damage(part)
                 if damage := checked[part]:
-                    found[one].append(damage)
+                    damages.append(damage)
         return found
 
     # -- growing ---------------------------------------------------------------------------------------------
@@ -180,14 +168,18 @@ class Library:
 
         Raises `SakuinError` where there is such a context, or no room for it.
         """
+        from sakuin.backends.open import backend_of
+        from sakuin.context.context import Context  # torch
+        from sakuin.library.adding import Adding
+        from sakuin.library.keeping import publish
+
         name = self.check_new(name, resume)
         self.folder.make()
         with self._working_on(name):
-            adding = Adding(self, name, backend_of(model, tokenizer), config or RetrievalConfig())
+            adding = Adding(self.folder, name, backend_of(model, tokenizer), config or RetrievalConfig())
             context = Context.from_documents(model, tokenizer, texts, config, progress, adding)
-            self._publish(
-                name, context, pinned=pin, kept_until=None if keep_for is None else time.time() + keep_for
-            )
+            until = None if keep_for is None else time.time() + keep_for
+            publish(self.folder, name, context, pinned=pin, kept_until=until)
         return context
 
     def check_new(self, name: str, resume: bool = False) -> str:
@@ -216,7 +208,8 @@ class Library:
     def is_there(self, name: str) -> bool:
         """Whether there is such a context, and not past its time."""
         try:
-            return self.folder.manifest(name).exists() and not expired(self.folder.read(name, late=True))
+            path = self.folder.manifest(name)
+            return path.exists() and not expired(self.folder.find(name, late=True).manifest)
         except SakuinError:
             return True  # damaged
 
@@ -227,21 +220,25 @@ class Library:
 
     @contextmanager
     def saving(self, name: str, context: Context) -> Iterator[Callable[..., None]]:
-        """What to call to keep `context` under the new name `name` as it is then, as often as one likes; with
-        `growing=True`, only if there is room for it when it has grown a little too. Nobody else can take the
-        name meanwhile."""
+        """What to call to keep `context` under the new name `name` as it is then, as often as one likes.
+
+        With `growing=True` it is kept only if there is room for it when it has grown a little too. Nobody
+        else can take the name meanwhile.
+        """
+        from sakuin.library.keeping import publish  # torch
+
         name = self.check_new(name)
         self.folder.make()
         with self._working_on(name):
 
             def keep(growing: bool = False) -> None:
-                self._publish(name, context, growing, pinned=False, kept_until=None)
+                publish(self.folder, name, context, growing=growing, pinned=False, kept_until=None)
 
             yield keep
 
     def append(
         self,
-        name: str,
+        name: str | Stored,
         text: str | Document,
         model: Any = None,
         tokenizer: Any = None,
@@ -255,23 +252,34 @@ class Library:
 
     @contextmanager
     def appending(
-        self, name: str, model: Any = None, tokenizer: Any = None
+        self, name: str | Stored, model: Any = None, tokenizer: Any = None
     ) -> Iterator[tuple[Context, Callable[[], None]]]:
         """A context to append to, as often as one likes, and what to call to keep it as it is then. Nobody
         else can append meanwhile."""
-        self.folder.read(name)
-        with self._working_on(name):
-            context = self._open(name, model, tokenizer, growing=True)
-            yield context, lambda: self._publish(name, context)
+        from sakuin.library.keeping import publish  # torch
+        from sakuin.library.opening import opened
+
+        stored = self._found(name)
+        with self._working_on(stored.name):
+            stored, context = opened(self.folder, stored, model, tokenizer)
+            self.folder.touch(stored.name)
+
+            def keep() -> None:
+                nonlocal stored
+                stored = publish(self.folder, stored.name, context, stored)
+
+            yield context, keep
 
     # -- tidying ---------------------------------------------------------------------------------------------
 
     def change(self, name: str, *, pinned: bool | None = None, keep_for: float | None = None) -> None:
-        """Pin a context or not; keep it for so many seconds from now (infinity: for ever). One past its time
-        comes back so, if its files are all there."""
-        self.folder.read(name, late=True)
+        """Pin a context or not; keep it for so many seconds from now (infinity: for ever).
+
+        One past its time comes back so, if its files are all there.
+        """
+        stored = self.folder.find(name, late=True)
         with locked(self.folder.lock):
-            manifest = self.folder.read(name, late=True)
+            manifest = self.folder.newest(stored, late=True).manifest
             if expired(manifest) and (damage := self.folder.parts.missing(manifest.parts)):
                 raise SakuinError(f"{damage}: the context {name!r} cannot be kept; add it again.")
             if pinned is not None:
@@ -279,8 +287,8 @@ class Library:
             if keep_for is not None:
                 until = None if keep_for == float("inf") else time.time() + keep_for
                 manifest = replace(manifest, kept_until=until)
-            write_whole(self.folder.manifest(name), manifest.encode())
-            self.sweep(spare=name)
+            self.folder.write(stored.name, manifest)
+            sweep(self.folder, spare=stored.name)
 
     def remove(self, *names: str) -> Swept:
         """Remove contexts, whole or unfinished or damaged, and the files that no other needs; none where one
@@ -289,25 +297,28 @@ class Library:
         with ExitStack() as held:
             for name in every:
                 if not any(self.folder.manifest(name, unfinished).exists() for unfinished in (False, True)):
-                    self.folder.read(name)  # says so
+                    self.folder.find(name)  # says so
                 held.enter_context(self._working_on(name))
             held.enter_context(locked(self.folder.lock))
             for name in every:
                 for unfinished in (False, True):
                     self.folder.remove(name, unfinished)
-            swept = self.sweep()
+            swept = sweep(self.folder)
             return replace(swept, contexts=every + swept.contexts)
 
     def gc(self) -> Swept:
         """Remove what nobody needs: expired contexts, adds that were given up, files without a context."""
         self.folder.make()
         with locked(self.folder.lock):
-            return sweeping.sweep(self.folder, given_up=True, complain=True)
+            return sweep(self.folder, given_up=True, complain=True)
 
     @property
     def quota(self) -> int | None:
-        """Bytes that the library may take, or None. Checked before anything is written; contexts that were
-        not used for the longest time make room, pinned ones never."""
+        """Bytes that the library may take, or None.
+
+        Checked before anything is written; contexts that were not used for the longest time make room, pinned
+        ones never.
+        """
         return self.folder.quota() if self.folder.exists else None
 
     @quota.setter
@@ -315,60 +326,15 @@ class Library:
         self.folder.make()
         with locked(self.folder.lock):
             self.folder.write_quota(size)
-            self.sweep()
+            sweep(self.folder)
 
     # -- inside ----------------------------------------------------------------------------------------------
 
-    def make_room(self, need: int, spare: str = "") -> None:
-        """Let `need` more bytes be within the quota, or refuse, but keep `spare`. For who holds the lock."""
-        sweeping.make_room(self.folder, need, spare)
-
-    def sweep(self, spare: str = "") -> Swept:
-        """Remove contexts past their time, but not `spare`, and files that no context needs. For who holds
-        the lock."""
-        return sweeping.sweep(self.folder, spare=spare)
-
-    def put(self, name: str, parts: Sequence[Part], names: Names, beside: int = 0) -> list[StoredPart]:
-        """Write parts that are not there yet, and leave room for `beside` bytes more. For who holds the
-        lock."""
-        there = {file[:32] for file in self.folder.parts.all()}
-        new = [part for part in parts if names.of(part.kind, part.start, part.end)[:32] not in there]
-        if new or not self.folder.manifest(name).exists():
-            self.make_room(sum(part_bytes(part) for part in new) + beside, spare=name)
-        return self.folder.parts.put(parts, names)
-
-    def _publish(self, name: str, context: Context, growing: bool = False, **marks: Any) -> None:
-        """Write what is not there of the context, then its manifest, then forget what is no longer needed."""
-        snapshot = context.snapshot()
-        parts, names = snapshot.parts(), snapshot.names()
-        with locked(self.folder.lock):
-            path = self.folder.manifest(name)
-            if path.exists() and not marks:
-                before = self.folder.read(name, late=True)
-                marks = {"pinned": before.pinned, "kept_until": before.kept_until, "created": before.created}
-            text = 20 * len(snapshot.reading.ids) + 4 * len(snapshot.reading.body)  # the manifest, about
-            if growing:  # what ends a sequence is written anew
-                n = len(snapshot.reading.ids)
-                backend = snapshot.backend
-                text += stored_bytes(backend.shape, backend.dtype, snapshot.config, n, done=n)
-            manifest = replace(store.manifest_of(snapshot, self.put(name, parts, names, text)), **marks)
-            write_whole(path, manifest.encode())
-            self.folder.touch(name)
-            if self.folder.manifest(name, unfinished=True).exists():
-                self.folder.remove(name, unfinished=True)
-            self.sweep()
+    def _found(self, name: str | Stored) -> Stored:
+        return name if isinstance(name, Stored) else self.folder.find(name)
 
     @contextmanager
     def _working_on(self, name: str) -> Iterator[None]:
         busy = f"the context {name!r} is being read or appended to by another process; wait until it is done."
         with locked(self.folder.locks / name, busy):
             yield
-
-
-def load_model_of(manifest: Manifest, name: str, device: str = "auto") -> tuple[Any, Any]:
-    """The model that a context was read with, in its dtype; `device` as in `sakuin.load`."""
-    if not manifest.model:
-        raise SakuinError(
-            f"the context {name!r} does not say by which name its model was loaded; name the model yourself."
-        )
-    return load(manifest.model, of_torch_name(manifest.fingerprint.dtype) or "auto", device)

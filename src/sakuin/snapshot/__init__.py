@@ -1,2 +1,2 @@
-"""A context in files: `parts` is what it is made of, `manifest` what it says of itself, `fingerprint` what it
-was made with, `disk` how files come to be there whole, `store` writing and reading them."""
+"""A context in files: `part` is a piece of it and its name, `parts` what a cache is made of, `manifest` what
+a context says of itself, `part_files` the files in a folder, `store` writing and reading one context."""

@@ -11,11 +11,12 @@ import binascii
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, fields, replace
+import sys
+from array import array
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
-
-import numpy
 
 from sakuin.backends.fingerprint import Fingerprint
 from sakuin.config import RetrievalConfig
@@ -59,15 +60,39 @@ class StoredDocument:
 
 
 @dataclass(frozen=True)
+class Outline:
+    """What a manifest says without the text and its tokens, which are nearly all of it. Fields as of
+    `Manifest`; tokens : how many there are."""
+
+    model: str
+    fingerprint: Fingerprint
+    tokens: int
+    parts: tuple[StoredPart, ...]
+    created: float
+    kept_until: float | None
+    pinned: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files that it names."""
+        return sum(part.size for part in self.parts)
+
+    @property
+    def files(self) -> set[str]:
+        """The files that it names."""
+        return {part.file for part in self.parts}
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a snapshot says of itself.
 
     model : the name that the model was loaded by, or "". config : settings. ids, starts, ends : tokens in the
     cache, and which characters of `body` each stands for (none for the template's own). at : where in `body`
     the text begins that was not prefilled. lead : tokens that come before the user's next words. exact : so
-    many first tokens were computed by exact attention. prefill_s, index_s : what reading took.
-    parts : in order of position. created : seconds since 1970. kept_until : the same, or None. complete : not
-    so for a context that is still being read.
+    many first tokens were computed by exact attention. prefill_s, index_s : what reading took. parts : in
+    order of position. created : seconds since 1970. kept_until : the same, or None. complete : not so for a
+    context that is still being read.
     """
 
     model: str
@@ -93,6 +118,19 @@ class Manifest:
     def size(self) -> int:
         """Bytes of the files that it names."""
         return sum(part.size for part in self.parts)
+
+    @property
+    def outline(self) -> Outline:
+        """What it says without the text and its tokens."""
+        return Outline(
+            self.model,
+            self.fingerprint,
+            len(self.ids),
+            tuple(self.parts),
+            self.created,
+            self.kept_until,
+            self.pinned,
+        )
 
     def encode(self) -> bytes:
         """The manifest file's bytes."""
@@ -121,8 +159,7 @@ def decode(data: bytes, where: str) -> Manifest:
     if said["format"] != FORMAT or isinstance(said["format"], bool):
         raise SakuinError(
             f"{where} has the format version {said['format']!r:.40} and this sakuin reads version {FORMAT}; "
-            "use the "
-            "sakuin that wrote it, or read the documents again."
+            "use the sakuin that wrote it, or read the documents again."
         )
     checksum = said.pop("checksum", None)
     try:
@@ -147,9 +184,20 @@ def read(path: Path) -> Manifest:
     return decode(data, str(path))
 
 
-def with_parts(manifest: Manifest, parts: list[StoredPart]) -> Manifest:
-    """The same with other files."""
-    return replace(manifest, parts=parts)
+def described(manifest: Manifest) -> dict[str, Any]:
+    """What a person wants to know of a snapshot."""
+    return {
+        "model": manifest.model,
+        "dtype": manifest.fingerprint.dtype,
+        "index": manifest.config.index,
+        "tokens": len(manifest.ids),
+        "documents": [document.name for document in manifest.documents],
+        "bytes": manifest.size,
+        "files": len(manifest.parts),
+        "created": manifest.created,
+        "prefill_s": manifest.prefill_s,
+        "config": json.loads(json.dumps(asdict(manifest.config))),
+    }
 
 
 def _manifest(said: dict[str, Any], where: str) -> Manifest:
@@ -211,8 +259,7 @@ def _config(said: Any, where: str) -> RetrievalConfig:
     if not isinstance(said, dict) or set(said) - known:
         raise SakuinError(
             f"{where} holds settings that this sakuin does not know; use the sakuin that wrote it, or read "
-            "the "
-            "documents again."
+            "the documents again."
         )
     try:
         return RetrievalConfig(**said)
@@ -240,7 +287,15 @@ def _no_constant(name: str) -> Any:
 
 
 def _packed(numbers: list[int]) -> str:
-    return base64.b64encode(numpy.asarray(numbers, dtype="<i4").tobytes()).decode()
+    return base64.b64encode(int32_bytes(numbers)).decode()
+
+
+def int32_bytes(numbers: Sequence[int]) -> bytes:
+    """Tokens or offsets as little-endian numbers of 4 bytes."""
+    held = array("i", numbers)
+    if sys.byteorder == "big":
+        held.byteswap()
+    return held.tobytes()
 
 
 def _unpacked(text: Any) -> list[int]:
@@ -250,8 +305,11 @@ def _unpacked(text: Any) -> list[int]:
         data = base64.b64decode(text, validate=True)
     except binascii.Error:
         raise ValueError("numbers are not base64") from None
-    numbers: list[int] = numpy.frombuffer(data, dtype="<i4").tolist()
-    return numbers
+    held = array("i")
+    held.frombytes(data)
+    if sys.byteorder == "big":
+        held.byteswap()
+    return held.tolist()
 
 
 def _checksum(said: dict[str, Any]) -> str:

@@ -1,4 +1,7 @@
-"""The part files of a folder: each is written once, under its name and the hash of its content."""
+"""The part files of a folder: each is written once, under its name and the hash of its content.
+
+Listing and checking them needs no torch; what reads or writes tensors imports it when it is called.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,7 @@ from pathlib import Path
 from sakuin.errors import SakuinError
 from sakuin.machine import memory
 from sakuin.snapshot.manifest import StoredPart
-from sakuin.snapshot.parts import Names, Part, part_bytes
-from sakuin.storage import tensorfile
+from sakuin.snapshot.part import Names, Part
 from sakuin.storage.folders import free_bytes
 from sakuin.storage.whole_files import TEMPORARY, new_file, publish
 
@@ -38,7 +40,7 @@ class PartFiles:
         return [name for name in os.listdir(self.folder) if name.startswith(TEMPORARY)]
 
     def put(self, parts: Iterable[Part], names: Names) -> list[StoredPart]:
-        """Write what is not there yet; what the files are, in order. For who holds the folder's lock."""
+        """Write what is not there yet; what the files are, in order. The caller holds the folder's lock."""
         there: dict[str, tuple[str, int]] = {}
         for file, size in sorted(self.all().items()):
             if match := _FILE.fullmatch(file):
@@ -51,7 +53,9 @@ class PartFiles:
         return stored
 
     def _write(self, part: Part, name: str) -> tuple[str, int]:
-        need, free = part_bytes(part), free_bytes(self.folder)
+        from sakuin.storage import tensorfile  # torch
+
+        need, free = tensorfile.file_size(part.tensors.values()), free_bytes(self.folder)
         if free < need:
             raise SakuinError(
                 f"the disk that holds {self.folder} has {free / 1e6:,.0f} MB free and the next file takes "
@@ -65,6 +69,8 @@ class PartFiles:
 
     def open(self, stored: StoredPart) -> Part:
         """The part in a file, mapped."""
+        from sakuin.storage import tensorfile  # torch
+
         mapped = tensorfile.open_mapped(self.folder / stored.file, stored.size)
         facts = dict(mapped.metadata)
         said = [facts.pop(key, "") for key in ("name", "kind", "start", "end")]

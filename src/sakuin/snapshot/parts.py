@@ -1,25 +1,20 @@
 """What a cache is made of, as parts that can be files, and a cache of such parts.
 
 A sequence is cut into *parts*: the sink, the index's segments, the tail, and, for layers without an index,
-their state at some positions ("window"). All layers' tensors of one stretch of tokens are one part. Its name
-is a hash of everything that its numbers follow from, so that equal prefixes are equal parts. Nothing here
-touches files. docs/format.md is the format.
+their state at some positions ("window"). All layers' tensors of one stretch of tokens are one part
+(`sakuin.snapshot.part` says what it is called). Nothing here touches files. docs/format.md is the format.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-import numpy
 import torch
 from torch import Tensor
 
 from sakuin.backends.base import Backend
-from sakuin.backends.fingerprint import Fingerprint
 from sakuin.cache.layer import LayerCache
 from sakuin.cache.offload import ROWS, split
 from sakuin.cache.sequence import QUERY_STEP, SequenceState
@@ -27,28 +22,13 @@ from sakuin.cache.whole import WholeCache
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
 from sakuin.index.base import StoredSegment, new_index
-from sakuin.snapshot.manifest import FORMAT, KINDS
+from sakuin.snapshot.manifest import KINDS
+from sakuin.snapshot.part import Part
 from sakuin.storage import tensorfile
 
 CHECKPOINT, FINER = 16384, 4096
 """Windows are kept about every so many tokens, at ends of segments; the finer where `segment` is set by
 hand."""
-
-_SEALING = ("index", "sink", "kv_dtype", "list_size")
-"""Settings that what is stored of exactly computed tokens follows from, beside those of the segments."""
-_ELSEWHERE = ("offload", "recent", "segment", "sketch_bits", "code_bits")
-
-
-@dataclass(frozen=True)
-class Part:
-    """A stretch of tokens `start` to `end` of all layers. tensors : by "LAYER.NAME". facts : strings beside
-    them."""
-
-    kind: str
-    start: int
-    end: int
-    tensors: dict[str, Tensor] = field(repr=False)
-    facts: dict[str, str] = field(default_factory=dict)
 
 
 class Keeper(Protocol):
@@ -60,43 +40,6 @@ class Keeper(Protocol):
 
     def step(self, cache: Any, done: int, windows: Sequence[Part]) -> None:
         """Called whenever `done` of the tokens are in `cache`."""
-
-
-class Names:
-    """The names of the parts of one token sequence.
-
-    config : the settings. exact : so many first tokens were computed by exact attention; what comes after
-    depends on how tokens are retrieved too.
-    """
-
-    def __init__(
-        self, ids: Sequence[int], fingerprint: Fingerprint, config: RetrievalConfig, head_dim: int, exact: int
-    ) -> None:
-        self._data = memoryview(numpy.asarray(ids, dtype="<i4").tobytes())
-        self._digest, self._at = hashlib.sha256(), 0
-        self._fingerprint, self._exact = fingerprint.digest, exact
-        self._sealing, self._all = settings_of(config, head_dim)
-
-    def of(self, kind: str, start: int, end: int) -> str:
-        """The name of the part, 64 hex digits."""
-        if end < self._at:
-            self._digest, self._at = hashlib.sha256(), 0
-        self._digest.update(self._data[4 * self._at : 4 * end])
-        self._at = end
-        settings = self._sealing if end <= self._exact else self._all
-        facts = [FORMAT, kind, start, end, self._digest.hexdigest(), self._fingerprint, settings]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def settings_of(config: RetrievalConfig, head_dim: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings that exactly computed tokens are stored by, and all that retrieved ones depend on."""
-    every = asdict(config)
-    sealing = {name: every[name] for name in _SEALING} | {
-        "segment": config.segment_tokens(head_dim),
-        "sketch_bits": config.sketch_bits_for(head_dim),
-        "code_bits": config.code_bits_for(head_dim),
-    }
-    return sealing, {name: value for name, value in every.items() if name not in _ELSEWHERE} | sealing
 
 
 def checkpoint_step(config: RetrievalConfig, head_dim: int) -> int:
@@ -267,8 +210,7 @@ def _restore_row(
     if index.n_tokens != at - n_sink or at + state.tail[0].shape[1] != n_tokens:
         raise SakuinError(
             f"layer {i} holds {n_sink + index.n_tokens + state.tail[0].shape[1]:,} tokens where "
-            f"{n_tokens:,} are "
-            "needed: the snapshot is damaged."
+            f"{n_tokens:,} are needed: the snapshot is damaged."
         )
     layer.restore(like, n_query_heads, index, state)
 

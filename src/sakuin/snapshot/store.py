@@ -7,11 +7,10 @@ other. docs/format.md is the format.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,9 @@ from sakuin.errors import SakuinError
 from sakuin.prompts.reading import Reading
 from sakuin.snapshot import manifest as manifests
 from sakuin.snapshot.manifest import Manifest, StoredDocument, StoredPart
+from sakuin.snapshot.part import Names, Part, settings_of
 from sakuin.snapshot.part_files import PartFiles
-from sakuin.snapshot.parts import Names, Part, all_parts, head_dim_of, restored_cache, settings_of
+from sakuin.snapshot.parts import all_parts, head_dim_of, restored_cache
 from sakuin.storage.folders import make_folder, sync_folder
 from sakuin.storage.locks import locked
 from sakuin.storage.whole_files import TEMPORARY, write_whole
@@ -141,8 +141,7 @@ def check_fits(stored: Fingerprint, own: Fingerprint, where: Path) -> None:
     if why := stored.differences(own):
         raise SakuinError(
             f"the snapshot {where} cannot be used with this model: {why}; load the model that it was made "
-            "with, or "
-            "read the documents again."
+            "with, or read the documents again."
         )
 
 
@@ -152,10 +151,10 @@ def _settings(found: Manifest, config: RetrievalConfig | None, where: Path) -> R
     # head_dim matters to "auto" values only, and these are the same for the same model.
     mine, theirs = (settings_of(one, 64)[0] for one in (config, found.config))
     if differing := [name for name in mine if mine[name] != theirs[name]]:
+        were = ", ".join(f"{name}={theirs[name]!r}" for name in differing)
         raise SakuinError(
             f"the snapshot {where} was made with other settings of {', '.join(differing)}, which what is "
-            "stored "
-            f"depends on; leave them as they were ({', '.join(f'{n}={theirs[n]!r}' for n in differing)})."
+            f"stored depends on; leave them as they were ({were})."
         )
     return config
 
@@ -239,19 +238,3 @@ def verify(path: str | os.PathLike[str]) -> list[str]:
         return [f"{folder / PARTS} is missing"]
     files = PartFiles(folder / PARTS)
     return [damage for part in manifest.parts if (damage := files.damage(part))]
-
-
-def described(manifest: Manifest) -> dict[str, Any]:
-    """What a person wants to know of a snapshot."""
-    return {
-        "model": manifest.model,
-        "dtype": manifest.fingerprint.dtype,
-        "index": manifest.config.index,
-        "tokens": len(manifest.ids),
-        "documents": [document.name for document in manifest.documents],
-        "bytes": manifest.size,
-        "files": len(manifest.parts),
-        "created": manifest.created,
-        "prefill_s": manifest.prefill_s,
-        "config": json.loads(json.dumps(asdict(manifest.config))),
-    }

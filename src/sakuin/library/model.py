@@ -1,0 +1,25 @@
+"""The model that a stored context was read with, loaded again. Called by `sakuin.library.opening` and by the
+command line, which says meanwhile what it loads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sakuin.backends.open import load
+from sakuin.dtypes import of_torch_name
+from sakuin.errors import SakuinError
+from sakuin.library.folder import Stored
+
+
+def load_model_of(stored: Stored, device: str = "auto", named: str | None = None) -> tuple[Any, Any]:
+    """The model that a context was read with, and its tokenizer, in its dtype.
+
+    device : as in `sakuin.load`. named : where the model is now, if not where it was.
+    """
+    name = named or stored.manifest.model
+    if not name:
+        raise SakuinError(
+            f"the context {stored.name!r} does not say by which name its model was loaded; name the model "
+            "yourself."
+        )
+    return load(name, of_torch_name(stored.manifest.fingerprint.dtype) or "auto", device)

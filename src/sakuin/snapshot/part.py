@@ -1,0 +1,76 @@
+"""A part of a sequence, and its name. Nothing here needs torch, so that a library can be listed and swept
+without it.
+
+A name is a hash of everything that the part's numbers follow from, so that equal beginnings are equal parts.
+docs/format.md is the format. What a cache is made of is in `sakuin.snapshot.parts`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sakuin.backends.fingerprint import Fingerprint
+from sakuin.config import RetrievalConfig
+from sakuin.snapshot.manifest import FORMAT, int32_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_SEALING = ("index", "sink", "kv_dtype", "list_size")
+"""Settings that what is stored of exactly computed tokens follows from, beside those of the segments."""
+_ELSEWHERE = ("offload", "recent", "segment", "sketch_bits", "code_bits")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of tokens `start` to `end` of all layers.
+
+    tensors : by "LAYER.NAME". facts : strings beside them.
+    """
+
+    kind: str
+    start: int
+    end: int
+    tensors: dict[str, Tensor] = field(repr=False)
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+class Names:
+    """The names of the parts of one token sequence.
+
+    config : the settings. exact : so many first tokens were computed by exact attention; what comes after
+    depends on how tokens are retrieved too.
+    """
+
+    def __init__(
+        self, ids: Sequence[int], fingerprint: Fingerprint, config: RetrievalConfig, head_dim: int, exact: int
+    ) -> None:
+        self._data = memoryview(int32_bytes(ids))
+        self._digest, self._at = hashlib.sha256(), 0
+        self._fingerprint, self._exact = fingerprint.digest, exact
+        self._sealing, self._all = settings_of(config, head_dim)
+
+    def of(self, kind: str, start: int, end: int) -> str:
+        """The name of the part, 64 hex digits."""
+        if end < self._at:
+            self._digest, self._at = hashlib.sha256(), 0
+        self._digest.update(self._data[4 * self._at : 4 * end])
+        self._at = end
+        settings = self._sealing if end <= self._exact else self._all
+        facts = [FORMAT, kind, start, end, self._digest.hexdigest(), self._fingerprint, settings]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def settings_of(config: RetrievalConfig, head_dim: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings that exactly computed tokens are stored by, and all that retrieved ones depend on."""
+    every = asdict(config)
+    sealing = {name: every[name] for name in _SEALING} | {
+        "segment": config.segment_tokens(head_dim),
+        "sketch_bits": config.sketch_bits_for(head_dim),
+        "code_bits": config.code_bits_for(head_dim),
+    }
+    return sealing, {name: value for name, value in every.items() if name not in _ELSEWHERE} | sealing
