@@ -24,7 +24,7 @@ from rich.table import Table
 import sakuin
 from sakuin.backends import catalogue
 from sakuin.documents import Document
-from sakuin.quantities import gb
+from sakuin.quantities import size_of
 
 FACT = "The support contract with Halden ends on: 14 March 2031."
 QUESTION = "When does the support contract with Halden end?"
@@ -100,10 +100,10 @@ def main() -> int:
             f"{full_answer.decode_ms_per_token:.1f} ms/token",
         ),
         ("coverage", f"{stats['coverage']:.1%}", "100%"),
-        ("touched bytes a token, offloaded", gb(stats["touched_bytes"]), "-"),
+        ("touched bytes a token, offloaded", size_of(stats["touched_bytes"]), "-"),
         ("  as a share of the offloaded keys and values", f"{stats['touched_share']:.1%}", "-"),
-        ("keys and values on the device", gb(held["device"]), gb(full_held["device"])),
-        ("keys, values and index on the host", gb(held["host"]), gb(full_held["host"])),
+        ("keys and values on the device", size_of(held["device"]), size_of(full_held["device"])),
+        ("keys, values and index on the host", size_of(held["host"]), size_of(full_held["host"])),
     ):
         table.add_row(*row)
     console.print()

@@ -1,4 +1,5 @@
-"""Times and sizes as people write them: 30d, 12h, 20GB. Called by the commands that take them."""
+"""Sizes and times as people read and write them: 0.84 GB, 20GB, 30 d, 12h. Called by the commands and by
+whatever says a figure in a sentence."""
 
 from __future__ import annotations
 
@@ -6,17 +7,25 @@ import re
 
 from sakuin.errors import SakuinError
 
+_TIMES = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
+_SIZES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_SIZES |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+_SPANS = ((86400, "d"), (3600, "h"), (60, "min"))
 
-def gb(size: float) -> str:
+
+def size_of(size: float) -> str:
     """A size in words: 0.84 GB, 12.0 GB, 310 MB."""
     if size < 0.5e9:
         return f"{size / 1e6:,.0f} MB"
     return f"{size / 1e9:.2f} GB" if size < 10e9 else f"{size / 1e9:,.1f} GB"
 
 
-_TIMES = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
-_SIZES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
-_SIZES |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+def span_of(seconds: float) -> str:
+    """A time in words, roughly: 3 d, 5 h, 12 min, 40 s."""
+    for length, unit in _SPANS:
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
 
 
 def seconds_of(text: str, option: str) -> float:

@@ -22,7 +22,8 @@ from stored import CONFIG, MORE, TEXT, model_of
 from test_cli import run
 
 from sakuin import Library
-from sakuin.cli import app, contexts
+from sakuin.cli import app
+from sakuin.cli.contexts import add, append
 from sakuin.documents import Document
 from sakuin.errors import SakuinError
 
@@ -209,12 +210,12 @@ def test_what_is_written_while_a_log_is_read_is_read_next(tmp_path: Path) -> Non
         return True
 
     with _ended_after(10):
-        contexts._follow(log, grow)
+        append._follow(log, grow)
     assert found == ["one\n", "one\ntwo\n"]
 
 
 def test_a_log_that_never_pauses_is_read_by_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contexts, "_LONGEST", 1.0)
+    monkeypatch.setattr(append, "_LONGEST", 1.0)
     log, asked = tmp_path / "server.log", []
     log.write_text("one\n")
 
@@ -232,7 +233,7 @@ def test_a_log_that_never_pauses_is_read_by_lines(tmp_path: Path, monkeypatch: p
     with _ended_after(20) as over:
         writer = threading.Thread(target=write, args=(over,))
         writer.start()
-        contexts._follow(log, grow)
+        append._follow(log, grow)
     writer.join()
     assert asked == [False, True, True]
 
@@ -241,7 +242,7 @@ def test_of_a_line_that_is_being_written_nothing_is_taken() -> None:
     held = SimpleNamespace(documents=[Document("a.log", "one\ntw")])
 
     def new(text: str, whole_lines: bool, name: str = "a.log") -> Any:
-        return contexts._new(held, Document(name, text), last=True, whole_lines=whole_lines)
+        return append._new(held, Document(name, text), last=True, whole_lines=whole_lines)
 
     assert new("one\ntwo\nthr", whole_lines=True) == "o\n"
     assert new("one\ntwo\nthr", whole_lines=False) == "o\nthr"
@@ -287,9 +288,9 @@ def test_an_interrupted_add_says_what_is_kept(tmp_path: Path) -> None:
     with patch("sakuin.backends.transformers.backend.CHUNK", 128), pytest.raises(KeyboardInterrupt):
         library.add("long", [Document("a.txt", TEXT)], *model_of(), CONFIG, stop)
     tokens = f"{library.kept_of('long'):,} tokens of long are kept"
-    assert tokens in contexts._left_of("long", str(tmp_path))
+    assert tokens in add._left_of("long", str(tmp_path))
     library.add("long", [Document("a.txt", TEXT)], *model_of(), CONFIG, resume=True)
-    assert contexts._left_of("long", str(tmp_path)) == "long is in the library."
+    assert add._left_of("long", str(tmp_path)) == "long is in the library."
 
 
 def test_a_conversation_that_is_interrupted_is_kept(added: tuple[str, dict[str, Any]]) -> None:

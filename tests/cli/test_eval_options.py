@@ -13,7 +13,7 @@ from test_cli_contexts import Here
 from tiny import byte_tokenizer, tiny
 
 from sakuin.cli import app
-from sakuin.cli.eval_options import Subject
+from sakuin.cli.evaluate.options import Subject
 
 EVALUATIONS = ("fidelity", "needle", "extract", "ruler", "harness")
 ON_DEVICES = [("eval", name) for name in EVALUATIONS]

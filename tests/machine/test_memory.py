@@ -13,7 +13,7 @@ from sakuin.backends.transformers.shape import count_weights, shape_of
 from sakuin.capacity.need import check, estimate, tokens_that_fit
 from sakuin.errors import SakuinError
 from sakuin.machine.memory import Available, available
-from sakuin.quantities import gb
+from sakuin.quantities import size_of
 
 GIB = 1 << 30
 LLAMA = LlamaConfig(
@@ -120,6 +120,6 @@ def test_too_little_memory_is_said_in_figures() -> None:
     need = estimate(SHAPE, 1_000_000, torch.float32, RetrievalConfig(), weights=WEIGHTS)
     with pytest.raises(SakuinError) as error:
         check(need, "this", Available(GIB, "are left of this container's limit of 2 GB"))
-    assert gb(need.total) in str(error.value)
+    assert size_of(need.total) in str(error.value)
     assert "1.07 GB are left of this container's limit" in str(error.value)
     check(need, "this", Available(need.total, "are free"))

@@ -20,7 +20,7 @@ from sakuin.index.graph import COORDINATES, RUN
 from sakuin.index.int8 import bytes_per_number
 from sakuin.index.ivf import LARGEST
 from sakuin.machine.memory import Available, available
-from sakuin.quantities import gb
+from sakuin.quantities import size_of
 
 _KV_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 _VALUE_BITS = 4.0
@@ -55,8 +55,8 @@ def estimate(
 ) -> Need:
     """What a context of `n_tokens` takes.
 
-    retrieval : the settings of its cache; None is full attention with the ordinary cache.
-    weights : bytes of the model's weights that are still to be loaded; 0 where they are loaded.
+    retrieval : the settings of its cache; None is full attention with the ordinary cache. weights : bytes of
+    the model's weights that are still to be loaded; 0 where they are loaded.
     """
     size = dtype.itemsize
     stored: float = size
@@ -123,7 +123,7 @@ def check(need: Need, what: str, have: Available | None = None) -> None:
     if need.total <= have.bytes:
         return
     parts = [
-        f"{gb(size)} {name}"
+        f"{size_of(size)} {name}"
         for name, size in (
             ("for weights", need.weights),
             ("for keys and values", need.kv),
@@ -132,7 +132,7 @@ def check(need: Need, what: str, have: Available | None = None) -> None:
         if size
     ]
     raise SakuinError(
-        f"{what} needs about {gb(need.total)} of memory ({', '.join(parts)}), and {gb(have.bytes)} "
+        f"{what} needs about {size_of(need.total)} of memory ({', '.join(parts)}), and {size_of(have.bytes)} "
         f"{have.bound}; take a smaller model or document, or give it more memory."
     )
 

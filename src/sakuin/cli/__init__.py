@@ -15,7 +15,7 @@ import typer
 
 import sakuin
 from sakuin.cli import ask, bench, chat, contexts, doctor, evaluate, models
-from sakuin.cli.errors import usage_in_a_sentence
+from sakuin.cli.errors import reports_usage
 
 app = typer.Typer(
     name="sakuin",
@@ -54,5 +54,5 @@ def main() -> None:
     """Entry point of `sakuin`."""
     # Bars that libraries draw would run through ours; tqdm reads this when it is imported.
     os.environ.setdefault("TQDM_DISABLE", "1")
-    with usage_in_a_sentence():
+    with reports_usage():
         sys.exit(app(prog_name="sakuin", standalone_mode=False))

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sakuin.cli.errors import told_in_a_sentence
+from sakuin.cli.errors import reports_errors
 from sakuin.cli.options import Json
 from sakuin.cli.show import console, notes, show_table
 
@@ -68,7 +68,7 @@ def index(
     Errors are relative to exact attention, sink and recent window included; *touched* and *memory* are shares
     of the offloaded keys and values.
     """
-    with told_in_a_sentence():
+    with reports_errors():
         from sakuin.evaluate import compare
 
         found = _trace(trace, model, length, tokens, save)
@@ -99,7 +99,7 @@ def search(
     one position. *scanned* is the share of keys whose inner product was computed, *worst layer* the least
     mean recall of one.
     """
-    with told_in_a_sentence():
+    with reports_errors():
         from sakuin.evaluate import PEERS, compare_search
 
         found = _trace(trace, model, length, tokens, save)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json as json_
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sakuin.cli import ask as asking
-from sakuin.cli import contexts
-from sakuin.cli.errors import told_in_a_sentence
-from sakuin.cli.options import MODEL_HELP, Device
+from sakuin.cli.answering import as_object, check_answer
+from sakuin.cli.errors import reports_errors
+from sakuin.cli.options import MODEL_HELP, Device, Encoding, Folder
+from sakuin.cli.progress import progress_bar
+from sakuin.cli.reading import documents_of, load_model, open_context
 from sakuin.cli.show import notes
-from sakuin.cli.stored import Encoding, Folder, documents_of
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
-    from sakuin import Context
+    from sakuin import Context, Library
 
 
 def chat(
@@ -60,66 +61,68 @@ def chat(
     again for the next message. With --save the documents are kept before the first message, and what was said
     at the end, after Ctrl-C too.
     """
-    talking = False
-    with told_in_a_sentence(patient=lambda: talking):
+    saving = _Saving(save)
+    with reports_errors(patient=lambda: saving.talking):
         if files and context is not None:
             raise SakuinError("give files or --context, not both.")
-        if max_new_tokens < 1:
-            raise SakuinError(f"--max-new-tokens must be at least 1, got {max_new_tokens}.")
+        check_answer(max_new_tokens)
         from sakuin import Library
 
+        where = Library(library)
         if save is not None:
-            Library(library).check_new(save)
+            where.check_new(save)
         if context is not None:
-            talk, name = contexts.open_context(Library(library), context, model, device)
+            talk, name = open_context(where, context, model, device)
         else:
             name = model or "smollm2"
             talk = _read(files or [], name, encoding, device)
-
-        def converse() -> None:
-            for message in _messages(json):
-                try:
-                    _answer(talk, message, name, max_new_tokens, temperature, json)
-                except SakuinError as error:
-                    # A message that does not fit must not end the conversation.
-                    print(f"sakuin: {error}", file=sys.stderr, flush=True)
-
+        converse = partial(_converse, talk, name, max_new_tokens, temperature, json)
         if save is None:
             converse()
-            return
-        with Library(library).saving(save, talk) as keep:
+        else:
+            saving.run(where, talk, converse)
+
+
+class _Saving:
+    """A conversation that is kept as the context `name`. talking : whether there is something to keep when it
+    is interrupted."""
+
+    def __init__(self, name: str | None) -> None:
+        self.name = name or ""
+        self.talking = False
+
+    def run(self, library: Library, talk: Context, converse: Callable[[], None]) -> None:
+        """Keep what has been read, converse, and keep what was said."""
+        with library.saving(self.name, talk) as keep:
             before = talk.tokens
             if before:
                 keep(growing=True)  # what has been read; says now whether there is room
-            interrupted, talking = False, True
+            interrupted, self.talking = False, True
             try:
                 converse()
             except KeyboardInterrupt:
                 interrupted = True
-                notes.print(f"interrupted; keeping what was said as {save}", style="dim")
+                notes.print(f"interrupted; keeping what was said as {self.name}", style="dim")
             if talk.tokens > before:
                 try:
                     keep()
                 except SakuinError as error:
-                    kept = f"{save} holds what was read before it" if before else "nothing is kept"
+                    kept = f"{self.name} holds what was read before it" if before else "nothing is kept"
                     raise SakuinError(f"the conversation cannot be kept, {kept}: {error}") from None
             if before or talk.tokens:
-                notes.print(f"kept as {save}", style="dim")
+                notes.print(f"kept as {self.name}", style="dim")
             if interrupted:
                 raise KeyboardInterrupt
 
 
 def _read(files: list[str], name: str, encoding: str | None, device: str) -> Context:
     from sakuin import Context
-    from sakuin.backends import open as models
 
     texts = documents_of(files, encoding)
-    with notes.status(f"loading {name}"):
-        asking.quiet()
-        model, tokenizer = models.load(name, device=device)
+    model, tokenizer = load_model(name, device=device)
     if not texts:
         return Context(model, tokenizer)
-    with asking.progress_bar() as progress:
+    with progress_bar() as progress:
         return Context.from_documents(model, tokenizer, texts, progress=progress)
 
 
@@ -136,13 +139,20 @@ def _messages(json: bool) -> Iterator[str]:
             yield line.strip()
 
 
-def _answer(talk: Any, message: str, name: str, max_new_tokens: int, temperature: float, json: bool) -> None:
-    def write(piece: str) -> None:
-        print(piece, end="", flush=True)
+def _converse(talk: Context, name: str, max_new_tokens: int, temperature: float, json: bool) -> None:
+    for message in _messages(json):
+        try:
+            answer = talk.chat(message, max_new_tokens, None if json else _write, temperature)
+        except SakuinError as error:
+            # A message that does not fit must not end the conversation.
+            print(f"sakuin: {error}", file=sys.stderr, flush=True)
+            continue
+        if json:
+            said = as_object(talk, answer, name) | {"reused_tokens": answer.reused_tokens}
+            print(json_.dumps(said, ensure_ascii=False), flush=True)
+        else:
+            print("" if answer.text else "(The model gave no answer.)", flush=True)
 
-    answer = talk.chat(message, max_new_tokens, None if json else write, temperature)
-    if json:
-        said = asking.as_object(talk, answer, name) | {"reused_tokens": answer.reused_tokens}
-        print(json_.dumps(said, ensure_ascii=False), flush=True)
-        return
-    print("" if answer.text else "(The model gave no answer.)", flush=True)
+
+def _write(piece: str) -> None:
+    print(piece, end="", flush=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sakuin.cli.errors import told_in_a_sentence
+from sakuin.cli.errors import reports_errors
 from sakuin.cli.options import Json, Window
 from sakuin.cli.show import console, facts
 
@@ -23,7 +23,7 @@ def doctor(
 ) -> None:
     """Show CPU features, kernels, threads, memory, the dtype and the index that `auto` means here, extras,
     and how long a context fits."""
-    with told_in_a_sentence():
+    with reports_errors():
         from sakuin.capacity.doctor import examine
 
         report = examine(model, window)
@@ -34,7 +34,7 @@ def doctor(
 
 
 def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    from sakuin.quantities import gb
+    from sakuin.quantities import size_of
 
     yield (
         "versions",
@@ -47,7 +47,7 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     many = "; more than one fight over the cores" if len(report["openmp"]) > 1 else ""
     yield "OpenMP runtimes", (", ".join(report["openmp"]) or "none") + many
     yield "GPU", report["gpu"] or "none"
-    yield "memory", f"{gb(report['memory']['available'])} {report['memory']['bound']}"
+    yield "memory", f"{size_of(report['memory']['available'])} {report['memory']['bound']}"
     yield "dtype auto", report["dtype"]
     for each in report["auto"]:
         start = each["sketch_from"]

@@ -21,7 +21,7 @@ _PATIENCE = 0.7
 
 
 @contextmanager
-def told_in_a_sentence(
+def reports_errors(
     left: Callable[[], str] | None = None, patient: Callable[[], bool] = lambda: False
 ) -> Iterator[None]:
     """Run a command's body: errors become a sentence and exit code 2, Ctrl-C becomes exit code 130 within a
@@ -53,7 +53,7 @@ def told_in_a_sentence(
 
 
 @contextmanager
-def usage_in_a_sentence() -> Iterator[None]:
+def reports_usage() -> Iterator[None]:
     """Run the parser: a wrong option or argument becomes a sentence that names it, and exit code 2."""
     try:
         yield

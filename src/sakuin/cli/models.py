@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sakuin.cli.errors import told_in_a_sentence
+from sakuin.cli.errors import reports_errors
 from sakuin.cli.options import Json
 from sakuin.cli.show import bar, console
 
@@ -17,7 +17,7 @@ app = typer.Typer(help="Models that can be had without a model hub.", no_args_is
 @app.command("list")
 def list_(json: Json = False) -> None:
     """List the models that `sakuin models get` knows."""
-    with told_in_a_sentence():
+    with reports_errors():
         from rich.table import Table
 
         from sakuin.backends import catalogue
@@ -60,7 +60,7 @@ def get(
 
     `--model NAME` then means it. A second call does nothing.
     """
-    with told_in_a_sentence():
+    with reports_errors():
         from sakuin.backends import catalogue
 
         was_here = catalogue.find(name).is_here

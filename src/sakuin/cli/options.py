@@ -34,3 +34,22 @@ Window = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
+MaxNewTokens = Annotated[int, typer.Option(metavar="N", help="Most tokens of the answer.")]
+Encoding = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Encoding of text and HTML files: cp932, …, or auto, which guesses."),
+]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A name from `sakuin contexts list`.")]
+Files = Annotated[list[str], typer.Argument(metavar="FILE…", help="Files; `-` is standard input.")]
+ItsModel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL", help="Where the model is now, if not where it was; it must be the same model."
+    ),
+]
+Folder = Annotated[
+    str | None,
+    typer.Option(
+        "--library", metavar="FOLDER", help="The library's folder; else SAKUIN_LIBRARY, or its place."
+    ),
+]

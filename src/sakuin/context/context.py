@@ -28,6 +28,7 @@ from sakuin.documents import Document
 from sakuin.errors import SakuinError
 from sakuin.prompts.reading import Reading
 from sakuin.prompts.template import Prompt
+from sakuin.prompts.vocabulary import Encoded
 from sakuin.snapshot import parts, store
 from sakuin.snapshot.parts import Keeper
 
@@ -114,19 +115,18 @@ class Context:
         config: RetrievalConfig | Literal["full"] | None = None,
         progress: Progress | None = None,
         keeper: Keeper | None = None,
+        encoded: Encoded | None = None,
     ) -> Context:
         """Prefill documents, one after another. Else as `from_text`.
 
         keeper : is shown the cache as it grows, and may know how it begins (`sakuin.library` has one).
+        encoded : the tokens of `Reading().with_documents(texts).body`, for who has measured it already.
         """
         if not texts or not any(document.text.strip() for document in texts):
             raise SakuinError("the document is empty; there is nothing to ask about.")
         context = cls(model, tokenizer, config)
-        reading = context._reading
-        for document in texts:
-            title = f"{document.name}:\n\n" if len(texts) > 1 else ""
-            reading = reading.with_document(document, "\n\n" + title if title and reading.body else title)
-        context._grow(reading.grown(context._prompt), progress, keeper)
+        reading = context._reading.with_documents(texts)
+        context._grow(reading.grown(context._prompt, encoded=encoded), progress, keeper)
         return context
 
     @classmethod

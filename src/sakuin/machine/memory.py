@@ -9,7 +9,7 @@ import resource
 from dataclasses import dataclass
 from pathlib import Path
 
-from sakuin.quantities import gb
+from sakuin.quantities import size_of
 
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -27,7 +27,8 @@ def available(proc: Path = Path("/proc"), cgroups: Path = _CGROUPS, limits: bool
     process's limits leave."""
     bounds = [Available(_meminfo(proc / "meminfo"), "of this machine's memory are free")]
     for limit, used in _cgroup_limits(proc / "self/cgroup", cgroups):
-        bounds.append(Available(max(limit - used, 0), f"are left of this container's limit of {gb(limit)}"))
+        left = f"are left of this container's limit of {size_of(limit)}"
+        bounds.append(Available(max(limit - used, 0), left))
     if limits:
         for which, field, name in (
             (resource.RLIMIT_DATA, "VmData", "data"),
@@ -38,7 +39,7 @@ def available(proc: Path = Path("/proc"), cgroups: Path = _CGROUPS, limits: bool
                 used = _status(proc / "self/status", field)
                 bounds.append(
                     Available(
-                        max(soft - used, 0), f"are left of this process's limit of {gb(soft)} of {name}"
+                        max(soft - used, 0), f"are left of this process's limit of {size_of(soft)} of {name}"
                     )
                 )
     return min(bounds, key=lambda bound: bound.bytes)

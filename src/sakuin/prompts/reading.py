@@ -6,11 +6,13 @@ tokens' keys and values are the cache's business. Called by `sakuin.context.cont
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from sakuin.documents import Document
 from sakuin.prompts.template import Prompt, stable_length
+from sakuin.prompts.vocabulary import Encoded
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,14 @@ class Reading:
             places=(*self.places, len(body)),
         )
 
+    def with_documents(self, documents: Sequence[Document]) -> Reading:
+        """The same with these documents at the end; several are told apart by their names as titles."""
+        reading = self
+        for document in documents:
+            title = f"{document.name}:\n\n" if len(documents) > 1 else ""
+            reading = reading.with_document(document, "\n\n" + title if title and reading.body else title)
+        return reading
+
     def with_more(self, text: str) -> Reading:
         """The same with `text` at the end of the last document; of one without a name where there is none."""
         if not self.documents:
@@ -75,11 +85,22 @@ class Reading:
             lead=list(lead),
         )
 
-    def grown(self, prompt: Prompt, whole: bool = False) -> Reading:
-        """With the tokens of the text that waits, up to where what follows cannot change them; `whole`: of
-        all of it."""
+    def own_tokens(self, encoded: Encoded) -> int:
+        """How many tokens of the body, `encoded`, begin within a document's text; titles are left out."""
+        starts, spans = encoded.starts, zip(self.places, self.documents, strict=True)
+        return sum(
+            bisect_left(starts, place + len(document.text)) - bisect_left(starts, place)
+            for place, document in spans
+        )
+
+    def grown(self, prompt: Prompt, whole: bool = False, encoded: Encoded | None = None) -> Reading:
+        """With the tokens of the text that waits, up to where what follows cannot change them.
+
+        whole : with the tokens of all of it. encoded : the tokens of the text that waits, where they are
+        known.
+        """
         text, at, lead = self.waiting, self.at, self.lead
-        new = prompt.encode(text)
+        new = prompt.encode(text) if encoded is None else encoded
         keep = len(new.ids) if whole else stable_length(text, new)
         end = len(self.body) if keep == len(new.ids) else at + new.starts[keep]
         return self.with_tokens(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sakuin.cli.errors import told_in_a_sentence
-from sakuin.cli.eval_options import Configurations, Dtype, Out, Subject, command, goes_on, write
+from sakuin.cli.errors import reports_errors
+from sakuin.cli.evaluate.options import Configurations, Dtype, Out, Subject, command, goes_on, write
 from sakuin.cli.options import Device, Json, Model, Window
 from sakuin.cli.show import console, notes, show_table
 from sakuin.errors import SakuinError
@@ -51,7 +51,7 @@ def harness(
     *difference* is the mean over documents less full attention's, with a 95 % confidence interval by the
     paired bootstrap, for metrics that are means. Needs the extra `eval`.
     """
-    with told_in_a_sentence(goes_on):
+    with reports_errors(goes_on):
         from sakuin.evaluate.answers.harness_runs import about, checked, found, run
         from sakuin.evaluate.configurations import configurations as named
         from sakuin.evaluate.results import Results
@@ -65,9 +65,9 @@ def harness(
             folder = subject.folder(out, "harness")
             results = Results(folder / "results.jsonl", made)
             metrics = run(loaded, tokenizer, wanted, chosen, limit, told, results, status.update)
+        given = {"--limit": None if limit is None else str(limit), "--metadata": metadata}
         words = subject.words() | {"--configurations": configurations, "--tasks": tasks}
-        words |= {} if limit is None else {"--limit": str(limit)}
-        words |= {} if metadata is None else {"--metadata": metadata}
+        words |= {option: value for option, value in given.items() if value is not None}
         report = {
             "command": command("harness", words),
             "model": model,
@@ -78,8 +78,7 @@ def harness(
         if json:
             print(json_.dumps(report))
         else:
-            _show(metrics)
-            console.print(f"\nResults are in {folder}.")
+            _show(metrics, folder)
 
 
 def _words(text: str) -> list[str]:
@@ -98,7 +97,7 @@ def _metadata(text: str | None) -> dict[str, object]:
     return told
 
 
-def _show(metrics: list[Metric]) -> None:
+def _show(metrics: list[Metric], folder: Path) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -119,3 +118,4 @@ def _show(metrics: list[Metric]) -> None:
             "" if change is None else f"{change.low:+.4f} to {change.high:+.4f}",
         )
     show_table(table)
+    console.print(f"\nResults are in {folder}.")

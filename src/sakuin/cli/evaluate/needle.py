@@ -5,12 +5,12 @@ from __future__ import annotations
 import json as json_
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sakuin.cli.errors import told_in_a_sentence
-from sakuin.cli.eval_options import (
+from sakuin.cli.errors import reports_errors
+from sakuin.cli.evaluate.options import (
     Configurations,
     Dtype,
     Lengths,
@@ -28,18 +28,22 @@ from sakuin.cli.show import console, notes, show_table
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
-    from sakuin.evaluate.answers.needle import Tally
+    from sakuin.evaluate.answers.needle import Grid, Tally
+    from sakuin.evaluate.configurations import Configuration
+
+
+Haystack = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="[FILE]…",
+        help="Text files that are the haystack; without any, Python's language reference.",
+        show_default=False,
+    ),
+]
 
 
 def needle(
-    files: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="[FILE]…",
-            help="Text files that are the haystack; without any, Python's language reference.",
-            show_default=False,
-        ),
-    ] = None,
+    files: Haystack = None,
     model: Model = "smollm2",
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -60,16 +64,15 @@ def needle(
     Full attention always answers too: *lost* counts the answers that it has right and a configuration has
     not.
     """
-    with told_in_a_sentence(goes_on):
+    with reports_errors(goes_on):
         from sakuin.evaluate.answers.needle import Grid, about, run, tallies
+        from sakuin.evaluate.answers.pictures import check_matplotlib, draw_needle
         from sakuin.evaluate.configurations import configurations as named
         from sakuin.evaluate.results import Results
 
         subject, wanted = Subject.of(model, dtype, device, window), named(configurations)
         grid = Grid(tuple(distinct("--lengths", lengths)), _depths(depths), seeds, needles)
         if pictures:
-            from sakuin.evaluate.answers.pictures import check_matplotlib
-
             check_matplotlib()
         text = _haystack(files or [])
         folder = subject.folder(out, "needle", f"-{needles}")
@@ -79,14 +82,8 @@ def needle(
             results = Results(folder / "results.jsonl", made)
             cells = list(run(loaded, tokenizer, text, grid, wanted, results, status.update))
         found = tallies(cells)
-        words = subject.words() | {"--configurations": " ".join(c.name for c in wanted)}
-        words |= {
-            "--lengths": " ".join(map(str, grid.lengths)),
-            "--depths": " ".join(f"{x:g}" for x in grid.depths),
-        }
-        words |= {"--seeds": str(seeds), "--needles": str(needles)}
-        report = {
-            "command": command("needle", words, files or []),
+        report: dict[str, Any] = {
+            "command": command("needle", subject.words() | _words(grid, wanted), files or []),
             "model": model,
             "dtype": subject.used,
             "device": subject.place,
@@ -96,14 +93,21 @@ def needle(
         }
         write(folder, "needle", report, results)
         if pictures:
-            from sakuin.evaluate.answers.pictures import draw_needle
-
             report["pictures"] = [str(path) for path in draw_needle(cells, folder, model)]
         if json:
             print(json_.dumps(report, ensure_ascii=False))
         else:
-            _show(found)
-            console.print(f"\nResults are in {folder}.")
+            _show(found, folder)
+
+
+def _words(grid: Grid, wanted: list[Configuration]) -> dict[str, str]:
+    return {
+        "--configurations": " ".join(one.name for one in wanted),
+        "--lengths": " ".join(map(str, grid.lengths)),
+        "--depths": " ".join(f"{x:g}" for x in grid.depths),
+        "--seeds": str(grid.seeds),
+        "--needles": str(grid.needles),
+    }
 
 
 def _haystack(files: list[Path]) -> str:
@@ -126,7 +130,7 @@ def _depths(text: str) -> tuple[float, ...]:
         ) from None
 
 
-def _show(found: list[Tally]) -> None:
+def _show(found: list[Tally], folder: Path) -> None:
     from rich.table import Table
 
     cells = found[0].cells
@@ -140,3 +144,4 @@ def _show(found: list[Tally]) -> None:
         touched = f"{tally.touched_share:.1%}" if tally.configuration != "full" else ""
         table.add_row(tally.configuration, f"{tally.found:.1%}", str(tally.lost), str(tally.gained), touched)
     show_table(table)
+    console.print(f"\nResults are in {folder}.")

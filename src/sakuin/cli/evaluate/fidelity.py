@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sakuin.cli.errors import told_in_a_sentence
-from sakuin.cli.eval_options import (
+from sakuin.cli.errors import reports_errors
+from sakuin.cli.evaluate.options import (
     Configurations,
     Dtype,
     Lengths,
@@ -52,15 +52,18 @@ _AHEAD = ("mean", "low", "high")
 """Of what a configuration's KL divergence is above the first one's."""
 
 
+Texts = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="[FILE]…",
+        help="Text files to measure on; without any, the texts of --domains.",
+        show_default=False,
+    ),
+]
+
+
 def fidelity(
-    files: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="[FILE]…",
-            help="Text files to measure on; without any, the texts of --domains.",
-            show_default=False,
-        ),
-    ] = None,
+    files: Texts = None,
     model: Model = "smollm2",
     dtype: Dtype = "fp32",
     device: Device = "auto",
@@ -83,7 +86,7 @@ def fidelity(
     distribution in nats, *error* that of the attention output, *lost* counts retrieved tokens that full
     attention has right.
     """
-    with told_in_a_sentence(goes_on):
+    with reports_errors(goes_on):
         from sakuin.backends.open import describe
         from sakuin.evaluate.answers.fidelity import about, run
         from sakuin.evaluate.answers.pictures import check_matplotlib, draw_fidelity
@@ -92,12 +95,8 @@ def fidelity(
         from sakuin.evaluate.results import Results
 
         wanted, most = named(configurations), distinct("--lengths", lengths)
-        if seed < 0:
-            raise SakuinError(f"--seed must be at least 0, got {seed}.")
-        if files and (seed or domains != DOMAINS):
-            raise SakuinError("--domains and --seed choose texts, and here are FILES; leave them out.")
         with_full(wanted)
-        _check_texts(files or [], domains)
+        _check_texts(files or [], domains, seed)
         if pictures:
             check_matplotlib()
         subject = Subject.of(model, dtype, device, window)
@@ -123,7 +122,11 @@ def fidelity(
             _show(report, units, folder)
 
 
-def _check_texts(files: list[Path], domains: str) -> None:
+def _check_texts(files: list[Path], domains: str, seed: int) -> None:
+    if seed < 0:
+        raise SakuinError(f"--seed must be at least 0, got {seed}.")
+    if files and (seed or domains != DOMAINS):
+        raise SakuinError("--domains and --seed choose texts, and here are FILES; leave them out.")
     named = [str(file) for file in files] or domains.split()
     if not named:
         raise SakuinError("--domains names no kind of text.")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sakuin.cli.errors import told_in_a_sentence
-from sakuin.cli.eval_options import (
+from sakuin.cli.errors import reports_errors
+from sakuin.cli.evaluate.options import (
     Configurations,
     Dtype,
     Lengths,
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
     from sakuin.evaluate.answers.ruler import Row
 
 
+Tasks = Annotated[str, typer.Option(metavar="NAMES", help="RULER's tasks, with blanks between them, or all.")]
+Samples = Annotated[
+    str,
+    typer.Option(metavar="N|NUMBERS", help="Samples of each task: one number, or one for each of --lengths."),
+]
+
+
 def ruler(
     model: Model = "smollm2",
     lengths: Lengths = "4096",
-    tasks: Annotated[
-        str, typer.Option(metavar="NAMES", help="RULER's tasks, with blanks between them, or all.")
-    ] = "all",
-    samples: Annotated[
-        str,
-        typer.Option(
-            metavar="N|NUMBERS", help="Samples of each task: one number, or one for each of --lengths."
-        ),
-    ] = "10",
+    tasks: Tasks = "all",
+    samples: Samples = "10",
     configurations: Configurations = "balanced",
     seed: Seed = 42,
     dtype: Dtype = "auto",
@@ -57,7 +57,7 @@ def ruler(
     95 % confidence interval by the paired bootstrap; *kept* are samples that full attention answers wholly
     and the configuration too. Needs the extra `eval`.
     """
-    with told_in_a_sentence(goes_on):
+    with reports_errors(goes_on):
         from sakuin.evaluate.answers.ruler import about, check_length, differing, summarized
         from sakuin.evaluate.answers.ruler import ruler as run
         from sakuin.evaluate.configurations import configurations as named
@@ -67,13 +67,7 @@ def ruler(
 
         check_installed()
         wanted, chosen = with_full(named(configurations)), check_tasks(tasks.replace(",", " ").split())
-        sizes, counts = distinct("--lengths", lengths), numbers("--samples", samples)
-        if len(counts) not in (1, len(sizes)):
-            raise SakuinError(
-                f"--samples takes one number, or as many as there are --lengths ({len(sizes)}), got "
-                f"{samples!r}."
-            )
-        counts *= len(sizes) // len(counts)
+        sizes, counts = _counts(lengths, samples)
         subject = Subject.of(model, dtype, device, window)
         with notes.status(f"loading {model}", spinner="line") as status:
             loaded, tokenizer = subject.load()
@@ -86,11 +80,10 @@ def ruler(
             for size, count in zip(sizes, counts, strict=True):
                 scored += run(loaded, tokenizer, wanted, results, size, chosen, count, seed, status.update)
         rows = summarized(scored)
-        words = subject.words() | {"--configurations": configurations}
-        words |= {"--tasks": tasks, "--lengths": " ".join(map(str, sizes))}
+        words = {"--configurations": configurations, "--tasks": tasks, "--lengths": " ".join(map(str, sizes))}
         words |= {"--samples": samples, "--seed": str(seed)}
-        report = {
-            "command": command("ruler", words),
+        report: dict[str, Any] = {
+            "command": command("ruler", subject.words() | words),
             "about": made,
             "samples": counts,
             "rows": [asdict(row) for row in rows],
@@ -100,10 +93,17 @@ def ruler(
         if json:
             print(json_.dumps(report))
         else:
-            _show(rows)
-            for each in differing(scored):
-                console.print(_told(each))
-            console.print(f"\nResults are in {folder}.")
+            _show(rows, report["differing"], folder)
+
+
+def _counts(lengths: str, samples: str) -> tuple[list[int], list[int]]:
+    """The lengths, and of each how many samples of a task."""
+    sizes, counts = distinct("--lengths", lengths), numbers("--samples", samples)
+    if len(counts) not in (1, len(sizes)):
+        raise SakuinError(
+            f"--samples takes one number, or as many as there are --lengths ({len(sizes)}), got {samples!r}."
+        )
+    return sizes, counts * (len(sizes) // len(counts))
 
 
 def _told(each: dict[str, Any]) -> str:
@@ -116,27 +116,33 @@ def _told(each: dict[str, Any]) -> str:
     return f"{said}; where they part, full attention's own words are {each['margin']:.3f} nats ahead."
 
 
-def _show(rows: list[Row]) -> None:
+def _show(rows: list[Row], differing: list[dict[str, Any]], folder: Path) -> None:
+    for each in dict.fromkeys((row.length, row.configuration) for row in rows):
+        _show_one([row for row in rows if (row.length, row.configuration) == each], *each)
+    for one in differing:
+        console.print(_told(one))
+    console.print(f"\nResults are in {folder}.")
+
+
+def _show_one(rows: list[Row], length: int | None, name: str) -> None:
     from rich.table import Table
 
-    for length, name in dict.fromkeys((row.length, row.configuration) for row in rows):
-        shown = [row for row in rows if (row.length, row.configuration) == (length, name)]
-        where = "all lengths" if length is None else f"{length:,} tokens"
-        table = Table(box=None, pad_edge=False, title=f"{name} at {where}", title_justify="left")
-        table.add_column("task", no_wrap=True)
-        for column in ("samples", "full", name.partition(":")[0], "loss", "95 %", "kept", "touched"):
-            table.add_column(column, justify="right", no_wrap=True)
-        for row in shown:
-            touched = "" if row.touched_share is None else f"{row.touched_share:.1%}"
-            table.add_row(
-                row.task or "mean over tasks",
-                f"{row.loss.pairs}",
-                f"{row.full:.1f}",
-                f"{row.score:.1f}",
-                f"{row.loss.mean:+.2f}",
-                f"{row.loss.low:+.2f} to {row.loss.high:+.2f}",
-                f"{row.kept} of {row.solved}",
-                touched,
-                style="bold" if row.task is None else None,
-            )
-        show_table(table)
+    where = "all lengths" if length is None else f"{length:,} tokens"
+    table = Table(box=None, pad_edge=False, title=f"{name} at {where}", title_justify="left")
+    table.add_column("task", no_wrap=True)
+    for column in ("samples", "full", name.partition(":")[0], "loss", "95 %", "kept", "touched"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        touched = "" if row.touched_share is None else f"{row.touched_share:.1%}"
+        table.add_row(
+            row.task or "mean over tasks",
+            f"{row.loss.pairs}",
+            f"{row.full:.1f}",
+            f"{row.score:.1f}",
+            f"{row.loss.mean:+.2f}",
+            f"{row.loss.low:+.2f} to {row.loss.high:+.2f}",
+            f"{row.kept} of {row.solved}",
+            touched,
+            style="bold" if row.task is None else None,
+        )
+    show_table(table)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json as json_
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sakuin.cli.errors import told_in_a_sentence
-from sakuin.cli.eval_options import (
+from sakuin.cli.errors import reports_errors
+from sakuin.cli.evaluate.options import (
     Configurations,
     Dtype,
     Lengths,
@@ -25,6 +25,9 @@ from sakuin.cli.eval_options import (
 from sakuin.cli.options import Device, Json, Model, Window
 from sakuin.cli.show import console, notes, show_table
 from sakuin.errors import SakuinError
+
+if TYPE_CHECKING:
+    from sakuin.evaluate.answers.extraction import Score
 
 
 def extract(
@@ -51,7 +54,7 @@ def extract(
     number. Full attention always answers too: *as full* is the share of the records it has right that a
     configuration has right as well.
     """
-    with told_in_a_sentence(goes_on):
+    with reports_errors(goes_on):
         from sakuin.evaluate.answers.extraction import about, run, scores
         from sakuin.evaluate.configurations import configurations as named
         from sakuin.evaluate.results import Results
@@ -79,21 +82,25 @@ def extract(
         write(folder, "extract", report, results)
         if json:
             print(json_.dumps(report, ensure_ascii=False))
-            return
-        from rich.table import Table
+        else:
+            _show(scores(found))
+            console.print(f"\nResults are in {folder}.")
 
-        table = Table(box=None, pad_edge=False)
-        table.add_column("configuration", no_wrap=True)
-        for title in ("records right", "wrong", "as full", "same answers", "touched"):
-            table.add_column(title, justify="right", no_wrap=True)
-        for score in scores(found):
-            table.add_row(
-                score.configuration,
-                f"{score.right} of {score.records}",
-                str(score.wrong),
-                "" if score.like_full is None else f"{score.like_full:.1%}",
-                f"{score.same} of {score.texts}",
-                f"{score.touched_share:.1%}" if score.configuration != "full" else "",
-            )
-        show_table(table)
-        console.print(f"\nResults are in {folder}.")
+
+def _show(found: list[Score]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("configuration", no_wrap=True)
+    for title in ("records right", "wrong", "as full", "same answers", "touched"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for score in found:
+        table.add_row(
+            score.configuration,
+            f"{score.right} of {score.records}",
+            str(score.wrong),
+            "" if score.like_full is None else f"{score.like_full:.1%}",
+            f"{score.same} of {score.texts}",
+            f"{score.touched_share:.1%}" if score.configuration != "full" else "",
+        )
+    show_table(table)

@@ -1,0 +1,152 @@
+"""Answers as the commands give them: the settings that options mean, the answer as it grows, and what is
+printed below it or as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal
+
+from sakuin.cli.show import console, facts, notes
+from sakuin.errors import SakuinError
+from sakuin.quantities import size_of
+
+if TYPE_CHECKING:
+    from sakuin import Answer, Context, RetrievalConfig, Span
+
+_SHOWN = 8
+"""Passages printed for a person; `--json` has all."""
+
+
+def settings(
+    index: str | None, preset: str | None, tolerance: float | None
+) -> RetrievalConfig | Literal["full"]:
+    """What `--index`, `--preset` and `--tolerance` mean together; "full" is full attention."""
+    from sakuin import RetrievalConfig
+
+    if index not in (None, "sketch", "flat", "auto", "full"):
+        raise SakuinError(f"--index must be sketch, flat, auto or full, got {index!r}.")
+    changes: dict[str, Any] = {}
+    if index is not None and index != "full":
+        changes["index"] = index
+    if tolerance is not None:
+        changes["tolerance"] = tolerance
+    config = RetrievalConfig(**changes) if preset is None else RetrievalConfig.preset(preset, **changes)
+    if index == "full":
+        if preset is not None or tolerance is not None:
+            raise SakuinError(
+                "--index full is full attention, which --preset and --tolerance do not change; leave them "
+                "out."
+            )
+        return "full"
+    if preset is not None and index is not None:
+        meant = RetrievalConfig.preset(preset).index
+        if index != meant and (index, meant) != ("auto", "sketch"):
+            raise SakuinError(
+                f"--preset {preset} means --index {meant}, got --index {index} beside it; leave one out."
+            )
+    if config.index == "flat" and (tolerance is not None or preset not in (None, "exact")):
+        raise SakuinError(
+            "--index flat and --preset exact attend to everything exactly, which --tolerance and other "
+            "presets do not change; leave them out."
+        )
+    return config
+
+
+def check_answer(max_new_tokens: int, question: str | None = None) -> None:
+    """Refuse a length that is none, and a question that asks nothing."""
+    if max_new_tokens < 1:
+        raise SakuinError(f"--max-new-tokens must be at least 1, got {max_new_tokens}.")
+    if question is not None and not question.strip():
+        raise SakuinError("the question is empty; ask something.")
+
+
+def streamed(context: Context, question: str, max_new_tokens: int, stream: bool) -> Answer:
+    """Ask, and with `stream` print the answer as it grows and end its line."""
+    written = False
+
+    def write(piece: str) -> None:
+        nonlocal written
+        written = True
+        print(piece, end="", flush=True)
+
+    answer = context.ask(question, max_new_tokens, write if stream else None)
+    if written:
+        print()
+    return answer
+
+
+def as_object(context: Context, answer: Answer, model: str) -> dict[str, Any]:
+    """The object of `--json`."""
+    return {
+        "answer": answer.text,
+        "evidence": [asdict(span) for span in answer.evidence],
+        "model": model,
+        "index": answer.stats.get("index", "full"),
+        "tokens": answer.tokens,
+        "prefill_s": context.prefill_s + answer.prefill_s,
+        "index_s": context.index_s,
+        "decode_ms_per_token": answer.decode_ms_per_token,
+        "coverage": answer.stats.get("coverage"),
+        "kv_bytes": context.kv_bytes(),
+        "new_tokens": answer.new_tokens,
+        "finished": answer.finished,
+        "touched_bytes": answer.stats.get("touched_bytes"),
+        "touched_share": answer.stats.get("touched_share"),
+        "notes": [note for document in context.documents for note in document.notes],
+    }
+
+
+def print_answer(context: Context, answer: Answer) -> None:
+    """What a person sees below the answer: passages and figures."""
+    from rich.table import Table
+    from rich.text import Text
+
+    if not answer.text:
+        notes.print("(The model gave no answer.)")
+    if not answer.finished:
+        notes.print(f"(Cut off after {answer.new_tokens} tokens; --max-new-tokens allows more.)", style="dim")
+    if answer.evidence:
+        table = Table(box=None, pad_edge=False)
+        table.add_column("passage", no_wrap=True)
+        table.add_column("weight", justify="right")
+        table.add_column("text", overflow="fold")
+        for span in answer.evidence[:_SHOWN]:
+            words = Text(" ".join(span.text.split()))
+            if span.heading is not None and span.heading not in words.plain:
+                words = Text.assemble((f"{span.heading}: ", "dim"), words)
+            table.add_row(Text(_place(span)), f"{span.weight:.0%}", words)
+        console.print()
+        console.print(table)
+    console.print()
+    console.print(facts(_figures(context, answer)))
+
+
+def _place(span: Span) -> str:
+    """Where a passage stands: by page where the file has pages, else by line."""
+    if span.page is not None:
+        return f"{span.file}, page {span.page}"
+    lines = f"{span.line_start}" if span.line_start == span.line_end else f"{span.line_start}-{span.line_end}"
+    return f"{span.file}:{lines}"
+
+
+def _figures(context: Context, answer: Answer) -> Iterator[tuple[str, str]]:
+    held = context.kv_bytes()
+    yield "tokens", f"{answer.tokens:,}"
+    yield "prefill", f"{context.prefill_s + answer.prefill_s:.1f} s"
+    yield "decode", f"{answer.decode_ms_per_token:.1f} ms a token"
+    if context.config is not None:
+        stats = answer.stats
+        if not held["host"]:
+            yield "index", "none: the text is short enough to be attended exactly"
+            yield "keys and values", f"{size_of(held['device'])}, buffers to grow in included"
+            return
+        chosen = " (chosen by auto)" if context.config.index == "auto" else ""
+        yield (
+            "index",
+            f"{stats['index']}{chosen}, {context.index_s:.1f} s, whole segments beside the prefill",
+        )
+        yield "coverage", f"{stats['coverage']:.1%} of the attention"
+        share = f"{stats['touched_share']:.1%} of the offloaded keys and values"
+        yield "touched", f"{size_of(stats['touched_bytes'])} a token ({share})"
+    yield "keys and values", f"{size_of(held['device'])} on the device, {size_of(held['host'])} on the host"

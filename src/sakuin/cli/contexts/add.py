@@ -1,0 +1,93 @@
+"""`sakuin contexts add`: documents are read and kept."""
+
+from __future__ import annotations
+
+import json as json_
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sakuin.cli.errors import reports_errors
+from sakuin.cli.options import Device, Dtype, Encoding, Files, Folder, Json, Model
+from sakuin.cli.progress import progress_bar
+from sakuin.cli.reading import documents_of, load_model
+from sakuin.cli.show import console, notes
+from sakuin.quantities import seconds_of, size_of
+
+if TYPE_CHECKING:
+    from sakuin import Context
+
+
+def add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it.")],
+    files: Files,
+    model: Model = "smollm2",
+    index: Annotated[
+        str | None, typer.Option(metavar="sketch|flat|auto|ivf", help="How old tokens are found.")
+    ] = None,
+    kv_dtype: Annotated[
+        str | None,
+        typer.Option(metavar="auto|bf16|fp16|int8", help="How keys and values are stored; int8 takes half."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an add that was interrupted.")] = False,
+    pin: Annotated[bool, typer.Option("--pin", help="Never evict it to keep the quota.")] = False,
+    keep_for: Annotated[
+        str | None, typer.Option(metavar="TIME", help="How long to keep it: 12h, 30d, 8w; else for ever.")
+    ] = None,
+    encoding: Encoding = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    library: Folder = None,
+    json: Json = False,
+) -> None:
+    """Read documents and keep what was read.
+
+    What a stored context has read of the same beginning is not read again. Interrupted, it keeps what is
+    done, and --resume goes on from there.
+    """
+    with reports_errors(left=lambda: _left_of(name, library)):
+        from sakuin import Library, RetrievalConfig
+
+        where = Library(library)
+        keep = None if keep_for is None else seconds_of(keep_for, "--keep-for")
+        where.check_new(name, resume)
+        if resume and not where.kept_of(name):
+            notes.print(f"Nothing of {name} is kept of an earlier add; it begins anew.", markup=False)
+        texts = documents_of(files, encoding)
+        changes: dict[str, Any] = {"index": index, "kv_dtype": kv_dtype}
+        config = RetrievalConfig(**{key: value for key, value in changes.items() if value is not None})
+        loaded, tokenizer = load_model(model, dtype, device)
+        with progress_bar() as progress:
+            context = where.add(
+                name, texts, loaded, tokenizer, config, progress, resume=resume, pin=pin, keep_for=keep
+            )
+        _print_added(name, context, where.find(name).manifest.size, json)
+
+
+def _print_added(name: str, context: Context, size: int, json: bool) -> None:
+    if json:
+        said = {
+            "name": name,
+            "tokens": context.tokens,
+            "reused_tokens": context.reused_tokens,
+            "prefill_s": context.prefill_s,
+            "bytes": size,
+        }
+        print(json_.dumps(said, ensure_ascii=False))
+        return
+    reused = f", {context.reused_tokens:,} of them taken from what is stored" if context.reused_tokens else ""
+    console.print(
+        f"{name}: {context.tokens:,} tokens{reused}, {size_of(size)}, read in {context.prefill_s:.1f} s"
+    )
+
+
+def _left_of(name: str, library: str | None) -> str:
+    """What an interrupted add leaves."""
+    from sakuin import Library
+
+    where = Library(library)
+    if where.is_there(name):
+        return f"{name} is in the library."
+    if done := where.kept_of(name):
+        return f"{done:,} tokens of {name} are kept; add it with --resume to go on from there."
+    return f"Nothing of {name} is kept yet."

@@ -1,0 +1,49 @@
+"""`sakuin contexts ask`: a stored context is asked."""
+
+from __future__ import annotations
+
+import json as json_
+from typing import Annotated
+
+import typer
+
+from sakuin.cli.answering import as_object, check_answer, print_answer, streamed
+from sakuin.cli.errors import reports_errors
+from sakuin.cli.options import Device, Folder, ItsModel, Json, MaxNewTokens, Name
+from sakuin.cli.reading import open_context
+from sakuin.cli.show import notes
+
+
+def ask(
+    name: Name,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="The question, in quotes.")],
+    model: ItsModel = None,
+    max_new_tokens: MaxNewTokens = 256,
+    offload: Annotated[
+        str | None,
+        typer.Option(
+            metavar="memory|disk",
+            help="disk: for a context larger than memory; as it was stored if left out.",
+        ),
+    ] = None,
+    device: Device = "auto",
+    library: Folder = None,
+    json: Json = False,
+) -> None:
+    """Ask a stored context, with the model that read it. Nothing of it is read again."""
+    with reports_errors():
+        from sakuin import Library
+
+        check_answer(max_new_tokens, question)
+        context, model_name = open_context(Library(library), name, model, device, offload)
+        answer = streamed(context, question, max_new_tokens, stream=not json)
+        if json:
+            said = as_object(context, answer, model_name) | {"reused_tokens": answer.reused_tokens}
+            print(json_.dumps(said, ensure_ascii=False))
+            return
+        print_answer(context, answer)
+        notes.print(
+            f"{answer.reused_tokens:,} of {answer.tokens:,} tokens taken from the library, "
+            f"{answer.tokens - answer.reused_tokens:,} prefilled",
+            style="dim",
+        )

@@ -1,0 +1,50 @@
+"""`sakuin contexts export` and `import`: a context in one file, to be taken elsewhere."""
+
+from __future__ import annotations
+
+import json as json_
+from typing import Annotated
+
+import typer
+
+from sakuin.cli.errors import reports_errors
+from sakuin.cli.options import Folder, Json, Name
+from sakuin.quantities import size_of
+
+
+def export(
+    name: Name,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The new file.")],
+    library: Folder = None,
+    json: Json = False,
+) -> None:
+    """Write a context into one file, to take it elsewhere. It holds the documents' text."""
+    with reports_errors():
+        from sakuin import Library
+
+        where = Library(library)
+        from sakuin.library.archive import export_to
+
+        size = export_to(where, name, file)
+        print(
+            json_.dumps({"name": name, "file": file, "bytes": size}) if json else f"{file}: {size_of(size)}"
+        )
+
+
+def import_(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A file that `export` wrote.")],
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="What to call it; else as the file.")
+    ] = None,
+    library: Folder = None,
+    json: Json = False,
+) -> None:
+    """Take a context from a file. Import what you trust as you trust the model: answers come from it."""
+    with reports_errors():
+        from sakuin import Library
+
+        where = Library(library)
+        from sakuin.library.archive import import_from
+
+        taken = import_from(where, file, name)
+        print(json_.dumps({"name": taken}) if json else f"{taken} is here now")

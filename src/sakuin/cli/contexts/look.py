@@ -1,0 +1,116 @@
+"""`sakuin contexts list`, `show` and `verify`: what there is in a library, and whether it is well."""
+
+from __future__ import annotations
+
+import json as json_
+import time
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from sakuin.cli.errors import reports_errors
+from sakuin.cli.options import Folder, Json, Name
+from sakuin.cli.show import console, facts, notes
+from sakuin.quantities import size_of, span_of
+
+
+def list_(library: Folder = None, json: Json = False) -> None:
+    """List the contexts: tokens, size, age, when they were last asked."""
+    with reports_errors():
+        from rich.table import Table
+
+        from sakuin import Library
+
+        where = Library(library)
+        entries = where.entries()
+        if json:
+            print(json_.dumps([asdict(entry) for entry in entries], ensure_ascii=False))
+            return
+        table = Table(box=None, pad_edge=False)
+        for column in ("name", "model", "tokens", "size", "alone", "age", "asked", "kept"):
+            table.add_column(column, justify="left" if column in ("name", "model", "kept") else "right")
+        for e in entries:
+            marks = [mark for mark, on in (("pinned", e.pinned), (e.state, e.state != "whole")) if on]
+            if e.kept_until is not None and e.state == "whole":
+                marks.append(f"for {span_of(e.kept_until - time.time())}")
+            table.add_row(
+                e.name,
+                e.model,
+                f"{e.tokens:,}",
+                size_of(e.bytes),
+                size_of(e.own_bytes),
+                span_of(time.time() - e.created) if e.created else "",
+                span_of(time.time() - e.asked) if e.asked else "" if e.state == "unfinished" else "never",
+                ", ".join(marks),
+            )
+        console.print(table)
+        if entries:
+            quota = where.quota
+            of = "" if quota is None else f" of {size_of(quota)}"
+            notes.print(f"{size_of(where.folder.size())}{of} in {where.folder.path}", style="dim")
+            if any(e.state == "expired" for e in entries):
+                notes.print(
+                    "What is expired goes with the next command that changes the library; `sakuin contexts "
+                    "keep NAME --for ever` takes it back.",
+                    style="dim",
+                )
+        else:
+            notes.print(f"There is nothing in {where.folder.path} yet; `sakuin contexts add` adds something.")
+
+
+def show(name: Name, library: Folder = None, json: Json = False) -> None:
+    """Show what a context is: documents, model, settings, files."""
+    with reports_errors():
+        from sakuin import Library
+
+        found = Library(library).show(name)
+        if json:
+            print(json_.dumps(found, ensure_ascii=False))
+            return
+        rows = [
+            ("name", name),
+            ("documents", ", ".join(found["documents"]) or "none"),
+            ("tokens", f"{found['tokens']:,}"),
+            ("model", f"{found['model'] or 'given in Python'}, {found['dtype']}"),
+            ("index", found["index"]),
+            (
+                "size",
+                f"{size_of(found['bytes'])} in {found['files']} files, {size_of(found['own_bytes'])} its own",
+            ),
+            ("read", f"{span_of(time.time() - found['created'])} ago, in {found['prefill_s']:.1f} s"),
+        ]
+        asked = found["asked"]
+        rows.append(("asked", f"{span_of(time.time() - asked)} ago" if asked else "never"))
+        if found["kept_until"] is not None:
+            rows.append(("kept", f"for {span_of(found['kept_until'] - time.time())} more"))
+        if found["pinned"]:
+            rows.append(("pinned", "yes"))
+        console.print(facts(rows))
+
+
+def verify(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One context; else all.")] = None,
+    library: Folder = None,
+    json: Json = False,
+) -> None:
+    """Read every file and compare it with its checksum. Exit code 1 where something is damaged."""
+    with reports_errors():
+        from sakuin import Library
+
+        where = Library(library)
+        with notes.status("reading"):
+            found = where.verify(name)
+        states = {e.name: e.state for e in where.entries() if e.state in ("unfinished", "expired")}
+        if json:
+            marked = {
+                state: [one for one in found if states.get(one) == state]
+                for state in ("unfinished", "expired")
+            }
+            print(json_.dumps({"damage": found, **marked}, ensure_ascii=False))
+        else:
+            for one, damage in found.items():
+                state = "; ".join(damage) or "well"
+                print(f"{one}: {state}, {states[one]}" if one in states else f"{one}: {state}")
+    if any(found.values()):
+        raise typer.Exit(1)

@@ -1,0 +1,67 @@
+"""What commands have ready before a question is asked: documents, models, stored contexts. What it takes is
+said on standard error meanwhile."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from sakuin.cli.show import notes
+from sakuin.errors import SakuinError
+
+if TYPE_CHECKING:
+    from sakuin import Context, Library
+    from sakuin.documents import Document
+    from sakuin.library import Stored
+
+
+def documents_of(paths: list[str], encoding: str | None) -> list[Document]:
+    """The documents in files; what they lack is said."""
+    from sakuin import documents
+
+    with notes.status("reading"):
+        texts = [documents.read(path, encoding) for path in paths]
+    for note in (note for text in texts for note in text.notes):
+        notes.print(note, style="dim", markup=False)
+    return texts
+
+
+def load_model(name: str, dtype: str = "auto", device: str = "auto") -> tuple[Any, Any]:
+    """A model and its tokenizer."""
+    from sakuin.backends import open as models
+
+    with notes.status(f"loading {name}"):
+        quiet()
+        return models.load(name, dtype, device)
+
+
+def load_model_of(stored: Stored, named: str | None, device: str) -> tuple[Any, Any]:
+    """The model that a stored context was read with, and its tokenizer; `named` : where it is now, if not
+    where it was."""
+    from sakuin.library.model import load_model_of
+
+    with notes.status(f"loading {named or stored.manifest.model}"):
+        quiet()
+        return load_model_of(stored, device, named)
+
+
+def open_context(
+    library: Library, name: str, model: str | None, device: str, offload: str | None = None
+) -> tuple[Context, str]:
+    """A stored context with its model, and the model's name."""
+    stored = library.find(name)
+    config = None
+    if offload is not None:
+        if offload not in ("memory", "disk"):
+            raise SakuinError(f"--offload must be memory or disk, got {offload!r}.")
+        config = stored.manifest.config.with_changes(offload=offload)
+    loaded, tokenizer = load_model_of(stored, model, device)
+    return library.open(stored, loaded, tokenizer, config), model or stored.manifest.model
+
+
+def quiet() -> None:
+    """Progress bars and remarks of the libraries would run through ours."""
+    from sakuin.backends.open import quiet
+
+    quiet()
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
