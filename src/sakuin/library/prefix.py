@@ -41,8 +41,8 @@ def longest(contexts: Iterable[Listed], there: Set[str], sequel: Sequel) -> tupl
         said = one.said
         if isinstance(said, SakuinError) or said.fingerprint != sequel.fingerprint or expired(said):
             continue
-        found = common(said.parts, sequel)
-        if found and (not best[1] or found[-1].end > best[1][-1].end) and {p.file for p in found} <= there:
+        found = common([part for part in said.parts if part.file in there], sequel)
+        if found and (not best[1] or found[-1].end > best[1][-1].end):
             best = one.name, found
     return best
 
