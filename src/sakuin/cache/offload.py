@@ -68,8 +68,7 @@ def _spilled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if stat.f_bavail * stat.f_frsize < 2 * need:
             raise SakuinError(
                 f"{folder} has {stat.f_bavail * stat.f_frsize / 1e6:,.0f} MB free, which is not enough to "
-                "go on "
-                "with offload='disk'; free some, or set SAKUIN_CACHE to a folder on another disk."
+                "go on with offload='disk'; free some, or set SAKUIN_CACHE to a folder on another disk."
             )
         handle, name = tempfile.mkstemp(dir=folder)
         try:

@@ -19,9 +19,8 @@ def read(path: str | os.PathLike[str], encoding: str | None = None) -> Document:
     """The document in a file; `-` is standard input.
 
     encoding : of plain text and HTML, any that Python knows (cp932, shift_jis, …). None is UTF-8, for HTML
-    what
-        the page declares; `"auto"` guesses where that fails, and the document's notes say what was guessed.
-        PDF and Word files carry their own.
+        what the page declares; `"auto"` guesses where that fails, and the document's notes say what was
+        guessed. PDF and Word files carry their own.
 
     Raises `SakuinError` where the file is missing, unreadable, empty, damaged, encrypted, without text, of a
     kind that is not read, or in another encoding (the likely one is named), and where the extra `documents`

@@ -110,8 +110,7 @@ class Prompt:
         if self.one_line:
             raise SakuinError(
                 "this model has no chat template, so it takes no messages; give it a text, or take a model "
-                "that "
-                "is made for chat."
+                "that is made for chat."
             )
         marked = [{**message, "content": f"{_DOCUMENT}{i}END"} for i, message in enumerate(messages)]
         rest, found = self.vocabulary.render(marked, answer=False), []
@@ -120,8 +119,7 @@ class Prompt:
             if not here:
                 raise SakuinError(
                     "the model's chat template leaves out or changes the message of role "
-                    f"{message['role']!r}, so "
-                    "sakuin cannot use it."
+                    f"{message['role']!r}, so sakuin cannot use it."
                 )
             found.append(self.vocabulary.special(piece))
         return found

@@ -24,9 +24,8 @@ from sakuin.cache.layer import Arrival
 
 NOT_PLAIN = (
     "this model's cache does not hold the keys and values that its attention uses (multi-head latent "
-    "attention and the like); "
-    "sakuin needs plain keys and values of one head_dim: use transformers' DynamicCache and "
-    'attn_implementation="sdpa"'
+    "attention and the like); sakuin needs plain keys and values of one head_dim: use transformers' "
+    'DynamicCache and attn_implementation="sdpa"'
 )
 
 _thread = threading.local()

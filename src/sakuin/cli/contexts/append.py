@@ -95,8 +95,7 @@ def _new(context: Any, text: Any, last: bool, whole_lines: bool = False) -> Any:
         if last:
             raise SakuinError(
                 f"{text.name} does not go on from what the context holds of it: it was changed or replaced; "
-                "add it as a "
-                "new context."
+                "add it as a new context."
             )
         return text
     more = text.text[len(held.text) :]
