@@ -30,6 +30,7 @@ from sakuin.prompts.reading import Reading
 from sakuin.prompts.template import Prompt
 from sakuin.prompts.vocabulary import Encoded
 from sakuin.snapshot import parts, store
+from sakuin.snapshot.part import Part
 from sakuin.snapshot.parts import Keeper
 
 __all__ = ["Answer", "Context", "Keeper", "Progress", "check_length"]
@@ -60,7 +61,7 @@ class Context:
         self.reused_tokens = 0
         self._prompt = Prompt.of(self.backend.vocabulary)
         self._reading = Reading(lead=self._prompt.head)
-        self._windows: list[parts.Part] = []
+        self._windows: list[Part] = []
         self._index_s = 0.0
         self._before_s = 0.0, 0.0  # prefill and index, of who wrote the snapshot
         self._lock = threading.Lock()  # held for a moment, to take or set what goes together
@@ -352,7 +353,7 @@ class Context:
         cache: Any,
         ids: Sequence[int],
         first: int,
-        windows: list[parts.Part],
+        windows: list[Part],
         say: Progress,
         keeper: Keeper | None,
     ) -> None:
