@@ -121,7 +121,7 @@ class Context:
         """Prefill documents, one after another. Else as `from_text`.
 
         keeper : is shown the cache as it grows, and may know how it begins (`sakuin.library` has one).
-        encoded : the tokens of `Reading().with_documents(texts).body`, for who has measured it already.
+        encoded : the tokens of `Reading().with_documents(texts).body`, from callers that have measured it.
         """
         if not texts or not any(document.text.strip() for document in texts):
             raise SakuinError("the document is empty; there is nothing to ask about.")

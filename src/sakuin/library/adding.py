@@ -68,7 +68,7 @@ class Adding:
         left = len(self._ids) - self._config.exact_above  # fewer tokens would not be read exactly
         sequel = Sequel(self._fingerprint, self._names(), left, shape.has_windows)
         for again in reversed(range(_TRIES)):
-            # Outside the lock, since a library may hold many contexts. Beaten three times, all is read.
+            # Outside the lock, since a library may hold many contexts. The last try takes nothing.
             source, stored = (
                 longest(folder.listed(), folder.parts.all().keys(), sequel) if again else ("", [])
             )

@@ -154,8 +154,9 @@ class Folder:
         return Stored(name, found, mark)
 
     def newest(self, stored: Stored, late: bool = False) -> Stored:
-        """`stored`, or where somebody has changed the context since, what it is now."""
-        return stored if self.is_newest(stored) else self.find(stored.name, late)
+        """`stored`, or where somebody has changed the context since, what it is now; refused as by `find`."""
+        gone = expired(stored.manifest) and not late
+        return stored if self.is_newest(stored) and not gone else self.find(stored.name, late)
 
     def is_newest(self, stored: Stored) -> bool:
         """Whether nobody has changed the context since it was read."""
