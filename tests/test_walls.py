@@ -80,7 +80,6 @@ def test_no_file_is_over_400_lines() -> None:
     assert [name for name, text in sources(*folders) if len(text.splitlines()) > 400] == []
 
 
-@pytest.mark.xfail(reason="rooms are being carved")
 def test_few_functions_are_over_60_lines() -> None:
     long = [
         f"{name}: {function.name}, {lines} lines"
