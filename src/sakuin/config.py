@@ -1,42 +1,20 @@
 """Every setting of retrieval attention, validated where it enters and documented once.
 
 `RetrievalConfig` is what a user passes to `RetrievalCache`, `Context` and `build_index`. Nothing here touches
-tensors.
+tensors. What only a kind of index knows of its settings, its class is asked for (`sakuin.kinds`).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import InitVar, dataclass, field, fields, replace
 from typing import Any, Literal
+
+from sakuin import kinds
 
 KVDtype = Literal["auto", "bf16", "fp16", "fp32", "int8"]
 
-INDEX_KINDS: list[str] = ["sketch", "flat", "auto", "ivf", "graph", "topk", "pages", "streaming"]
-"""Names that `index` may have; `sakuin.index.register` adds to them."""
 KV_DTYPES: tuple[str, ...] = ("auto", "bf16", "fp16", "fp32", "int8")
-INT8_KINDS: list[str] = ["sketch", "flat", "auto"]
-"""Kinds that can store keys and values with `kv_dtype="int8"`; `register` adds those that say so."""
-STEP_SETTINGS = frozenset(
-    (
-        "tolerance",
-        "target_error",
-        "exact_above",
-        "rescore_share",
-        "codes_share",
-        "exact_share",
-        "reach",
-        "cap",
-        "top_k",
-        "page_size",
-        "newest",
-        "budget",
-        "nprobe",
-        "estimate_rest",
-        "ef",
-    )
-)
-"""Settings that each step reads; the others say what is built."""
 MOST_SEGMENT = 65536
 SEGMENT_PER_DIM = 64
 """`segment="auto"` is this many tokens for each of head_dim's dimensions."""
@@ -53,7 +31,7 @@ class RetrievalConfig:
         everything), `"auto"` (`flat` while the context is short, `sketch` from the length on where that saves
         a fifth of a step's time; docs/indexes.md), `"ivf"` (lists by k-means), `"graph"` (links between keys
         that answer the same queries), or, for comparison only, `"topk"`, `"pages"` or `"streaming"`
-        (`sakuin.index.peers`); or a kind that was registered (docs/indexes.md).
+        (`sakuin.index.peers`); or a kind of another package or of your own (docs/add-an-index.md).
     sink
         Tokens at the start that are always attended exactly, on the model's device.
     recent
@@ -121,6 +99,12 @@ class RetrievalConfig:
         the more it reads.
     graph_degree
         Links of each key in a `"graph"`.
+    options
+        Settings that a kind of index has for itself, by name; its defaults for those left out. The kinds
+        named above have none.
+    ask_kind
+        False leaves what only the kind's class can check, and the defaults of its options, to whoever makes
+        an index (`sakuin.index.new_index`). For settings of stored contexts, which are listed without torch.
     """
 
     index: str = "sketch"
@@ -148,25 +132,23 @@ class RetrievalConfig:
     estimate_rest: bool = True
     ef: int = 512
     graph_degree: int = 16
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+    ask_kind: InitVar[bool] = field(default=True, kw_only=True)
 
-    def __post_init__(self) -> None:
-        _one_of("index", self.index, tuple(INDEX_KINDS))
+    def __post_init__(self, ask_kind: bool) -> None:
+        if not kinds.is_known(self.index):
+            _one_of("index", self.index, kinds.names())
         _one_of("kv_dtype", self.kv_dtype, KV_DTYPES)
         _one_of("offload", self.offload, ("memory", "disk"))
-        if self.kv_dtype == "int8" and self.index not in INT8_KINDS:
-            raise ValueError(
-                f"kv_dtype='int8' needs an index of {', '.join(INT8_KINDS)}, and index is {self.index!r}; "
-                "change one of them"
-            )
-        _whole("sink", self.sink, 0)
-        _whole("recent", self.recent, 1)
-        _whole("exact_above", self.exact_above, 1)
-        _whole("top_k", self.top_k, 1)
-        _whole("page_size", self.page_size, 1)
-        _whole("newest", self.newest, 0)
-        _whole("list_size", self.list_size, 1)
-        _whole("ef", self.ef, 1)
-        _whole("graph_degree", self.graph_degree, 4)
+        check_whole("sink", self.sink, 0)
+        check_whole("recent", self.recent, 1)
+        check_whole("exact_above", self.exact_above, 1)
+        check_whole("top_k", self.top_k, 1)
+        check_whole("page_size", self.page_size, 1)
+        check_whole("newest", self.newest, 0)
+        check_whole("list_size", self.list_size, 1)
+        check_whole("ef", self.ef, 1)
+        check_whole("graph_degree", self.graph_degree, 4)
         if self.graph_degree > 128:
             raise ValueError(f"graph_degree must be at most 128, got {self.graph_degree}")
         check_count_or_share("budget", self.budget)
@@ -175,7 +157,7 @@ class RetrievalConfig:
         if not isinstance(self.estimate_rest, bool):
             raise ValueError(f"estimate_rest must be True or False, got {self.estimate_rest!r}")
         if self.segment != "auto":
-            _whole("segment", self.segment, 64)
+            check_whole("segment", self.segment, 64)
             if self.segment % 64 or self.segment > MOST_SEGMENT:
                 raise ValueError(
                     f"segment must be a multiple of 64 tokens, at most {MOST_SEGMENT}, or 'auto', got "
@@ -183,18 +165,25 @@ class RetrievalConfig:
                 )
         for name in ("tolerance", "rescore_share", "codes_share", "exact_share", "reach"):
             check_tolerance(getattr(self, name), name)
-        _between("cap", self.cap, 0.0, 1.0)
+        check_between("cap", self.cap, 0.0, 1.0)
         if self.target_error is not None:
-            _between("target_error", self.target_error, 1e-6, 1.0)
-            if self.index not in ("sketch", "auto"):
-                raise ValueError(
-                    "target_error needs index='sketch', which estimates its error, or 'auto'; got "
-                    f"index={self.index!r}"
-                )
+            check_between("target_error", self.target_error, 1e-6, 1.0)
         if self.sketch_bits != "auto":
-            _between("sketch_bits", self.sketch_bits, 0.5, 4.0)
+            check_between("sketch_bits", self.sketch_bits, 0.5, 4.0)
         if self.code_bits != "auto":
-            _between("code_bits", self.code_bits, 1.0, 8.0)
+            check_between("code_bits", self.code_bits, 1.0, 8.0)
+        if not isinstance(self.options, dict):
+            raise ValueError(f"options must be a dict of a kind's own settings, got {self.options!r}")
+        if ask_kind and self._concerns_kind:
+            kind = kinds.of(self.index)
+            object.__setattr__(self, "options", kinds.completed(kind, self.options))
+            kind.check(self)
+
+    @property
+    def _concerns_kind(self) -> bool:
+        """Whether there is anything here that the fields alone do not decide."""
+        special = self.kv_dtype == "int8" or self.target_error is not None or bool(self.options)
+        return special or self.index not in kinds.BUILT_IN
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> RetrievalConfig:
@@ -223,12 +212,24 @@ class RetrievalConfig:
         return 3 + max(0.0, math.log2(head_dim / 64) / 2)
 
     def with_changes(self, **changes: Any) -> RetrievalConfig:
-        """A copy with some settings changed; unknown names are refused."""
+        """A copy with some settings changed, options of the kind of index among them by their names; unknown
+        names are refused. Another kind of index begins with its own options."""
         known = {f.name for f in fields(self)}
-        for name in changes:
-            if name not in known:
-                raise TypeError(f"unknown setting {name!r}; the settings are {', '.join(sorted(known))}")
-        return replace(self, **changes)
+        own = {name: changes.pop(name) for name in list(changes) if name not in known}
+        index = changes.get("index", self.index)
+        kept = self.options if index == self.index else {}
+        if own:
+            declared = kinds.of(index).options if kinds.is_known(index) else {}
+            if odd := [name for name in own if name not in declared]:
+                known_here = ", ".join(sorted({*known, *declared}))
+                raise TypeError(f"unknown setting {odd[0]!r}; the settings are {known_here}")
+            changes["options"] = {**changes.get("options", kept), **own}
+        return replace(self, **{"options": kept} | changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All settings by name, in JSON's types; `options` only where the kind of index has some."""
+        every = {f.name: getattr(self, f.name) for f in fields(self)}
+        return every if self.options else {name: x for name, x in every.items() if name != "options"}
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -251,7 +252,8 @@ def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
-def _whole(name: str, value: object, least: int) -> None:
+def check_whole(name: str, value: object, least: int) -> None:
+    """Raise a `ValueError` that names `value` unless it is a whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
@@ -271,6 +273,7 @@ def count_of(value: int | float, whole: int) -> int:
     return max(1, math.ceil(value * whole) if isinstance(value, float) else value)
 
 
-def _between(name: str, value: float, low: float, high: float) -> None:
+def check_between(name: str, value: float, low: float, high: float) -> None:
+    """Raise a `ValueError` that names `value` unless it is a number from `low` to `high`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise ValueError(f"{name} must be between {low:g} and {high:g}, got {value!r}")

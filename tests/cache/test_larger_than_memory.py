@@ -22,7 +22,7 @@ import torch
 torch.set_num_threads(1)
 from stored import model_of
 from sakuin import RetrievalConfig
-from sakuin.index import new_index
+from sakuin.index import SketchIndex, new_index
 from sakuin.index.base import StoredSegment
 from sakuin.cache import offload
 from sakuin.storage import tensorfile
@@ -34,7 +34,7 @@ if group:  # from here on this process may hold so much, pages of files included
     Path(group, "cgroup.procs").write_text(str(__import__("os").getpid()))
 segments = []
 for path in sorted(folder.iterdir()):
-    tensors = offload.split(tensorfile.open_mapped(path).tensors)
+    tensors = offload.split(tensorfile.open_mapped(path).tensors, SketchIndex)
     segments.append(StoredSegment("sketch", tensors["order"].shape[1], tensors))
 index.restore(segments)
 q = torch.randn(8, 8, 64, generator=torch.Generator().manual_seed(3))
@@ -116,6 +116,7 @@ def test_rows_that_are_not_in_memory_come_many_at_a_time(
     from sakuin.index import new_index
     from sakuin.index import sketch as module
     from sakuin.index.base import StoredSegment
+    from sakuin.index.kind import Kind, kind_of
     from sakuin.storage import tensorfile
 
     make = torch.Generator().manual_seed(1)
@@ -127,7 +128,7 @@ def test_rows_that_are_not_in_memory_come_many_at_a_time(
 
     def cold() -> tuple[torch.Tensor, int]:
         """A step right after a restart, and how often it waited for a page."""
-        tensors = offload.split(tensorfile.open_mapped(path).tensors)
+        tensors = offload.split(tensorfile.open_mapped(path).tensors, kind_of(kind))
         index = new_index(2, 64, 4, RetrievalConfig(index=kind, offload="disk"))
         index.restore([StoredSegment(kind, 4096, tensors)])
         with path.open("rb") as file:
@@ -139,12 +140,12 @@ def test_rows_that_are_not_in_memory_come_many_at_a_time(
 
     out, faults = cold()
     # As it would be without: nothing is asked for, and the system reads nothing ahead.
-    monkeypatch.setattr(module, "on_disk", lambda tensor: False)
+    monkeypatch.setattr(module, "on_disk", lambda *_: False)
     split = offload.split
 
-    def each_by_itself(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        parts = split(tensors)
-        tensorfile.advise_random(x for name, x in parts.items() if name in offload.ROWS)
+    def each_by_itself(tensors: dict[str, torch.Tensor], of: type[Kind]) -> dict[str, torch.Tensor]:
+        parts = split(tensors, of)
+        tensorfile.advise_random(x for name, x in parts.items() if name in of.rows)
         return parts
 
     monkeypatch.setattr(offload, "split", each_by_itself)

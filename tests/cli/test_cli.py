@@ -188,7 +188,11 @@ def test_a_reader_that_goes_away_ends_ask_quietly(paper: Path) -> None:
         (["-", "-", "Why?"], "once only"),
         (["PAPER", "Why?", "--tolerance", "nan"], "tolerance must be a finite number of at least 0, got nan"),
         (["PAPER", "Why?", "--tolerance", "-1"], "tolerance must be a finite number of at least 0, got -1"),
-        (["PAPER", "Why?", "--index", "hnsw"], "must be sketch, flat, auto or full, got 'hnsw'"),
+        (
+            ["PAPER", "Why?", "--index", "hnsw"],
+            "must be sketch, flat, auto, ivf, graph, topk, pages, streaming or full, got 'hnsw'",
+        ),
+        (["PAPER", "Why?", "--index", "topk", "--tolerance", "2"], "does not know a tolerance"),
         (
             ["PAPER", "Why?", "--preset", "best"],
             "preset must be one of fast, balanced, faithful, exact, got 'best'",

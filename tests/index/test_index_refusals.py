@@ -6,8 +6,8 @@ import pytest
 import torch
 from reference.exact import made
 
-from sakuin.config import INDEX_KINDS
 from sakuin.index import build_index
+from sakuin.kinds import BUILT_IN
 
 N = 300
 
@@ -33,7 +33,7 @@ N = 300
         (lambda i, q: i.append(q[:2], q[:2] * torch.inf), "infinit|NaN"),
     ],
 )
-@pytest.mark.parametrize("kind", INDEX_KINDS)
+@pytest.mark.parametrize("kind", BUILT_IN)
 def test_bad_input_is_refused_in_a_sentence_that_names_it(kind, call, words):
     data = made(N)
     index = build_index(kind, data.keys, data.values, queries=data.queries, group_size=3, segment=256)

@@ -14,7 +14,7 @@ from test_sketch import BEYOND_SKETCHES, ODD, odd
 from torch import Tensor
 
 import sakuin
-from sakuin import RetrievalConfig, build_index
+from sakuin import RetrievalConfig, build_index, kinds
 from sakuin.index import FlatIndex, Index, SketchIndex, Static, _native, register
 from sakuin.index.int8 import Int8KV
 from sakuin.index.peers import ChosenIndex
@@ -338,14 +338,7 @@ def test_kinds_that_cannot_store_so_say_which_can(kind):
 
 
 def test_a_registered_kind_that_says_so_may(monkeypatch):
-    import sakuin.config
-    from sakuin.index import base
-
-    monkeypatch.setattr(sakuin.config, "INDEX_KINDS", [*sakuin.config.INDEX_KINDS])
-    monkeypatch.setattr(base, "INDEX_KINDS", sakuin.config.INDEX_KINDS)
-    monkeypatch.setattr(base, "_KINDS", dict(base._KINDS))
-    monkeypatch.setattr(sakuin.config, "INT8_KINDS", [*sakuin.config.INT8_KINDS])
-    monkeypatch.setattr(base, "INT8_KINDS", sakuin.config.INT8_KINDS)
+    monkeypatch.setattr(kinds, "_classes", dict(kinds._classes))
     register("mine8")(type("Mine8", (FlatIndex,), {}))
     register("mine16")(type("Mine16", (ChosenIndex,), {}))
     assert RetrievalConfig(index="mine8", **INT8).kv_dtype == "int8"

@@ -10,6 +10,7 @@ from test_ivf import of
 import sakuin
 from sakuin.index import IvfIndex, build_index
 from sakuin.index import ivf as ivf_module
+from sakuin.index.chain import in_order
 
 
 @pytest.mark.parametrize("step", [1, 7, 64, 100])
@@ -21,7 +22,7 @@ def test_tokens_survive_growth_in_order(step, monkeypatch):
         index.append(data.keys[:, at : at + step], data.values[:, at : at + step])
     assert max(len(s) for s in index.segments) <= 128
     assert len(index.segments) <= 5
-    pieces = [ivf_module._in_order(segment) for segment in index.segments]
+    pieces = [in_order(segment.fields) for segment in index.segments]
     assert torch.equal(torch.cat([k for k, _ in pieces], 1), data.keys)
     assert torch.equal(torch.cat([v for _, v in pieces], 1), data.values)
     assert index.n_tokens == sum(k.shape[1] for k, _ in index.blocks()) == 400
@@ -90,7 +91,7 @@ def test_a_few_tokens_more_go_into_the_lists_there_are_and_into_new_ones():
             new.fields["centroid"][head, : old.lists][kept].view(torch.bfloat16),
             old.fields["centroid"][head][kept].view(torch.bfloat16),
         )
-    keys, values = ivf_module._in_order(new)
+    keys, values = in_order(new.fields)
     assert torch.equal(keys[:, :1200], data.keys)
     assert torch.equal(values[:, 1200:], data.values[:, :50] * 2)
     truth, _ = attention(data.q, keys, values, data.scaling)

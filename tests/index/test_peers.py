@@ -7,9 +7,8 @@ import torch
 from reference.exact import attention
 
 import sakuin
-from sakuin.config import INDEX_KINDS
+from sakuin import kinds
 from sakuin.index import FlatIndex, Static, build_index, register
-from sakuin.index.base import _KINDS
 
 H, G, N, D, SCALE = 2, 3, 203, 16, 0.25
 
@@ -133,5 +132,4 @@ def test_an_index_of_ones_own_is_one_class(arrays):
         assert isinstance(index, Own)
         assert sakuin.RetrievalConfig(index="own").index == "own"
     finally:
-        _KINDS.pop("own", None)
-        INDEX_KINDS.remove("own")
+        kinds._classes.pop("own", None)

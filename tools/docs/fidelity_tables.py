@@ -12,6 +12,9 @@ from typing import Any
 
 from markdown_parts import percent, table
 
+from sakuin import kinds
+from sakuin.index.kind import kind_of
+
 Row = dict[str, Any]
 
 
@@ -147,12 +150,10 @@ def peers(*results: Row) -> str:
     return _captioned(*parts)
 
 
-_PEERS = ("streaming", "topk", "pages", "ivf", "graph")
-
-
 def _above(result: Row, row: Row) -> str:
     kind = row["configuration"].split("@")[0].split(":")[0]
-    return _interval(result["ahead"][row["configuration"]], _nats) if kind in _PEERS else ""
+    peer = kinds.is_known(kind) and kind_of(kind).peer
+    return _interval(result["ahead"][row["configuration"]], _nats) if peer else ""
 
 
 def layers(*results: Row) -> str:

@@ -10,7 +10,6 @@ import inspect
 import json
 import re
 import sys
-from dataclasses import MISSING, fields
 from typing import Any
 
 import decode_picture
@@ -108,9 +107,8 @@ def settings() -> str:
         parts.append(f"| `{name}` | {FOR_WHOM[name]} | {text} |\n")
     parts.append(ALL_SETTINGS)
     described = _described(inspect.getdoc(RetrievalConfig) or "")
-    for field in fields(RetrievalConfig):
-        assert field.default is not MISSING
-        parts.append(f"| `{field.name}` | `{field.default!r}` | {described[field.name]} |\n")
+    for name, default in vars(RetrievalConfig()).items():
+        parts.append(f"| `{name}` | `{default!r}` | {described[name]} |\n")
     parts.append(_auto())
     return "".join(parts)
 

@@ -17,13 +17,11 @@ from torch import Tensor
 
 from sakuin.errors import SakuinError
 from sakuin.index.base import Index
-from sakuin.index.chain import mark_on_disk, on_disk
+from sakuin.index.chain import on_disk
+from sakuin.index.kind import Kind, kind_of
 from sakuin.index.large_pages import in_large_pages
 from sakuin.storage import tensorfile
 from sakuin.storage.folders import cache_folder
-
-ROWS = ("keys", "values", "value_scale", "codes", "value_codes", "value_params")
-"""What is read row by row, where a step retrieves; all else of a segment is read by every step."""
 
 _LEAST = 0.5
 """Share of a whole segment from which on a segment is worth a file: smaller ones will be merged soon."""
@@ -33,21 +31,21 @@ def to_disk(index: Index) -> None:
     """Put what is not on disk yet there. The index must be nobody else's."""
     least = _LEAST * index.config.segment_tokens(index.head_dim)
     for i, segment in enumerate(index.stored()):
-        if segment.n_tokens >= least and not on_disk(segment.tensors["keys"]):
-            index.replace(i, _spilled(segment.tensors))
+        if segment.n_tokens >= least and not on_disk(segment.tensors, index.config):
+            index.replace(i, _spilled(segment.tensors, kind_of(segment.kind)))
 
 
-def split(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A segment whose `tensors` are mapped, with all in memory that every step reads."""
-    resident = {name: x for name, x in tensors.items() if name not in ROWS}
-    room = in_large_pages({name: (x.shape, x.dtype) for name, x in resident.items()})
+def split(tensors: Mapping[str, Tensor], kind: type[Kind]) -> dict[str, Tensor]:
+    """A segment whose `tensors` are mapped, with all in memory that every step reads. kind : of the
+    segment."""
+    resident = {name: x for name, x in tensors.items() if name not in kind.rows}
+    in_memory = in_large_pages({name: (x.shape, x.dtype) for name, x in resident.items()})
     for name, x in resident.items():
-        room[name].copy_(x)
-    mapped = {name: x for name, x in tensors.items() if name in ROWS}
-    if "order" in tensors:  # else it is read from one end to the other, by `flat`
+        in_memory[name].copy_(x)
+    mapped = {name: x for name, x in tensors.items() if name in kind.rows}
+    if not kind.scans_rows:
         tensorfile.advise_random(mapped.values())
-    mark_on_disk(mapped.values())
-    return room | mapped
+    return in_memory | mapped
 
 
 def bytes_on_disk(index: Index) -> int:
@@ -55,11 +53,11 @@ def bytes_on_disk(index: Index) -> int:
     if index.config.offload != "disk":
         return 0
     tensors = [x for segment in index.stored() for x in segment.tensors.values()]
-    return sum(x.nbytes for x in tensors if on_disk(x))
+    return sum(x.nbytes for x in tensors if tensorfile.is_mapped(x))
 
 
-def _spilled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    rows = {name: x for name, x in tensors.items() if name in ROWS}
+def _spilled(tensors: Mapping[str, Tensor], kind: type[Kind]) -> dict[str, Tensor]:
+    rows = {name: x for name, x in tensors.items() if name in kind.rows}
     folder = cache_folder() / "offloaded"
     need = tensorfile.file_size(rows.values())
     try:
@@ -83,4 +81,4 @@ def _spilled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             "SAKUIN_CACHE to a folder that can."
         ) from error
     with torch.inference_mode(False):
-        return split({name: mapped.get(name, x) for name, x in tensors.items()})
+        return split({name: mapped.get(name, x) for name, x in tensors.items()}, kind)

@@ -7,7 +7,6 @@ Layers of other kinds (sliding windows, recurrent states) are the backend's own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
 from typing import Any
 
 from torch import Tensor
@@ -19,7 +18,8 @@ from sakuin.cache.sealing import Sealer
 from sakuin.cache.sequence import TokenSequence
 from sakuin.cache.step_log import summarize
 from sakuin.cache.tracked_mass import TrackedMass
-from sakuin.config import STEP_SETTINGS, RetrievalConfig
+from sakuin.config import RetrievalConfig
+from sakuin.index.kind import differences
 
 
 class WholeCache:
@@ -162,11 +162,10 @@ class WholeCache:
 
 def _like(config: RetrievalConfig, other: RetrievalConfig) -> RetrievalConfig:
     """`other`, if what it builds is what `config` builds."""
-    for name in (field.name for field in fields(RetrievalConfig)):
+    for name in differences(config, other):
         before, now = getattr(config, name), getattr(other, name)
-        if before != now and (name not in STEP_SETTINGS or config.index == "auto"):
-            raise ValueError(
-                f"a fork cannot change {name} from {before!r} to {now!r}, with which other segments would be "
-                "built: prefill a new RetrievalCache"
-            )
+        raise ValueError(
+            f"a fork cannot change {name} from {before!r} to {now!r}, with which other segments would be "
+            "built: prefill a new RetrievalCache"
+        )
     return other

@@ -102,7 +102,7 @@ def examine(model: str | None = None, window: int | None = None) -> dict[str, An
     if known is not None:
         report["fits"] = _fits(known, dtype, have.bytes)
         shapes = (known.shape.heads,)
-    report["auto"] = [_auto(shape, choice.STORED[dtype]) for shape in shapes]
+    report["auto"] = [_auto(shape, choice.stored_as(RetrievalConfig(), dtype)) for shape in shapes]
     return report
 
 

@@ -1,9 +1,7 @@
-"""How much memory there is, and how much a context will take: stated before the work starts, not found out by
-being killed.
+"""How much memory a context will take: stated before the work starts, not found out by being killed.
 
-Limits of containers (cgroups, both versions) and of the process count, not only the machine's memory. The
-estimate needs the model's configuration and a number of tokens, nothing loaded. Called by
-`sakuin.context.context`, `sakuin.capacity.doctor` and the command line.
+The estimate needs the model's shape and a number of tokens, nothing loaded. Called by `sakuin.context`,
+`sakuin.capacity.doctor` and the command line.
 """
 
 from __future__ import annotations
@@ -15,18 +13,10 @@ import torch
 from sakuin.backends.shape import ModelShape
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
-from sakuin.index import choice
-from sakuin.index.graph import COORDINATES, RUN
-from sakuin.index.int8 import bytes_per_number
-from sakuin.index.ivf import LARGEST
+from sakuin.index.choice import stored_as
+from sakuin.index.kind import kind_of
 from sakuin.machine.memory import Available, available
 from sakuin.quantities import size_of
-
-_KV_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-_VALUE_BITS = 4.0
-_SUMMARY_BITS = 1.0
-"""Bits per dimension of a token's code for its value, and its share of a segment's basis and value
-summaries."""
 
 
 @dataclass(frozen=True)
@@ -55,65 +45,44 @@ def estimate(
 ) -> Need:
     """What a context of `n_tokens` takes.
 
-    retrieval : the settings of its cache; None is full attention with the ordinary cache. weights : bytes of
-    the model's weights that are still to be loaded; 0 where they are loaded.
+    dtype : of the model's states. retrieval : the settings of its cache; None is full attention with the
+        ordinary cache.
+    weights : bytes of the model's weights that are still to be loaded; 0 where they are loaded.
     """
     size = dtype.itemsize
-    stored: float = size
-    if retrieval is not None and retrieval.kv_dtype == "int8":
-        stored = bytes_per_number(shape.head_dim, retrieval.segment_tokens(shape.head_dim))
-    elif retrieval is not None:
-        stored = _KV_BYTES.get(retrieval.kv_dtype, size)
-    per_layer = shape.n_kv_heads * shape.head_dim
-    kv = (
-        int(shape.full_layers * n_tokens * stored)
-        + shape.sliding_layers * min(n_tokens, shape.sliding_window) * size
-    )
-    if retrieval is not None:
-        # Tokens that are not sealed yet lie in buffers with room to grow.
-        waiting = retrieval.sink + 2 * (retrieval.recent + retrieval.segment_tokens(shape.head_dim))
-        kv += shape.full_layers * min(n_tokens, waiting) * size
-    kv *= 2 * per_layer
-    index = 0
-    kind = None if retrieval is None else retrieval.index
-    if retrieval is not None and kind == "auto":
-        offloaded = n_tokens - retrieval.sink - retrieval.recent
-        kind = shape.heads.kind(offloaded, retrieval, choice.stored_as(retrieval, dtype))
     if retrieval is None:
-        kv += (
-            2 * per_layer * n_tokens * size
-        )  # the ordinary cache copies a layer's keys and values to append to them
-    elif kind == "sketch":
-        bits = (
-            retrieval.sketch_bits_for(shape.head_dim)
-            + retrieval.code_bits_for(shape.head_dim)
-            + _VALUE_BITS
-            + _SUMMARY_BITS
-        )
-        index = int(shape.full_layers * n_tokens * per_layer * bits / 8)
-    elif kind == "ivf":
-        # Of a token: its position; of a list: its start, centroid and mean value; of a segment: where its
-        # last list ends, mean and spread.
-        d, longest = shape.head_dim, max(retrieval.segment_tokens(shape.head_dim), LARGEST)
-        lists, segments = -(-n_tokens // retrieval.list_size), -(-n_tokens // longest)
-        head = 4 * n_tokens + (4 + 4 * d) * lists + (4 + 4 * d + 2 * d * d) * segments
-        index = shape.full_layers * shape.n_kv_heads * head
-    elif kind == "graph":
-        # Of a token: links and how many there are, coordinates, a share of its run's mean key and value.
-        token = 4 * retrieval.graph_degree + 2 + 2 * COORDINATES + 2 * shape.head_dim * stored / RUN
-        index = int(shape.full_layers * n_tokens * shape.n_kv_heads * token)
-    if retrieval is not None and retrieval.offload == "disk":
-        # In memory stay what every step reads and what waits to be sealed.
-        waiting = retrieval.sink + 2 * (retrieval.recent + retrieval.segment_tokens(shape.head_dim))
-        kept = shape.full_layers * min(n_tokens, waiting) + shape.sliding_layers * shape.sliding_window
-        kv = 2 * per_layer * kept * size
-        if kind == "sketch":
-            every = retrieval.sketch_bits_for(shape.head_dim) + _SUMMARY_BITS
-            index = int(shape.full_layers * n_tokens * per_layer * every / 8)
+        kv, index = _full(shape, n_tokens, size), 0
+    else:
+        kv, index = _held(shape, n_tokens, dtype, retrieval)
     rows = min(chunk, n_tokens)
     wide = 6 * shape.hidden + 3 * shape.intermediate + 4 * shape.n_query_heads * shape.head_dim
     working = rows * wide * max(size, 4) + shape.vocabulary * 8 + (128 << 20)
     return Need(weights, kv, index, working)
+
+
+def _full(shape: ModelShape, n_tokens: int, size: int) -> int:
+    """Keys and values of the ordinary cache, which copies those of a layer to append to them."""
+    pair = 2 * shape.n_kv_heads * shape.head_dim * size
+    rows = (shape.full_layers + 1) * n_tokens + shape.sliding_layers * min(n_tokens, shape.sliding_window)
+    return pair * rows
+
+
+def _held(
+    shape: ModelShape, n_tokens: int, dtype: torch.dtype, retrieval: RetrievalConfig
+) -> tuple[int, int]:
+    """Keys and values of a retrieval cache, and its indexes."""
+    heads, stored = shape.heads, stored_as(retrieval, dtype)
+    offloaded = n_tokens - retrieval.sink - retrieval.recent
+    kind = kind_of(retrieval.index).chosen_for(heads, offloaded, retrieval, stored)
+    indexed = kind.bytes_for(heads, n_tokens, retrieval, stored) * shape.full_layers
+    # Tokens that are not sealed yet lie in buffers with space to grow.
+    waiting = retrieval.sink + 2 * (retrieval.recent + retrieval.segment_tokens(heads.head_dim))
+    rows = shape.full_layers * min(n_tokens, waiting)
+    rows += shape.sliding_layers * min(n_tokens, shape.sliding_window)
+    kv = 2 * heads.n_kv_heads * heads.head_dim * dtype.itemsize * rows
+    if retrieval.offload == "disk":
+        return kv + indexed.kv_in_memory, indexed.index_in_memory
+    return kv + indexed.kv, indexed.index
 
 
 def check(need: Need, what: str, have: Available | None = None) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
+from sakuin import kinds
 from sakuin.cli.show import console, facts, notes
 from sakuin.errors import SakuinError
 from sakuin.quantities import size_of
@@ -24,8 +25,8 @@ def settings(
     """What `--index`, `--preset` and `--tolerance` mean together; "full" is full attention."""
     from sakuin import RetrievalConfig
 
-    if index not in (None, "sketch", "flat", "auto", "full"):
-        raise SakuinError(f"--index must be sketch, flat, auto or full, got {index!r}.")
+    if index not in (None, "full") and not kinds.is_known(index):
+        raise SakuinError(f"--index must be {', '.join(kinds.names())} or full, got {index!r}.")
     changes: dict[str, Any] = {}
     if index is not None and index != "full":
         changes["index"] = index
@@ -50,6 +51,8 @@ def settings(
             "--index flat and --preset exact attend to everything exactly, which --tolerance and other "
             "presets do not change; leave them out."
         )
+    if index is not None and tolerance is not None and "tolerance" not in kinds.of(index).step_settings:
+        raise SakuinError(f"--index {index} does not know a tolerance; leave --tolerance out.")
     return config
 
 

@@ -35,9 +35,9 @@ def ask(
     index: Annotated[
         str | None,
         typer.Option(
-            metavar="sketch|flat|auto|full",
+            metavar="KIND",
             help="How old tokens are found: sketch (the default), flat (all, exactly), auto (flat while the "
-            "context is short, else sketch), or full attention.",
+            "context is short, else sketch), full attention, or any other kind of index (docs/indexes.md).",
         ),
     ] = None,
     preset: Annotated[

@@ -2,9 +2,9 @@
 kind of index at its settings, at others, or at a given share of touched bytes.
 
 A name is `KIND_OR_PRESET[:SETTING=VALUE,...][@SHARE]`: `balanced`, `ivf:estimate_rest=false`, `pages@9%`,
-`pages@balanced`. So methods can be compared at equal bytes: `@9%` turns the kind's one knob (`KNOBS`) until a
-step touches that share of the offloaded keys and values (`calibrated`), `@balanced` until it touches what
-`balanced` does.
+`pages@balanced`. So methods can be compared at equal bytes: `@9%` turns the kind's one knob (`Kind.knob`)
+until a step touches that share of the offloaded keys and values (`calibrated`), `@balanced` until it touches
+what `balanced` does.
 
 Called by the evaluations beside it and by `sakuin eval`.
 """
@@ -15,17 +15,16 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from sakuin.config import INDEX_KINDS, PRESETS, RetrievalConfig
+from sakuin import kinds
+from sakuin.config import PRESETS, RetrievalConfig
 from sakuin.errors import SakuinError
+from sakuin.index.kind import kind_of
 
 FULL = "full"
 """The name of the model's own full attention, with transformers' own cache."""
-
-PEERS = ("streaming", "topk", "pages", "ivf", "graph")
-"""Kinds that `sketch` is compared with, at equal touched bytes where they have a knob."""
 
 STEPS = 14
 CLOSE = 0.02
@@ -60,7 +59,7 @@ class Configuration:
     @property
     def state(self) -> list[Any]:
         """All that it does, in JSON's types."""
-        settings = None if self.config is None else asdict(self.config)
+        settings = None if self.config is None else self.config.as_dict()
         return [settings, self.share, None if self.like is None else configuration(self.like).state]
 
     @property
@@ -86,14 +85,14 @@ def configuration(name: str) -> Configuration:
     """The configuration of a name; a `SakuinError` says what is wrong with it."""
     rest, at, share = name.partition("@")
     word, _, given = rest.partition(":")
-    changes = _changes(name, given)
+    changes = _changes(name, word, given)
     if word == FULL:
         if given or at:
             raise SakuinError(f"full attention has no settings and no share to set, got {name!r}.")
         return Configuration(name, None)
     if word in PRESETS:
         settings = {**PRESETS[word], **changes}
-    elif word in INDEX_KINDS:
+    elif kinds.is_known(word):
         settings = {"index": word, **changes}
     else:
         raise SakuinError(f"there is no configuration {word!r}; there are {_known()}.")
@@ -103,11 +102,12 @@ def configuration(name: str) -> Configuration:
         raise SakuinError(f"configuration {name!r}: {error}.") from None
     if not at:
         return Configuration(name, config)
-    if config.index not in KNOBS:
+    if not kind_of(config.index).knob(2, 0.0):
+        able = [kind for kind, known in kinds.loaded().items() if known.knob(2, 0.0)]
         raise SakuinError(
-            f"{name!r}: {word} has no knob that changes what it touches; @SHARE works for {', '.join(KNOBS)}."
+            f"{name!r}: {word} has no knob that changes what it touches; @SHARE works for {', '.join(able)}."
         )
-    if share.partition(":")[0] in (*PRESETS, *INDEX_KINDS):
+    if share.partition(":")[0] in PRESETS or kinds.is_known(share.partition(":")[0]):
         other = configuration(share)
         if other.share or other.like:
             raise SakuinError(f"{name!r}: what it is to be like cannot be at a share itself.")
@@ -124,11 +124,13 @@ def with_full(others: Iterable[Configuration]) -> list[Configuration]:
 
 
 def _known() -> str:
-    return ", ".join((FULL, *PRESETS, *INDEX_KINDS))
+    return ", ".join((FULL, *PRESETS, *kinds.names()))
 
 
-def _changes(name: str, text: str) -> dict[str, Any]:
-    known = {field.name for field in fields(RetrievalConfig)} - {"index"}
+def _changes(name: str, word: str, text: str) -> dict[str, Any]:
+    known = {field.name for field in fields(RetrievalConfig)} - {"index", "options"}
+    if kinds.is_known(word):
+        known |= set(kind_of(word).options)
     changes: dict[str, Any] = {}
     for piece in text.split(",") if text else ():
         key, equals, value = piece.partition("=")
@@ -161,24 +163,6 @@ def _share(name: str, text: str) -> float:
 # -- at a given share --------------------------------------------------------------------------------------
 
 
-def _count(n: int, u: float) -> int:
-    """A number of tokens between 1 and n, by ratio."""
-    return max(1, round(math.pow(n, u)))
-
-
-KNOBS: dict[str, Callable[[int, float], dict[str, Any]]] = {
-    "sketch": lambda n, u: {"tolerance": 10 ** (4 - 8 * u)},
-    "streaming": lambda n, u: {"newest": _count(n, u)},
-    "topk": lambda n, u: {"top_k": _count(n, u)},
-    "pages": lambda n, u: {"top_k": _count(n, u)},
-    "ivf": lambda n, u: {"budget": _count(n, u)},
-    # A walk looks at no more keys than it needs for what is attended: its queue is as long as the budget.
-    "graph": lambda n, u: {"budget": _count(n, u), "ef": _count(n, u)},
-}
-"""What u from 0 (touches least) to 1 (touches most) sets, by kind, for n offloaded tokens. All of these are
-read at each step, so that an index need not be built anew."""
-
-
 def calibrated(
     wanted: Configuration,
     n_tokens: int,
@@ -194,7 +178,7 @@ def calibrated(
     assert wanted.config is not None
     if wanted.share is None:
         return wanted.config
-    knob, low, high = KNOBS[wanted.kind], 0.0, 1.0
+    knob, low, high = kind_of(wanted.kind).knob, 0.0, 1.0
 
     def settings(u: float) -> RetrievalConfig:
         assert wanted.config is not None

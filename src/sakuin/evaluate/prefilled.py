@@ -20,11 +20,12 @@ from sakuin.backends.open import backend_of
 from sakuin.backends.transformers.cache import RetrievalCache
 from sakuin.backends.transformers.hooks import AttentionCall, attention_hook
 from sakuin.cache.sequence import QUERY_STEP
-from sakuin.config import STEP_SETTINGS, RetrievalConfig
+from sakuin.config import RetrievalConfig
 from sakuin.context.generate import forced, generate, prefill
 from sakuin.errors import SakuinError
-from sakuin.evaluate.configurations import PEERS, Configuration, calibrated
+from sakuin.evaluate.configurations import Configuration, calibrated
 from sakuin.evaluate.configurations import configuration as named
+from sakuin.index.kind import differences, kind_of
 
 CHUNK = 512
 """Positions of one pass of reading: layers with a window attend what a chunk has of masked-out keys too, so
@@ -84,7 +85,7 @@ class Prefilled:
         The one that was built last is kept, and forked where only settings that each step reads differ.
         """
         built = self._built
-        if built is None or _builds(built.config) != _builds(config):
+        if built is None or differences(built.config, config):
             self._built = None  # before the next takes memory
             built = self._built = self._new(config)
         return built.fork(config)
@@ -169,13 +170,6 @@ class Prefilled:
         return text.partition("\n")[0] if one_line else text
 
 
-def _builds(config: RetrievalConfig) -> RetrievalConfig | dict[str, Any]:
-    """What must be equal for two configurations to build the same segments."""
-    if config.index == "auto":  # it chooses by what a step takes
-        return config
-    return {name: value for name, value in vars(config).items() if name not in STEP_SETTINGS}
-
-
 def check_offloaded(cache: Any, length: int) -> None:
     """`SakuinError` where none of `length` tokens is left to an index: then everything is attended exactly,
     whatever the configuration."""
@@ -195,11 +189,11 @@ def touched_share(cache: RetrievalCache) -> float:
     were free: what it attends, and no more.
     """
     stats = cache.stats()
-    kind = cache.config.index
-    if kind == "topk":
+    kind = kind_of(cache.config.index)
+    if kind.free_search:
         return float(stats["exact"])
     share = float(stats["touched_share"])
-    if kind not in PEERS:
+    if not kind.peer:
         return share
     index = cache.retrieval_layers[0].rows[0].index
     return share * index.offloaded_bytes(1) / max(index.kv_bytes, 1)

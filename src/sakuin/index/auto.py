@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,10 +21,12 @@ from torch import Tensor
 from sakuin.attention.partial import PartialAttention
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
-from sakuin.index.base import Index, Static, StoredSegment, check_array, register
+from sakuin.index.base import Index, Static, StoredSegment, check_array
 from sakuin.index.choice import HeadShape, stored_as
 from sakuin.index.flat import FlatIndex
+from sakuin.index.kind import Kind, register
 from sakuin.index.query_moment import QueryMoment
+from sakuin.index.sizes import Layout, Size
 from sakuin.index.sketch import SketchIndex
 
 
@@ -34,11 +37,29 @@ class AutoIndex(Index):
     `kind` is the name of what was chosen, `chosen` the index itself.
     """
 
+    storable = True
     stores_int8 = True
+    segment_settings = SketchIndex.segment_settings
+    step_settings = SketchIndex.step_settings
+
+    @classmethod
+    def chosen_for(cls, heads: HeadShape, n_tokens: int, config: RetrievalConfig, stored: str) -> type[Kind]:
+        return SketchIndex if heads.kind(n_tokens, config, stored) == "sketch" else FlatIndex
+
+    @classmethod
+    def layout(cls, heads: HeadShape, n_tokens: int, config: RetrievalConfig, stored: str) -> Layout:
+        return cls.chosen_for(heads, n_tokens, config, stored).layout(heads, n_tokens, config, stored)
+
+    @classmethod
+    def bytes_for(cls, heads: HeadShape, n_tokens: int, config: RetrievalConfig, stored: str) -> Size:
+        return cls.chosen_for(heads, n_tokens, config, stored).bytes_for(heads, n_tokens, config, stored)
+
+    @classmethod
+    def builds(cls, config: RetrievalConfig) -> dict[str, Any]:
+        return config.as_dict()  # it chooses by what a step takes
 
     def __init__(self, n_kv_heads: int, head_dim: int, group_size: int, config: RetrievalConfig) -> None:
-        self.n_kv_heads, self.head_dim, self.group_size = n_kv_heads, head_dim, group_size
-        self.config = config
+        super().__init__(n_kv_heads, head_dim, group_size, config)
         flat = config.with_changes(index="flat", target_error=None)  # an error of zero meets any target
         self._choose(FlatIndex(n_kv_heads, head_dim, group_size, flat))
         self._moment = QueryMoment(n_kv_heads, head_dim)

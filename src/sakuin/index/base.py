@@ -3,8 +3,10 @@ layer.
 
 An index holds a chain of sealed segments (`sakuin.cache.sequence`). `append` seals new tokens into it,
 `attend` and `decode` run one step over it, `blocks` hands its keys and values to exact attention, `fork`
-shares its segments. A new kind of index is one subclass in one file beside this one, registered by
-`register`.
+shares its segments.
+
+A kind of index is one subclass in one file, registered by `register`; `sakuin.index.kind` has what its class
+says beside this. docs/add-an-index.md goes through it step by step.
 
 Called by `sakuin.backends.transformers.cache` and by users through `sakuin.build_index`. Nothing here knows
 of models or caches.
@@ -12,20 +14,20 @@ of models or caches.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Chain
 from dataclasses import dataclass, replace
-from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
+from sakuin import kinds
 from sakuin.attention.exact import static_attention, static_mass
 from sakuin.attention.partial import PartialAttention, Stats, merge
 from sakuin.attention.softmax import Softmax
-from sakuin.config import INDEX_KINDS, INT8_KINDS, RetrievalConfig
-from sakuin.errors import SakuinError
+from sakuin.config import RetrievalConfig
+from sakuin.index.kind import Kind
 
 
 @dataclass
@@ -60,21 +62,19 @@ class StoredSegment:
     tensors: dict[str, Tensor]
 
 
-class Index(ABC):
+class Index(Kind):
     """Offloaded tokens of one sequence in one layer, searchable.
 
     All tensors are on the CPU; keys and values `(n_kv_heads, n_tokens, head_dim)` in bf16, fp16 or fp32, any
     strides. Queries are `(n_query_heads, t, head_dim)`; query heads of one group are neighbours, as in
     transformers.
+
+    n_kv_heads, head_dim, group_size : of the layer; query heads of a KV head are a group.
     """
 
-    stores_int8: ClassVar[bool] = False
-    """Whether the kind can keep keys and values with `kv_dtype="int8"`."""
-    kind: str
-    config: RetrievalConfig
-    n_kv_heads: int
-    head_dim: int
-    group_size: int
+    def __init__(self, n_kv_heads: int, head_dim: int, group_size: int, config: RetrievalConfig) -> None:
+        self.n_kv_heads, self.head_dim, self.group_size = n_kv_heads, head_dim, group_size
+        self.config = config
 
     @property
     @abstractmethod
@@ -174,7 +174,7 @@ class Index(ABC):
     def fork(self) -> Index:
         """A second index that shares the sealed segments; appending to one leaves the other as it is."""
 
-    # What follows is for kinds that can be kept in a snapshot or on disk; the others refuse in a sentence.
+    # -- for kinds that can be kept; the others refuse in a sentence -----------------------------------------
 
     def stored(self) -> list[StoredSegment]:
         """The sealed segments, the oldest first, as they can be stored."""
@@ -195,9 +195,10 @@ class Index(ABC):
         """Put the same numbers in another place: `tensors` instead of those of segment i."""
         raise self._not_stored()
 
-    def _not_stored(self) -> SakuinError:
-        return SakuinError(
-            f"an index of kind {self.kind!r} cannot be kept on disk; use sketch, flat, auto or ivf."
+    def _not_stored(self) -> NotImplementedError:
+        self.check_storable()
+        return NotImplementedError(
+            f"{type(self).__name__} is storable, and lacks one of the methods for that"
         )
 
 
@@ -236,33 +237,11 @@ def decode_by_parts(
     return out
 
 
-_KINDS: dict[str, Callable[[int, int, int, RetrievalConfig], Index]] = {}
-T = TypeVar("T", bound=type[Index])
-
-
-def register(kind: str) -> Callable[[T], T]:
-    """Class decorator: make `kind` a name that `RetrievalConfig.index` and `build_index` accept.
-
-    The class is called with `(n_kv_heads, head_dim, group_size, config)` and makes an empty index.
-    """
-
-    def add(cls: T) -> T:
-        if kind in _KINDS:
-            raise ValueError(f"there is an index of kind {kind!r} already; give yours another name")
-        if kind not in INDEX_KINDS:
-            INDEX_KINDS.append(kind)
-        if cls.stores_int8 and kind not in INT8_KINDS:
-            INT8_KINDS.append(kind)
-        cls.kind = kind
-        _KINDS[kind] = cls
-        return cls
-
-    return add
-
-
 def new_index(n_kv_heads: int, head_dim: int, group_size: int, config: RetrievalConfig) -> Index:
     """An empty index of the kind that `config.index` names."""
-    return _KINDS[config.index](n_kv_heads, head_dim, group_size, config)
+    asked = replace(config)  # those of a stored context were not checked with their kind
+    kind: type[Index] = kinds.of(config.index)
+    return kind(n_kv_heads, head_dim, group_size, asked)
 
 
 def check_array(name: str, x: Tensor, heads: int | None, head_dim: int | None) -> Tensor:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sakuin.config import INDEX_KINDS, RetrievalConfig
+from sakuin import kinds
+from sakuin.config import RetrievalConfig
 from sakuin.index.base import Index, check_array, new_index
 from sakuin.index.checks import check_geometry
 
@@ -25,7 +26,8 @@ def build_index(
     group_size: int | None = None,
     **knobs: Any,
 ) -> Index:
-    """An index of `kind` (`"sketch"`, `"flat"`, `"auto"`, another of `INDEX_KINDS`) over `keys` and `values`.
+    """An index of `kind` (`"sketch"`, `"flat"`, `"auto"`, another of `sakuin.kinds.names()`) over `keys` and
+    `values`.
 
     Parameters
     ----------
@@ -41,46 +43,22 @@ def build_index(
     group_size
         Query heads per KV head; only needed without `queries`, where 1 is taken.
     knobs
-        Fields of `RetrievalConfig`.
+        Fields of `RetrievalConfig`, and options of the kind.
 
     Raises
     ------
     TypeError, ValueError
         One sentence for a wrong type, shape, dtype or value, NaN and infinity among them.
     """
-    if kind not in INDEX_KINDS:
-        raise ValueError(f"kind must be one of {', '.join(INDEX_KINDS)}, got {kind!r}")
+    if not kinds.is_known(kind):
+        raise ValueError(f"kind must be one of {', '.join(kinds.names())}, got {kind!r}")
     config = RetrievalConfig().with_changes(index=kind, **knobs)
-    check_array("keys", keys, None, None)
-    check_array("values", values, keys.shape[0], keys.shape[2])
+    _check_pair(keys, values, config)
     heads, n, head_dim = keys.shape
-    if values.shape[1] != n:
-        raise ValueError(f"values must have as many tokens as keys, got {values.shape[1]} and {n}")
-    if values.dtype != keys.dtype and config.kv_dtype == "auto":
-        raise ValueError(
-            f"keys and values must have one dtype, got {keys.dtype} and {values.dtype}; convert one, or say "
-            "how to store them with kv_dtype"
-        )
-    if group_size is not None and (
-        isinstance(group_size, bool) or not isinstance(group_size, int) or group_size < 1
-    ):
-        raise ValueError(f"group_size must be a whole number of at least 1, got {group_size!r}")
-    if n == 0:
-        raise ValueError("keys hold no tokens; an index needs at least one")
-    positions = None
-    if queries is not None:
-        check_array("queries", queries, None, head_dim)
-        if heads == 0 or queries.shape[0] == 0 or queries.shape[0] % heads:
-            raise ValueError(
-                f"queries must have a multiple of the keys' {heads} heads, got shape {tuple(queries.shape)}"
-            )
-        given, group_size = group_size, queries.shape[0] // heads
-        if given is not None and given != group_size:
-            raise ValueError(f"group_size is {given}, but queries have {group_size} heads for each KV head")
-        positions = _positions(query_positions, queries.shape[1], n)
-    elif query_positions is not None:
+    if query_positions is not None and queries is None:
         raise ValueError("query_positions were given without queries")
-    group_size = 1 if group_size is None else group_size
+    group_size = _group_size(group_size, queries, heads, head_dim)
+    positions = None if queries is None else _positions(query_positions, queries.shape[1], n)
     check_geometry(heads, head_dim, group_size)
     index = new_index(heads, head_dim, group_size, config)
     step = config.segment_tokens(head_dim)
@@ -92,6 +70,39 @@ def build_index(
             own = queries[:, begin:end] if end > begin else None
         index.append(keys[:, first:last], values[:, first:last], own)
     return index
+
+
+def _check_pair(keys: Tensor, values: Tensor, config: RetrievalConfig) -> None:
+    check_array("keys", keys, None, None)
+    check_array("values", values, keys.shape[0], keys.shape[2])
+    if values.shape[1] != keys.shape[1]:
+        raise ValueError(
+            f"values must have as many tokens as keys, got {values.shape[1]} and {keys.shape[1]}"
+        )
+    if values.dtype != keys.dtype and config.kv_dtype == "auto":
+        raise ValueError(
+            f"keys and values must have one dtype, got {keys.dtype} and {values.dtype}; convert one, or say "
+            "how to store them with kv_dtype"
+        )
+    if keys.shape[1] == 0:
+        raise ValueError("keys hold no tokens; an index needs at least one")
+
+
+def _group_size(given: int | None, queries: Tensor | None, heads: int, head_dim: int) -> int:
+    """Query heads per KV head, as given or as the queries have them."""
+    if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < 1):
+        raise ValueError(f"group_size must be a whole number of at least 1, got {given!r}")
+    if queries is None:
+        return 1 if given is None else given
+    check_array("queries", queries, None, head_dim)
+    if heads == 0 or queries.shape[0] == 0 or queries.shape[0] % heads:
+        raise ValueError(
+            f"queries must have a multiple of the keys' {heads} heads, got shape {tuple(queries.shape)}"
+        )
+    found = queries.shape[0] // heads
+    if given is not None and given != found:
+        raise ValueError(f"group_size is {given}, but queries have {found} heads for each KV head")
+    return found
 
 
 def _positions(given: Tensor | None, m: int, n: int) -> Tensor:

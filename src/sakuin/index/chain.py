@@ -5,32 +5,28 @@ Called by `sakuin.index.flat`, `sakuin.index.sketch` and `sakuin.index.ivf`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 
 from torch import Tensor
 
 from sakuin.config import RetrievalConfig
+from sakuin.index.int8 import floats_of
 from sakuin.storage import tensorfile
 
 _WHOLE = ("keys", "values", "value_scale")
 """What exact attention reads of a segment."""
 
 
-def mark_on_disk(tensors: Iterable[Tensor]) -> None:
-    """Note of these tensors that they are mapped from a file and stay there."""
-    for x in tensors:
-        x._sakuin_on_disk = True  # type: ignore[attr-defined]
+def on_disk(tensors: Mapping[str, Tensor], config: RetrievalConfig) -> bool:
+    """Whether the keys of a segment with these tensors lie in a file, and are meant to stay there."""
+    return config.offload == "disk" and tensorfile.is_mapped(tensors["keys"])
 
 
-def on_disk(tensor: Tensor) -> bool:
-    """Whether `mark_on_disk` has noted this tensor."""
-    return getattr(tensor, "_sakuin_on_disk", False)
-
-
-def in_order(keys: Tensor, values: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys and values `(n_kv_heads, n, head_dim)` of a segment in order of position; `order`
-    `(n_kv_heads, n)` is the position of each row."""
-    back = order.long().argsort(1)[:, :, None].expand_as(keys)
+def in_order(fields: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Keys and values `(n_kv_heads, n, head_dim)` of a segment in order of position, as floats. Its field
+    `order` `(n_kv_heads, n)` is the position of each row."""
+    keys, values = floats_of(fields)
+    back = fields["order"].long().argsort(1)[:, :, None].expand_as(keys)
     return keys.gather(1, back), values.gather(1, back)
 
 

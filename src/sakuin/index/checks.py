@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from sakuin.config import RetrievalConfig
+from sakuin.dtypes import torch_dtype
 from sakuin.index.base import Index, check_array
 
 HEAD_DIM_MAX = 256
 GROUP_MAX = 16
-_STORED = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def check_geometry(n_kv_heads: int, head_dim: int, group_size: int) -> None:
@@ -95,7 +95,7 @@ def stored(name: str, x: Tensor, n_kv_heads: int, head_dim: int, config: Retriev
     their own for `"int8"`, which needs all keys of a segment (`sakuin.index.int8`)."""
     check_array(name, x, n_kv_heads, head_dim)
     check_finite(name, x)
-    dtype = _STORED.get(config.kv_dtype, x.dtype)
+    dtype = torch_dtype(config.kv_dtype) or x.dtype
     copy = x.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
     if dtype == torch.float16 and x.dtype != torch.float16 and not torch.isfinite(copy).all():
         largest = float(x.abs().max())

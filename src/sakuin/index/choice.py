@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import torch
 
 from sakuin.config import RetrievalConfig
+from sakuin.dtypes import name_of
 from sakuin.index import _native
 from sakuin.index.costs import COSTS, StepCosts
 
@@ -30,7 +31,6 @@ WORTH = 1.25
 LONGEST = 1 << 30
 """Offloaded tokens beyond which nothing is weighed."""
 SEGMENT_TERMS = 2
-STORED = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 
 
 def sketch_terms(n_tokens: float, shape: HeadShape, segment: int) -> list[float]:
@@ -105,4 +105,8 @@ class HeadShape:
 
 def stored_as(config: RetrievalConfig, dtype: torch.dtype) -> str:
     """The name of the dtype in which keys and values of `dtype` are stored."""
-    return STORED[dtype] if config.kv_dtype == "auto" else config.kv_dtype
+    if config.kv_dtype != "auto":
+        return config.kv_dtype
+    name = name_of(dtype)
+    assert name is not None, f"keys and values are never {dtype}"
+    return name

@@ -14,10 +14,13 @@ from torch import Tensor
 from sakuin.attention.partial import PartialAttention, Stats
 from sakuin.config import RetrievalConfig, check_tolerance
 from sakuin.index import _native
-from sakuin.index.base import Index, Static, StoredSegment, check_array, register
+from sakuin.index.base import Index, Static, StoredSegment, check_array
 from sakuin.index.chain import one_ahead
 from sakuin.index.checks import check_crop, check_geometry, check_k, stored_pair
-from sakuin.index.int8 import SCALES, Int8KV
+from sakuin.index.choice import HeadShape
+from sakuin.index.int8 import SCALES, Int8KV, floats_of, span_of
+from sakuin.index.kind import register
+from sakuin.index.sizes import Layout, pair_layout
 
 _PENDING = 1 << 22
 """Scores of one KV head that `search` holds before it takes the best of them."""
@@ -33,12 +36,17 @@ class FlatIndex(Index):
     everything is exact, in int8 that which is stored.
     """
 
+    storable = True
     stores_int8 = True
+    scans_rows = True
+
+    @classmethod
+    def layout(cls, heads: HeadShape, n_tokens: int, config: RetrievalConfig, stored: str) -> Layout:
+        return pair_layout(heads.n_kv_heads, n_tokens, heads.head_dim, stored)
 
     def __init__(self, n_kv_heads: int, head_dim: int, group_size: int, config: RetrievalConfig) -> None:
         check_geometry(n_kv_heads, head_dim, group_size)
-        self.n_kv_heads, self.head_dim, self.group_size = n_kv_heads, head_dim, group_size
-        self.config = config
+        super().__init__(n_kv_heads, head_dim, group_size, config)
         self._segments: list[_native.Span] = []
         self._n_tokens = self._nbytes = 0
         self._stats: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
@@ -64,7 +72,7 @@ class FlatIndex(Index):
             # New tensors: a fork goes on using the old ones.
             last = self._segments.pop()
             self._nbytes -= _stored_bytes(last)
-            old_keys, old_values = _floats(last)
+            old_keys, old_values = floats_of(_fields(last))
             k, v = torch.cat([old_keys, k], 1), torch.cat([old_values, v], 1)
         span = Int8KV.of(k, v).span() if self.config.kv_dtype == "int8" else _native.Span(k, v)
         self._segments.append(span)
@@ -146,7 +154,7 @@ class FlatIndex(Index):
         rows = q.float().reshape(self.n_kv_heads, -1, self.head_dim)
         scores, ids, pending, first, held = [], [], [], 0, 0
         for i, span in enumerate(self._segments):
-            pending.append(rows @ _floats(span)[0].float().transpose(1, 2))
+            pending.append(rows @ floats_of(_fields(span))[0].float().transpose(1, 2))
             held += len(span)
             # The best of many segments at once: each time costs more than the products of one segment.
             if held * rows.shape[1] >= _PENDING or i + 1 == len(self._segments):
@@ -159,7 +167,7 @@ class FlatIndex(Index):
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         for fields in one_ahead([_fields(span) for span in self._segments], self.config):
-            yield _floats(_native.Span(**fields))
+            yield floats_of(fields)
 
     def stored(self) -> list[StoredSegment]:
         return [StoredSegment(self.kind, len(span), _fields(span)) for span in self._segments]
@@ -183,7 +191,7 @@ class FlatIndex(Index):
                 f"a stored segment has heads of shape {(heads, head_dim)} where "
                 f"{(self.n_kv_heads, self.head_dim)} are needed"
             )
-        return _native.Span(*(tensors.get(name) for name in ("keys", "values", *SCALES)))  # type: ignore[arg-type]
+        return span_of(tensors)
 
     def crop(self, n_tokens: int) -> tuple[Tensor, Tensor]:
         check_crop(n_tokens, self._n_tokens)
@@ -193,10 +201,10 @@ class FlatIndex(Index):
                 self._nbytes -= sum(_stored_bytes(dropped) for dropped in self._segments[i:])
                 del self._segments[i:]
                 self._n_tokens = at
-                keys, values = _floats(span)
+                keys, values = floats_of(_fields(span))
                 return keys[:, : n_tokens - at], values[:, : n_tokens - at]
             at += len(span)
-        dtype = _floats(self._segments[-1])[0].dtype if self._segments else torch.float32
+        dtype = floats_of(_fields(self._segments[-1]))[0].dtype if self._segments else torch.float32
         empty = torch.empty(self.n_kv_heads, 0, self.head_dim, dtype=dtype)
         return empty, empty
 
@@ -220,13 +228,6 @@ class FlatIndex(Index):
             self._stats[heads, t] = (ones, zeros, torch.ones(heads, t), torch.zeros(heads, t))
         exact, codes, coverage, error = self._stats[heads, t]
         return Stats(exact, codes, coverage, self._nbytes * t, self.offloaded_bytes(t), error)
-
-
-def _floats(span: _native.Span) -> tuple[Tensor, Tensor]:
-    """Keys and values of a span as they are stored; those in int8 in fp32."""
-    if span.key_scale is None:
-        return span.keys, span.values
-    return Int8KV(span.keys, span.values, *(getattr(span, name) for name in SCALES)).decode()
 
 
 def _fields(span: _native.Span) -> dict[str, Tensor]:

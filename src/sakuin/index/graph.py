@@ -9,6 +9,7 @@ coordinates in which keys are compared with each other. docs/ivf-and-graph.md sa
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,10 +17,13 @@ from torch import Tensor
 from sakuin.attention.partial import PartialAttention, Stats
 from sakuin.config import RetrievalConfig, check_tolerance, count_of
 from sakuin.index import _native
-from sakuin.index.base import Index, register
+from sakuin.index.base import Index
 from sakuin.index.checks import check_crop, check_geometry, check_k, stored_pair
+from sakuin.index.choice import HeadShape
 from sakuin.index.growing_rows import GrowingRows
+from sakuin.index.kind import by_ratio, register
 from sakuin.index.query_moment import QueryMoment
+from sakuin.index.sizes import Layout, pair_layout
 
 COORDINATES = 16
 """Numbers by which two keys are compared, the leading coordinates of a key as the queries weigh it."""
@@ -44,10 +48,37 @@ class GraphIndex(Index):
     themselves stand for them.
     """
 
+    peer = True
+    segment_settings = frozenset({"graph_degree"})
+    step_settings = frozenset({"tolerance", "budget", "ef", "estimate_rest"})
+
+    @classmethod
+    def layout(cls, heads: HeadShape, n_tokens: int, config: RetrievalConfig, stored: str) -> Layout:
+        h, d, n = heads.n_kv_heads, heads.head_dim, n_tokens
+        pair = pair_layout(h, n, d, stored)
+        means = ((h, -(-n // RUN), d), pair["keys"][1])
+        return {
+            **pair,
+            "links": ((h, n, config.graph_degree), torch.int32),
+            "count": ((h, n), torch.uint8),
+            "children": ((h, n), torch.uint8),
+            "coordinates": ((h, n, COORDINATES), torch.int16),
+            "mean_keys": means,
+            "mean_values": means,
+        }
+
+    @classmethod
+    def longest_segment(cls, head_dim: int, config: RetrievalConfig) -> None:
+        return None
+
+    @classmethod
+    def knob(cls, n_tokens: int, u: float) -> dict[str, Any]:
+        # A walk looks at no more keys than it needs for what is attended: its queue is as long as the budget.
+        return {"budget": by_ratio(n_tokens, u), "ef": by_ratio(n_tokens, u)}
+
     def __init__(self, n_kv_heads: int, head_dim: int, group_size: int, config: RetrievalConfig) -> None:
         check_geometry(n_kv_heads, head_dim, group_size)
-        self.n_kv_heads, self.head_dim, self.group_size = n_kv_heads, head_dim, group_size
-        self.config = config
+        super().__init__(n_kv_heads, head_dim, group_size, config)
         self._graph = _native.Graph(n_kv_heads, head_dim, config.graph_degree)
         self._keys: GrowingRows | None = None
         self._values: GrowingRows | None = None
@@ -144,9 +175,10 @@ class GraphIndex(Index):
         return empty, empty
 
     def fork(self) -> GraphIndex:
-        other = type(self)(self.n_kv_heads, self.head_dim, self.group_size, self.config)
-        other.__dict__.update(self.__dict__)
-        other._moment = self._moment.copy()
+        other = GraphIndex(self.n_kv_heads, self.head_dim, self.group_size, self.config)
+        other._graph, other._keys, other._values = self._graph, self._keys, self._values
+        other._coordinates, other._means = self._coordinates, self._means
+        other._moment, other._frame = self._moment.copy(), self._frame
         return other
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:

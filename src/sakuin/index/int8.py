@@ -14,6 +14,7 @@ Called by the indexes that can store so.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -68,9 +69,16 @@ class Int8KV:
         )
 
 
-def bytes_per_number(head_dim: int, segment: int) -> float:
-    """Bytes that a number of a full segment's keys and values takes, scales included."""
-    return 1 + 2 / head_dim + 4 / segment
+def floats_of(fields: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Keys and values of a segment with these fields, as they are stored; those in int8 in fp32."""
+    if "key_scale" not in fields:
+        return fields["keys"], fields["values"]
+    return Int8KV(*(fields[name] for name in ("keys", "values", *SCALES))).decode()
+
+
+def span_of(fields: Mapping[str, Tensor]) -> _native.Span:
+    """The same for `sakuin.index._native.flat_attend`."""
+    return _native.Span(fields["keys"], fields["values"], *(fields.get(name) for name in SCALES))
 
 
 def _step(reach: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ Called through the protocol of `sakuin.index.base`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +17,12 @@ from torch import Tensor
 from sakuin.attention.partial import PartialAttention, Stats
 from sakuin.config import RetrievalConfig, check_tolerance, count_of
 from sakuin.index import _native
-from sakuin.index.base import Index, StoredSegment, register
+from sakuin.index.base import Index, StoredSegment
 from sakuin.index.chain import in_order, one_ahead, whole_within
 from sakuin.index.checks import check_crop, check_geometry, check_k, stored_pair
+from sakuin.index.choice import HeadShape
+from sakuin.index.kind import by_ratio, register
+from sakuin.index.sizes import Layout, pair_layout
 
 LARGEST = 16384
 """Tokens up to which the newest segment grows, unless `segment` is larger: lists found among many tokens are
@@ -46,10 +50,28 @@ class IvfIndex(Index):
     tokens. `Stats.coverage` takes the estimate of the other lists for their share, whether it is used or not.
     """
 
+    storable = True
+    peer = True
+    segment_settings = frozenset({"list_size"})
+    step_settings = frozenset({"tolerance", "budget", "nprobe", "estimate_rest"})
+
+    @classmethod
+    def layout(cls, heads: HeadShape, n_tokens: int, config: RetrievalConfig, stored: str) -> Layout:
+        h, d = heads.n_kv_heads, heads.head_dim
+        lists = _lists_of(n_tokens, h, d, -(-n_tokens // config.list_size))
+        return {**pair_layout(h, n_tokens, d, stored), **lists, _CLUSTERED: ((1,), torch.int64)}
+
+    @classmethod
+    def longest_segment(cls, head_dim: int, config: RetrievalConfig) -> int:
+        return max(config.segment_tokens(head_dim), LARGEST)
+
+    @classmethod
+    def knob(cls, n_tokens: int, u: float) -> dict[str, Any]:
+        return {"budget": by_ratio(n_tokens, u)}
+
     def __init__(self, n_kv_heads: int, head_dim: int, group_size: int, config: RetrievalConfig) -> None:
         check_geometry(n_kv_heads, head_dim, group_size)
-        self.n_kv_heads, self.head_dim, self.group_size = n_kv_heads, head_dim, group_size
-        self.config = config
+        super().__init__(n_kv_heads, head_dim, group_size, config)
         # Replaced as a whole, never changed: a fork or a step in another thread keeps what it took.
         self._segments: list[_native.IvfSegment] = []
         self._clustered: list[int] = []  # tokens of each segment when its lists were last found
@@ -78,7 +100,7 @@ class IvfIndex(Index):
             raise ValueError(
                 f"the keys are too large for the ivf index (beyond {_KEY_LIMIT:g}); use index='flat' for them"
             )
-        size = max(self.config.segment_tokens(self.head_dim), LARGEST)
+        size = self.longest_segment(self.head_dim, self.config)
         segments, clustered = list(self._segments), list(self._clustered)
         for start in range(0, n, size):
             new = keys[:, start : start + size], values[:, start : start + size]
@@ -88,7 +110,7 @@ class IvfIndex(Index):
             elif len(segments[-1]) + new[0].shape[1] <= GROWTH * clustered[-1]:
                 segments[-1] = self._seal(*new, segments[-1])
             else:
-                old = _in_order(segments[-1])
+                old = in_order(segments[-1].fields)
                 segments[-1] = self._seal(torch.cat([old[0], new[0]], 1), torch.cat([old[1], new[1]], 1))
                 clustered[-1] = len(segments[-1])
         self._segments, self._clustered = segments, clustered
@@ -105,13 +127,9 @@ class IvfIndex(Index):
         fields = {
             "keys": torch.empty(heads, n, d, dtype=keys.dtype),
             "values": torch.empty(heads, n, d, dtype=values.dtype),
-            "order": torch.empty(heads, n, dtype=torch.int32),
-            "start": torch.empty(heads, lists + 1, dtype=torch.int32),
-            "mean": torch.empty(heads, d),
-            "centroid": torch.empty(heads, lists, d, dtype=torch.uint16),  # the bits of bf16 numbers
-            "mean_value": torch.empty(heads, lists, d, dtype=torch.uint16),
-            "spread": torch.empty(heads, d, d, dtype=torch.uint16),
         }
+        for name, (shape, dtype) in _lists_of(n, heads, d, lists).items():
+            fields[name] = torch.empty(*shape, dtype=dtype)
         return _native.ivf_seal(
             fields, keys, values, iterations=ROUNDS, n_threads=torch.get_num_threads(), base=base
         )
@@ -123,7 +141,7 @@ class IvfIndex(Index):
             dtype = self._segments[-1].fields["keys"].dtype if self._segments else torch.float32
             empty = torch.empty(self.n_kv_heads, 0, self.head_dim, dtype=dtype)
             return empty, empty
-        keys, values = _in_order(self._segments[kept])
+        keys, values = in_order(self._segments[kept].fields)
         self._segments, self._clustered = self._segments[:kept], self._clustered[:kept]
         return keys[:, : n_tokens - at], values[:, : n_tokens - at]
 
@@ -229,6 +247,14 @@ class IvfIndex(Index):
         return 0, count_of(self.config.budget, self.n_tokens)
 
 
-def _in_order(segment: _native.IvfSegment) -> tuple[Tensor, Tensor]:
-    fields = segment.fields
-    return in_order(fields["keys"], fields["values"], fields["order"])
+def _lists_of(n: int, heads: int, d: int, lists: int) -> Layout:
+    """What a segment of n tokens holds beside keys and values."""
+    bits = torch.uint16  # those of bf16 numbers
+    return {
+        "order": ((heads, n), torch.int32),
+        "start": ((heads, lists + 1), torch.int32),
+        "mean": ((heads, d), torch.float32),
+        "centroid": ((heads, lists, d), bits),
+        "mean_value": ((heads, lists, d), bits),
+        "spread": ((heads, d, d), bits),
+    }

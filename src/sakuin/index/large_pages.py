@@ -1,7 +1,7 @@
 """Memory for what a step reads in single rows. In pages of 4 KB each such row costs a walk through the page
 tables beside the read itself; in pages of 2 MB, which Linux gives where it is asked for them, few do.
 
-Called by `sakuin.index.seal`.
+Called by `sakuin.index.sketch_seal` and `sakuin.cache.offload`.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ def _memory(size: int) -> Tensor:
         return torch.empty(size, dtype=torch.uint8, device="cpu")
     # What is never touched, before the first such page and after the last byte, takes no memory.
     try:
-        room = mmap.mmap(-1, size + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        pages = mmap.mmap(-1, size + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError:  # no memory: torch says so in its own words, or has a little less to find
         return torch.empty(size, dtype=torch.uint8, device="cpu")
-    memory = torch.frombuffer(room, dtype=torch.uint8)
+    memory = torch.frombuffer(pages, dtype=torch.uint8)
     start = -memory.data_ptr() % _HUGE
     with contextlib.suppress(OSError, AttributeError):  # a kernel or a Python without them
-        room.madvise(mmap.MADV_HUGEPAGE, start, size // _HUGE * _HUGE)
+        pages.madvise(mmap.MADV_HUGEPAGE, start, size // _HUGE * _HUGE)
     return memory[start : start + size]

@@ -10,21 +10,25 @@ estimates what it leaves out. `search` is exact for all. Called through the prot
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sakuin.attention.partial import PartialAttention, Stats
 from sakuin.config import check_tolerance
-from sakuin.index.base import Index, register
+from sakuin.index.base import Index
 from sakuin.index.checks import check_attend
 from sakuin.index.flat import FlatIndex
+from sakuin.index.kind import by_ratio, register
 
 
 class ChosenIndex(FlatIndex):
     """Keeps keys and values as `flat` does, and attends exactly the tokens that `choose` picks."""
 
     stores_int8 = False
+    offered = False
+    peer = True
 
     @abstractmethod
     def choose(self, q: Tensor, scores: Tensor, keys: Tensor) -> tuple[Tensor, int]:
@@ -88,6 +92,13 @@ class ChosenIndex(FlatIndex):
 class TopKIndex(ChosenIndex):
     """The `config.top_k` tokens with the largest inner product, for each query head by itself."""
 
+    step_settings = frozenset({"top_k"})
+    free_search = True
+
+    @classmethod
+    def knob(cls, n_tokens: int, u: float) -> dict[str, Any]:
+        return {"top_k": by_ratio(n_tokens, u)}
+
     def choose(self, q: Tensor, scores: Tensor, keys: Tensor) -> tuple[Tensor, int]:
         best = scores.topk(min(self.config.top_k, scores.shape[1]), -1).indices
         return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, best, True), keys.numel()
@@ -97,6 +108,12 @@ class TopKIndex(ChosenIndex):
 class PagesIndex(ChosenIndex):
     """Pages of `config.page_size` tokens whose keys' bounds allow the largest inner product, until
     `config.top_k` tokens are reached, for each query head by itself."""
+
+    step_settings = frozenset({"top_k", "page_size"})
+
+    @classmethod
+    def knob(cls, n_tokens: int, u: float) -> dict[str, Any]:
+        return {"top_k": by_ratio(n_tokens, u)}
 
     def choose(self, q: Tensor, scores: Tensor, keys: Tensor) -> tuple[Tensor, int]:
         n, size = keys.shape[1], self.config.page_size
@@ -118,6 +135,12 @@ class PagesIndex(ChosenIndex):
 @register("streaming")
 class StreamingIndex(ChosenIndex):
     """No offloaded token at all, or the `config.newest`."""
+
+    step_settings = frozenset({"newest"})
+
+    @classmethod
+    def knob(cls, n_tokens: int, u: float) -> dict[str, Any]:
+        return {"newest": by_ratio(n_tokens, u)}
 
     def choose(self, q: Tensor, scores: Tensor, keys: Tensor) -> tuple[Tensor, int]:
         chosen = torch.zeros_like(scores, dtype=torch.bool)

@@ -2,8 +2,8 @@
 touched, and for a segment's floats that takes longer than what is computed in them.
 
 A thread that has called `keep_scratch` keeps the memory, and gives it up when it calls `drop_scratch`; in any
-other, scratch is new memory each time. Called by `sakuin.index.seal`, `sakuin.index.moment` and
-`sakuin.cache.sealing`.
+other, scratch is new memory each time. Called by `sakuin.index.sketch_seal`, `sakuin.index.query_moment`
+and `sakuin.cache.sealing`.
 """
 
 from __future__ import annotations

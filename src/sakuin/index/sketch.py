@@ -2,13 +2,14 @@
 (docs/method.md).
 
 This file is the chain of sealed segments and the calls into the native core; sealing one segment is
-`sakuin.index.seal`.
+`sakuin.index.sketch_seal`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,12 +17,15 @@ from torch import Tensor
 from sakuin.attention.partial import EXACT, PartialAttention, Stats, Trace
 from sakuin.config import RetrievalConfig, check_count_or_share, check_tolerance, count_of
 from sakuin.index import _native
-from sakuin.index.base import Index, Static, StoredSegment, register
+from sakuin.index.base import Index, Static, StoredSegment
 from sakuin.index.chain import in_order, on_disk, one_ahead, whole_within
 from sakuin.index.checks import check_crop, check_geometry, check_k, stored_pair
-from sakuin.index.int8 import SCALES, Int8KV
+from sakuin.index.choice import HeadShape
+from sakuin.index.int8 import SCALES, floats_of, span_of
+from sakuin.index.kind import register
 from sakuin.index.query_moment import QueryMoment
-from sakuin.index.sketch_seal import Basis, seal
+from sakuin.index.sizes import Layout, pair_layout
+from sakuin.index.sketch_seal import Basis, made_by_sealing, seal
 
 _OWN_BASIS = 4
 """A segment of fewer than this many tokens per dimension, that is not as long as segments become, uses its
@@ -49,7 +53,30 @@ class SketchIndex(Index):
     """Offloaded tokens in a chain of segments, each with a basis, sketches, codes and value summaries of its
     own."""
 
+    storable = True
     stores_int8 = True
+    segment_settings = frozenset({"sketch_bits", "code_bits"})
+    step_settings = frozenset(
+        {"tolerance", "target_error", "rescore_share", "codes_share", "exact_share", "reach", "cap"}
+    )
+    rows = ("keys", "values", "value_scale", "codes", "value_codes", "value_params")
+
+    @classmethod
+    def layout(cls, heads: HeadShape, n_tokens: int, config: RetrievalConfig, stored: str) -> Layout:
+        h, d = heads.n_kv_heads, heads.head_dim
+        return {
+            **pair_layout(h, n_tokens, d, stored),
+            **made_by_sealing(h, n_tokens, d, config),
+            "mean": ((h, d), torch.float32),
+            "basis": ((h, d, d), torch.uint16),
+            "weight": ((h, d), torch.float32),
+            "moment": ((h, d, d), torch.float32),
+            "moment_count": ((1,), torch.int64),
+        }
+
+    @classmethod
+    def knob(cls, n_tokens: int, u: float) -> dict[str, Any]:
+        return {"tolerance": 10 ** (4 - 8 * u)}
 
     def __init__(
         self,
@@ -60,12 +87,7 @@ class SketchIndex(Index):
         moment: QueryMoment | None = None,
     ) -> None:
         check_geometry(n_kv_heads, head_dim, group_size)
-        self.n_kv_heads, self.head_dim, self.group_size, self.config = (
-            n_kv_heads,
-            head_dim,
-            group_size,
-            config,
-        )
+        super().__init__(n_kv_heads, head_dim, group_size, config)
         # Replaced as a whole, never changed: a fork or a step in another thread keeps what it took.
         self._segments: list[_native.SketchSegment] = []
         self._bases: list[Basis] = []
@@ -119,7 +141,7 @@ class SketchIndex(Index):
                 and len(segments[-1]) <= new_keys.shape[1]
                 and len(segments[-1]) + new_keys.shape[1] <= size
             ):
-                old_keys, old_values = _in_order(segments.pop())
+                old_keys, old_values = in_order(segments.pop().fields)
                 bases.pop()
                 moments.pop()
                 new_keys, new_values = (
@@ -142,7 +164,7 @@ class SketchIndex(Index):
         if kept == len(self._segments):
             empty = torch.empty(self.n_kv_heads, 0, self.head_dim)
             return empty, empty
-        keys, values = _in_order(self._segments[kept])
+        keys, values = in_order(self._segments[kept].fields)
         self._segments, self._bases = self._segments[:kept], self._bases[:kept]
         self._moments = self._moments[:kept]
         return keys[:, : n_tokens - at], values[:, : n_tokens - at]
@@ -155,7 +177,7 @@ class SketchIndex(Index):
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         for fields in one_ahead([segment.fields for segment in self._segments], self.config):
-            yield _floats(fields)
+            yield floats_of(fields)
 
     def stored(self) -> list[StoredSegment]:
         return [
@@ -172,7 +194,7 @@ class SketchIndex(Index):
             fields = dict(stored.tensors)
             weight = fields.pop("weight")
             moments.append({name: fields.pop(name) for name in _OF_MOMENT if name in fields})
-            segment = _native.SketchSegment(fields, on_disk(fields["keys"]))
+            segment = _native.SketchSegment(fields, on_disk(fields, self.config))
             if (
                 fields["mean"].shape != (self.n_kv_heads, self.head_dim)
                 or weight.shape != fields["mean"].shape
@@ -190,7 +212,7 @@ class SketchIndex(Index):
     def replace(self, i: int, tensors: Mapping[str, Tensor]) -> None:
         segments = list(self._segments)
         fields = {name: x for name, x in tensors.items() if name not in ("weight", *_OF_MOMENT)}
-        segments[i] = _native.SketchSegment(fields, on_disk(fields["keys"]))
+        segments[i] = _native.SketchSegment(fields, on_disk(fields, self.config))
         self._segments = segments
 
     # --- attending ------------------------------------------------------------------------------------------
@@ -307,7 +329,7 @@ class SketchIndex(Index):
         mass: Tensor | None,
     ) -> PartialAttention:
         """Attention over everything, in full precision: with tolerance 0, or while nothing is sealed."""
-        spans: list[_native.Span | tuple[Tensor, Tensor]] = [_span(segment) for segment in self._segments]
+        spans: list[_native.Span | tuple[Tensor, Tensor]] = [span_of(one.fields) for one in self._segments]
         sink = s_aux = None
         if static is not None:
             sink, s_aux = static.sink_keys.shape[1], static.s_aux
@@ -365,31 +387,7 @@ class SketchIndex(Index):
 
     def _stats(self, t: int) -> Stats:
         """Of a step that read every key and value."""
-        read = self.kv_bytes * t
-        heads = self.n_kv_heads
-        rows = (heads * self.group_size, t)
-        return Stats(
-            torch.ones(heads, t),
-            torch.zeros(heads, t),
-            torch.ones(rows),
-            read,
-            self.offloaded_bytes(t),
-            torch.zeros(rows),
-        )
-
-
-def _in_order(segment: _native.SketchSegment) -> tuple[Tensor, Tensor]:
-    fields = segment.fields
-    return in_order(*_floats(fields), fields["order"])
-
-
-def _floats(fields: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Keys and values as a segment holds them; those in int8 in fp32."""
-    if "key_scale" not in fields:
-        return fields["keys"], fields["values"]
-    return Int8KV(*(fields[name] for name in ("keys", "values", *SCALES))).decode()
-
-
-def _span(segment: _native.SketchSegment) -> _native.Span:
-    fields = segment.fields
-    return _native.Span(fields["keys"], fields["values"], *(fields.get(name) for name in SCALES))
+        every = torch.ones(self.n_kv_heads, t)
+        rows = (self.n_kv_heads * self.group_size, t)
+        none, read, of = torch.zeros(rows), self.kv_bytes * t, self.offloaded_bytes(t)
+        return Stats(every, torch.zeros_like(every), torch.ones(rows), read, of, none)

@@ -24,6 +24,7 @@ from sakuin.index.int8 import SCALES, Int8KV
 from sakuin.index.large_pages import in_large_pages
 from sakuin.index.query_moment import QueryMoment, axes_of, second_moment
 from sakuin.index.scratch import scratch
+from sakuin.index.sizes import Layout
 
 LIST = 64
 """Keys in a list: they share a mean value, and two of the kernels' blocks of 32."""
@@ -106,6 +107,33 @@ def _check_squares(name: str, x: Tensor) -> None:
         )
 
 
+def made_by_sealing(heads: int, n: int, d: int, config: RetrievalConfig) -> Layout:
+    """What the native core writes of a segment of n tokens, beside keys and values."""
+    lists, chunks = -(-n // LIST), -(-d // 16)
+    subs = max(4, round(config.sketch_bits_for(d) * d / 16) * 4)
+    code_bytes = math.ceil(config.code_bits_for(d) * chunks / 2 - 1e-6) * 4
+    bits, floats = torch.uint16, torch.float32  # bits: those of bf16 numbers
+    return {
+        "order": ((heads, n), torch.uint16),
+        "sketch": ((heads, lists, subs * 32 + 32), torch.uint8),
+        "sub_coordinate": ((heads, subs, 2), torch.int16),
+        "sub_step": ((heads, subs, 2), floats),
+        "residue": ((heads, d), floats),
+        "codes": ((heads, n, code_bytes), torch.uint8),
+        "code_plan": ((heads, 3), torch.int32),
+        "code_coordinate": ((heads, chunks * 16), torch.int16),
+        "code_step": ((heads, chunks * 16), floats),
+        "value_codes": ((heads, n, chunks * 8), torch.uint8),
+        "value_params": ((heads, n, 2), bits),
+        "list_codes": ((heads, lists, chunks * 8), torch.uint8),
+        "list_params": ((heads, lists, 2), bits),
+        "within": ((heads, d), floats),
+        "tilt": ((heads, min(d, 16), d), bits),
+        "code_residue": ((heads, d), floats),
+        "spread": ((heads, 3), floats),
+    }
+
+
 def seal(
     keys: Tensor,
     values: Tensor,
@@ -134,35 +162,10 @@ def seal(
     leading = basis.weight[:, 0].sqrt() * _deviation(y[:, 0])
     features = _value_features(values_f32, leading * _VALUE_WEIGHT)
 
-    lists, chunks = -(-n // LIST), -(-d // 16)
-    subs = max(4, round(config.sketch_bits_for(d) * d / 16) * 4)
-    code_bytes = math.ceil(config.code_bits_for(d) * chunks / 2 - 1e-6) * 4
     if int8 is not None:
         keys, values = int8.keys, int8.values  # what is attended exactly; all else knows the originals
-    bits, floats = torch.uint16, torch.float32  # bits: those of bf16 numbers
-    fields = in_large_pages(
-        {
-            "keys": (keys.shape, keys.dtype),
-            "values": (values.shape, values.dtype),
-            "order": ((heads, n), torch.uint16),
-            "sketch": ((heads, lists, subs * 32 + 32), torch.uint8),
-            "sub_coordinate": ((heads, subs, 2), torch.int16),
-            "sub_step": ((heads, subs, 2), floats),
-            "residue": ((heads, d), floats),
-            "codes": ((heads, n, code_bytes), torch.uint8),
-            "code_plan": ((heads, 3), torch.int32),
-            "code_coordinate": ((heads, chunks * 16), torch.int16),
-            "code_step": ((heads, chunks * 16), floats),
-            "value_codes": ((heads, n, chunks * 8), torch.uint8),
-            "value_params": ((heads, n, 2), bits),
-            "list_codes": ((heads, lists, chunks * 8), torch.uint8),
-            "list_params": ((heads, lists, 2), bits),
-            "within": ((heads, d), floats),
-            "tilt": ((heads, min(d, 16), d), bits),
-            "code_residue": ((heads, d), floats),
-            "spread": ((heads, 3), floats),
-        }
-    )
+    pair: Layout = {"keys": (keys.shape, keys.dtype), "values": (values.shape, values.dtype)}
+    fields = in_large_pages({**pair, **made_by_sealing(heads, n, d, config)})
     fields |= {"mean": mean.contiguous(), "basis": basis.project.view(torch.uint16)}
     if int8 is not None:
         fields |= {name: getattr(int8, name) for name in SCALES}

@@ -15,6 +15,7 @@ from typing import Any
 from sakuin.backends.base import Backend
 from sakuin.capacity.disk import stored_bytes
 from sakuin.config import RetrievalConfig
+from sakuin.index.kind import kind_of
 from sakuin.library.folder import Folder
 from sakuin.library.keeping import put
 from sakuin.library.prefix import Sequel, longest
@@ -32,6 +33,7 @@ class Adding:
     """The keeper of one context that is being read."""
 
     def __init__(self, folder: Folder, name: str, backend: Backend, config: RetrievalConfig) -> None:
+        kind_of(config.index).check_storable()
         self._folder, self._name, self._backend, self._config = folder, name, backend, config
         self._fingerprint = backend.fingerprint()
         self._ids: list[int] = []

@@ -138,7 +138,7 @@ class Manifest:
         said |= {
             "format": FORMAT,
             "fingerprint": asdict(self.fingerprint),
-            "config": asdict(self.config),
+            "config": self.config.as_dict(),
             "documents": [asdict(document) for document in self.documents],
             "parts": [asdict(part) for part in self.parts],
         }
@@ -196,7 +196,7 @@ def described(manifest: Manifest) -> dict[str, Any]:
         "files": len(manifest.parts),
         "created": manifest.created,
         "prefill_s": manifest.prefill_s,
-        "config": json.loads(json.dumps(asdict(manifest.config))),
+        "config": json.loads(json.dumps(manifest.config.as_dict())),
     }
 
 
@@ -262,7 +262,7 @@ def _config(said: Any, where: str) -> RetrievalConfig:
             "the documents again."
         )
     try:
-        return RetrievalConfig(**said)
+        return RetrievalConfig(**said, ask_kind=False)
     except (TypeError, ValueError) as error:
         raise SakuinError(f"{where} holds settings that cannot be: {error}.") from None
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sakuin import kinds
 from sakuin.backends.fingerprint import Fingerprint
 from sakuin.config import RetrievalConfig
 from sakuin.snapshot.manifest import FORMAT, int32_bytes
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SEALING = ("index", "sink", "kv_dtype", "list_size")
-"""Settings that what is stored of exactly computed tokens follows from, beside those of the segments."""
-_ELSEWHERE = ("offload", "recent", "segment", "sketch_bits", "code_bits")
+"""Settings that stand in the name of every part of exactly computed tokens, beside `segment` and the bits of
+a sketch. They stand there since format 1, whether the kind of index reads them or not. What else its segments
+follow from a kind says itself."""
+_ELSEWHERE = ("offload", "recent", "segment", "sketch_bits", "code_bits", "options")
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,15 @@ class Names:
 
 def settings_of(config: RetrievalConfig, head_dim: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings that exactly computed tokens are stored by, and all that retrieved ones depend on."""
-    every = asdict(config)
-    sealing = {name: every[name] for name in _SEALING} | {
+    every, kind = config.as_dict(), kinds.of(config.index)
+    own = kind.segment_settings if kind.storable else ()
+    sealing = {name: every[name] for name in (*_SEALING, *sorted(own))} | {
         "segment": config.segment_tokens(head_dim),
         "sketch_bits": config.sketch_bits_for(head_dim),
         "code_bits": config.code_bits_for(head_dim),
     }
-    return sealing, {name: value for name, value in every.items() if name not in _ELSEWHERE} | sealing
+    whole = {name: value for name, value in every.items() if name not in _ELSEWHERE} | sealing
+    # One name for each option, so that a message can say which differ.
+    whole |= {f"options.{name}": value for name, value in config.options.items()}
+    sealing |= {f"options.{name}": config.options[name] for name, o in kind.options.items() if o.sealed}
+    return sealing, whole

@@ -8,6 +8,7 @@ their state at some positions ("window"). All layers' tensors of one stretch of 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -16,12 +17,13 @@ from torch import Tensor
 
 from sakuin.backends.base import Backend
 from sakuin.cache.layer import LayerCache
-from sakuin.cache.offload import ROWS, split
+from sakuin.cache.offload import split
 from sakuin.cache.sequence import QUERY_STEP, SequenceState
 from sakuin.cache.whole import WholeCache
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
 from sakuin.index.base import StoredSegment, new_index
+from sakuin.index.kind import kind_of
 from sakuin.snapshot.manifest import KINDS
 from sakuin.snapshot.part import Part
 from sakuin.storage import tensorfile
@@ -100,10 +102,15 @@ def sealed_parts(held: WholeCache, whole: bool = False) -> list[Part]:
         kinds = {str(i): segment.kind for i, segment in layers.items()}
         every = [(name, i, x) for i, segment in layers.items() for name, x in segment.tensors.items()]
         # What every step reads lies together, then what is read in rows: keys and values last.
-        every.sort(key=lambda one: (ROWS[::-1].index(one[0]) + 1 if one[0] in ROWS else 0, one[1]))
+        every.sort(key=lambda one: (_place(one[0], kind_of(layers[one[1]].kind).rows), one[1]))
         tensors = {f"{i}.{name}": x for name, i, x in every}
         parts.append(Part("segment", start, stop, tensors, {"index": json.dumps(kinds)}))
     return parts
+
+
+def _place(name: str, rows: Sequence[str]) -> float:
+    """Where a tensor stands in a file: what is not in `rows` first, the first of them last."""
+    return -rows.index(name) if name in rows else -math.inf
 
 
 def all_parts(backend: Backend, cache: Any, n_tokens: int) -> list[Part]:
@@ -190,9 +197,9 @@ def _restore_row(
         tensors = _of_layer(part, i)
         if not tensors:
             continue
-        if config.offload == "disk":
-            tensors = split(tensors)
         kind = json.loads(part.facts["index"])[str(i)]
+        if config.offload == "disk":
+            tensors = split(tensors, kind_of(kind))
         segments.append(StoredSegment(kind, part.end - part.start, tensors))
         if part.start != at:
             raise SakuinError(f"the segments of layer {i} leave a gap at token {at:,}.")

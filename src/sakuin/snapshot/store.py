@@ -150,7 +150,7 @@ def _settings(found: Manifest, config: RetrievalConfig | None, where: Path) -> R
         return found.config
     # head_dim matters to "auto" values only, and these are the same for the same model.
     mine, theirs = (settings_of(one, 64)[0] for one in (config, found.config))
-    if differing := [name for name in mine if mine[name] != theirs[name]]:
+    if differing := [name for name in theirs if mine.get(name) != theirs[name]]:
         were = ", ".join(f"{name}={theirs[name]!r}" for name in differing)
         raise SakuinError(
             f"the snapshot {where} was made with other settings of {', '.join(differing)}, which what is "

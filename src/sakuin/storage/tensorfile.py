@@ -19,6 +19,7 @@ import json
 import math
 import mmap
 import os
+import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
@@ -123,6 +124,8 @@ def open_mapped(path: str | os.PathLike[str], size: int | None = None) -> Mapped
         raise _damaged(name, "its metadata are not strings")
     entries = _checked(header, found - start, name)
     memory = _memory(room, found)
+    _mapped.add(memory.data_ptr())
+    weakref.finalize(room, _mapped.discard, memory.data_ptr())
     tensors = {}
     for key, (dtype, shape, first, last) in entries.items():
         if key.startswith(_PAD):
@@ -134,6 +137,15 @@ def open_mapped(path: str | os.PathLike[str], size: int | None = None) -> Mapped
             raise _damaged(name, "its data does not begin where its numbers can be read")
         tensors[key] = memory[start + first : start + last].view(dtype).view(shape)
     return Mapped(tensors, metadata)
+
+
+_mapped: set[int] = set()
+"""Where in memory the files begin that are mapped now."""
+
+
+def is_mapped(tensor: Tensor) -> bool:
+    """Whether this tensor, or what it is a view of, came from `open_mapped`."""
+    return tensor.untyped_storage().data_ptr() in _mapped
 
 
 def advise_random(tensors: Iterable[Tensor]) -> None:

@@ -155,7 +155,7 @@ class RetrievalCache(Cache):
         """A second cache with the same tokens: it shares the segments, and counts its statistics anew.
 
         config : other settings for the fork. They must build the same segments: only settings that each step
-            reads (`sakuin.config.STEP_SETTINGS`) may differ.
+            reads (`Kind.step_settings`) may differ.
         """
         other = RetrievalCache.__new__(RetrievalCache)
         others = {

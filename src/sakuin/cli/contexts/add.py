@@ -23,7 +23,12 @@ def add(
     files: Files,
     model: Model = "smollm2",
     index: Annotated[
-        str | None, typer.Option(metavar="sketch|flat|auto|ivf", help="How old tokens are found.")
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="How old tokens are found: sketch (the default), flat, auto, ivf, or any other kind of "
+            "index that can be kept.",
+        ),
     ] = None,
     kv_dtype: Annotated[
         str | None,
@@ -56,6 +61,10 @@ def add(
         texts = documents_of(files, encoding)
         changes: dict[str, Any] = {"index": index, "kv_dtype": kv_dtype}
         config = RetrievalConfig(**{key: value for key, value in changes.items() if value is not None})
+        if index is not None:
+            from sakuin.index.kind import kind_of
+
+            kind_of(index).check_storable()
         loaded, tokenizer = load_model(model, dtype, device)
         with progress_bar() as progress:
             context = where.add(

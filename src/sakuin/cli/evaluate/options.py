@@ -14,6 +14,7 @@ import typer
 
 from sakuin.cli.options import DTYPES
 from sakuin.errors import SakuinError
+from sakuin.kinds import BUILT_IN
 
 if TYPE_CHECKING:
     from sakuin.backends.base import Description
@@ -33,7 +34,7 @@ Configurations = Annotated[
         "--configurations",
         metavar="NAMES",
         help="Names with blanks between them: full, a preset (fast, balanced, faithful, exact) or a kind of "
-        "index (sketch, flat, ivf, graph, auto, topk, pages, streaming), with settings or a touched share "
+        f"index ({', '.join(BUILT_IN)}), with settings or a touched share "
         "where wanted (`ivf:estimate_rest=false`, `pages@9%`).",
     ),
 ]

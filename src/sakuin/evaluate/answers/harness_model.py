@@ -257,7 +257,7 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
         if self.results is None:
             return respond()
         config = self.configuration.config
-        state = json.dumps([asked, None if config is None else asdict(config)], sort_keys=True)
+        state = json.dumps([asked, None if config is None else config.as_dict()], sort_keys=True)
         key = f"{what} {self.configuration.kind} {hashlib.sha256(state.encode()).hexdigest()[:20]}"
         if key not in self.results:
             self.results.add(key, respond())
