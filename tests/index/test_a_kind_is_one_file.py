@@ -27,7 +27,7 @@ from sakuin.capacity.need import estimate
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import configuration
 from sakuin.evaluate.prefilled import Prefilled, touched_share
-from sakuin.index import choice
+from sakuin.index import choice, new_index
 from sakuin.index.kind import kind_of, register
 from sakuin.kinds import Option
 
@@ -209,6 +209,13 @@ def test_stored_contexts_of_it_are_listed_without_importing_it(tmp_path: Path, i
         check=False,
     )
     assert (done.stdout, done.stderr) == ("{'step': 2}\n", "")
+
+
+def test_what_was_not_asked_of_a_kind_is_asked_when_an_index_is_made() -> None:
+    listed = RetrievalConfig(index="topk", kv_dtype="int8", ask_kind=False)
+    with pytest.raises(ValueError, match="kv_dtype='int8' needs an index of sketch, flat, auto, and"):
+        new_index(2, 64, 3, listed)
+    assert new_index(2, 64, 3, RetrievalConfig(index="every", ask_kind=False)).config.options == {"step": 2}
 
 
 def test_a_package_that_is_broken_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,7 +96,7 @@ class AutoIndex(Index):
             ends = accumulate(segment.n_tokens for segment in self.chosen.stored())
             known = self._moments | {self.n_tokens: self._moment.rounded()}
             self._moments = {end: known[end] for end in ends if end in known}
-            if self.n_tokens in self._moments:  # who goes on from what is stored has the same
+            if self.n_tokens in self._moments:  # rounded, as a sequence that goes on from files has it
                 self._moment = QueryMoment.of(self.n_kv_heads, self.head_dim, self._moments[self.n_tokens])
         else:
             self._choose(self._sketch_of(keys, values, queries))

@@ -35,8 +35,8 @@ class Static:
     """What a decode step attends exactly beside the index: sink tokens, recent window and the step's own
     positions.
 
-    keys, values : CPU tensors `(n_kv_heads, n_static, head_dim)`, the step's own t positions last. Two spans,
-        so that the sink and the recent window can stay in buffers of their own; either may be empty.
+    sink_keys, sink_values, recent_keys, recent_values : CPU tensors `(n_kv_heads, n, head_dim)`, the step's
+        own t positions last. Sink and recent window stay in buffers of their own; either may be empty.
     s_aux : the model's attention sink logit per query head, fp32 `(n_query_heads,)`, or None.
 
     Position i of t sees all but the last t - 1 - i tokens of the recent span.
@@ -112,8 +112,8 @@ class Index(Kind):
         """Seal `keys` and `values` `(n_kv_heads, n, head_dim)` as the newest tokens.
 
         `queries` `(n_query_heads, m, head_dim)` are queries of about the same positions, in order and evenly
-        spread; they sharpen what later segments (these included) know of the queries. Without them, that
-        stays as it is.
+        spread. From them the index learns what queries are like, for these segments and later ones. Without
+        them it knows what it knew.
         """
 
     @abstractmethod
@@ -150,7 +150,7 @@ class Index(Kind):
         mass : as in `attend`, but `(n_kv_heads, n_sink + n_tokens + n_recent)`: all tokens of the sequence in
             order.
 
-        An index that can do both at once does so; this puts the step together from `attend`.
+        A kind that can do both at once overrides this. Here the step is put together from `attend`.
         """
         return decode_by_parts(self, q, static, scaling=scaling, softcap=softcap, mass=mass)
 

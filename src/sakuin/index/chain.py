@@ -1,4 +1,4 @@
-"""What indexes do alike with their chain of sealed segments, whatever the segments hold.
+"""What the kinds of index that hold a chain of sealed segments have in common.
 
 Called by `sakuin.index.flat`, `sakuin.index.sketch` and `sakuin.index.ivf`.
 """

@@ -1,5 +1,7 @@
-"""Memory for what a step reads in single rows. In pages of 4 KB each such row costs a walk through the page
-tables beside the read itself; in pages of 2 MB, which Linux gives where it is asked for them, few do.
+"""Memory for what a step reads in single rows.
+
+In pages of 4 KB each such row costs a walk through the page tables beside the read itself. In pages of 2 MB,
+which Linux gives to those who ask for them, few rows do.
 
 Called by `sakuin.index.sketch_seal` and `sakuin.cache.offload`.
 """

@@ -1,5 +1,5 @@
-"""What an index remembers of the queries it has seen: their second moment, in which keys are measured as the
-queries see them.
+"""What an index remembers of the queries it has seen: their second moment. It says how much a difference
+between two keys matters to these queries.
 
 Called by `sakuin.index.sketch` and `sakuin.index.graph`.
 """
@@ -42,8 +42,7 @@ class QueryMoment:
         self.count = 0
 
     def add(self, queries: Tensor) -> None:
-        """Count in `queries` `(n_query_heads, m, head_dim)`; a `ValueError` if their squares are not
-        finite."""
+        """Add `queries` `(n_query_heads, m, head_dim)`; a `ValueError` if their squares are not finite."""
         heads, _, d = self.total.shape
         grouped = scratch("queries", queries.shape).copy_(queries.detach()).reshape(heads, -1, d)
         total = self.total + second_moment(grouped).double()

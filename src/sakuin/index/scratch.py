@@ -1,5 +1,7 @@
-"""Memory that sealing uses again and again. The kernel hands out new memory page by page, as it is first
-touched, and for a segment's floats that takes longer than what is computed in them.
+"""Memory that sealing uses again and again.
+
+The kernel hands out new memory page by page, as it is first touched. For a segment's floats that takes longer
+than what is computed in them.
 
 A thread that has called `keep_scratch` keeps the memory, and gives it up when it calls `drop_scratch`; in any
 other, scratch is new memory each time. Called by `sakuin.index.sketch_seal`, `sakuin.index.query_moment`

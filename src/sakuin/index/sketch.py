@@ -28,8 +28,8 @@ from sakuin.index.sizes import Layout, pair_layout
 from sakuin.index.sketch_seal import Basis, made_by_sealing, seal
 
 _OWN_BASIS = 4
-"""A segment of fewer than this many tokens per dimension, that is not as long as segments become, uses its
-predecessor's basis."""
+"""A segment of fewer than this many tokens per dimension takes its predecessor's basis, unless it is as long
+as segments get."""
 
 _REFERENCE = 8192
 """Offloaded tokens up to which `exact_share` is in units of 1 / tokens; beyond, in
@@ -91,7 +91,7 @@ class SketchIndex(Index):
         # Replaced as a whole, never changed: a fork or a step in another thread keeps what it took.
         self._segments: list[_native.SketchSegment] = []
         self._bases: list[Basis] = []
-        self._moments: list[dict[str, Tensor]] = []  # at each segment's end, for who goes on from there
+        self._moments: list[dict[str, Tensor]] = []  # at each segment's end, to go on from there
         # Of queries that were seen before the first token was sealed, where `sakuin.index.auto` has some.
         self._moment = QueryMoment(n_kv_heads, head_dim) if moment is None else moment
 
@@ -154,7 +154,7 @@ class SketchIndex(Index):
             segments.append(segment)
             bases.append(basis)
             moments.append(moment.rounded())
-            # Who goes on from here with what is stored goes on with the same numbers.
+            # Rounded here as it is stored, so that a sequence that goes on from files has the same numbers.
             moment = QueryMoment.of(self.n_kv_heads, self.head_dim, moments[-1])
         self._segments, self._bases, self._moment, self._moments = segments, bases, moment, moments
 
