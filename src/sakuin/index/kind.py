@@ -149,6 +149,8 @@ def register(kind: str) -> Callable[[T], T]:
                 f"{cls.__name__} has options {sorted(both)}, which are settings of RetrievalConfig; give "
                 "them other names"
             )
+        for name, option in cls.options.items():
+            option.check(name, option.default)
         kinds.add(kind, cls)
         cls.kind = kind
         return cls
