@@ -97,7 +97,6 @@ def length(function: ast.FunctionDef) -> int:
     return (function.end_lineno or first) - first + 1
 
 
-@pytest.mark.xfail(reason="rooms are being carved")
 def test_copies_are_made_by_constructors() -> None:
     """A copy of `__dict__` takes what nobody meant to share, and hides from who reads the constructor."""
     made = [name for name, text in sources("src") if "__dict__" in text or "object.__new__" in text]
