@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -58,12 +59,10 @@ def paper(tmp_path_factory: pytest.TempPathFactory, long_text: str) -> Path:
     return path
 
 
-def test_the_version_is_printed_at_once() -> None:
-    start = time.perf_counter()
+def test_the_version_is_printed() -> None:
     done = run("--version")
     assert (done.returncode, done.stdout) == (0, f"sakuin {sakuin.__version__}\n")
     assert "torch" not in done.stderr
-    assert time.perf_counter() - start < 60
 
 
 def test_help_and_version_import_nothing_heavy() -> None:
@@ -278,27 +277,48 @@ def test_doctor_takes_a_longer_window() -> None:
     assert "name the model too (--model)" in refused("doctor", "--window", "16384")
 
 
-@pytest.mark.parametrize("after", [2.0, 8.0])
-def test_ctrl_c_ends_it_within_a_second_and_leaves_nothing(
-    after: float, tmp_path: Path, long_text: str
-) -> None:
+def shown_until(screen: int, wanted: str) -> str:
+    """What a process has shown on its terminal when it first shows `wanted`, or has ended."""
+    shown = b""
+    while wanted.encode() not in shown:
+        try:
+            shown += os.read(screen, 1 << 16)
+        except OSError:  # its end is closed
+            break
+    return shown.decode()
+
+
+def maps_until(wanted: str, process: subprocess.Popen[str]) -> None:
+    """Wait until a process has a file of this name in its memory, or has ended."""
+    while process.poll() is None and wanted not in Path(f"/proc/{process.pid}/maps").read_text():
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("moment", ["the weights are read", "the document is read"])
+def test_ctrl_c_ends_it_and_leaves_nothing(moment: str, tmp_path: Path, long_text: str) -> None:
     path = tmp_path / "paper.txt"
     path.write_text(long_text[:24_000], encoding="utf-8")
+    screen, terminal = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "sakuin", "ask", str(path), QUESTION, "--index", "flat"],
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=terminal,
         text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "TMPDIR": str(tmp_path), "TERM": "xterm"},
     )
-    time.sleep(after)
+    os.close(terminal)
+    err = ""
+    if moment == "the weights are read":
+        maps_until(catalogue.get("smollm2").name, process)
+    else:
+        err = shown_until(screen, "reading")
+        assert "reading" in err
     process.send_signal(signal.SIGINT)
-    start = time.perf_counter()
-    out, err = process.communicate(timeout=60)
-    took = time.perf_counter() - start
-    assert process.returncode == 130, (out, err)
+    err += shown_until(screen, "nothing that is ever shown")
+    out, _ = process.communicate(timeout=60)
+    os.close(screen)
+    assert (process.returncode, out) == (130, ""), err
     assert "Traceback" not in err
-    assert took < 2.0  # a second, and one more for a machine that is busy with other tests
     # torch makes an empty folder for its compiler when it is imported
     assert [p.name for p in tmp_path.iterdir() if not p.name.startswith("torchinductor")] == ["paper.txt"]
 

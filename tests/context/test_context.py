@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from sakuin import Context, RetrievalConfig
+from sakuin import Context, RetrievalConfig, load
 from sakuin.documents import Document
 from sakuin.errors import SakuinError
 from sakuin.machine.memory import Available
@@ -32,7 +32,7 @@ def context(smollm2: tuple[Any, Any], text: str) -> Context:
     return Context.from_text(*smollm2, text, FLAT)
 
 
-def test_it_answers_and_the_evidence_is_the_sentence_that_says_it(context: Context, text: str) -> None:
+def check_answer(context: Context, text: str) -> None:
     answer = context.ask(QUESTION, max_new_tokens=32)
     assert "14 March 2031" in answer.text
     assert answer.finished
@@ -42,6 +42,14 @@ def test_it_answers_and_the_evidence_is_the_sentence_that_says_it(context: Conte
     assert first.weight > 1.2 * second.weight  # clearly ahead; by how much depends on how a CPU rounds
     assert text.splitlines()[first.line_start - 1] == FACT
     assert answer.stats["steps"] >= answer.new_tokens
+
+
+def test_it_answers_and_the_evidence_is_the_sentence_that_says_it(context: Context, text: str) -> None:
+    check_answer(context, text)
+
+
+def test_so_it_does_in_the_dtype_that_is_fast_here(text: str) -> None:
+    check_answer(Context.from_text(*load("smollm2"), text, FLAT), text)
 
 
 def test_flat_says_what_full_attention_says(context: Context, smollm2: tuple[Any, Any], text: str) -> None:

@@ -344,7 +344,13 @@ def test_the_command_keeps_what_it_found_and_goes_on(
 def test_lm_evals_own_command_line_knows_the_model() -> None:
     """Once through its parser, its registry and our tasks, with a real model."""
     catalogue.get("smollm2")
-    words = ["run", "--model", "sakuin", "--model_args", "pretrained=smollm2,configuration=balanced"]
+    words = [
+        "run",
+        "--model",
+        "sakuin",
+        "--model_args",
+        "pretrained=smollm2,configuration=balanced,dtype=fp32",
+    ]
     words += ["--tasks", "sakuin_facts_generate", "--include_path", str(TASKS)]
     words += ["--metadata", '{"characters": 3000, "texts": 1}']
     done = subprocess.run(
