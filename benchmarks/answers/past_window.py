@@ -88,7 +88,7 @@ def measure(name: str, window: int | None, length: int, wanted: list[Configurati
                 "kl_mean": kl.mean().item(),
                 "kl_worst": kl.max().item(),
                 "top1": (truth.argmax(-1) == found.argmax(-1)).float().mean().item(),
-                "touched_share": None if one.config is None else touched_share(cache),
+                "touched_share": None if one.config is None else touched_share(read.retrieval(cache)),
                 "codes": len(codes),
                 "found": [],
             }

@@ -104,7 +104,7 @@ def test_a_cache_at_a_share_touches_it() -> None:
     wanted = configuration("topk:sink=4,recent=16,segment=64@30%")
     cache = prefilled.cache(wanted, all_ids[N:])
     said(prefilled, cache, all_ids[N:])
-    assert touched_share(cache) == pytest.approx(0.3, rel=0.1)
+    assert touched_share(cache.whole) == pytest.approx(0.3, rel=0.1)
     with pytest.raises(ValueError, match="takes tokens to be tried on"):
         prefilled.cache(wanted)
 
@@ -116,7 +116,7 @@ def test_what_peers_touch_counts_two_bytes_a_number() -> None:
     for kind, least in (("flat", 2.0), ("ivf", 1.0)):
         cache = prefilled.retrieval_cache(small(kind, budget=1.0))
         said(prefilled, cache, all_ids[N:])
-        assert least <= touched_share(cache) <= 1.1 * least
+        assert least <= touched_share(cache.whole) <= 1.1 * least
 
 
 def test_fill_refuses_what_does_not_fit() -> None:

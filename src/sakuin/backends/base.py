@@ -10,12 +10,14 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from sakuin.backends.fingerprint import Fingerprint
+from sakuin.backends.hooks import AttentionHook
 from sakuin.backends.shape import ModelShape
 from sakuin.cache.whole import WholeCache
 from sakuin.config import RetrievalConfig
@@ -91,8 +93,25 @@ class Backend(ABC):
         """Tokens of one pass of a prefill."""
 
     @abstractmethod
-    def fork(self, cache: Any) -> Any:
-        """A second cache with the same tokens; neither sees what the other takes from now on."""
+    def fork(self, cache: Any, config: RetrievalConfig | None = None) -> Any:
+        """A second cache with the same tokens; neither sees what the other takes from now on.
+
+        config : other settings for the fork of a cache with an index. Only settings that each step reads
+            (`sakuin.config.STEP_SETTINGS`) may differ.
+        """
+
+    @abstractmethod
+    def filled(self, config: RetrievalConfig, source: Any, queries: Mapping[int, Tensor]) -> Any:
+        """A cache with an index that holds what the model has read through `source`, one of full attention:
+        as after a prefill of its own.
+
+        queries : of each full-attention layer those of the positions that are multiples of
+            `sakuin.cache.sequence.QUERY_STEP`, after RoPE, `(n_query_heads, m, head_dim)`.
+        """
+
+    @abstractmethod
+    def attention_hook(self, hook: AttentionHook) -> AbstractContextManager[None]:
+        """Within, `hook` is called after each layer's attention in each pass of the model."""
 
     @abstractmethod
     def retrieval(self, cache: Any) -> WholeCache | None:

@@ -24,6 +24,7 @@ class ModelShape:
     window : most tokens that the model was made for, or None where it does not say.
     trained_window : the window from which its positions are scaled; `window` where none are.
     hidden, intermediate, vocabulary : widths of a state, of the feed-forward layers and of the logits.
+    family : what its library calls the architecture, for people to read.
     """
 
     layers: tuple[LayerKind, ...]
@@ -36,6 +37,7 @@ class ModelShape:
     hidden: int
     intermediate: int
     vocabulary: int
+    family: str = ""
 
     @property
     def full_layers(self) -> int:

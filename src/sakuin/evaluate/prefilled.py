@@ -1,7 +1,7 @@
 """Texts that a model has read once, with its own full attention, to be attended in any number of ways.
 
-Reading is what takes long. A `Prefilled` keeps what any `RetrievalCache` is made of, keys, values and every
-fourth query of each layer, so that caches of all configurations come from one reading. It is never changed:
+Reading is what takes long. A `Prefilled` keeps what any cache with an index is made of: keys, values and
+every fourth query of each layer. So caches of all configurations come from one reading. It is never changed:
 `extend` makes another that shares what was read, so that one reading serves several lengths and several
 continuations as well.
 
@@ -16,15 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sakuin.backends.hooks import AttentionCall
 from sakuin.backends.open import backend_of
-from sakuin.backends.transformers.cache import RetrievalCache
-from sakuin.backends.transformers.hooks import AttentionCall, attention_hook
 from sakuin.cache.sequence import QUERY_STEP
+from sakuin.cache.whole import WholeCache
 from sakuin.config import RetrievalConfig
-from sakuin.context.generate import forced, generate, prefill
+from sakuin.context.generate import forced, prefill
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import Configuration, calibrated
 from sakuin.evaluate.configurations import configuration as named
+from sakuin.evaluate.decode import decode_answer
 from sakuin.index.kind import differences, kind_of
 
 CHUNK = 512
@@ -48,8 +49,9 @@ class Prefilled:
         self.model, self.ids = model, ids
         self.backend = backend_of(model)
         self._cache, self._queries = cache, queries
-        self._built: RetrievalCache | None = None
-        self._exact: RetrievalCache | None = None
+        # Caches with an index, and the settings that they were built with.
+        self._built: tuple[Any, RetrievalConfig] | None = None
+        self._exact: tuple[Any, RetrievalConfig] | None = None
 
     @classmethod
     def read(cls, model: Any, ids: Sequence[int], progress: Callable[[int], None] | None = None) -> Prefilled:
@@ -66,7 +68,7 @@ class Prefilled:
             first = -position % QUERY_STEP
             queries.setdefault(call.layer, []).append(call.q[0, :, first::QUERY_STEP].clone())
 
-        with attention_hook(self.model, keep):
+        with self.backend.attention_hook(keep):
             for at in range(0, len(ids), CHUNK):
                 position = before + at
                 self.backend.forward(cache, ids[at : at + CHUNK])
@@ -79,28 +81,34 @@ class Prefilled:
         """A cache of full attention with these tokens, free to be used."""
         return self.backend.fork(self._cache)
 
-    def retrieval_cache(self, config: RetrievalConfig) -> RetrievalCache:
-        """A `RetrievalCache` with these tokens, all outside the recent window sealed, free to be used.
+    def retrieval_cache(self, config: RetrievalConfig) -> Any:
+        """A cache with an index and these tokens, all outside the recent window sealed, free to be used.
 
         The one that was built last is kept, and forked where only settings that each step reads differ.
         """
         built = self._built
-        if built is None or differences(built.config, config):
+        if built is None or differences(built[1], config):
             self._built = None  # before the next takes memory
-            built = self._built = self._new(config)
-        return built.fork(config)
+            built = self._built = self._new(config), config
+        return self.backend.fork(built[0], config)
 
-    def exact_cache(self, config: RetrievalConfig) -> RetrievalCache:
+    def exact_cache(self, config: RetrievalConfig) -> Any:
         """As `retrieval_cache`, for a configuration that stays the same while others change beside it."""
-        if self._exact is None or self._exact.config != config:
-            self._exact = self._new(config)
-        return self._exact.fork()
+        if self._exact is None or self._exact[1] != config:
+            self._exact = self._new(config), config
+        return self.backend.fork(self._exact[0])
 
-    def _new(self, config: RetrievalConfig) -> RetrievalCache:
-        cache = RetrievalCache(self.model.config, config)
-        cache.fill(self._cache, self._queries)
-        cache.seal()
+    def _new(self, config: RetrievalConfig) -> Any:
+        cache = self.backend.filled(config, self._cache, self._queries)
+        self.retrieval(cache).seal()
         return cache
+
+    def retrieval(self, cache: Any) -> WholeCache:
+        """The layers of a cache that have an index; a `ValueError` where it is one of full attention."""
+        found = self.backend.retrieval(cache)
+        if found is None:
+            raise ValueError("a cache of full attention has no index")
+        return found
 
     def cache(
         self, configuration: Configuration, tried: Sequence[int] = (), share: float | None = None
@@ -125,7 +133,7 @@ class Prefilled:
             if share is None:
                 other = self.cache(named(configuration.like))
                 self.continued(other, tried[:_TRIED])
-                share = touched_share(other)
+                share = touched_share(self.retrieval(other))
             configuration = configuration.at(share)
         assert configuration.config is not None
         n = max(1, len(self.ids) - configuration.config.sink - configuration.config.recent)
@@ -133,14 +141,15 @@ class Prefilled:
         def measure(config: RetrievalConfig) -> float:
             cache = self.retrieval_cache(config)
             self.continued(cache, tried[:_TRIED])
-            return touched_share(cache)
+            return touched_share(self.retrieval(cache))
 
         return self.retrieval_cache(calibrated(configuration, n, measure, nearest=nearest))
 
     def continued(self, cache: Any, ids: Sequence[int], each: Callable[[Tensor], None] | None = None) -> None:
         """Feed `ids` to a cache of these tokens, in passes through its indexes; `each` is given the logits of
         each pass, fp32 `(t, vocabulary)`."""
-        step = min(STEP, cache.config.exact_above) if isinstance(cache, RetrievalCache) else FULL_STEP
+        retrieval = self.backend.retrieval(cache)
+        step = FULL_STEP if retrieval is None else min(STEP, retrieval.config.exact_above)
         for _, logits in forced(self.backend, cache, ids, step):
             if each:
                 each(logits.float())
@@ -159,28 +168,25 @@ class Prefilled:
         tokens are said; `one_line`: or until its line ends. The cache is one of these tokens."""
         backend = backend_of(self.model, tokenizer)
         prefill(backend, cache, ids[:-1])
-        ends, said = backend.vocabulary.end_tokens, []
-        for token in generate(backend, cache, ids[-1], most):
-            if token.id in ends:
-                break
-            said.append(token.id)
-            if one_line and "\n" in tokenizer.decode(said).lstrip():
-                break
-        text: str = tokenizer.decode(said, skip_special_tokens=True).strip()
+
+        def line_ends(text: str) -> bool:
+            return one_line and "\n" in text.lstrip()
+
+        text = decode_answer(backend, cache, ids[-1], most, line_ends).text.strip()
         return text.partition("\n")[0] if one_line else text
 
 
-def check_offloaded(cache: Any, length: int) -> None:
+def check_offloaded(retrieval: WholeCache | None, length: int) -> None:
     """`SakuinError` where none of `length` tokens is left to an index: then everything is attended exactly,
     whatever the configuration."""
-    if isinstance(cache, RetrievalCache) and not cache.retrieval_layers[0].rows[0].index.n_tokens:
+    if retrieval is not None and not next(retrieval.rows()).index.n_tokens:
         raise SakuinError(
-            f"a length of {length:,} tokens leaves nothing to an index beside {cache.config.sink} "
-            f"sink tokens and a recent window of {cache.config.recent}; take a larger one."
+            f"a length of {length:,} tokens leaves nothing to an index beside {retrieval.config.sink} "
+            f"sink tokens and a recent window of {retrieval.config.recent}; take a larger one."
         )
 
 
-def touched_share(cache: RetrievalCache) -> float:
+def touched_share(retrieval: WholeCache) -> float:
     """What the steps of a cache touched, as a share of the offloaded keys and values at 2 bytes a number.
 
     Peers are counted in their favour. All that they read counts as if a number took 2 bytes, as it would in
@@ -188,12 +194,12 @@ def touched_share(cache: RetrievalCache) -> float:
     `topk`, which is there as the best that any search for single tokens could reach, counts as if its search
     were free: what it attends, and no more.
     """
-    stats = cache.stats()
-    kind = kind_of(cache.config.index)
+    stats = retrieval.stats()
+    kind = kind_of(retrieval.config.index)
     if kind.free_search:
         return float(stats["exact"])
     share = float(stats["touched_share"])
     if not kind.peer:
         return share
-    index = cache.retrieval_layers[0].rows[0].index
+    index = next(retrieval.rows()).index
     return share * index.offloaded_bytes(1) / max(index.kv_bytes, 1)

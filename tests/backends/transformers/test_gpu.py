@@ -109,8 +109,8 @@ class TestInstruments:
         model, ids = on_gpu("llama"), tokens(364)[0].tolist()
         prefilled = Prefilled.read(model, ids[:300])
         cache = prefilled.retrieval_cache(FLAT)
-        audit, rows = Audit(prefilled.exact_cache(FLAT)), []
-        with audit.of(model):
+        audit, rows = Audit(prefilled.exact_cache(FLAT).whole), []
+        with audit.of(prefilled.backend):
             prefilled.continued(cache, ids[300:], rows.append)
         assert (
             float((torch.cat(rows) - full(model, torch.tensor([ids], device=GPU))[0, 300:]).abs().max())

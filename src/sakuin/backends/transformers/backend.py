@@ -11,6 +11,7 @@ import inspect
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
@@ -22,9 +23,11 @@ from transformers.utils import logging
 
 from sakuin.backends.base import Backend
 from sakuin.backends.fingerprint import Fingerprint
+from sakuin.backends.hooks import AttentionHook
 from sakuin.backends.shape import ModelShape
 from sakuin.backends.transformers.cache import RetrievalCache, copy_layer, layer_state
 from sakuin.backends.transformers.fingerprint import fingerprint
+from sakuin.backends.transformers.hooks import attention_hook
 from sakuin.backends.transformers.layer import RetrievalLayer
 from sakuin.backends.transformers.load import Description, describe, load
 from sakuin.backends.transformers.other_layers import has_state, layer_tensors, restore_layer
@@ -108,9 +111,17 @@ class TransformersBackend(Backend):
         windowed = any(getattr(layer, "is_sliding", False) for layer in cache.layers)
         return WINDOWED_CHUNK if windowed and self.model.device.type == "cpu" else CHUNK
 
-    def fork(self, cache: Any) -> Any:
+    def filled(self, config: RetrievalConfig, source: Any, queries: Mapping[int, Tensor]) -> Any:
+        cache = RetrievalCache(self.model.config, config)
+        cache.fill(source, queries)
+        return cache
+
+    def attention_hook(self, hook: AttentionHook) -> AbstractContextManager[None]:
+        return attention_hook(self.model, hook)
+
+    def fork(self, cache: Any, config: RetrievalConfig | None = None) -> Any:
         if isinstance(cache, RetrievalCache):
-            return cache.fork()
+            return cache.fork(config)
         other = copy.copy(cache)
         # A full-attention layer never writes into its tensors, which are large; linear ones do.
         other.layers = [

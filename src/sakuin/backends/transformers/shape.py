@@ -38,6 +38,7 @@ def shape_of(config: PreTrainedConfig) -> ModelShape:
         hidden=int(text.hidden_size),
         intermediate=int(max(inner) if isinstance(inner, list) else inner),
         vocabulary=int(text.vocab_size),
+        family=str(text.model_type),
     )
 
 

@@ -8,31 +8,31 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sakuin.backends.transformers.cache import RetrievalCache
-from sakuin.backends.transformers.hooks import AttentionCall, attention_hook
+from sakuin.backends.base import Backend
+from sakuin.backends.hooks import AttentionCall
 from sakuin.cache.layer import in_one_call
+from sakuin.cache.whole import WholeCache
 from sakuin.index import decode_by_parts
 
 
 class Audit:
     """Relative L2 errors of attention outputs, by layer and query head, over all positions audited.
 
-    exact : a cache with index `"flat"` of the same tokens as the one that is audited; it grows with it.
+    exact : layers with index `"flat"` of the same tokens as those that are audited; they grow with them.
     """
 
-    def __init__(self, exact: RetrievalCache) -> None:
-        self._rows = {number: layer.rows[0] for number, layer in exact.whole.layers.items()}
+    def __init__(self, exact: WholeCache) -> None:
+        self._rows = {number: layer.rows[0] for number, layer in exact.layers.items()}
         self._errors: dict[int, list[Tensor]] = {number: [] for number in self._rows}
 
     @contextmanager
-    def of(self, model: Any) -> Iterator[None]:
-        """Within, every pass of `model` (at most `exact_above` positions, one sequence) is audited."""
-        with attention_hook(model, self._compare):
+    def of(self, backend: Backend) -> Iterator[None]:
+        """Within, every pass of the model (at most `exact_above` positions, one sequence) is audited."""
+        with backend.attention_hook(self._compare):
             yield
 
     def _compare(self, call: AttentionCall) -> None:
@@ -42,9 +42,9 @@ class Audit:
         row.before_decode()
         q = call.q[0]
         row.append(call.keys[0], call.values[0], q)
-        static = row.static(q.shape[1], None if call.sinks is None else call.sinks.float())
+        static = row.static(q.shape[1], call.softmax.in_fp32().sinks)
         decode = row.index.decode if in_one_call(q) else partial(decode_by_parts, row.index)
-        truth = decode(q, static, scaling=call.scaling, softcap=call.softcap).out
+        truth = decode(q, static, scaling=call.softmax.scaling, softcap=call.softmax.softcap).out
         found = call.out[0].transpose(0, 1).float()
         error = (found - truth).norm(dim=-1) / truth.norm(dim=-1).clamp(min=1e-30)
         self._errors[call.layer].append(error.cpu())

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sakuin.backends.open import backend_of
+from sakuin.backends.open import backend_of, vocabulary_of
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import FULL, Configuration
 from sakuin.evaluate.prefilled import Prefilled, check_offloaded, touched_share
@@ -97,7 +97,7 @@ def run(
 @dataclass(frozen=True)
 class _Document:
     """A text in tokens, its records, and what is asked after it: how each answer begins, in words and with
-    the question before it in tokens. room : tokens that an answer may have."""
+    the question before it in tokens. most : tokens that an answer may have."""
 
     length: int
     seed: int
@@ -105,28 +105,29 @@ class _Document:
     ids: list[int]
     records: list[dict[str, Any]]
     asked: list[tuple[str, list[int]]]
-    room: int
+    most: int
 
     @classmethod
     def made(cls, tokenizer: Any, length: int, seed: int, by_number: bool) -> _Document:
-        def encode(piece: str) -> list[int]:
-            found: list[int] = tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"]
-            return found
+        vocabulary = vocabulary_of(tokenizer)
+        start = vocabulary.beginning
 
-        start = list(tokenizer("", verbose=False)["input_ids"])
+        def encode(piece: str) -> list[int]:
+            return vocabulary.encode(piece).ids
+
         text, records = _cut(Records.make(6 * length, seed), encode, length - len(start))
         shown = ASKED + as_lines(records[:SHOWN])
         # As long as the right answer may be, and a little more, in which something wrong would show.
         line = -(-len(encode(as_lines(records))) // len(records))
-        room = line + _SPARE if by_number else line * (len(records) - SHOWN + _SPARE)
+        most = line + _SPARE if by_number else line * (len(records) - SHOWN + _SPARE)
         begun = _numbered(records) if by_number else [_START]
         asked = [(begin, encode(shown + begin)) for begin in begun]
-        return cls(length, seed, by_number, start + encode(text), records, asked, room)
+        return cls(length, seed, by_number, start + encode(text), records, asked, most)
 
     def check_fits(self, model: Any) -> None:
         """`SakuinError` where the text, what is asked and the answer are more than the model reads."""
         limit = backend_of(model).shape.window
-        whole = len(self.ids) + max(len(ids) for _, ids in self.asked) + self.room
+        whole = len(self.ids) + max(len(ids) for _, ids in self.asked) + self.most
         if limit is not None and whole > limit:
             raise SakuinError(
                 f"a text of {self.length:,} tokens with its {len(self.records)} records takes {whole:,}, and "
@@ -135,7 +136,7 @@ class _Document:
 
     def key(self, configuration: Configuration) -> str:
         """Under which answers are kept; its digest is of all tokens."""
-        whole = repr((self.ids, [ids for _, ids in self.asked], self.room)).encode()
+        whole = repr((self.ids, [ids for _, ids in self.asked], self.most)).encode()
         named = f"{self.length} {self.seed} {hashlib.sha256(whole).hexdigest()[:12]} {configuration.key}"
         return named + (" by number" if self.by_number else "")
 
@@ -159,10 +160,11 @@ def _measure(
         lines, shares = [], []
         for begun, ids in one.asked:
             cache = document.cache(c, ids)
-            check_offloaded(cache, one.length)
-            said = document.answer(cache, ids, tokenizer, one.room, one_line=one.by_number)
+            retrieval = document.backend.retrieval(cache)
+            check_offloaded(retrieval, one.length)
+            said = document.answer(cache, ids, tokenizer, one.most, one_line=one.by_number)
             lines.append(f"{begun} {said}")
-            shares.append(0.0 if c.config is None else touched_share(cache))
+            shares.append(0.0 if retrieval is None else touched_share(retrieval))
         answer = "\n".join(lines)
         shown = {json.dumps(record) for record in one.records[:SHOWN]}
         said_ones = {json.dumps(record) for record in parsed(answer)}

@@ -153,12 +153,14 @@ def _measure(
         like = key(passage, stop.length, named(configuration.like)) if configuration.like else ""
         share = results[like]["touched_share"] if like in results else None
         cache = prefilled.cache(configuration, stop.continuation, share)
-        check_offloaded(cache, stop.length)
-        exact = RetrievalConfig(index="flat", sink=cache.config.sink, recent=cache.config.recent)
-        audit = Audit(prefilled.exact_cache(exact))
-        with audit.of(prefilled.model):
+        retrieval = prefilled.retrieval(cache)
+        check_offloaded(retrieval, stop.length)
+        config = retrieval.config
+        exact = prefilled.exact_cache(RetrievalConfig(index="flat", sink=config.sink, recent=config.recent))
+        audit = Audit(prefilled.retrieval(exact))
+        with audit.of(prefilled.backend):
             found = prefilled.log_probabilities(cache, stop.continuation)
-        errors, stats = audit.errors(), cache.stats()
+        errors, stats = audit.errors(), retrieval.stats()
         unit = {
             "passage": passage.name,
             "length": stop.length,
@@ -168,10 +170,10 @@ def _measure(
             "layers": audit.layers,
             "errors": [[_short(e) for e in layer] for layer in errors.mean(2).tolist()],
             "worst_error": _short(errors.mean(1).max().item()),
-            "touched_share": touched_share(cache),
+            "touched_share": touched_share(retrieval),
             "touched_bytes": stats["touched_bytes"],
             **{what: stats[what] for what in ("coverage", "exact", "codes")},
-            "settings": _settings(configuration, cache.config),
+            "settings": _settings(configuration, config),
         }
         results.add(name, unit)
     return prefilled

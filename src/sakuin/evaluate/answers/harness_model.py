@@ -23,10 +23,11 @@ from typing import Any
 import torch
 
 from sakuin.backends.open import backend_of, load
-from sakuin.context.generate import Sampling, exact_above, forced, generate, prefill
+from sakuin.context.generate import Sampling, exact_above, forced, prefill
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import Configuration
 from sakuin.evaluate.configurations import configuration as named
+from sakuin.evaluate.decode import decode_answer
 from sakuin.evaluate.results import Results
 
 try:
@@ -293,17 +294,11 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
         return answer
 
     def _answer(self, ids: list[int], until: list[str], most: int, sampling: Sampling) -> str:
-        ends = self.backend.vocabulary.end_tokens
-        said: list[int] = []
-        text = ""
-        for token in generate(self.backend, self._prefilled(ids), ids[-1], most, sampling):
-            if token.id in ends:
-                break
-            said.append(token.id)
-            text = self.tok_decode(said)
-            if any(stop and stop in text for stop in until):
-                break
-        answer: str = postprocess_generated_text(text, until, None)
+        def stopped(text: str) -> bool:
+            return any(stop and stop in text for stop in until)
+
+        said = decode_answer(self.backend, self._prefilled(ids), ids[-1], most, stopped, sampling)
+        answer: str = postprocess_generated_text(said.text, until, None)
         return answer
 
 

@@ -177,13 +177,13 @@ class _Asker:
         what = f"{rng.choice(words('cities'))} {rng.choice(words('goods'))}"
         numbers = [str(rng.randrange(10_000, 100_000)) for _ in range(self.grid.needles)]
         needles = [self.prompt.encode(_NEEDLE.format(what=what, number=number)).ids for number in numbers]
-        room = length - sum(map(len, needles))
-        start = 0 if seed == 0 else rng.randrange(max(1, len(self.hay.ids) - room))
+        hay = length - sum(map(len, needles))
+        start = 0 if seed == 0 else rng.randrange(max(1, len(self.hay.ids) - hay))
         places = [
-            self._place(start, room, depth + (1 - depth) * i / len(needles)) for i in range(len(needles))
+            self._place(start, hay, depth + (1 - depth) * i / len(needles)) for i in range(len(needles))
         ]
         rest: list[int] = []
-        for needle, place, until in zip(needles, places, [*places[1:], start + room], strict=True):
+        for needle, place, until in zip(needles, places, [*places[1:], start + hay], strict=True):
             rest += [*needle, *self.hay.ids[place:until]]
         before = self.hay.ids[start : places[0]]
         return _Document(length, depth, seed, numbers, before, rest, self._question(what))
@@ -208,16 +208,17 @@ class _Asker:
                     say(f"{where}: {c.name}")
                     results.add(one.key(c), self._cell(read, one, c))
 
-    def _place(self, start: int, room: int, depth: float) -> int:
+    def _place(self, start: int, hay: int, depth: float) -> int:
         """The line's end nearest to a depth of the haystack's tokens from `start` on."""
-        first, last = min(_FIRST, room // 8), room - min(_NEWEST, room // 3)
+        first, last = min(_FIRST, hay // 8), hay - min(_NEWEST, hay // 3)
         wanted = start + first + depth * (last - first)
-        inside = [at for at in self.breaks if start <= at <= start + room] or [start + room]
+        inside = [at for at in self.breaks if start <= at <= start + hay] or [start + hay]
         return min(inside, key=lambda at: abs(at - wanted))
 
     def _cell(self, read: Prefilled, one: _Document, configuration: Configuration) -> dict[str, Any]:
         cache = read.cache(configuration, one.question)
-        check_offloaded(cache, one.length)
+        retrieval = read.backend.retrieval(cache)
+        check_offloaded(retrieval, one.length)
         answer = read.answer(
             cache, one.question, self.tokenizer, self.grid.new_tokens, one_line=self.prompt.one_line
         )
@@ -229,7 +230,7 @@ class _Asker:
             "configuration": configuration.name,
             "answer": answer,
             "found": [number for number in one.numbers if number in answer],
-            "touched_share": 0.0 if configuration.config is None else touched_share(cache),
+            "touched_share": 0.0 if retrieval is None else touched_share(retrieval),
         }
 
 

@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sakuin.backends.base import Backend
 from sakuin.backends.open import backend_of
-from sakuin.backends.transformers.cache import RetrievalCache
 from sakuin.capacity import need
 from sakuin.config import RetrievalConfig
 from sakuin.context.generate import generate
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import FULL, Configuration, with_full
+from sakuin.evaluate.decode import decode_answer
 from sakuin.evaluate.paired import Difference, difference
 from sakuin.evaluate.prefilled import Prefilled, touched_share
 from sakuin.evaluate.results import Results
@@ -131,7 +132,8 @@ def ruler(
         raise SakuinError(f"there must be at least one sample, got {count}.")
     check_length(model, length)
     wanted = with_full(configurations)
-    prompt = Prompt.of(backend_of(model, tokenizer).vocabulary)
+    backend = backend_of(model, tokenizer)
+    prompt = Prompt.of(backend.vocabulary)
     scored = []
     made: dict[str, list[Sample]] = {}
     for index in range(count):
@@ -139,7 +141,7 @@ def ruler(
             if task not in made:
                 made[task] = samples(tokenizer, task, length, count, seed, say)
             say(f"{task}, {length:,} tokens, sample {index + 1} of {count}")
-            scored += _answered(model, tokenizer, prompt, made[task][index], wanted, results)
+            scored += _answered(backend, prompt, made[task][index], wanted, results)
     return scored
 
 
@@ -226,19 +228,19 @@ def check_length(model: Any, length: int) -> None:
     """`SakuinError` where RULER has no samples so short, or the model or this machine's memory no room for so
     many tokens."""
     check_least(length)
-    window = backend_of(model).shape.window
+    shape = backend_of(model).shape
+    window = shape.window
     if window is not None and length > window:
         raise SakuinError(
             f"a length of {length:,} tokens is more than the {window:,} that this model reads; take a "
             "shorter one, or --window for a longer window by YaRN."
         )
-    wanted = need.estimate(backend_of(model).shape, length, model.dtype, RetrievalConfig(), weights=0)
+    wanted = need.estimate(shape, length, model.dtype, RetrievalConfig(), weights=0)
     need.check(wanted, f"a prompt of {length:,} tokens")
 
 
 def _answered(
-    model: Any,
-    tokenizer: Any,
+    backend: Backend,
     prompt: Prompt,
     sample: Sample,
     wanted: Sequence[Configuration],
@@ -253,11 +255,11 @@ def _answered(
         key = keys[one.name]
         if key not in results:
             if read is None:
-                read = Prefilled.read(model, ids[:-1])
+                read = Prefilled.read(backend.model, ids[:-1])
             if (one.share or one.like) and not tried:
                 # What full attention goes on with: the steps on which the knobs of configurations are turned.
-                tried = _tried(model, tokenizer, read, ids[-1])
-            scored, said = _answer(model, tokenizer, read, sample, ids, one, tried)
+                tried = _tried(backend, read, ids[-1])
+            scored, said = _answer(backend, read, sample, ids, one, tried)
             if found and scored.score != found[0].score:  # full attention's, which comes first
                 scored = replace(scored, margin=_margin(read, ids[-1], said))
             results.add(key, asdict(scored))
@@ -267,8 +269,7 @@ def _answered(
 
 
 def _answer(
-    model: Any,
-    tokenizer: Any,
+    backend: Backend,
     read: Prefilled,
     sample: Sample,
     ids: Sequence[int],
@@ -277,36 +278,25 @@ def _answer(
 ) -> tuple[Scored, list[int]]:
     """The answer, and all tokens said, one that ends it included."""
     cache = read.cache(one, tried)
-    backend = backend_of(model, tokenizer)
-    ends = backend.vocabulary.end_tokens
-    said: list[int] = []
-    text = ""
     started = perf_counter()
-    for token in generate(backend, cache, ids[-1], sample.most):
-        said.append(token.id)
-        if token.id in ends:
-            break
-        text = tokenizer.decode(said, skip_special_tokens=True)
-        # A score counts what an answer holds, so that more text cannot lower it.
-        if sample.score(text) == 100:
-            break
-    share = None
-    if isinstance(cache, RetrievalCache) and cache.stats()["steps"]:
-        share = touched_share(cache)
+    # A score counts what an answer holds, so that more text cannot lower it.
+    said = decode_answer(backend, cache, ids[-1], sample.most, lambda text: sample.score(text) == 100)
+    seconds = perf_counter() - started
+    retrieval = backend.retrieval(cache)
     scored = Scored(
         task=sample.task,
         length=sample.length,
         index=sample.index,
         configuration=one.name,
-        score=sample.score(text),
-        prediction=text,
+        score=sample.score(said.text),
+        prediction=said.text,
         references=sample.references,
         tokens=len(ids),
-        new_tokens=len(said),
-        touched_share=share,
-        seconds=perf_counter() - started,
+        new_tokens=len(said.ids),
+        touched_share=touched_share(retrieval) if retrieval and retrieval.stats()["steps"] else None,
+        seconds=seconds,
     )
-    return scored, said
+    return scored, said.ids
 
 
 def _margin(read: Prefilled, last: int, said: Sequence[int]) -> float | None:
@@ -319,9 +309,8 @@ def _margin(read: Prefilled, last: int, said: Sequence[int]) -> float | None:
     return float(behind[first[0, 0]]) if len(first) else None
 
 
-def _tried(model: Any, tokenizer: Any, read: Prefilled, last: int) -> list[int]:
-    said = generate(backend_of(model, tokenizer), read.full_cache(), last, 31)
-    return [last, *(token.id for token in said)]
+def _tried(backend: Backend, read: Prefilled, last: int) -> list[int]:
+    return [last, *(token.id for token in generate(backend, read.full_cache(), last, 31))]
 
 
 def _key(sample: Sample, ids: Sequence[int], one: Configuration) -> str:

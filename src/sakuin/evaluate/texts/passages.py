@@ -64,8 +64,12 @@ def passage(
     Raises `SakuinError` where the text is too short for the longest, or `tokens` for the question.
     """
     lengths = sorted(set(lengths))
-    encode, prompt = _encoder(tokenizer), Prompt.of(vocabulary_of(tokenizer))
-    start = list(tokenizer("", verbose=False)["input_ids"])
+    vocabulary = vocabulary_of(tokenizer)
+    prompt, start = Prompt.of(vocabulary), vocabulary.beginning
+
+    def encode(piece: str) -> list[int]:
+        return vocabulary.encode(piece).ids
+
     if len(lengths) > len(PLACES):
         raise SakuinError(f"at most {len(PLACES)} lengths can be measured in one run, got {len(lengths)}.")
     facts, asked = {}, {}
@@ -99,8 +103,8 @@ def record_passage(tokenizer: Any, name: str, lengths: Sequence[int], tokens: in
     Raises `SakuinError` where `tokens` do not hold one.
     """
     lengths = sorted(set(lengths))
-    prompt = Prompt.of(vocabulary_of(tokenizer))
-    start = list(tokenizer("", verbose=False)["input_ids"])
+    vocabulary = vocabulary_of(tokenizer)
+    prompt, start = Prompt.of(vocabulary), vocabulary.beginning
     ids: list[int] = []
     made = Records.make(0, seed)
     characters = 6 * lengths[-1]
@@ -109,7 +113,7 @@ def record_passage(tokenizer: Any, name: str, lengths: Sequence[int], tokens: in
         ids, characters = prompt.encode(made.text).ids, 2 * characters
     stops = []
     for length in lengths:
-        held = tokenizer.decode(ids[: length - len(start)], skip_special_tokens=True)
+        held = vocabulary.decode(ids[: length - len(start)])
         whole = [r for r, end in zip(made.records, made.ends, strict=True) if end <= len(held)]
         stops.append(_asked_records(prompt, length, whole, tokens))
     return Passage(name, tuple((start + ids)[: lengths[-1]]), tuple(stops))
@@ -138,14 +142,6 @@ def _within(said: Encoded, spans: Sequence[tuple[int, int]], before: int) -> tup
         for at, (begin, end) in enumerate(zip(said.starts, said.ends, strict=True))
         if any(begin < stop and end > first for first, stop in spans)
     )
-
-
-def _encoder(tokenizer: Any) -> Callable[[str], list[int]]:
-    def encode(piece: str) -> list[int]:
-        found: list[int] = tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"]
-        return found
-
-    return encode
 
 
 def _tokens_of(

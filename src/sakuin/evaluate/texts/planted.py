@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pydoc_data.topics import topics
 from typing import Any
 
+from sakuin.backends.open import vocabulary_of
+
 FACT = "\n\nThe secret passkey of the archive is 71493. Remember it.\n\n"
 QUESTION = "\n\nQuestion: What is the secret passkey of the archive?"
 ANSWER_START = "\nAnswer: The secret passkey of the archive is"
@@ -43,21 +45,21 @@ class PlantedText:
         where the text is too short for that."""
         if not 0 <= depth <= 1:
             raise ValueError(f"depth must be from 0 to 1, got {depth!r}")
-        start = tokenizer("", verbose=False)["input_ids"]  # what the tokenizer puts before any text
+        vocabulary = vocabulary_of(tokenizer)
+        start = vocabulary.beginning
 
         def tokens(piece: str) -> list[int]:
-            found: list[int] = tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"]
-            return found
+            return vocabulary.encode(piece).ids
 
         fact, question = tokens(FACT), tokens(QUESTION + ANSWER_START)
         answer = tokens(ANSWER)
-        room = length - len(start) - len(fact) - len(question) - len(answer)
-        if room < 1:
+        left = length - len(start) - len(fact) - len(question) - len(answer)
+        if left < 1:
             raise ValueError(f"length must leave room for the fact, its question and answer, got {length}")
-        running = tokens(technical_english() if text is None else text)[:room]
-        if len(running) < room:
+        running = tokens(technical_english() if text is None else text)[:left]
+        if len(running) < left:
             raise ValueError(
-                f"the text has {len(running)} tokens, {room} are needed for a trace of {length}; "
+                f"the text has {len(running)} tokens, {left} are needed for a trace of {length}; "
                 "give a longer text or a smaller length"
             )
         at = int(depth * len(running))

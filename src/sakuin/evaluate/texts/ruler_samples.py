@@ -150,18 +150,18 @@ def samples(
         raise SakuinError(f"the number of samples must be at least 1, got {count}.")
     prompt = Prompt.of(vocabulary_of(tokenizer))
     template = [] if prompt.one_line else tokenizer(prompt.after, add_special_tokens=False).input_ids
-    room = length - len(prompt.head) - len(template)
+    tokens = length - len(prompt.head) - len(template)
     kind = _kinds()[task]
     base = _bases()[kind["task"]]
     if kind["task"] == "freq_words_extraction":  # its generator alone fills the length without the answer
-        room -= base["tokens_to_generate"]
-    state = [versions(), kind, base["template"], base["answer_prefix"], room, seed, _fingerprint(tokenizer)]
+        tokens -= base["tokens_to_generate"]
+    state = [versions(), kind, base["template"], base["answer_prefix"], tokens, seed, _fingerprint(tokenizer)]
     name = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]
     kept = folders.cache_folder() / "ruler" / f"{task}-{length}-{name}.jsonl"
     rows = _read(kept)
     if len(rows) < count:
         say(f"making samples of {task} at {length:,} tokens")
-        rows = _generate(tokenizer, task, kind, base, room, count, seed, kept, patience)
+        rows = _generate(tokenizer, task, kind, base, tokens, count, seed, kept, patience)
     start = base["answer_prefix"].partition("{")[0]
     return [_sample(row, task, length, start, base["tokens_to_generate"]) for row in rows[:count]]
 
@@ -179,7 +179,7 @@ def _generate(
     task: str,
     kind: dict[str, Any],
     base: dict[str, Any],
-    room: int,
+    tokens: int,
     count: int,
     seed: int,
     kept: Path,
@@ -193,7 +193,7 @@ def _generate(
             "save_name": task,
             "tokenizer_path": f"{folder}/tokenizer",
             "tokenizer_type": "hf",
-            "max_seq_length": room,
+            "max_seq_length": tokens,
             "tokens_to_generate": base["tokens_to_generate"],
             "num_samples": count,
             "random_seed": seed,
@@ -208,7 +208,7 @@ def _generate(
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience)
         except subprocess.TimeoutExpired:
             raise SakuinError(
-                f"RULER's generator made no samples of {task} within {patience:,.0f} s at {room:,} tokens: "
+                f"RULER's generator made no samples of {task} within {patience:,.0f} s at {tokens:,} tokens: "
                 "most likely they do not fit; take a longer length, or leave the task out."
             ) from None
         made = Path(folder) / task / "validation.jsonl"

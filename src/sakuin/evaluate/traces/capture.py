@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sakuin.backends.base import Backend
+from sakuin.backends.hooks import AttentionCall
 from sakuin.backends.open import backend_of
-from sakuin.backends.transformers.hooks import AttentionCall, attention_hook
+from sakuin.backends.shape import ModelShape
 from sakuin.evaluate.texts.planted import PlantedText
 from sakuin.evaluate.traces.trace import RUNNING, Layer, Trace
 
@@ -17,6 +20,8 @@ STRIDE = 4
 """Every so many positions of the offloaded tokens a query is kept, for building an index."""
 CHUNK = 2048
 """Positions of one pass of reading."""
+_LEAST = 64
+"""Offloaded tokens that a trace has at least."""
 
 
 def capture(
@@ -37,7 +42,7 @@ def capture(
     Parameters
     ----------
     model, tokenizer
-        As `sakuin.load` gives them, on the CPU; any attention implementation, which the model keeps.
+        As `sakuin.load` gives them, on the CPU.
     layers
         Numbers of full-attention layers; six of them, evenly spread, if None.
     text
@@ -48,44 +53,21 @@ def capture(
     ValueError
         If the text or the model's window is too short, or a layer is not one of full attention.
     """
-    config = model.config.get_text_config(decoder=True)
-    window = getattr(config, "max_position_embeddings", length)
-    if length > window:
-        raise ValueError(f"a trace of {length} tokens is longer than the model's window of {window}")
-    least = sink + 64 + recent + RUNNING + 1
-    if length < least:
-        raise ValueError(
-            f"a trace of {length} tokens leaves too few to offload; take at least {least} tokens"
-        )
+    backend = backend_of(model)
+    shape = backend.shape
+    if shape.window is not None and length > shape.window:
+        raise ValueError(f"a trace of {length} tokens is longer than the model's window of {shape.window}")
+    _check_length(length, sink + _LEAST + recent + RUNNING + 1)
     # The last position is the one that predicts the answer's last token.
     planted = PlantedText.make(tokenizer, length + 1, text)
     first = planted.question_at - RUNNING
     end = first - recent
-    if end - sink < 64:
-        raise ValueError(
-            f"a trace of {length} tokens leaves too few to offload; take at least "
-            f"{length - (end - sink) + 64} tokens"
-        )
-    chosen = _chosen(config, layers)
-    seen = _run(model, torch.tensor([planted.ids[:-1]]), chosen)
-    found = {}
-    for number, (q, k, v, scaling, softcap) in seen.items():
-        positions = torch.arange(0, end - sink, STRIDE)
-        kv = torch.stack([k, v]).bfloat16()
-        found[number] = Layer(
-            keys=kv[0, :, sink:end].contiguous(),
-            values=kv[1, :, sink:end].contiguous(),
-            queries=q[:, sink + positions].contiguous(),
-            query_positions=positions,
-            sink=kv[:, :, :sink].contiguous(),
-            recent=kv[:, :, end:].contiguous(),
-            asked=q[:, first:].contiguous(),
-            retrieval=length - planted.answer_at + 1,
-            scaling=scaling,
-            softcap=softcap,
-        )
+    _check_length(length, length - (end - sink) + _LEAST)
+    calls = _run(backend, planted.ids[:-1], _chosen(shape, layers))
+    retrieval = length - planted.answer_at + 1
+    found = {number: _layer(call, sink, end, first, retrieval) for number, call in calls.items()}
     about = {
-        "model": f"{config.model_type}, {config.num_hidden_layers} layers, hidden size {config.hidden_size}",
+        "model": f"{shape.family}, {len(shape.layers)} layers, hidden size {shape.hidden}",
         "length": length,
         "sink": sink,
         "recent": recent,
@@ -94,9 +76,34 @@ def capture(
     return Trace(found, about)
 
 
-def _chosen(config: Any, layers: Sequence[int] | None) -> tuple[int, ...]:
-    kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
-    full = [number for number, kind in enumerate(kinds) if kind == "full_attention"]
+def _check_length(length: int, least: int) -> None:
+    if length < least:
+        raise ValueError(
+            f"a trace of {length} tokens leaves too few to offload; take at least {least} tokens"
+        )
+
+
+def _layer(call: AttentionCall, sink: int, end: int, first: int, retrieval: int) -> Layer:
+    """What a layer saw, of a call whose queries are those of all tokens: offloaded are the tokens from `sink`
+    to `end`, asked are the positions from `first` on."""
+    q, kv = call.q[0], torch.stack([call.keys[0], call.values[0]]).bfloat16()
+    positions = torch.arange(0, end - sink, STRIDE)
+    return Layer(
+        keys=kv[0, :, sink:end].contiguous(),
+        values=kv[1, :, sink:end].contiguous(),
+        queries=q[:, sink + positions].contiguous(),
+        query_positions=positions,
+        sink=kv[:, :, :sink].contiguous(),
+        recent=kv[:, :, end:].contiguous(),
+        asked=q[:, first:].contiguous(),
+        retrieval=retrieval,
+        scaling=call.softmax.scaling,
+        softcap=call.softmax.softcap,
+    )
+
+
+def _chosen(shape: ModelShape, layers: Sequence[int] | None) -> tuple[int, ...]:
+    full = [number for number, kind in enumerate(shape.layers) if kind == "full"]
     if layers is None:
         count = min(6, len(full))
         return tuple(full[(2 * i + 1) * len(full) // (2 * count)] for i in range(count))
@@ -108,23 +115,19 @@ def _chosen(config: Any, layers: Sequence[int] | None) -> tuple[int, ...]:
     return tuple(layers)
 
 
-_Seen = tuple[Tensor, Tensor, Tensor, float, float | None]
-
-
-def _run(model: Any, ids: Tensor, layers: tuple[int, ...]) -> dict[int, _Seen]:
-    """Queries fp32, keys and values `(heads, n, head_dim)`, scaling and softcap of each layer."""
+def _run(backend: Backend, ids: Sequence[int], layers: tuple[int, ...]) -> dict[int, AttentionCall]:
+    """The last call of each layer, with the queries, fp32, of all tokens."""
     queries: dict[int, list[Tensor]] = {number: [] for number in layers}
-    last: dict[int, tuple[Tensor, Tensor, float, float | None]] = {}
+    last: dict[int, AttentionCall] = {}
 
     def keep(call: AttentionCall) -> None:
         if call.layer in queries:
-            queries[call.layer].append(call.q[0].float())
-            last[call.layer] = (call.keys[0], call.values[0], call.scaling, call.softcap)
+            queries[call.layer].append(call.q.float())
+            last[call.layer] = call
 
     # In chunks: one pass would build masks of the length squared for sliding layers.
-    backend = backend_of(model)
     cache = backend.new_cache(None)
-    with attention_hook(model, keep):
-        for at in range(0, ids.shape[1], CHUNK):
-            backend.forward(cache, ids[0, at : at + CHUNK].tolist())
-    return {number: (torch.cat(queries[number], 1), *last[number]) for number in layers}
+    with backend.attention_hook(keep):
+        for at in range(0, len(ids), CHUNK):
+            backend.forward(cache, ids[at : at + CHUNK])
+    return {number: replace(last[number], q=torch.cat(queries[number], 2)) for number in layers}
