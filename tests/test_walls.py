@@ -97,7 +97,14 @@ def length(function: ast.FunctionDef) -> int:
     return (function.end_lineno or first) - first + 1
 
 
-def test_copies_are_made_by_constructors() -> None:
-    """A copy of `__dict__` takes what nobody meant to share, and hides from who reads the constructor."""
-    made = [name for name, text in sources("src") if "__dict__" in text or "object.__new__" in text]
+def test_copies_are_made_one_way() -> None:
+    """By a constructor, or by `copy.copy` and then what is not shared: never past both."""
+    made = [name for name, text in sources("src") if "__dict__" in text or ".__new__(" in text]
     assert made == []
+
+
+def test_transformers_alone_brings_no_index() -> None:
+    """Who has imported sakuin and runs a model without it loads none of its native code."""
+    code = "import sys, sakuin, transformers.modeling_utils; print('sakuin.index._native' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"

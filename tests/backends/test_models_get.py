@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sakuin.backends import catalogue
-from sakuin.backends.catalogue import Part, ZooModel
+from sakuin.backends.catalogue import KnownModel, Part
 from sakuin.errors import SakuinError
 
 WHOLE = os.urandom(3 << 20)
@@ -28,7 +28,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ZooModel:
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KnownModel:
     """A model in two installed packages, which fail when they are imported."""
     for i, piece in enumerate(PIECES):
         package = tmp_path / "site" / f"sakuin_test_part{i}"
@@ -36,7 +36,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ZooModel:
         (package / "__init__.py").write_text("raise RuntimeError('imported')")
         (package / "data/piece").write_bytes(piece)
     monkeypatch.syspath_prepend(tmp_path / "site")
-    made = ZooModel(
+    made = KnownModel(
         name="tiny",
         title="",
         file="tiny.gguf",
@@ -52,7 +52,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ZooModel:
     return made
 
 
-def test_parts_of_installed_packages_are_joined_in_order(model: ZooModel) -> None:
+def test_parts_of_installed_packages_are_joined_in_order(model: KnownModel) -> None:
     seen: list[tuple[int, int]] = []
     path = catalogue.get("tiny", progress=lambda done, total: seen.append((done, total)))
     assert path == model.path
@@ -60,7 +60,7 @@ def test_parts_of_installed_packages_are_joined_in_order(model: ZooModel) -> Non
     assert seen[-1] == (len(WHOLE), len(WHOLE))
 
 
-def test_a_second_call_does_nothing_and_terms_are_shown_once(model: ZooModel) -> None:
+def test_a_second_call_does_nothing_and_terms_are_shown_once(model: KnownModel) -> None:
     said: list[str] = []
     path = catalogue.get("tiny", say=said.append)
     before = path.stat().st_mtime_ns
@@ -70,7 +70,7 @@ def test_a_second_call_does_nothing_and_terms_are_shown_once(model: ZooModel) ->
 
 
 def test_a_wrong_checksum_leaves_nothing(
-    model: ZooModel, cache: Path, monkeypatch: pytest.MonkeyPatch
+    model: KnownModel, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(catalogue.MODELS, "tiny", replace(model, sha256="0" * 64))
     with pytest.raises(SakuinError, match="SHA-256"):
@@ -78,7 +78,7 @@ def test_a_wrong_checksum_leaves_nothing(
     assert list((cache / "models").iterdir()) == []
 
 
-def test_an_interrupted_call_leaves_nothing(model: ZooModel, cache: Path) -> None:
+def test_an_interrupted_call_leaves_nothing(model: KnownModel, cache: Path) -> None:
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
@@ -88,7 +88,7 @@ def test_an_interrupted_call_leaves_nothing(model: ZooModel, cache: Path) -> Non
 
 
 def test_the_checksum_that_a_package_states_must_agree(
-    model: ZooModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stated = tmp_path / "site/sakuin_test_part0/data/SUMS"
     monkeypatch.setitem(
@@ -104,7 +104,7 @@ def test_the_checksum_that_a_package_states_must_agree(
 
 
 def test_a_package_that_is_not_installed_is_downloaded_without_its_dependencies(
-    model: ZooModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheels = tmp_path / "wheels"
     wheels.mkdir()
@@ -129,7 +129,7 @@ def test_a_package_that_is_not_installed_is_downloaded_without_its_dependencies(
 
 
 def test_what_pip_cannot_find_is_said_with_the_way_out(
-    model: ZooModel, cache: Path, monkeypatch: pytest.MonkeyPatch
+    model: KnownModel, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setitem(
@@ -156,13 +156,14 @@ def test_the_real_files_are_the_ones_that_are_meant(name: str, monkeypatch: pyte
     assert path.stat().st_size == catalogue.MODELS[name].size
 
 
-def test_two_at_once_both_end_with_the_whole_file(model: ZooModel, tmp_path: Path) -> None:
+def test_two_at_once_both_end_with_the_whole_file(model: KnownModel, tmp_path: Path) -> None:
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from sakuin.backends import catalogue\n"
-        "from sakuin.backends.catalogue import Part, ZooModel\n"
+        "from sakuin.backends.catalogue import Part, KnownModel\n"
         "parts = tuple(Part('', f'sakuin_test_part{i}', 'data/piece') for i in range(2))\n"
-        "catalogue.MODELS['tiny'] = ZooModel('tiny', '', 'tiny.gguf', 0, sys.argv[2], '', 0, False, parts)\n"
+        "tiny = KnownModel('tiny', '', 'tiny.gguf', 0, sys.argv[2], '', 0, False, parts)\n"
+        "catalogue.MODELS['tiny'] = tiny\n"
         "catalogue.get('tiny')\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "site"), model.sha256]

@@ -36,10 +36,11 @@ def check_answer(context: Context, text: str) -> None:
     answer = context.ask(QUESTION, max_new_tokens=32)
     assert "14 March 2031" in answer.text
     assert answer.finished
-    first, second, *_ = answer.evidence
+    first, *others = answer.evidence
     assert first.text == text[first.start : first.end]
     assert FACT in first.text
-    assert first.weight > 1.2 * second.weight  # clearly ahead; by how much depends on how a CPU rounds
+    # Clearly ahead; by how much depends on how a CPU rounds.
+    assert all(first.weight > 1.2 * one.weight for one in others)
     assert text.splitlines()[first.line_start - 1] == FACT
     assert answer.stats["steps"] >= answer.new_tokens
 

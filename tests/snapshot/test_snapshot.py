@@ -72,6 +72,7 @@ def test_loading_reads_nothing_and_an_answer_says_so(tmp_path: Path) -> None:
         loaded = Context.load(tmp_path, model, tokenizer)
         assert passes == []
         answer = loaded.ask(QUESTION, max_new_tokens=5)
+    assert loaded.cache.is_initialized
     assert answer.reused_tokens == loaded.tokens == loaded.reused_tokens
     # The question, one token of it with the first step, and the steps.
     assert sum(passes) == answer.tokens - answer.reused_tokens + answer.new_tokens - 1

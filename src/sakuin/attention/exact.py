@@ -3,7 +3,7 @@ cannot.
 
 Every function returns what the softmax over all tokens gives, to rounding; none makes a mask or a score
 matrix over the whole past. Caches, layers and indexes are not known here. Called by `sakuin.cache.layer`
-(retrieval) and by backends (other caches).
+(retrieval), by `sakuin.index.base` (the static part) and by backends (other caches).
 """
 
 from __future__ import annotations

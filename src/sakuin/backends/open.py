@@ -73,6 +73,10 @@ def quiet() -> None:
 def backend_of(model: Any, tokenizer: Any = None) -> Backend:
     """The backend that runs `model`, as `load` or transformers gave it, with `tokenizer` (None where
     no text is made into tokens). Made anew for each call, which costs nothing."""
+    from sakuin.backends.base import Backend
+
+    if isinstance(model, Backend):  # one that is its own model
+        return model
     backend: Backend = _module("auto").TransformersBackend(model, tokenizer)
     return backend
 

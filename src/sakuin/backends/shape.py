@@ -11,7 +11,8 @@ from typing import Literal
 from sakuin.index.choice import HeadShape
 
 LayerKind = Literal["full", "sliding", "recurrent", "none"]
-"""What a layer keeps of the past: all of it, a window, a state of fixed size, or nothing of its own."""
+"""What a layer keeps of the past: all of it, a window, a state of fixed size, or nothing of its own (or
+nothing that is known)."""
 
 
 @dataclass(frozen=True)

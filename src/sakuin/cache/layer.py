@@ -1,4 +1,4 @@
-"""One full-attention layer of a cache: a `Sequence` for each row of the batch, and attention over them.
+"""One full-attention layer of a cache: a `TokenSequence` for each row of the batch, and attention over them.
 
 A pass brings keys and values (`Arrival`) and then queries. What a sequence holds is the business of
 `sakuin.cache.sequence`, what holds for all layers at once that of `sakuin.cache.whole`. Called by backends.
@@ -92,11 +92,6 @@ class LayerCache:
         """Hold tokens that were attended elsewhere: keys, values `(n_kv_heads, n, head_dim)`, queries
         `(n_query_heads, m, head_dim)` of the positions that are multiples of `QUERY_STEP`."""
         n = keys.shape[1]
-        known, needed = queries.shape[1], -(-n // QUERY_STEP)
-        if known != needed:
-            raise ValueError(
-                f"{n} tokens need queries of {needed} positions (every {QUERY_STEP}th), got {known}"
-            )
         self._start(queries[None], keys[None], values[None])
         (row,) = self.rows
         for at in range(0, n, _FILLED_AT_ONCE):
@@ -117,12 +112,17 @@ class LayerCache:
 
     # -- attention -------------------------------------------------------------------------------------------
 
+    def announce(self, t: int) -> Arrival:
+        """A pass of t positions begins, padding counted: its keys and values are on their way."""
+        self.length += t
+        return Arrival()
+
     def attend(
         self, arrival: Arrival, query: Tensor, keys: Tensor, values: Tensor, softmax: Softmax
     ) -> Tensor:
         """Store what arrived, unless it is stored, and attend from it: query and result
-        `(batch, n_query_heads, t, head_dim)`, keys and values `(batch, n_kv_heads, t, head_dim)`. The caller
-        has added t to `length`."""
+        `(batch, n_query_heads, t, head_dim)`, keys and values `(batch, n_kv_heads, t, head_dim)`. The pass
+        was announced."""
         batch, _, t, _ = query.shape
         store, arrival.stored = not arrival.stored, True
         if not self.rows:
@@ -184,7 +184,8 @@ class LayerCache:
         if tracked is not None:
             sums = tracked.of(row.n_kv_heads, row.n_tokens)
             step = tracked.into(sums)
-        static = row.static(q.shape[1], softmax.in_fp32().sinks)
+        sinks = None if softmax.sinks is None else softmax.sinks.float()
+        static = row.static(q.shape[1], sinks)
         decode = row.index.decode if in_one_call(q) else partial(decode_by_parts, row.index)
         part = decode(q, static, scaling=softmax.scaling, softcap=softmax.softcap, mass=step)
         if tracked is not None and sums is not None and step is not None:

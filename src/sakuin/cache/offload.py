@@ -21,7 +21,7 @@ from sakuin.index.chain import on_disk
 from sakuin.index.kind import Kind, kind_of
 from sakuin.index.large_pages import in_large_pages
 from sakuin.storage import tensorfile
-from sakuin.storage.folders import cache_folder
+from sakuin.storage.folders import cache_folder, free_bytes
 
 _LEAST = 0.5
 """Share of a whole segment from which on a segment is worth a file: smaller ones will be merged soon."""
@@ -62,10 +62,10 @@ def _spilled(tensors: Mapping[str, Tensor], kind: type[Kind]) -> dict[str, Tenso
     need = tensorfile.file_size(rows.values())
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        stat = os.statvfs(folder)
-        if stat.f_bavail * stat.f_frsize < 2 * need:
+        free = free_bytes(folder)
+        if free < 2 * need:
             raise SakuinError(
-                f"{folder} has {stat.f_bavail * stat.f_frsize / 1e6:,.0f} MB free, which is not enough to "
+                f"{folder} has {free / 1e6:,.0f} MB free, which is not enough to "
                 "go on with offload='disk'; free some, or set SAKUIN_CACHE to a folder on another disk."
             )
         handle, name = tempfile.mkstemp(dir=folder)

@@ -109,15 +109,15 @@ class TokenSequence:
         sink, tail = (self._sink.keys, self._sink.values), (self._tail.keys, self._tail.values)
         return Past(sink, self.index, [*waiting, tail])
 
-    def static(self, t: int, s_aux: Tensor | None) -> Static:
+    def static(self, t: int, sinks: Tensor | None) -> Static:
         """Sink and tail, as an index's `decode` takes them; the newest t tokens are the step's own."""
         sink, tail = self._sink, self._tail
         if len(tail) < t:
             # The sequence is so short that the step's own tokens begin among the sink tokens.
             keys = torch.cat([sink.keys, tail.keys], 1)
             values = torch.cat([sink.values, tail.values], 1)
-            return Static(keys[:, :0], values[:, :0], keys, values, s_aux)
-        return Static(sink.keys, sink.values, tail.keys, tail.values, s_aux)
+            return Static(keys[:, :0], values[:, :0], keys, values, sinks)
+        return Static(sink.keys, sink.values, tail.keys, tail.values, sinks)
 
     # -- growing ---------------------------------------------------------------------------------------------
 

@@ -35,11 +35,6 @@ class WholeCache:
         return self.state.config
 
     @property
-    def n_tokens(self) -> int:
-        """Positions so far, padding counted."""
-        return max((layer.length for layer in self.layers.values()), default=0)
-
-    @property
     def head_dim(self) -> int:
         """Dimensions of a head; 0 while there are no tokens."""
         return next((row.head_dim for row in self.rows()), 0)
@@ -55,12 +50,6 @@ class WholeCache:
             layer.reset()
         if self.state.mass is not None:
             self.state.mass.reset()
-
-    def crop(self, length: int) -> None:
-        """Keep the first `length` positions of every layer."""
-        for layer in self.layers.values():
-            layer.crop(length)
-        self.crop_mass()
 
     def crop_mass(self) -> None:
         """Let go of the mass of tokens that the layers no longer hold."""

@@ -32,7 +32,7 @@ class Answer:
         snapshot; the others were prefilled for this question.
     prefill_s, decode_s : seconds for the question (the document was prefilled before) and for the answer.
     decode_ms_per_token : mean time of a decode step.
-    stats : of the cache, as `RetrievalCache.stats` says; empty with full attention.
+    stats : of the cache, as `WholeCache.stats` says; empty with full attention.
     finished : whether the answer ended by itself rather than at `max_new_tokens` or at the model's window.
     """
 

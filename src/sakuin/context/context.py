@@ -56,6 +56,7 @@ class Context:
         self.model, self.tokenizer = model, tokenizer
         self.config = settings_meant(config)
         self.backend = backend_of(model, tokenizer)
+        self.backend.check()
         self.cache: Any = self.backend.new_cache(self.config)
         self.prefill_s = 0.0
         self.reused_tokens = 0
@@ -81,7 +82,7 @@ class Context:
         """Prefill `text`.
 
         model, tokenizer : as `sakuin.load` returns them.
-        config : settings of the retrieval; `"full"` is full attention with transformers' own cache, to
+        config : settings of the retrieval; `"full"` is full attention with the backend's own cache, to
             compare with.
         progress : called with tokens done, tokens in all and the phase, "prefill" or "index".
 
@@ -273,7 +274,9 @@ class Context:
         Raises `SakuinError` where the files are missing or damaged, or belong to another model, tokenizer,
         chat template, dtype or version; nothing is made then.
         """
-        return cls.of_snapshot(store.load(path, backend_of(model, tokenizer), config))
+        backend = backend_of(model, tokenizer)
+        backend.check()
+        return cls.of_snapshot(store.load(path, backend, config))
 
     def snapshot(self) -> store.Snapshot:
         """All that there is to store."""

@@ -3,7 +3,7 @@
 While an answer is decoded, the cache adds up the attention that each token of the context received, but only
 where a head put more than `ABOVE` of its attention on that one token. Most attention is spread over thousands
 of tokens and says nothing; the heads that look something up put it on a few. `passages` joins these tokens to
-sentences. Called by `sakuin.context.context`.
+sentences. Called by `sakuin.context.answer`.
 """
 
 from __future__ import annotations

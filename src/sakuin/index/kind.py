@@ -125,7 +125,8 @@ class Kind(ABC):
         or another kind, is left out."""
         free = {"exact_above"}.union(*(kind.step_settings for kind in kinds.loaded().values()))
         every = config.as_dict()
-        sealed = {name: config.options[name] for name, option in cls.options.items() if option.sealed}
+        given = kinds.completed(cls, config.options)
+        sealed = {name: given[name] for name, option in cls.options.items() if option.sealed}
         kept = {name: x for name, x in every.items() if name not in free - cls.segment_settings}
         return kept | ({"options": sealed} if cls.options else {})
 

@@ -54,7 +54,7 @@ class Adding:
     def step(self, cache: Any, done: int, windows: Sequence[Part]) -> None:
         """Write what has been sealed since the last time."""
         held = self._backend.retrieval(cache)
-        whole = [*parts.sealed_parts(held, whole=True), *windows] if held is not None else []
+        whole = [*parts.sealed_parts(held, full=True), *windows] if held is not None else []
         if len(whole) - len(windows) < 2 or {self._key(part) for part in whole} <= self._written:
             return
         names = self._names()

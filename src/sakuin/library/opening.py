@@ -23,6 +23,7 @@ def opened(
     if model is None:
         model, tokenizer = load_model_of(stored)
     backend = backend_of(model, tokenizer)
+    backend.check()
     stored = folder.newest(stored)
     for left in reversed(range(_TRIES)):
         try:

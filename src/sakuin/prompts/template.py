@@ -4,7 +4,7 @@ once.
 A prompt is head + document + separator + question + tail. Head and tail come from the model's chat template,
 rendered with placeholders; a model without one is asked as a base model: `Question: …` and `Answer:` after
 the document, the answer ending with its line. Text of the user never becomes a special token, whatever is
-written in it. Running the model is the business of `sakuin.context.context`.
+written in it. Running the model is the business of `sakuin.context.generate`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""A part of a sequence, and its name. Nothing here needs torch, so that a library can be listed and swept
-without it.
+"""A part of a sequence, and its name. Importing this needs no torch, so that a library can be listed and
+swept without it; naming parts does, since the kind of index is asked.
 
 A name is a hash of everything that the part's numbers follow from, so that equal beginnings are equal parts.
 docs/format.md is the format. What a cache is made of is in `sakuin.snapshot.parts`.
@@ -32,7 +32,7 @@ _ELSEWHERE = ("offload", "recent", "segment", "sketch_bits", "code_bits", "optio
 class Part:
     """A stretch of tokens `start` to `end` of all layers.
 
-    tensors : by "LAYER.NAME". facts : strings beside them.
+    tensors : by "LAYER.NAME"; a window's by names of its backend. facts : strings beside them.
     """
 
     kind: str
@@ -72,6 +72,7 @@ def settings_of(config: RetrievalConfig, head_dim: int) -> tuple[dict[str, Any],
     """The settings that exactly computed tokens are stored by, and all that retrieved ones depend on."""
     every, kind = config.as_dict(), kinds.of(config.index)
     own = kind.segment_settings if kind.storable else ()
+    options = kinds.completed(kind, config.options)  # the kind may have gained some since
     sealing = {name: every[name] for name in (*_SEALING, *sorted(own))} | {
         "segment": config.segment_tokens(head_dim),
         "sketch_bits": config.sketch_bits_for(head_dim),
@@ -79,6 +80,6 @@ def settings_of(config: RetrievalConfig, head_dim: int) -> tuple[dict[str, Any],
     }
     whole = {name: value for name, value in every.items() if name not in _ELSEWHERE} | sealing
     # One name for each option, so that a message can say which differ.
-    whole |= {f"options.{name}": value for name, value in config.options.items()}
-    sealing |= {f"options.{name}": config.options[name] for name, o in kind.options.items() if o.sealed}
+    whole |= {f"options.{name}": value for name, value in options.items()}
+    sealing |= {f"options.{name}": options[name] for name, o in kind.options.items() if o.sealed}
     return sealing, whole

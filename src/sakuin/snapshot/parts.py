@@ -77,8 +77,8 @@ def window_part(backend: Backend, cache: Any, at: int) -> Part:
     return Part("window", 0, at, backend.window_state(cache))
 
 
-def sealed_parts(held: WholeCache, whole: bool = False) -> list[Part]:
-    """The sink and the segments, in order; `whole` leaves out what appending may still merge."""
+def sealed_parts(held: WholeCache, full: bool = False) -> list[Part]:
+    """The sink and the segments, in order; `full` leaves out what appending may still merge."""
     rows = _rows(held)
     if not rows:
         return []
@@ -92,12 +92,12 @@ def sealed_parts(held: WholeCache, whole: bool = False) -> list[Part]:
     for i, layer in rows:
         row, at = layer.rows[0], end
         for segment in row.index.stored():
-            if whole and segment.n_tokens < row.config.segment_tokens(row.head_dim):
+            if full and segment.n_tokens < row.config.segment_tokens(row.head_dim):
                 break
             groups.setdefault((at, at + segment.n_tokens), {})[i] = segment
             at += segment.n_tokens
     for (start, stop), layers in sorted(groups.items()):
-        if whole and len(layers) < len(rows):
+        if full and len(layers) < len(rows):
             break  # some layers' worker has not come so far
         kinds = {str(i): segment.kind for i, segment in layers.items()}
         every = [(name, i, x) for i, segment in layers.items() for name, x in segment.tensors.items()]

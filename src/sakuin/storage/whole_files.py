@@ -1,7 +1,6 @@
-"""Files that are whole or not there: written under a temporary name, synced, renamed, the folder synced; and
-locks between processes.
+"""Files that are whole or not there: written under a temporary name, synced, renamed, the folder synced.
 
-Called by the rest of `sakuin.snapshot` and by `sakuin.library`.
+Called by `sakuin.snapshot` and `sakuin.library`.
 """
 
 from __future__ import annotations

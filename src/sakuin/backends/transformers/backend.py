@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -25,12 +25,18 @@ from sakuin.backends.base import Backend
 from sakuin.backends.fingerprint import Fingerprint
 from sakuin.backends.hooks import AttentionHook
 from sakuin.backends.shape import ModelShape
-from sakuin.backends.transformers.cache import RetrievalCache, copy_layer, layer_state
+from sakuin.backends.transformers.cache import RetrievalCache
 from sakuin.backends.transformers.fingerprint import fingerprint
 from sakuin.backends.transformers.hooks import attention_hook
 from sakuin.backends.transformers.layer import RetrievalLayer
 from sakuin.backends.transformers.load import Description, describe, load
-from sakuin.backends.transformers.other_layers import has_state, layer_tensors, restore_layer
+from sakuin.backends.transformers.other_layers import (
+    copy_layer,
+    has_state,
+    held_tensors,
+    layer_tensors,
+    restore_layer,
+)
 from sakuin.backends.transformers.shape import shape_of
 from sakuin.backends.transformers.vocabulary import TransformersVocabulary
 from sakuin.cache.whole import WholeCache
@@ -56,34 +62,39 @@ _turns: weakref.WeakKeyDictionary[Any, threading.Lock] = weakref.WeakKeyDictiona
 _making = threading.Lock()
 
 
-class TransformersBackend(Backend):
-    """A model of transformers that was loaded with `attn_implementation="sakuin"`, and its tokenizer."""
+def _turn(model: Any) -> threading.Lock:
+    """The lock of a model. Threads take turns, pass by pass, rather than fight over the cores; and some
+    rotary embeddings keep numbers of the running pass."""
+    with _making:
+        return _turns.setdefault(model, threading.Lock())
 
-    name = "transformers"
+
+def _stated_ends(model: Any) -> list[int | None]:
+    """The tokens that end an answer as the model states them now."""
+    stated = getattr(model.generation_config, "eos_token_id", None)
+    return list(stated) if isinstance(stated, list | tuple) else [stated]
+
+
+class TransformersBackend(Backend):
+    """A model of transformers and its tokenizer."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
-        implementation = getattr(model.config, "_attn_implementation", None)
+        self.model, self.tokenizer = model, tokenizer
+        self.dtype, self.device = model.dtype, model.device
+        self.source = str(getattr(model, "sakuin_name", ""))
+        self.vocabulary = TransformersVocabulary(tokenizer, partial(_stated_ends, model))
+
+    def check(self) -> None:
+        implementation = getattr(self.model.config, "_attn_implementation", None)
         if implementation != "sakuin":
             raise SakuinError(
                 f"the model was loaded with attn_implementation={implementation!r}; load it with "
                 "sakuin.load, or with attn_implementation='sakuin'."
             )
-        self.model, self.tokenizer = model, tokenizer
-        self.dtype, self.device = model.dtype, model.device
-        self.source = str(getattr(model, "sakuin_name", ""))
-        stated = getattr(model.generation_config, "eos_token_id", None)
-        ends = stated if isinstance(stated, list | tuple) else (stated,)
-        self.vocabulary = TransformersVocabulary(tokenizer, ends)
 
     @cached_property
     def shape(self) -> ModelShape:
         return shape_of(self.model.config)
-
-    @property
-    def turn(self) -> threading.Lock:
-        # Some rotary embeddings keep numbers of the running pass.
-        with _making:
-            return _turns.setdefault(self.model, threading.Lock())
 
     def fingerprint(self) -> Fingerprint:
         return fingerprint(self.model, self.tokenizer)
@@ -97,7 +108,7 @@ class TransformersBackend(Backend):
     def forward(self, cache: Any, ids: Sequence[int], *, every: bool = False) -> Tensor:
         rows = torch.tensor([list(ids)], device=self.model.device)
         given = {self._keyword: cache, "use_cache": True, "logits_to_keep": 0 if every else 1}
-        with self.turn:
+        with _turn(self.model):
             logits: Tensor = self.model(input_ids=rows, **given).logits[0]
         return logits if every else logits[-1]
 
@@ -135,7 +146,7 @@ class TransformersBackend(Backend):
     def nbytes(self, cache: Any) -> dict[str, int]:
         if isinstance(cache, RetrievalCache):
             return cache.kv_bytes()
-        held = sum(x.nbytes for layer in cache.layers for x in layer_state(layer))
+        held = sum(x.nbytes for layer in cache.layers for x in held_tensors(layer))
         return {"device": held, "host": 0}
 
     def window_state(self, cache: Any) -> dict[str, Tensor]:

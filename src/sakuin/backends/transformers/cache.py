@@ -22,9 +22,11 @@ from transformers.cache_utils import (
 
 from sakuin.backends.transformers.layer import RetrievalLayer
 from sakuin.backends.transformers.mask import PaddingMask
+from sakuin.backends.transformers.other_layers import copy_layer, held_tensors
 from sakuin.backends.transformers.tickets import RunningPass
 from sakuin.backends.transformers.window import RopeLimit
 from sakuin.cache.layer import LayerCache
+from sakuin.cache.sequence import QUERY_STEP
 from sakuin.cache.whole import WholeCache
 from sakuin.config import RetrievalConfig
 
@@ -145,11 +147,13 @@ class RetrievalCache(Cache):
                 continue
             if theirs.keys.shape[0] != 1:
                 raise ValueError(f"fill takes a cache of one sequence, got {theirs.keys.shape[0]} of them")
-            try:
-                layer.inner.fill(theirs.keys[0], theirs.values[0], queries[number])
-            except ValueError as error:
-                raise ValueError(f"{error} for layer {number}") from None
-            layer.is_initialized = True
+            n, known = theirs.keys.shape[2], queries[number].shape[1]
+            if known != (needed := -(-n // QUERY_STEP)):
+                raise ValueError(
+                    f"{n} tokens need queries of {needed} positions (every {QUERY_STEP}th), got {known} for "
+                    f"layer {number}"
+                )
+            layer.inner.fill(theirs.keys[0], theirs.values[0], queries[number])
 
     def fork(self, config: RetrievalConfig | None = None) -> RetrievalCache:
         """A second cache with the same tokens: it shares the segments, and counts its statistics anew.
@@ -157,7 +161,7 @@ class RetrievalCache(Cache):
         config : other settings for the fork. They must build the same segments: only settings that each step
             reads (`Kind.step_settings`) may differ.
         """
-        other = RetrievalCache.__new__(RetrievalCache)
+        other = copy.copy(self)
         others = {
             number: copy_layer(layer)
             for number, layer in enumerate(self.layers)
@@ -177,7 +181,7 @@ class RetrievalCache(Cache):
         `host`, and with `offload="disk"` what of them lies on `disk`."""
         own = [layer for layer in self.layers if not isinstance(layer, RetrievalLayer)]
         found = self.whole.nbytes()
-        found["device"] += sum(x.nbytes for layer in own for x in layer_state(layer))
+        found["device"] += sum(x.nbytes for layer in own for x in held_tensors(layer))
         return found
 
     @property
@@ -230,25 +234,3 @@ def _check_croppable(position: int, layer: Any, length: int, remove: int) -> Non
                 f"the window as it was {remove} tokens ago: call cache.activate_past_recording() before the "
                 "pass that may be undone, or fork the cache"
             )
-
-
-def layer_state(layer: Any) -> list[Tensor]:
-    """The tensors that one of transformers' cache layers holds."""
-    held = [layer.keys, layer.values] if hasattr(layer, "keys") else []
-    for states in (getattr(layer, "conv_states", {}), getattr(layer, "recurrent_states", {})):
-        held += list(states.values())
-    return [x for x in held if isinstance(x, Tensor)]
-
-
-def copy_layer(layer: Any) -> Any:
-    """A copy of one of transformers' cache layers that shares no memory with it."""
-    # Not deepcopy: it refuses tensors that were made with gradients on.
-    other = copy.copy(layer)
-    for name, value in vars(layer).items():
-        if isinstance(value, Tensor):
-            setattr(other, name, value.detach().clone())
-        elif isinstance(value, dict):
-            setattr(
-                other, name, {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in value.items()}
-            )
-    return other

@@ -30,12 +30,20 @@ class RetrievalLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     is_croppable = True
 
     def __init__(self, inner: LayerCache, running: RunningPass, mask: PaddingMask) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
         self.inner, self.running, self.mask = inner, running, mask
-        self.is_initialized = inner.length > 0
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    @property
+    def is_initialized(self) -> bool:
+        """Whether the layer holds tokens."""
+        return self.inner.length > 0
+
+    @is_initialized.setter
+    def is_initialized(self, on: bool) -> None:
+        """transformers' own constructor sets it; what the layer holds says it."""
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        self.is_initialized = True
+        """Nothing is made before its tokens come."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -62,10 +70,8 @@ class RetrievalLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             )
         if running.rope_limit is not None:
             running.rope_limit.check(inner.length, inner.length + t)
-        self.is_initialized = True
-        inner.length += t
         running.waits = True
-        Ticket(self, key_states, value_states)
+        Ticket(self, inner.announce(t), key_states, value_states)
         return key_states, value_states
 
     def attend(
@@ -111,7 +117,6 @@ class RetrievalLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
     def reset(self) -> None:
         self.inner.reset()
-        self.is_initialized = False
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         self.inner.choose(beam_idx.tolist())

@@ -1,11 +1,13 @@
 """What transformers' own layers of a cache hold (sliding windows, convolutions, linear attention), as
 tensors, and back.
 
-Layers with an index are `sakuin.backends.transformers.layer`' business. Called by `sakuin.snapshot`.
+Layers with an index are in `sakuin.backends.transformers.layer`. Called by
+`sakuin.backends.transformers.cache` and `backend`.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -66,6 +68,28 @@ def restore_layer(layer: Any, tensors: dict[str, Tensor], n_tokens: int, device:
                 layer.lazy_initialization(recurrent_states=state, state_idx=int(i))
             getattr(layer, f"{kind}_states")[int(i)].copy_(state)
             layer.has_previous_state[int(i)] = True
+
+
+def held_tensors(layer: Any) -> list[Tensor]:
+    """The tensors that one of transformers' cache layers holds."""
+    held = [layer.keys, layer.values] if hasattr(layer, "keys") else []
+    for states in (getattr(layer, "conv_states", {}), getattr(layer, "recurrent_states", {})):
+        held += list(states.values())
+    return [x for x in held if isinstance(x, Tensor)]
+
+
+def copy_layer(layer: Any) -> Any:
+    """A copy of one of transformers' cache layers that shares no memory with it."""
+    # Not deepcopy: it refuses tensors that were made with gradients on.
+    other = copy.copy(layer)
+    for name, value in vars(layer).items():
+        if isinstance(value, Tensor):
+            setattr(other, name, value.detach().clone())
+        elif isinstance(value, dict):
+            setattr(
+                other, name, {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in value.items()}
+            )
+    return other
 
 
 def _own(x: Tensor) -> Tensor:

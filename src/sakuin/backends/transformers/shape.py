@@ -13,6 +13,10 @@ from sakuin.backends.transformers.window import original_window, own_window
 
 _KEPT: dict[str, LayerKind] = {
     "full_attention": "full",
+    "indexed_attention": "full",
+    "hybrid": "full",
+    "hybrid_sliding": "sliding",
+    "dummy": "none",
     "sliding_attention": "sliding",
     "chunked_attention": "sliding",
     "linear_attention": "recurrent",

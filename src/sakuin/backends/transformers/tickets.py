@@ -13,14 +13,16 @@ from __future__ import annotations
 import threading
 import weakref
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from sakuin.attention.softmax import Softmax
 from sakuin.backends.transformers.window import RopeLimit
-from sakuin.cache.layer import Arrival
+
+if TYPE_CHECKING:  # transformers' model code brings this file in; the indexes need not come with it
+    from sakuin.cache.layer import Arrival
 
 NOT_PLAIN = (
     "this model's cache does not hold the keys and values that its attention uses (multi-head latent "
@@ -62,11 +64,10 @@ class Layer(Protocol):
 class Ticket:
     """Ties the tensors that `update` returned to their layer, for one pass."""
 
-    def __init__(self, layer: Layer, keys: Tensor, values: Tensor) -> None:
-        self.layer = layer
+    def __init__(self, layer: Layer, arrival: Arrival, keys: Tensor, values: Tensor) -> None:
+        self.layer, self.arrival = layer, arrival
         # Not the tensors themselves: they hold the ticket, and would never be freed by counting references.
         self.batch, self.length = keys.shape[0], keys.shape[2]
-        self.arrival = Arrival()
         self.taken = False
         keys._sakuin = values._sakuin = self  # type: ignore[attr-defined]
         _thread.ticket = weakref.ref(self)

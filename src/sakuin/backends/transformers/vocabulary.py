@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from sakuin.errors import SakuinError
@@ -16,10 +16,10 @@ _lock = threading.Lock()
 class TransformersVocabulary:
     """Text to tokens and back, by a fast tokenizer of transformers.
 
-    ends : tokens that end an answer beside the tokenizer's own; a model states them.
+    ends : gives the tokens that end an answer beside the tokenizer's own, as a model states them.
     """
 
-    def __init__(self, tokenizer: Any, ends: Iterable[int | None] = ()) -> None:
+    def __init__(self, tokenizer: Any, ends: Callable[[], Iterable[int | None]] = tuple) -> None:
         self.tokenizer = tokenizer
         self._ends = ends
 
@@ -34,7 +34,7 @@ class TransformersVocabulary:
 
     @property
     def end_tokens(self) -> frozenset[int]:
-        return frozenset(int(end) for end in (*self._ends, self.tokenizer.eos_token_id) if end is not None)
+        return frozenset(int(end) for end in (*self._ends(), self.tokenizer.eos_token_id) if end is not None)
 
     def encode(self, text: str) -> Encoded:
         with _lock:

@@ -4,9 +4,12 @@ Rotary embeddings turn each pair of a key's dimensions by an angle that grows wi
 window a model meets angles that it has never seen. YaRN slows the slow pairs down by the factor of the longer
 window, leaves the fast ones, and sharpens the attention a little; transformers computes all this from the
 configuration, so that neither weights nor code change. Frequencies stay the same at every length, so that
-cached keys stay right (`sakuin.backends.transformers.cache` refuses the kinds where they do not).
+cached keys stay right.
 
-Called by `sakuin.backends.transformers.load`.
+`RopeLimit` is for embeddings whose frequencies do change with the length: where, and the refusal of passes
+beyond.
+
+Called by `sakuin.backends.transformers.load`, `shape` and `cache`.
 """
 
 from __future__ import annotations
