@@ -44,6 +44,7 @@ check: lint types walls native-tests docs  ## Lint, types, imports, native tests
 
 lint: venv
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/clang-format --dry-run --Werror $(CPP_FILES)
 
 types: venv

@@ -1,4 +1,5 @@
-// The Python module: which kernels run, what they could reach, and one `bind_*` for each index (flat.cpp and its like).
+// The Python module: which kernels run, what they could reach, and one `bind_*` for each kind of index, in
+// files of their own.
 #include "python/bindings.hpp"
 
 #include <nanobind/stl/string.h>
@@ -57,7 +58,7 @@ NB_MODULE(_native, m) {
     using namespace sakuin;
     m.doc() = "sakuin's native core: arrays in, arrays out.";
     // Python may end with objects of ours alive (Ctrl-C: the traceback holds the cache), which is nobody's mistake;
-    // the tests switch the warnings on to see that a run that ends as it should holds none.
+    // a test switches the warnings on, and sees that a run that ends well leaves no object behind.
     nb::set_leak_warnings(false);
     m.def("set_leak_warnings", &nb::set_leak_warnings, nb::arg("on"),
           "Whether objects that outlive Python are listed at exit.");

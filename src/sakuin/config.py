@@ -136,7 +136,8 @@ class RetrievalConfig:
     ask_kind: InitVar[bool] = field(default=True, kw_only=True)
 
     def __post_init__(self, ask_kind: bool) -> None:
-        if not kinds.is_known(self.index):
+        # A stored context may be of a kind whose package is not installed here; it can be listed and removed.
+        if not (kinds.is_known(self.index) or (isinstance(self.index, str) and not ask_kind)):
             _one_of("index", self.index, kinds.names())
         _one_of("kv_dtype", self.kv_dtype, KV_DTYPES)
         _one_of("offload", self.offload, ("memory", "disk"))

@@ -1,5 +1,7 @@
-"""The dtypes of weights, keys and values: one table of their names, in our words and in torch's, and their
-sizes. torch is imported where a torch dtype is asked for, since names are read without it too."""
+"""The dtypes of weights, keys and values: one table of their names, in our words and in torch's.
+
+torch is imported where a torch dtype is asked for, since names are read without it too.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
-
-SIZES: dict[str, int] = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
-"""Bytes of a number, by the dtype's name in settings and on the command line."""
 
 FLOATS: dict[str, str] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """The float dtypes: our word, and torch's."""

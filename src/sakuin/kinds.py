@@ -75,11 +75,14 @@ def loaded() -> dict[str, Any]:
 
 
 def of(name: str) -> Any:
-    """The class of a known name, imported where it is not yet; a `SakuinError` where it cannot be."""
+    """The class of a name, imported where it is not yet; a `SakuinError` where it cannot be, or where nobody
+    knows the name."""
     if name not in _classes and name in BUILT_IN:
         import_module(BUILT_IN[name])
-    elif name not in _classes:
+    elif name not in _classes and name in _elsewhere():
         _load(_elsewhere()[name])
+    elif name not in _classes:
+        raise SakuinError(f"there is no index of kind {name!r} here; install the package that it came from.")
     return _classes[name]
 
 

@@ -72,9 +72,8 @@ def ask(
         paths, question = _split(words)
         config = settings(index, preset, tolerance)
         check_answer(max_new_tokens)
-        texts = documents_of(
-            paths, encoding
-        )  # before what takes seconds to import: a wrong path is said at once
+        # Before what takes seconds to import: a wrong path is said at once.
+        texts = documents_of(paths, encoding)
         context = _read(texts, model, config, dtype, device, window)
         answer = streamed(context, question, max_new_tokens, stream=not json)
         if json:

@@ -45,7 +45,8 @@ class Kind(ABC):
     scans_rows: ClassVar[bool] = False
     """Whether each step reads those from one end to the other instead, as `flat` does."""
     offered: ClassVar[bool] = True
-    """Whether remedies name it; not so for kinds that are there to be compared with."""
+    """Whether the remedy for a kind that cannot be kept names it; not so for kinds that are there to be compared
+    with."""
     peer: ClassVar[bool] = False
     """Whether `sketch` is compared with it: evaluations then count what it touches in its favour, as if its
     numbers took 2 bytes."""
@@ -58,7 +59,8 @@ class Kind(ABC):
         """The tensors of a segment of `n_tokens` tokens: those that `Index.stored` gives, or for a kind that
         cannot be kept those that it holds.
 
-        stored : how keys and values are kept: `"bf16"`, `"fp16"`, `"fp32"` or `"int8"`.
+        stored : how keys and values are kept: `"bf16"`, `"fp16"`, `"fp32"` or `"int8"`. They are called `keys`
+        and `values`, their scales `key_scale`, `key_zero` and `value_scale`; all else counts as index.
         """
 
     @classmethod
@@ -131,6 +133,9 @@ class Kind(ABC):
         return kept | ({"options": sealed} if cls.options else {})
 
 
+_BUILT_BY = frozenset({"index", "sink", "recent", "segment", "kv_dtype", "offload"})
+"""Settings that what is built follows from, whatever the kind."""
+
 T = TypeVar("T", bound=type[Kind])
 
 
@@ -145,6 +150,10 @@ def register(kind: str) -> Callable[[T], T]:
         settings = {f.name for f in fields(RetrievalConfig)}
         if odd := (cls.segment_settings | cls.step_settings) - settings:
             raise ValueError(f"{cls.__name__} names the settings {sorted(odd)}, which RetrievalConfig lacks")
+        if built := cls.step_settings & _BUILT_BY:
+            raise ValueError(
+                f"{cls.__name__} names {sorted(built)} as settings of a step, and every index is built by them"
+            )
         if both := settings & set(cls.options):
             raise ValueError(
                 f"{cls.__name__} has options {sorted(both)}, which are settings of RetrievalConfig; give "

@@ -17,10 +17,10 @@ from sakuin.capacity.disk import stored_bytes
 from sakuin.config import RetrievalConfig
 from sakuin.index.kind import kind_of
 from sakuin.library.folder import Folder
-from sakuin.library.keeping import put
 from sakuin.library.prefix import Sequel, longest
 from sakuin.library.quota import make_room
 from sakuin.library.sweeping import sweep
+from sakuin.library.writing import put
 from sakuin.snapshot import parts
 from sakuin.snapshot.manifest import Manifest, StoredPart
 from sakuin.snapshot.part import Names, Part
@@ -71,9 +71,7 @@ class Adding:
         sequel = Sequel(self._fingerprint, self._names(), left, shape.has_windows)
         for again in reversed(range(_TRIES)):
             # Outside the lock, since a library may hold many contexts. The last try takes nothing.
-            source, stored = (
-                longest(folder.listed(), folder.parts.all().keys(), sequel) if again else ("", [])
-            )
+            source, stored = longest(folder.listed(), folder.parts.all(), sequel) if again else ("", [])
             done = stored[-1].end if stored else 0
             need = stored_bytes(shape, self._backend.dtype, self._config, len(self._ids), done)
             with locked(folder.lock):

@@ -171,7 +171,7 @@ class Library:
         from sakuin.backends.open import backend_of
         from sakuin.context.context import Context  # torch
         from sakuin.library.adding import Adding
-        from sakuin.library.keeping import publish
+        from sakuin.library.writing import publish
 
         name = self.check_new(name, resume)
         self.folder.make()
@@ -225,7 +225,7 @@ class Library:
         With `growing=True` it is kept only if there is room for it when it has grown a little too. Nobody
         else can take the name meanwhile.
         """
-        from sakuin.library.keeping import publish  # torch
+        from sakuin.library.writing import publish  # torch
 
         name = self.check_new(name)
         self.folder.make()
@@ -256,8 +256,8 @@ class Library:
     ) -> Iterator[tuple[Context, Callable[[], None]]]:
         """A context to append to, as often as one likes, and what to call to keep it as it is then. Nobody
         else can append meanwhile."""
-        from sakuin.library.keeping import publish  # torch
         from sakuin.library.opening import opened
+        from sakuin.library.writing import publish  # torch
 
         stored = self._found(name)
         with self._working_on(stored.name):

@@ -6,7 +6,7 @@ no file is opened. Called by `sakuin.library.adding`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sakuin.backends.fingerprint import Fingerprint
@@ -30,18 +30,18 @@ class Sequel:
     windows: bool
 
 
-def longest(contexts: Iterable[Listed], there: Set[str], sequel: Sequel) -> tuple[str, list[StoredPart]]:
+def longest(contexts: Iterable[Listed], there: Mapping[str, int], sequel: Sequel) -> tuple[str, list[StoredPart]]:
     """The context that begins most like the sequence, and its parts up to where they differ, so that the last
     ends where the rest begins; "" and none where nothing is common.
 
-    there : names of the files that are there.
+    there : the files that are there, and their sizes; a part of another size is damaged and not taken.
     """
     best: tuple[str, list[StoredPart]] = "", []
     for one in contexts:
         said = one.said
         if isinstance(said, SakuinError) or said.fingerprint != sequel.fingerprint or expired(said):
             continue
-        found = common([part for part in said.parts if part.file in there], sequel)
+        found = common([part for part in said.parts if there.get(part.file) == part.size], sequel)
         if found and (not best[1] or found[-1].end > best[1][-1].end):
             best = one.name, found
     return best

@@ -1,6 +1,6 @@
 """Making room in a library: which contexts give way so that its quota and the disk are kept.
 
-The caller holds the library's lock. Called by `sakuin.library.keeping`, `adding` and `archive`.
+The caller holds the library's lock. Called by `sakuin.library.writing`, `adding` and `archive`.
 """
 
 from __future__ import annotations

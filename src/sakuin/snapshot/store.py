@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,7 @@ def snapshot_of(
     if (config or found.config).offload == "memory":
         files.read_ahead(found.parts)  # the fingerprint takes a while
     check_fits(found.fingerprint, backend.fingerprint(), where)
+    _check_settings(found.config, where)
     settings = _settings(found, config, where)
     if damage := files.missing(found.parts):
         raise SakuinError(
@@ -134,6 +135,14 @@ def snapshot_of(
         if expected is not None and expected.of(part.kind, part.start, part.end) != part.name:
             raise SakuinError(f"{where} is damaged: {part.file} is not a part of this text.")
     return snapshot
+
+
+def _check_settings(config: RetrievalConfig, where: Path) -> None:
+    """Refuse stored settings that their kind of index cannot have. A manifest is read without asking it."""
+    try:
+        replace(config)
+    except (TypeError, ValueError) as error:
+        raise SakuinError(f"{where} holds settings that cannot be: {str(error).rstrip('.')}.") from None
 
 
 def check_fits(stored: Fingerprint, own: Fingerprint, where: Path) -> None:
