@@ -93,8 +93,8 @@ class Backend(ABC):
     def fork(self, cache: Any, config: RetrievalConfig | None = None) -> Any:
         """A second cache with the same tokens; neither sees what the other takes from now on.
 
-        config : other settings for the fork of a cache with an index. Only settings that each step reads
-            (`sakuin.config.STEP_SETTINGS`) may differ.
+        config : other settings for the fork of a cache with an index. Only settings that each step reads may
+            differ.
         """
 
     @abstractmethod

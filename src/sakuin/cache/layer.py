@@ -184,8 +184,7 @@ class LayerCache:
         if tracked is not None:
             sums = tracked.of(row.n_kv_heads, row.n_tokens)
             step = tracked.into(sums)
-        sinks = None if softmax.sinks is None else softmax.sinks.float()
-        static = row.static(q.shape[1], sinks)
+        static = row.static(q.shape[1], softmax.sinks)
         decode = row.index.decode if in_one_call(q) else partial(decode_by_parts, row.index)
         part = decode(q, static, scaling=softmax.scaling, softcap=softmax.softcap, mass=step)
         if tracked is not None and sums is not None and step is not None:

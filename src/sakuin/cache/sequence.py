@@ -110,8 +110,12 @@ class TokenSequence:
         return Past(sink, self.index, [*waiting, tail])
 
     def static(self, t: int, sinks: Tensor | None) -> Static:
-        """Sink and tail, as an index's `decode` takes them; the newest t tokens are the step's own."""
+        """Sink and tail, as an index's `decode` takes them; the newest t tokens are the step's own.
+
+        sinks : the model's attention sink logits `(n_query_heads,)`, any float dtype, or None.
+        """
         sink, tail = self._sink, self._tail
+        sinks = None if sinks is None else sinks.float()
         if len(tail) < t:
             # The sequence is so short that the step's own tokens begin among the sink tokens.
             keys = torch.cat([sink.keys, tail.keys], 1)

@@ -45,8 +45,8 @@ class Kind(ABC):
     scans_rows: ClassVar[bool] = False
     """Whether each step reads those from one end to the other instead, as `flat` does."""
     offered: ClassVar[bool] = True
-    """Whether the remedy for a kind that cannot be kept names it; not so for kinds that are there to be compared
-    with."""
+    """Whether the remedy for a kind that cannot be kept names it; not so for kinds that are there for
+    comparison."""
     peer: ClassVar[bool] = False
     """Whether `sketch` is compared with it: evaluations then count what it touches in its favour, as if its
     numbers took 2 bytes."""
@@ -59,8 +59,8 @@ class Kind(ABC):
         """The tensors of a segment of `n_tokens` tokens: those that `Index.stored` gives, or for a kind that
         cannot be kept those that it holds.
 
-        stored : how keys and values are kept: `"bf16"`, `"fp16"`, `"fp32"` or `"int8"`. They are called `keys`
-        and `values`, their scales `key_scale`, `key_zero` and `value_scale`; all else counts as index.
+        stored : how keys and values are kept: `"bf16"`, `"fp16"`, `"fp32"` or `"int8"`. They are called
+        `keys` and `values`, their scales `key_scale`, `key_zero` and `value_scale`; all else counts as index.
         """
 
     @classmethod
@@ -152,7 +152,8 @@ def register(kind: str) -> Callable[[T], T]:
             raise ValueError(f"{cls.__name__} names the settings {sorted(odd)}, which RetrievalConfig lacks")
         if built := cls.step_settings & _BUILT_BY:
             raise ValueError(
-                f"{cls.__name__} names {sorted(built)} as settings of a step, and every index is built by them"
+                f"{cls.__name__} names {sorted(built)} as settings of a step, and every index is built by "
+                "them; leave them out"
             )
         if both := settings & set(cls.options):
             raise ValueError(

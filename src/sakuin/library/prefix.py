@@ -30,7 +30,9 @@ class Sequel:
     windows: bool
 
 
-def longest(contexts: Iterable[Listed], there: Mapping[str, int], sequel: Sequel) -> tuple[str, list[StoredPart]]:
+def longest(
+    contexts: Iterable[Listed], there: Mapping[str, int], sequel: Sequel
+) -> tuple[str, list[StoredPart]]:
     """The context that begins most like the sequence, and its parts up to where they differ, so that the last
     ends where the rest begins; "" and none where nothing is common.
 

@@ -42,7 +42,7 @@ class Audit:
         row.before_decode()
         q = call.q[0]
         row.append(call.keys[0], call.values[0], q)
-        static = row.static(q.shape[1], call.softmax.in_fp32().sinks)
+        static = row.static(q.shape[1], call.softmax.sinks)
         decode = row.index.decode if in_one_call(q) else partial(decode_by_parts, row.index)
         truth = decode(q, static, scaling=call.softmax.scaling, softcap=call.softmax.softcap).out
         found = call.out[0].transpose(0, 1).float()
