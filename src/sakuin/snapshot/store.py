@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sakuin import kinds
 from sakuin.backends.base import Backend
 from sakuin.backends.fingerprint import Fingerprint
 from sakuin.cache.whole import WholeCache
@@ -138,7 +139,8 @@ def snapshot_of(
 
 
 def _check_settings(config: RetrievalConfig, where: Path) -> None:
-    """Refuse stored settings that their kind of index cannot have. A manifest is read without asking it."""
+    """Refuse stored settings that their kind of index cannot have, which a manifest is read without."""
+    kinds.of(config.index)
     try:
         replace(config)
     except (TypeError, ValueError) as error:
