@@ -23,8 +23,9 @@ from sakuin.errors import SakuinError
 from sakuin.machine import devices
 
 
-def test_a_gguf_model_loads_dequantized_and_attends_through_sakuin(smollm2: tuple[Any, Any]) -> None:
-    model, tokenizer = smollm2
+def test_a_gguf_model_loads_dequantized_and_attends_through_sakuin() -> None:
+    catalogue.get("smollm2")
+    model, tokenizer = models.load("smollm2")
     assert model.config._attn_implementation == "sakuin"
     assert type(model.model.layers[0].self_attn.q_proj) is torch.nn.Linear
     assert model.dtype == devices.resolve_dtype("auto", model.device)

@@ -42,7 +42,7 @@ def capture(
     Parameters
     ----------
     model, tokenizer
-        As `sakuin.load` gives them, on the CPU.
+        As `sakuin.load` gives them, on the CPU; any attention implementation, which the model keeps.
     layers
         Numbers of full-attention layers; six of them, evenly spread, if None.
     text
