@@ -295,7 +295,9 @@ def maps_until(wanted: str, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.parametrize("moment", ["the weights are read", "the document is read"])
-def test_ctrl_c_ends_it_and_leaves_nothing(moment: str, tmp_path: Path, long_text: str) -> None:
+def test_ctrl_c_ends_it_within_a_second_and_leaves_nothing(
+    moment: str, tmp_path: Path, long_text: str
+) -> None:
     path = tmp_path / "paper.txt"
     path.write_text(long_text[:24_000], encoding="utf-8")
     screen, terminal = pty.openpty()
@@ -314,11 +316,16 @@ def test_ctrl_c_ends_it_and_leaves_nothing(moment: str, tmp_path: Path, long_tex
         err = shown_until(screen, "reading")
         assert "reading" in err
     process.send_signal(signal.SIGINT)
+    start = time.perf_counter()
     err += shown_until(screen, "nothing that is ever shown")
     out, _ = process.communicate(timeout=60)
+    took = time.perf_counter() - start
     os.close(screen)
     assert (process.returncode, out) == (130, ""), err
     assert "Traceback" not in err
+    assert (
+        took < 2.0
+    )  # a second, as the docs promise, and one more for a machine that is busy with other tests
     # torch makes an empty folder for its compiler when it is imported
     assert [p.name for p in tmp_path.iterdir() if not p.name.startswith("torchinductor")] == ["paper.txt"]
 
