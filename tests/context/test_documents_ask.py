@@ -39,9 +39,9 @@ def test_a_pdf_is_asked_and_the_answer_names_its_page_and_heading(tmp_path: Path
     assert "14 March 2031" in got["answer"]
     (found,) = (span for span in got["evidence"] if made.FACT in span["text"])
     assert (found["page"], found["heading"]) == (3, "3. Term")
-    first, second, third, *_ = got["evidence"]  # by weight: 0.5 and 0.5 or nearly so, then 0.02
-    assert found in (first, second)
-    assert found["weight"] > 5 * third["weight"]
+    # By weight: 0.5 and 0.5 or nearly so, then 0.02 where there is a third.
+    assert found in got["evidence"][:2]
+    assert all(found["weight"] > 5 * one["weight"] for one in got["evidence"][2:])
     assert all(read(path).text[span["start"] : span["end"]] == span["text"] for span in got["evidence"])
     assert "repeats 'Support Agreement'" in got["notes"][0]
 
