@@ -1,0 +1,162 @@
+"""llama.cpp's shared library, loaded and bound: its functions by name, and the forms of its structs.
+
+One library a process. torch is loaded before it, so that both use one OpenMP runtime with one team of threads
+(docs/threads.md). Whoever calls it is in this folder.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import torch  # noqa: F401  its OpenMP runtime must be there first
+
+from sakuin.backends.llama_cpp import locate
+from sakuin.backends.llama_cpp.functions import FUNCTIONS, NATIVE
+from sakuin.backends.llama_cpp.layouts import LAYOUTS, Layout
+from sakuin.errors import SakuinError
+
+_LOG = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+_ERRORS = 4
+"""The level of errors in ggml's log."""
+
+OPS = frozenset(
+    {"NONE", "RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE", "FLASH_ATTN_EXT", "SET_ROWS", "MUL_MAT", "MUL_MAT_ID"}
+)
+"""The operations that the native device knows."""
+_MOST_OPS = 90
+"""No version that was tested has fewer."""
+
+
+class Library:
+    """A loaded llama.cpp. Functions are attributes by their C names.
+
+    found : which one it is. version : ggml's. layout : of the parameter structs.
+    """
+
+    def __init__(self, found: locate.Found) -> None:
+        locate.check(found)
+        self.found = found
+        self._handles = [_load(found, file) for file in found.files]
+        self.version = self._bind("ggml_version", ctypes.c_char_p, ())().decode()
+        self.layout = self._choose_layout()
+        for name, (result, arguments) in FUNCTIONS.items():
+            setattr(self, name, self._bind(name, result, arguments))
+        self._bind_structs()
+        self.ops = self._find_ops()
+        self._local = threading.local()
+        self._log = _LOG(self._hear)
+        self.llama_log_set(ctypes.cast(self._log, ctypes.c_void_p), None)
+        self.ggml_log_set(ctypes.cast(self._log, ctypes.c_void_p), None)
+        self.llama_backend_init()
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"llama.cpp's {name} is not bound")
+
+    def addresses(self) -> dict[str, int]:
+        """Where the functions lie that the native device calls."""
+        found = {name: ctypes.cast(self._symbol(name), ctypes.c_void_p).value for name in NATIVE}
+        return {name: address or 0 for name, address in found.items()}
+
+    def said(self, otherwise: str = "it gave no reason") -> str:
+        """The last error that the library logged in this thread, once, as the end of a sentence."""
+        line = getattr(self._local, "error", "") or otherwise
+        self._local.error = ""
+        return line.strip().rstrip(".")
+
+    # -- binding ---------------------------------------------------------------------------------------------
+
+    def _symbol(self, name: str) -> Any:
+        for handle in reversed(self._handles):
+            try:
+                return getattr(handle, name)
+            except AttributeError:
+                continue
+        raise SakuinError(
+            f"{self.found} has no function {name}, so it is no llama.cpp that sakuin can use; tested are "
+            f"{tested()}."
+        )
+
+    def _bind(self, name: str, result: Any, arguments: tuple[Any, ...]) -> Any:
+        function = self._symbol(name)
+        function.restype, function.argtypes = result, list(arguments)
+        return function
+
+    def _choose_layout(self) -> Layout:
+        """The layout with which the library's own defaults are what they should be: the one of its version,
+        where that is known."""
+        known = sorted(LAYOUTS, key=lambda layout: self.version not in layout.versions)
+        for layout in known:
+            if self.version in layout.versions and layout.agrees(self._defaults(layout)):
+                return layout
+        raise SakuinError(
+            f"{self.found} has ggml {self.version}, whose structs are not known here; tested are {tested()}."
+        )
+
+    def _defaults(self, layout: Layout) -> Mapping[str, ctypes.Structure]:
+        return {
+            "model": self._bind("llama_model_default_params", layout.model, ())(),
+            "context": self._bind("llama_context_default_params", layout.context, ())(),
+        }
+
+    def _bind_structs(self) -> None:
+        pointer, layout = ctypes.c_void_p, self.layout
+        for name, result, arguments in (
+            ("llama_model_default_params", layout.model, ()),
+            ("llama_context_default_params", layout.context, ()),
+            ("llama_model_load_from_file", pointer, (ctypes.c_char_p, layout.model)),
+            ("llama_init_from_model", pointer, (pointer, layout.context)),
+        ):
+            setattr(self, name, self._bind(name, result, arguments))
+
+    def _find_ops(self) -> dict[str, int]:
+        """The numbers of the operations that the device knows; the table of names does not tell its end, so that
+        nobody reads past the last that is looked for."""
+        found: dict[str, int] = {}
+        for number in range(_MOST_OPS):
+            name = self.ggml_op_name(number).decode()
+            if name in OPS:
+                found[name] = number
+            if len(found) == len(OPS):
+                return found
+        raise SakuinError(
+            f"{self.found} lacks the operations {', '.join(sorted(OPS - set(found)))}; tested are {tested()}."
+        )
+
+    def _hear(self, level: int, text: bytes | None, _: object) -> None:
+        if level == _ERRORS and text:
+            self._local.error = text.decode("utf-8", "replace")
+
+
+def _load(found: locate.Found, file: Any) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(file), mode=ctypes.RTLD_GLOBAL if len(found.files) > 1 else ctypes.RTLD_LOCAL)
+    except OSError as error:
+        raise SakuinError(
+            f"{found} cannot be loaded: {str(error).strip()}. Another package may suit this system: "
+            f"{locate.INSTALL}, or llama-cpp-python, which is built on it."
+        ) from error
+
+
+def tested() -> str:
+    """The versions of ggml that sakuin was tested with, in words."""
+    versions = [version for layout in LAYOUTS for version in layout.versions]
+    return f"xllamacpp 2026.10, llama-cpp-python 0.3.36 (ggml {' and '.join(versions)})"
+
+
+_lock = threading.Lock()
+_loaded: list[Library] = []
+
+
+def library() -> Library:
+    """The library of this process, loaded at the first call. Raises `SakuinError` where there is none, or none
+    that can be used."""
+    with _lock:
+        if not _loaded:
+            found = locate.find()
+            if found is None:
+                raise locate.no_library()
+            _loaded.append(Library(found))
+        return _loaded[0]
