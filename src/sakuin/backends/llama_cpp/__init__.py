@@ -1,1 +1,1 @@
-"""The backend of llama.cpp: GGUF weights through an unchanged library, attention and memory through sakuin."""
+"""The backend of llama.cpp: GGUF weights through an unchanged library, attention and memory by sakuin."""

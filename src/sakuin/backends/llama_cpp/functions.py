@@ -1,6 +1,7 @@
 """llama.cpp's C functions that sakuin calls, with the types of what they take and return.
 
-Those that take the parameter structs are bound by `sakuin.backends.llama_cpp.library`, which knows the layout.
+Those that take the parameter structs are bound by `sakuin.backends.llama_cpp.library`, which knows the
+layout.
 """
 
 from __future__ import annotations

@@ -112,8 +112,8 @@ class Library:
             setattr(self, name, self._bind(name, result, arguments))
 
     def _find_ops(self) -> dict[str, int]:
-        """The numbers of the operations that the device knows; the table of names does not tell its end, so that
-        nobody reads past the last that is looked for."""
+        """The numbers of the operations that the device knows. The table of names does not tell its end: nobody
+        reads past the last that is looked for."""
         found: dict[str, int] = {}
         for number in range(_MOST_OPS):
             name = self.ggml_op_name(number).decode()
@@ -151,8 +151,8 @@ _loaded: list[Library] = []
 
 
 def library() -> Library:
-    """The library of this process, loaded at the first call. Raises `SakuinError` where there is none, or none
-    that can be used."""
+    """The library of this process, loaded at the first call. Raises `SakuinError` where there is none that can
+    be used."""
     with _lock:
         if not _loaded:
             found = locate.find()

@@ -1,8 +1,8 @@
 """Where a llama.cpp library is on this machine, and whether this machine can run it; nothing is loaded.
 
-The order: the file that `SAKUIN_LLAMA_LIBRARY` names, the package `llama-cpp-python` (built for this machine),
-the package `xllamacpp`. Called by `sakuin.backends.llama_cpp.library`, and by `sakuin.backends.open` to choose a
-backend.
+The order: the file that `SAKUIN_LLAMA_LIBRARY` names, the package `llama-cpp-python` (built for this
+machine), the package `xllamacpp`. Called by `sakuin.backends.llama_cpp.library`, and by
+`sakuin.backends.open` to choose a backend.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Found:
     """A llama.cpp library on this machine.
 
     name : of the package, or the path that was named. version : of the package, or "".
-    files : the shared objects to load, in order; the last one has the functions of llama.h, and all of those of
-        ggml are in one of them.
+    files : the shared objects to load, in order; the last one has the functions of llama.h, and those of ggml
+        are in one of them.
     needs : CPU features that its package was built for, in Linux' words.
     """
 
@@ -49,8 +49,8 @@ class Found:
 
 
 def find() -> Found | None:
-    """The library to use, or None where there is none. Raises `SakuinError` where `SAKUIN_LLAMA_LIBRARY` names
-    something that is none."""
+    """The library to use, or None where there is none. Raises `SakuinError` where `SAKUIN_LLAMA_LIBRARY`
+    names something that is none."""
     named = os.environ.get(VARIABLE, "")
     if named:
         return _named(named)
