@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from tiny_recipe import Recipe
+
+HYBRID: dict[str, Recipe] = {}
