@@ -72,8 +72,7 @@ def write(architecture: str, folder: Path, dtype: str = "F32", seed: int = 1, na
     path = folder / f"{name or architecture}-{dtype}.gguf"
     writer = GGUFWriter(path, MODEL_ARCH_NAMES[recipe.architecture])
     writer.add_name("tiny")  # llama.cpp goes by the name in places: "phi-3" must have certain words
-    write_common(writer, model.config)
-    recipe.metadata(writer, model.config)
+    write_common(writer, recipe, model.config)
     vocabulary.write(writer)
     for tensor_name, tensor in tensors(recipe, model):
         kept = qtype if is_quantized(tensor_name, tensor) else GGMLQuantizationType.F32

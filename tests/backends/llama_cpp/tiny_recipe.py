@@ -24,6 +24,10 @@ GAIN = 1.2
 """By how much a product of weights makes a vector longer: attention is sharp enough that a forgotten softcap
 or sink shows in the logits, and rounding is not blown up from layer to layer."""
 
+SLOWER = 3.0
+"""Recurrent layers of fresh models forget within a token or two: these at a twentieth of that rate, so that a
+lost state shows."""
+
 Named = tuple[str, Tensor]
 Rewrite = Callable[[str, Tensor, Any], Iterable[Named]]
 """From a name and a weight of transformers and the model's config to names and tensors: names that the `gguf`
@@ -47,6 +51,8 @@ class Recipe:
     metadata: Callable[[GGUFWriter, Any], None] = nothing
     permuted: bool = False
     """Rows of query and key weights are in the order of llama.cpp's RoPE of type NORM, pairs (2i, 2i + 1)."""
+    marked_by_heads: bool = False
+    """The file says which layers are recurrent by giving them no KV heads."""
     vocabulary: str = "bytes"
     """`bytes`, `pieces` or `spaced pieces` (a space goes before a text)."""
 
@@ -83,6 +89,8 @@ def make(recipe: Recipe, seed: int) -> PreTrainedModel:
         # Fresh models start with neutral norms, biases and sinks; these must matter too.
         if "norm" in name or "sinks" in name or name.endswith("bias"):
             torch.nn.init.normal_(weight.data, mean=float(weight.data.mean()), std=0.3)
+        elif name.endswith("A_log"):
+            weight.data -= SLOWER
     return model.eval()
 
 
@@ -154,21 +162,25 @@ def layer_of(name: str) -> int:
     return int(name.split("layers.")[1].split(".")[0])
 
 
-def write_common(writer: GGUFWriter, config: Any) -> None:
-    """The metadata that every architecture has."""
+def write_common(writer: GGUFWriter, recipe: Recipe, config: Any) -> None:
+    """The metadata that every architecture has, and those of its own."""
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_vocab_size(config.vocab_size)
     writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
+    kv_heads = config.num_key_value_heads
+    if recipe.marked_by_heads:
+        kv_heads = [kv_heads if kind == "full_attention" else 0 for kind in config.layer_types]
+    writer.add_head_count_kv(kv_heads)
     writer.add_key_length(head_dim(config))
     writer.add_value_length(head_dim(config))
     eps = getattr(config, "rms_norm_eps", None)
     if eps is not None:
         writer.add_layer_norm_rms_eps(eps)
     write_rope(writer, config)
+    recipe.metadata(writer, config)
 
 
 def write_rope(writer: GGUFWriter, config: Any) -> None:
