@@ -72,6 +72,7 @@ NB_MODULE(_native, m) {
     m.def("multiply_add_rate", &multiply_add_rate, nb::arg("n_threads"), nb::arg("isa") = "",
           "fp32 multiply-adds a second, in registers.");
     bind_flat(m);
+    bind_ggml(m);
     bind_graph(m);
     bind_ivf(m);
     bind_sketch(m);

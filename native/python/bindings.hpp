@@ -1,4 +1,4 @@
-// One function per index that adds its native entry points to the Python module.
+// One function per index, and one for the device of llama.cpp, that adds native entry points to the Python module.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -6,6 +6,7 @@
 namespace sakuin {
 
 void bind_flat(nanobind::module_& m);
+void bind_ggml(nanobind::module_& m);
 void bind_graph(nanobind::module_& m);
 void bind_ivf(nanobind::module_& m);
 void bind_sketch(nanobind::module_& m);

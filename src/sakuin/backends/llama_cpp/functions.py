@@ -93,17 +93,16 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
 
 NATIVE = (
     "ggml_backend_register",
+    "ggml_backend_reg_get",
     "ggml_backend_cpu_buffer_type",
     "ggml_backend_cpu_buffer_from_ptr",
     "ggml_backend_buft_is_host",
+    "ggml_backend_buffer_get_type",
     "ggml_graph_n_nodes",
     "ggml_graph_node",
+    "ggml_backend_get_device",
+    "ggml_backend_dev_backend_reg",
     "ggml_get_type_traits",
-    "ggml_op_name",
-    "ggml_init",
-    "ggml_free",
-    "ggml_new_tensor_4d",
-    "ggml_view_4d",
-    "ggml_set_name",
+    "llama_decode",
 )
 """Those that the native device calls; it is given their addresses."""

@@ -40,10 +40,10 @@ class Library:
         locate.check(found)
         self.found = found
         self._handles = [_load(found, file) for file in found.files]
-        self.version = self._bind("ggml_version", ctypes.c_char_p, ())().decode()
+        self.version = self.bind("ggml_version", ctypes.c_char_p, ())().decode()
         self.layout = self._choose_layout()
         for name, (result, arguments) in FUNCTIONS.items():
-            setattr(self, name, self._bind(name, result, arguments))
+            setattr(self, name, self.bind(name, result, arguments))
         self._bind_structs()
         self.ops = self._find_ops()
         self._local = threading.local()
@@ -79,7 +79,7 @@ class Library:
             f"{tested()}."
         )
 
-    def _bind(self, name: str, result: Any, arguments: tuple[Any, ...]) -> Any:
+    def bind(self, name: str, result: Any, arguments: tuple[Any, ...]) -> Any:
         function = self._symbol(name)
         function.restype, function.argtypes = result, list(arguments)
         return function
@@ -97,8 +97,8 @@ class Library:
 
     def _defaults(self, layout: Layout) -> Mapping[str, ctypes.Structure]:
         return {
-            "model": self._bind("llama_model_default_params", layout.model, ())(),
-            "context": self._bind("llama_context_default_params", layout.context, ())(),
+            "model": self.bind("llama_model_default_params", layout.model, ())(),
+            "context": self.bind("llama_context_default_params", layout.context, ())(),
         }
 
     def _bind_structs(self) -> None:
@@ -109,11 +109,11 @@ class Library:
             ("llama_model_load_from_file", pointer, (ctypes.c_char_p, layout.model)),
             ("llama_init_from_model", pointer, (pointer, layout.context)),
         ):
-            setattr(self, name, self._bind(name, result, arguments))
+            setattr(self, name, self.bind(name, result, arguments))
 
     def _find_ops(self) -> dict[str, int]:
-        """The numbers of the operations that the device knows. The table of names does not tell its end: nobody
-        reads past the last that is looked for."""
+        """The numbers of the operations that the device knows. The table of names does not tell its end:
+        nobody reads past the last that is looked for."""
         found: dict[str, int] = {}
         for number in range(_MOST_OPS):
             name = self.ggml_op_name(number).decode()

@@ -1,0 +1,127 @@
+// What sakuin does inside one context of llama.cpp: takes the new keys and values of a pass, attends, and multiplies
+// weights where this machine does it faster. Knows nothing of Python: what is not native yet it asks for by `Hooks`.
+#pragma once
+
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ggml/abi.hpp"
+#include "kernels/kernels.hpp"
+
+namespace sakuin::ggml {
+
+// An attention node as the device sees it while a graph is made.
+struct Seen {
+    int layer;
+    int64_t cells, heads, kv_heads, head_dim, value_dim;
+    float max_bias, softcap;
+    bool has_sinks;
+};
+
+// One sequence's part of one layer's attention in one pass. Arrays are contiguous; q, keys and values in the session's
+// dtype.
+struct AttentionCall {
+    int part, layer;
+    int64_t heads, kv_heads, t, head_dim;
+    const void* q;              // (heads, t, head_dim)
+    const void *keys, *values;  // (kv_heads, t, head_dim)
+    bool again;                 // another layer attends with keys and values that are stored already
+    float scaling, softcap;     // softcap 0: none
+    const float* sinks;         // (heads), or null
+    float* out;                 // (t, heads, head_dim)
+};
+
+// A piece of a product: out[i, first + j] = x[i] . weight[j].
+struct ProductCall {
+    int64_t rows, depth, n, first, width;  // of x; of both; rows of the weight; where the piece begins; columns of out
+    const void* x;                         // (rows, depth)
+    const void* weight;                    // (n, depth)
+    float* out;                            // (rows, width)
+};
+
+// A sequence in a layer that can take a step without Python.
+class Steps {
+public:
+    virtual ~Steps() = default;
+    // Takes the call's keys and values and attends.
+    virtual void step(const AttentionCall& call) = 0;
+};
+
+struct Hooks {
+    std::function<void(const AttentionCall&)> attend;
+    std::function<void(const ProductCall&)> multiply;
+};
+
+// The tokens of one sequence in a pass: `count` rows from `first` on. steps: by layer, null where Python attends.
+struct Part {
+    int64_t first, count;
+    std::vector<Steps*> steps;
+};
+
+struct Settings {
+    DType dtype;            // of keys, values, queries and converted weights: f32 or bf16
+    std::vector<bool> own;  // by layer: whether it is attended here
+    int64_t rotary;         // dimensions of a head that are turned in pairs (2i, 2i + 1); 0: in halves, or not at all
+    int64_t least_rows;     // products of so many rows and more are computed here; 0: none
+    int n_threads;
+};
+
+class Session {
+public:
+    Session(const Library& library, Settings settings, Hooks hooks)
+        : library_(library), settings_(std::move(settings)), hooks_(std::move(hooks)) {}
+
+    // While a graph is made: whether the node is computed here.
+    bool accepts(const Tensor* op);
+    // Computes the nodes of a graph. What is thrown is kept for `rethrow`.
+    Status compute(Graph* graph) noexcept;
+
+    void begin(std::vector<Part> parts) { parts_ = std::move(parts), error_ = nullptr; }
+    void rethrow() {
+        if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+    }
+    const std::vector<Seen>& seen() const { return seen_; }
+    void forget_seen() { seen_.clear(); }
+    void set_threads(int n) { settings_.n_threads = n; }
+    double attention_seconds = 0, product_seconds = 0;
+
+private:
+    struct Fresh {  // keys or values of a layer in this pass, in the session's dtype, (kv_heads, t, head_dim)
+        std::vector<char> data;
+        int64_t width = 0, t = 0;
+    };
+
+    bool is_own(int layer) const {
+        return layer >= 0 && layer < static_cast<int>(settings_.own.size()) &&
+               settings_.own[static_cast<size_t>(layer)];
+    }
+    bool accepts_attention(const Tensor* op);
+    bool accepts_product(const Tensor* op) const;
+    void store(const Tensor* node);
+    void attend(const Tensor* node);
+    void multiply(const Tensor* node);
+
+    const Library& library_;
+    Settings settings_;
+    Hooks hooks_;
+    std::vector<Part> parts_;
+    std::vector<Seen> seen_;
+    // By layer and of keys and values: what came last, and whether it was attended with.
+    std::vector<Fresh> fresh_[2];
+    std::vector<bool> used_;
+    std::vector<char> q_, keys_, values_, x_, weight_;
+    std::exception_ptr error_;
+};
+
+// The session whose passes run in this thread; null outside of them.
+Session*& active();
+
+// Registers the device with the library, once a process.
+void register_device(const Library& library);
+
+}  // namespace sakuin::ggml

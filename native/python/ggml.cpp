@@ -1,0 +1,182 @@
+// Python entry points of the device that sakuin is to llama.cpp: registers it, and runs passes of a session. What is
+// not native calls back into Python with the GIL held; what it raises stops the pass and is raised again by `run`.
+#include "ggml/session.hpp"
+
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "python/bindings.hpp"
+#include "python/call.hpp"
+
+namespace sakuin {
+namespace {
+
+using ggml::Session;
+
+// Filled once and never freed: the library keeps pointers into it for the whole process.
+ggml::Library& library() {
+    static auto* const one = new ggml::Library{};
+    return *one;
+}
+
+template <class F>
+void take(F*& to, const nb::dict& from, const char* name) {
+    to = reinterpret_cast<F*>(nb::cast<uintptr_t>(from[name]));
+}
+
+void register_device(const nb::dict& functions, const nb::dict& ops) {
+    ggml::Library& l = library();
+    take(l.backend_register, functions, "ggml_backend_register");
+    take(l.backend_reg_get, functions, "ggml_backend_reg_get");
+    take(l.cpu_buffer_type, functions, "ggml_backend_cpu_buffer_type");
+    take(l.cpu_buffer_from_ptr, functions, "ggml_backend_cpu_buffer_from_ptr");
+    take(l.buft_is_host, functions, "ggml_backend_buft_is_host");
+    take(l.buffer_get_type, functions, "ggml_backend_buffer_get_type");
+    take(l.graph_n_nodes, functions, "ggml_graph_n_nodes");
+    take(l.graph_node, functions, "ggml_graph_node");
+    take(l.get_device, functions, "ggml_backend_get_device");
+    take(l.dev_backend_reg, functions, "ggml_backend_dev_backend_reg");
+    take(l.get_type_traits, functions, "ggml_get_type_traits");
+    take(l.decode, functions, "llama_decode");
+    l.ops = {nb::cast<int>(ops["NONE"]),     nb::cast<int>(ops["RESHAPE"]),   nb::cast<int>(ops["VIEW"]),
+             nb::cast<int>(ops["PERMUTE"]),  nb::cast<int>(ops["TRANSPOSE"]), nb::cast<int>(ops["FLASH_ATTN_EXT"]),
+             nb::cast<int>(ops["SET_ROWS"]), nb::cast<int>(ops["MUL_MAT"])};
+    const ggml::Registry* const theirs = l.backend_reg_get(0);
+    const int version = theirs == nullptr ? 0 : theirs->api_version;
+    if (version < ggml::oldest_api || version > ggml::newest_api)
+        throw std::runtime_error("the library's devices have interface version " + std::to_string(version) +
+                                 ", and known are " + std::to_string(ggml::oldest_api) + " to " +
+                                 std::to_string(ggml::newest_api));
+    ggml::register_device(l);
+}
+
+// What the structs declared here read of a tensor that the library made.
+nb::dict node(uintptr_t address) {
+    const auto& t = *reinterpret_cast<const ggml::Tensor*>(address);
+    nb::dict d;
+    d["type"] = t.type, d["op"] = t.op, d["name"] = t.name;
+    d["ne"] = nb::make_tuple(t.ne[0], t.ne[1], t.ne[2], t.ne[3]);
+    d["nb"] = nb::make_tuple(t.nb[0], t.nb[1], t.nb[2], t.nb[3]);
+    d["data"] = reinterpret_cast<uintptr_t>(t.data);
+    d["view_src"] = reinterpret_cast<uintptr_t>(t.view_src), d["view_offs"] = t.view_offs;
+    d["src"] = reinterpret_cast<uintptr_t>(t.src[0]);
+    return d;
+}
+
+uintptr_t number(const void* p) { return reinterpret_cast<uintptr_t>(p); }
+
+// The session of `self` is the active one of this thread as long as this lives.
+class Active {
+public:
+    explicit Active(Session* session) : before_(std::exchange(ggml::active(), session)) {}
+    ~Active() { ggml::active() = before_; }
+    Active(const Active&) = delete;
+    Active& operator=(const Active&) = delete;
+
+private:
+    Session* before_;
+};
+
+class PySession {
+public:
+    PySession(const std::string& dtype, std::vector<bool> own, int64_t rotary, int64_t least_rows, int n_threads,
+              nb::callable attend, nb::callable multiply)
+        : attend_(std::move(attend)), multiply_(std::move(multiply)),
+          session_(library(), {dtype_of(dtype), std::move(own), rotary, least_rows, n_threads}, hooks()) {}
+
+    // Calls fn() with nodes accepted: a context is made in it, so that its graphs are laid out with the device.
+    nb::object within(nb::callable fn) {
+        const Active active(&session_);
+        return fn();
+    }
+
+    int run(uintptr_t context, const std::vector<int32_t>& tokens, const std::vector<int32_t>& positions,
+            const std::vector<int32_t>& sequences, const std::vector<bool>& wanted,
+            const std::vector<std::pair<int64_t, int64_t>>& parts) {
+        const size_t n = tokens.size();
+        if (positions.size() != n || sequences.size() != n || wanted.size() != n)
+            throw std::invalid_argument("tokens, positions, sequences and wanted must be of one length");
+        std::vector<int32_t> ids(tokens), pos(positions), seq(sequences), one(n, 1);
+        std::vector<int32_t*> seqs(n);
+        std::vector<int8_t> logits(n);
+        for (size_t i = 0; i < n; ++i) seqs[i] = &seq[i], logits[i] = wanted[i];
+        std::vector<ggml::Part> taken;
+        for (const auto& [first, count] : parts) taken.push_back({first, count, {}});
+        session_.begin(std::move(taken));
+        const ggml::Batch batch{
+            static_cast<int32_t>(n), ids.data(), nullptr, pos.data(), one.data(), seqs.data(), logits.data()};
+        int code = 0;
+        {
+            const Active active(&session_);
+            const nb::gil_scoped_release release;
+            code = library().decode(reinterpret_cast<void*>(context), batch);
+        }
+        session_.rethrow();
+        return code;
+    }
+
+    nb::list seen() const {
+        nb::list all;
+        for (const ggml::Seen& s : session_.seen())
+            all.append(nb::make_tuple(s.layer, s.cells, s.heads, s.kv_heads, s.head_dim, s.value_dim, s.max_bias,
+                                      s.softcap, s.has_sinks));
+        return all;
+    }
+
+    nb::tuple seconds() const { return nb::make_tuple(session_.attention_seconds, session_.product_seconds); }
+    void set_threads(int n) { session_.set_threads(n); }
+
+private:
+    static DType dtype_of(const std::string& name) {
+        if (name == "float32") return DType::f32;
+        if (name == "bfloat16") return DType::bf16;
+        throw std::invalid_argument("a session's dtype is float32 or bfloat16, got " + name);
+    }
+
+    ggml::Hooks hooks() {
+        return {[this](const ggml::AttentionCall& c) {
+                    const nb::gil_scoped_acquire acquire;
+                    attend_(c.part, c.layer, c.heads, c.kv_heads, c.t, c.head_dim, number(c.q), number(c.keys),
+                            number(c.values), c.again, c.scaling, c.softcap, number(c.sinks), number(c.out));
+                },
+                [this](const ggml::ProductCall& c) {
+                    const nb::gil_scoped_acquire acquire;
+                    multiply_(c.rows, c.depth, c.n, c.first, c.width, number(c.x), number(c.weight), number(c.out));
+                }};
+    }
+
+    nb::callable attend_, multiply_;
+    Session session_;
+};
+
+}  // namespace
+
+void bind_ggml(nb::module_& m) {
+    m.def("ggml_register", &register_device, nb::arg("functions"), nb::arg("ops"),
+          "Make sakuin a device of a loaded llama.cpp: addresses of its functions and numbers of its operations, by\n"
+          "name. Once a process.");
+    m.def("ggml_node", &node, nb::arg("address"), "The fields of a ggml tensor, as the device reads them.");
+    nb::class_<PySession>(m, "GgmlSession", "What sakuin does inside one context of llama.cpp.")
+        .def(nb::init<const std::string&, std::vector<bool>, int64_t, int64_t, int, nb::callable, nb::callable>(),
+             nb::kw_only(), nb::arg("dtype"), nb::arg("own"), nb::arg("rotary"), nb::arg("least_rows"),
+             nb::arg("n_threads"), nb::arg("attend"), nb::arg("multiply"))
+        .def("within", &PySession::within, nb::arg("fn"), "fn(), while the device accepts nodes of this session.")
+        .def("run", &PySession::run, nb::arg("context"), nb::arg("tokens"), nb::arg("positions"), nb::arg("sequences"),
+             nb::arg("wanted"), nb::arg("parts"),
+             "One pass: llama_decode's code. parts: (first row, rows) of each sequence. Raises what a hook raised.")
+        .def("set_threads", &PySession::set_threads, nb::arg("n"))
+        .def_prop_ro(
+            "seen", &PySession::seen,
+            "(layer, cells, heads, KV heads, head_dim, value_dim, max_bias, softcap, sinks) of each attention\n"
+            "node.")
+        .def_prop_ro("seconds", &PySession::seconds, "Of attention and of products, in all passes so far.");
+}
+
+}  // namespace sakuin

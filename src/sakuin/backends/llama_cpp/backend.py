@@ -1,0 +1,171 @@
+"""The backend of llama.cpp: passes of a GGUF model through its caches.
+
+Weights, norms and rotary embeddings are llama.cpp's; attention, keys and values, and the products of prefill are
+sakuin's. Called through `sakuin.backends.base.Backend`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sakuin.attention.softmax import Softmax
+from sakuin.backends.base import Backend
+from sakuin.backends.fingerprint import Fingerprint
+from sakuin.backends.hooks import AttentionCall, AttentionHook
+from sakuin.backends.llama_cpp.cache import LlamaCache
+from sakuin.backends.llama_cpp.loaded import Loaded, tensor_at
+from sakuin.backends.shape import ModelShape
+from sakuin.cache.whole import WholeCache
+from sakuin.config import RetrievalConfig
+from sakuin.errors import SakuinError
+
+_DEVICE = torch.device("cpu")
+
+
+class LlamaBackend(Backend):
+    """A GGUF model, and its vocabulary. It is its own model to the user."""
+
+    def __init__(
+        self, loaded: Loaded, shape: ModelShape, vocabulary: Any, rotary: int, source: str = ""
+    ) -> None:
+        self.model, self.tokenizer, self.vocabulary = self, vocabulary, vocabulary
+        self.dtype, self.device, self.source = loaded.options.dtype, _DEVICE, source
+        self.loaded, self._shape = loaded, shape
+        self._turn, self._hook = threading.RLock(), None
+        self._caches: Sequence[LlamaCache] = ()
+        own = [kind == "full" for kind in shape.layers]
+        loaded.open(own, rotary, self._attend)
+
+    @property
+    def shape(self) -> ModelShape:
+        return self._shape
+
+    def check(self) -> None:
+        """Every model that this backend loads attends through a cache with an index."""
+
+    def fingerprint(self) -> Fingerprint:
+        raise NotImplementedError
+
+    def new_cache(self, config: RetrievalConfig | None) -> LlamaCache:
+        return LlamaCache.new((i for i, kind in enumerate(self.shape.layers) if kind == "full"), config)
+
+    def forward(self, cache: LlamaCache, ids: Sequence[int], *, every: bool = False) -> Tensor:
+        with self._turn:
+            return self._pass([cache], [list(ids)], every)[0]
+
+    def _pass(self, caches: Sequence[LlamaCache], ids: Sequence[list[int]], every: bool) -> list[Tensor]:
+        tokens = [token for each in ids for token in each]
+        loaded, parts, at = self.loaded, [], 0
+        positions: list[int] = []
+        sequences: list[int] = []
+        wanted: list[bool] = []
+        for number, (cache, each) in enumerate(zip(caches, ids, strict=True)):
+            parts.append((at, len(each)))
+            positions += range(cache.n_tokens, cache.n_tokens + len(each))
+            sequences += [number] * len(each)
+            wanted += [every] * (len(each) - 1) + [True]
+            at += len(each)
+        loaded.library.llama_memory_clear(loaded.memory, False)
+        before = [cache.n_tokens for cache in caches]
+        self._caches = caches
+        try:
+            loaded.run(tokens, positions, sequences, wanted, parts)
+        except BaseException:
+            for cache, n in zip(caches, before, strict=True):
+                cache.keep_first(n)
+            raise
+        finally:
+            self._caches = ()
+        for cache, each in zip(caches, ids, strict=True):
+            cache.n_tokens += len(each)
+        if every:
+            return [torch.stack([loaded.logits(first + i) for i in range(count)]) for first, count in parts]
+        return [loaded.logits(first + count - 1) for first, count in parts]
+
+    @torch.no_grad()
+    def _attend(
+        self,
+        part: int,
+        layer: int,
+        heads: int,
+        kv_heads: int,
+        t: int,
+        head_dim: int,
+        q: int,
+        keys: int,
+        values: int,
+        again: bool,
+        scaling: float,
+        softcap: float,
+        sinks: int,
+        out: int,
+    ) -> None:
+        """Attention of one sequence in one layer: what the native device does not do itself."""
+        query = tensor_at(q, (heads, t, head_dim), self.dtype)
+        new_keys = tensor_at(keys, (kv_heads, t, head_dim), self.dtype)
+        new_values = tensor_at(values, (kv_heads, t, head_dim), self.dtype)
+        s_aux = tensor_at(sinks, (heads,), torch.float32) if sinks else None
+        softmax = Softmax(scaling, softcap or None, s_aux)
+        found = self._caches[part].attend(layer, query, new_keys, new_values, softmax, again)
+        result = tensor_at(out, (t, heads, head_dim), torch.float32)
+        result.copy_(found.transpose(0, 1))
+        if self._hook is not None:
+            cache = self._caches[part]
+            if cache.whole is None:
+                new_keys, new_values = cache.full[layer].keys, cache.full[layer].values
+            self._hook(
+                AttentionCall(
+                    layer,
+                    query[None],
+                    new_keys[None],
+                    new_values[None],
+                    found.transpose(0, 1)[None],
+                    softmax,
+                )
+            )
+
+    def chunk(self, cache: LlamaCache) -> int:
+        return self.loaded.options.chunk
+
+    def filled(
+        self, config: RetrievalConfig, source: LlamaCache, queries: Mapping[int, Tensor]
+    ) -> LlamaCache:
+        cache = self.new_cache(config)
+        cache.fill(source, queries)
+        return cache
+
+    def attention_hook(self, hook: AttentionHook) -> AbstractContextManager[None]:
+        return self._hooked(hook)
+
+    @contextmanager
+    def _hooked(self, hook: AttentionHook) -> Iterator[None]:
+        before, self._hook = self._hook, hook
+        try:
+            yield
+        finally:
+            self._hook = before
+
+    def fork(self, cache: LlamaCache, config: RetrievalConfig | None = None) -> LlamaCache:
+        return cache.fork(config)
+
+    def retrieval(self, cache: LlamaCache) -> WholeCache | None:
+        return cache.whole
+
+    def nbytes(self, cache: LlamaCache) -> dict[str, int]:
+        if cache.whole is not None:
+            return cache.whole.nbytes()
+        return {"device": 0, "host": sum(layer.nbytes for layer in cache.full.values())}
+
+    def window_state(self, cache: LlamaCache) -> dict[str, Tensor]:
+        return {}
+
+    def restore_windows(self, cache: LlamaCache, tensors: Mapping[str, Tensor], n_tokens: int) -> None:
+        if tensors:
+            raise SakuinError("the context's window was kept by another backend; open it with that one.")
+        cache.n_tokens = n_tokens

@@ -1,0 +1,89 @@
+"""The cache of one sequence that llama.cpp runs: layers with an index, or all keys and values for full attention,
+and beside them the state that llama.cpp keeps itself.
+
+Called by `sakuin.backends.llama_cpp.backend`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from sakuin.attention.softmax import Softmax
+from sakuin.cache.full import FullLayer
+from sakuin.cache.layer import Arrival
+from sakuin.cache.sequence import QUERY_STEP
+from sakuin.cache.whole import WholeCache
+from sakuin.config import RetrievalConfig
+
+
+@dataclass
+class LlamaCache:
+    """One sequence.
+
+    whole : the layers that attend to everything, with an index. full : or without one, by number.
+    n_tokens : read so far. window : what `sakuin.backends.llama_cpp.windows` keeps of it.
+    """
+
+    whole: WholeCache | None
+    full: dict[int, FullLayer]
+    n_tokens: int = 0
+    window: bytes | None = None
+    slot: int | None = None
+    _arrivals: dict[int, Arrival] = field(default_factory=dict)
+
+    @classmethod
+    def new(cls, layers: Iterable[int], config: RetrievalConfig | None) -> LlamaCache:
+        """An empty cache; config None is full attention."""
+        if config is None:
+            return cls(None, {number: FullLayer() for number in layers})
+        return cls(WholeCache(layers, config), {})
+
+    @property
+    def exact_above(self) -> int:
+        """Passes of more tokens than this are exact."""
+        return 0 if self.whole is None else self.whole.config.exact_above
+
+    def attend(
+        self, layer: int, q: Tensor, keys: Tensor, values: Tensor, softmax: Softmax, again: bool
+    ) -> Tensor:
+        """Attention of the pass's tokens in a layer, which are kept unless this comes `again`: as
+        `FullLayer.attend`."""
+        if self.whole is None:
+            return self.full[layer].attend(q, keys, values, softmax, store=not again)
+        inner = self.whole.layers[layer]
+        if not again:
+            self._arrivals[layer] = inner.announce(q.shape[1])
+        return inner.attend(self._arrivals[layer], q[None], keys[None], values[None], softmax)[0]
+
+    def keep_first(self, n: int) -> None:
+        """Forget all but the first n tokens: after a pass that failed, what its first layers took."""
+        for layer in self.full.values():
+            layer.keep_first(n)
+        if self.whole is not None:
+            for inner in self.whole.layers.values():
+                if inner.length > n:
+                    inner.crop(n)
+            self.whole.crop_mass()
+        self.n_tokens = n
+
+    def fork(self, config: RetrievalConfig | None) -> LlamaCache:
+        """A second cache with the same tokens; its window is a copy, which the caller has saved."""
+        whole = None if self.whole is None else self.whole.fork(config)
+        full = {number: layer.fork() for number, layer in self.full.items()}
+        return LlamaCache(whole, full, self.n_tokens, self.window)
+
+    def fill(self, source: LlamaCache, queries: Mapping[int, Tensor]) -> None:
+        """Hold the tokens of a cache of full attention, with every `QUERY_STEP`th query of each layer."""
+        assert self.whole is not None
+        for number, inner in self.whole.layers.items():
+            theirs, known = source.full[number], queries[number]
+            if known.shape[1] != (needed := -(-len(theirs) // QUERY_STEP)):
+                raise ValueError(
+                    f"{len(theirs)} tokens need queries of {needed} positions (every {QUERY_STEP}th), got "
+                    f"{known.shape[1]} for layer {number}"
+                )
+            inner.fill(theirs.keys, theirs.values, known)
+        self.n_tokens, self.window = source.n_tokens, source.window

@@ -1,0 +1,205 @@
+"""A model loaded by llama.cpp and the context in which its passes run, with sakuin as their device.
+
+llama.cpp's own store of keys and values is as small as one pass: full attention happens here. What it keeps is
+the state of sliding windows and recurrent layers (`sakuin.backends.llama_cpp.windows`). Called by
+`sakuin.backends.llama_cpp.backend`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sakuin.backends.llama_cpp.device import register
+from sakuin.backends.llama_cpp.library import Library
+from sakuin.errors import SakuinError
+from sakuin.index import _native
+
+CHUNK = 2048
+"""Tokens of one pass of prefill, at most: a weight's rows are converted once for all of them."""
+_SPARE = 512
+"""Cells of llama.cpp's own store beyond what a pass needs. With as many more than the windows' store has, layers
+of both kinds are told apart by their number."""
+_FLASH, _YARN, _F16 = 1, 2, 1
+_OUTPUTS = 256
+"""Most tokens of a pass whose logits are asked for: what llama.cpp reserves memory for."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a model is run.
+
+    dtype : of keys, values and queries, and of weights in prefill: fp32 or bf16.
+    n_threads : of the CPU. gpu_layers : layers whose weights lie on a GPU; -1 is all.
+    repack : whether llama.cpp may keep a second, faster form of the weights. least_rows : rows from which on
+        products are computed by sakuin; 0 is never. window : as of `sakuin.load`, with the own one beside it.
+    """
+
+    dtype: torch.dtype
+    n_threads: int
+    gpu_layers: int = 0
+    repack: bool = False
+    least_rows: int = 64
+    window: int | None = None
+    own_window: int | None = None
+    chunk: int = CHUNK
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An attention node, as the device saw it while a graph was made."""
+
+    layer: int
+    cells: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    value_dim: int
+    max_bias: float
+    softcap: float
+    sinks: bool
+
+
+class Loaded:
+    """A model's weights, mapped, and one context.
+
+    own : layers that attend to everything, by number. rotary : dimensions of a head that llama.cpp turns in
+    pairs and transformers in halves.
+    """
+
+    def __init__(self, library: Library, path: Path, options: Options) -> None:
+        register(library)
+        self.library, self.options = library, options
+        params = library.llama_model_default_params()
+        params.n_gpu_layers = options.gpu_layers
+        params.use_extra_bufts = options.repack
+        self.model = library.llama_model_load_from_file(str(path).encode(), params)
+        if not self.model:
+            raise SakuinError(f"llama.cpp cannot read {path}: {library.said()}.")
+        self._held: dict[str, int | None] = {"context": None, "model": self.model}
+        weakref.finalize(self, _free, library, self._held)
+        self.vocab = library.llama_model_get_vocab(self.model)
+        self.n_vocab = library.llama_vocab_n_tokens(self.vocab)
+        self.sliding = library.llama_model_n_swa(self.model)
+        self.recurrent = bool(
+            library.llama_model_is_hybrid(self.model) or library.llama_model_is_recurrent(self.model)
+        )
+
+    @property
+    def context(self) -> int | None:
+        """llama.cpp's context; None while none is open."""
+        return self._held["context"]
+
+    def open(
+        self, own: Sequence[bool], rotary: int, attend: Callable[..., None], n_sequences: int = 1
+    ) -> None:
+        """Make the context, for passes of at most so many sequences; another that was open is closed. attend :
+        is called for what is not native (`_native.GgmlSession`)."""
+        self.close()
+        options = self.options
+        session = _native.GgmlSession(
+            dtype=str(options.dtype).removeprefix("torch."),
+            own=list(own),
+            rotary=rotary,
+            least_rows=options.least_rows,
+            n_threads=options.n_threads,
+            attend=attend,
+            multiply=_multiplier(options.dtype),
+        )
+        context = session.within(
+            lambda: self.library.llama_init_from_model(self.model, self._params(n_sequences))
+        )
+        if not context:
+            raise SakuinError(f"llama.cpp cannot run the model: {self.library.said()}.")
+        self.session, self._held["context"], self.n_sequences = session, context, n_sequences
+        self.memory = self.library.llama_get_memory(context)
+
+    def close(self) -> None:
+        """Close the context."""
+        if self.context is not None:
+            self.library.llama_free(self.context)
+            self._held["context"] = None
+
+    def _params(self, n_sequences: int) -> Any:
+        options, params = self.options, self.library.llama_context_default_params()
+        params.n_ctx = options.chunk + _SPARE + self.sliding * n_sequences
+        params.n_batch = params.n_ubatch = options.chunk
+        params.n_seq_max = n_sequences
+        params.n_outputs_max = params.n_outputs_max_per_seq = min(_OUTPUTS, options.chunk)
+        params.n_threads = params.n_threads_batch = options.n_threads
+        params.flash_attn_type = _FLASH
+        params.type_k = params.type_v = _F16
+        params.offload_kqv = options.gpu_layers == 0
+        params.op_offload = options.gpu_layers != 0
+        params.swa_full, params.kv_unified = False, True
+        params.no_perf = True
+        if options.window is not None and options.own_window:
+            params.rope_scaling_type = _YARN
+            params.rope_freq_scale = options.own_window / options.window
+            params.yarn_ext_factor, params.yarn_orig_ctx = 1.0, options.own_window
+        return params
+
+    @property
+    def seen(self) -> list[Seen]:
+        """The attention nodes of the context's graphs."""
+        return [Seen(*each) for each in self.session.seen]
+
+    def run(
+        self,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        sequences: Sequence[int],
+        wanted: Sequence[bool],
+        parts: Sequence[tuple[int, int]],
+    ) -> None:
+        """One pass. Raises what a callback raised, else `SakuinError` where llama.cpp stops."""
+        code = self.session.run(self.context, tokens, positions, sequences, wanted, parts)
+        if code:
+            raise SakuinError(
+                f"llama.cpp stopped a pass of {len(tokens)} tokens ({code}): {self.library.said()}."
+            )
+
+    def logits(self, row: int) -> Tensor:
+        """Of a row of the last pass that was wanted, fp32 `(vocabulary,)`."""
+        pointer = self.library.llama_get_logits_ith(self.context, row)
+        if not pointer:
+            raise SakuinError(f"llama.cpp has no logits of row {row}: {self.library.said()}.")
+        return tensor_at(
+            ctypes.cast(pointer, ctypes.c_void_p).value or 0, (self.n_vocab,), torch.float32
+        ).clone()
+
+
+def _free(library: Library, held: dict[str, int | None]) -> None:
+    if held["context"] is not None:
+        library.llama_free(held["context"])
+    library.llama_model_free(held["model"])
+
+
+def tensor_at(address: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """The memory at an address as a tensor, which does not keep it alive."""
+    n = 1
+    for size in shape:
+        n *= size
+    memory = (ctypes.c_char * (n * dtype.itemsize)).from_address(address)
+    return torch.frombuffer(memory, dtype=dtype).view(shape)
+
+
+def _multiplier(dtype: torch.dtype) -> Callable[..., None]:
+    def multiply(
+        rows: int, depth: int, n: int, first: int, width: int, x: int, weight: int, out: int
+    ) -> None:
+        left = tensor_at(x, (rows, depth), dtype)
+        right = tensor_at(weight, (n, depth), dtype)
+        with torch.inference_mode():
+            tensor_at(out, (rows, width), torch.float32)[:, first : first + n] = torch.nn.functional.linear(
+                left, right
+            )
+
+    return multiply
