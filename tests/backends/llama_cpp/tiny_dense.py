@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 from gguf import MODEL_ARCH, GGUFWriter, RopeScalingType
-from tiny_recipe import WINDOW, Recipe, plus_one, write_window
+from tiny_recipe import CONTEXT, WINDOW, Named, Recipe, head_dim, plus_one, write_window
+from transformers import PreTrainedModel
+
+TRAINED = 256
+"""Positions that a model with scaled RoPE was trained on, as it says: fewer than tests use."""
 
 
 def _softcaps(writer: GGUFWriter, config: Any) -> None:
@@ -17,6 +23,26 @@ def _softcaps(writer: GGUFWriter, config: Any) -> None:
 def _phi3(writer: GGUFWriter, config: Any) -> None:
     writer.add_rope_scaling_orig_ctx_len(config.max_position_embeddings)
     writer.add_sliding_window(0)
+
+
+def _phi3_long(writer: GGUFWriter, config: Any) -> None:
+    writer.add_rope_scaling_type(RopeScalingType.LONGROPE)
+    writer.add_rope_scaling_orig_ctx_len(TRAINED)
+    writer.add_rope_scaling_attn_factors(config.rope_parameters["attention_factor"])
+    writer.add_sliding_window(0)
+
+
+def _long_factors(model: PreTrainedModel) -> Iterable[Named]:
+    for kind in ("long", "short"):
+        factors = model.config.rope_parameters[f"{kind}_factor"]
+        yield f"rope_factors_{kind}.weight", torch.tensor(factors, dtype=torch.float32)
+
+
+def _llama3_factors(model: PreTrainedModel) -> Iterable[Named]:
+    """By how much Llama 3 slows each pair of dimensions down."""
+    dim = head_dim(model.config)
+    plain = model.config.rope_parameters["rope_theta"] ** -(torch.arange(0, dim, 2) / dim)
+    yield "rope_freqs.weight", plain / model.model.rotary_emb.inv_freq
 
 
 def _granite(writer: GGUFWriter, config: Any) -> None:
@@ -43,6 +69,22 @@ def _sliding(*kinds: str) -> dict[str, Any]:
 
 DENSE: dict[str, Recipe] = {
     "llama": Recipe("llama", MODEL_ARCH.LLAMA, permuted=True),
+    "llama3": Recipe(
+        "llama",
+        MODEL_ARCH.LLAMA,
+        {
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 10000.0,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": TRAINED,
+            }
+        },
+        extra=_llama3_factors,
+        permuted=True,
+    ),
     # llama.cpp reads it as a Llama and attends to everything, whatever the window.
     "mistral": Recipe(
         "mistral",
@@ -90,6 +132,45 @@ DENSE: dict[str, Recipe] = {
         metadata=_phi3,
         vocabulary="spaced pieces",
     ),
+    # Beyond TRAINED the long factors hold: llama.cpp goes by n_ctx, transformers by where a pass ends.
+    "phi3-long": Recipe(
+        "phi3",
+        MODEL_ARCH.PHI3,
+        {
+            "sliding_window": None,
+            "hidden_size": 128,
+            "original_max_position_embeddings": TRAINED,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 10000.0,
+                "factor": CONTEXT / TRAINED,
+                "attention_factor": 1.2,
+                "short_factor": [1.0 + 0.05 * i for i in range(16)],
+                "long_factor": [1.0 + 0.5 * i for i in range(16)],
+                "original_max_position_embeddings": TRAINED,
+            },
+        },
+        metadata=_phi3_long,
+        extra=_long_factors,
+        vocabulary="spaced pieces",
+    ),
+    "olmo3": Recipe(
+        "olmo3",
+        MODEL_ARCH.OLMO2,
+        {
+            **_sliding("sliding", "full", "sliding"),
+            "hidden_size": 128,
+            "num_key_value_heads": 4,
+        },
+        metadata=write_window,
+    ),
+    "smollm3": Recipe(
+        "smollm3",
+        MODEL_ARCH.SMOLLM3,
+        # The fourth layer has no RoPE.
+        {"num_hidden_layers": 4, "tie_word_embeddings": True},
+        permuted=True,
+    ),
     "olmo2": Recipe(
         "olmo2", MODEL_ARCH.OLMO2, {"hidden_size": 96, "num_attention_heads": 3, "num_key_value_heads": 1}
     ),
@@ -120,6 +201,17 @@ DENSE: dict[str, Recipe] = {
         metadata=_cohere2,
     ),
     # llama.cpp knows a window of Exaone 4 only in models of 64 layers.
+    "exaone4-sliding": Recipe(
+        "exaone4",
+        MODEL_ARCH.EXAONE4,
+        {
+            **_sliding(*["sliding", "sliding", "sliding", "full"] * 16),
+            "intermediate_size": 64,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+        },
+        metadata=write_window,
+    ),
     "exaone4": Recipe(
         "exaone4",
         MODEL_ARCH.EXAONE4,

@@ -12,14 +12,16 @@ from gguf.quants import quantize
 from tiny_dense import DENSE
 from tiny_experts import EXPERTS
 from tiny_hybrid import HYBRID
+from tiny_mamba import MAMBA
 from tiny_recipe import Recipe, is_quantized, make, round_to, tensors, write_common
 from tiny_vocabulary import Vocabulary, bytes_vocabulary, pieces_vocabulary
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-RECIPES: dict[str, Recipe] = {**DENSE, **EXPERTS, **HYBRID}
+RECIPES: dict[str, Recipe] = {**DENSE, **EXPERTS, **HYBRID, **MAMBA}
 ARCHITECTURES = tuple(RECIPES)
 """All that `write` takes."""
-HYBRIDS = tuple(HYBRID)
+HYBRIDS = (*HYBRID, *MAMBA)
+"""Those with recurrent layers."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,6 @@ def _layers(config: object) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int
             sliding.append(i)
         elif kind in ("full_attention", "attention", "hybrid"):
             full.append(i)
-        if kind not in ("full_attention", "attention", "sliding_attention"):
+        if kind in ("linear_attention", "mamba", "conv", "hybrid"):
             recurrent.append(i)
     return tuple(full), tuple(sliding), tuple(recurrent)

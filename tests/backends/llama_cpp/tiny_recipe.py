@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from gguf import MODEL_ARCH, GGMLQuantizationType, GGUFWriter, get_tensor_name_map
+from gguf import MODEL_ARCH, GGMLQuantizationType, GGUFWriter, RopeScalingType, get_tensor_name_map
 from gguf.quants import dequantize, quantize
 from tiny_vocabulary import SIZE
 from torch import Tensor
@@ -38,6 +38,10 @@ def as_it_is(name: str, weight: Tensor, config: Any) -> Iterable[Named]:
     yield name, weight
 
 
+def no_more(model: PreTrainedModel) -> Iterable[Named]:
+    return ()
+
+
 def nothing(writer: GGUFWriter, config: Any) -> None:
     pass
 
@@ -49,6 +53,8 @@ class Recipe:
     settings: dict[str, Any] = field(default_factory=dict)
     rewrite: Rewrite = as_it_is
     metadata: Callable[[GGUFWriter, Any], None] = nothing
+    extra: Callable[[PreTrainedModel], Iterable[Named]] = no_more
+    """Tensors of the file that are no weights of the model."""
     permuted: bool = False
     """Rows of query and key weights are in the order of llama.cpp's RoPE of type NORM, pairs (2i, 2i + 1)."""
     marked_by_heads: bool = False
@@ -89,8 +95,13 @@ def make(recipe: Recipe, seed: int) -> PreTrainedModel:
         # Fresh models start with neutral norms, biases and sinks; these must matter too.
         if "norm" in name or "sinks" in name or name.endswith("bias"):
             torch.nn.init.normal_(weight.data, mean=float(weight.data.mean()), std=0.3)
+        if name.endswith("dt_bias"):
+            torch.nn.init.normal_(weight.data, std=0.3)
         elif name.endswith("A_log"):
             weight.data -= SLOWER
+    for name, buffer in model.named_buffers():
+        if name.endswith("expert_bias"):
+            torch.nn.init.normal_(buffer, std=0.1)
     return model.eval()
 
 
@@ -125,6 +136,7 @@ def tensors(recipe: Recipe, model: PreTrainedModel) -> Iterator[Named]:
             if found is None:
                 raise KeyError(f"{recipe.model_type}: no name in GGUF for {renamed}")
             yield found, tensor.contiguous()
+    yield from recipe.extra(model)
 
 
 def head_dim(config: Any) -> int:
@@ -167,12 +179,14 @@ def write_common(writer: GGUFWriter, recipe: Recipe, config: Any) -> None:
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
     writer.add_vocab_size(config.vocab_size)
     writer.add_head_count(config.num_attention_heads)
-    kv_heads = config.num_key_value_heads
+    width, kv_heads = config.intermediate_size, config.num_key_value_heads
     if recipe.marked_by_heads:
         kv_heads = [kv_heads if kind == "full_attention" else 0 for kind in config.layer_types]
+        if "mlp" in config.layer_types:
+            width = [width if kind == "mlp" else 0 for kind in config.layer_types]
+    writer.add_feed_forward_length(width)
     writer.add_head_count_kv(kv_heads)
     writer.add_key_length(head_dim(config))
     writer.add_value_length(head_dim(config))
@@ -191,6 +205,10 @@ def write_rope(writer: GGUFWriter, config: Any) -> None:
         writer.add_rope_dimension_count(int(head_dim(config) * full.get("partial_rotary_factor", 1.0)))
     if "rope_theta" in rope.get("sliding_attention", {}):
         writer.add_rope_freq_base_swa(rope["sliding_attention"]["rope_theta"])
+    if full.get("rope_type") == "yarn":
+        writer.add_rope_scaling_type(RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(full["factor"])
+        writer.add_rope_scaling_orig_ctx_len(full["original_max_position_embeddings"])
 
 
 def write_window(writer: GGUFWriter, config: Any) -> None:
