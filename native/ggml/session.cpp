@@ -145,6 +145,9 @@ void Session::attend(const Tensor* node) {
     if (const Tensor* const sinks = node->src[4]) call.sinks = static_cast<const float*>(sinks->data);
     if (layer >= fresh_[0].size() || fresh_[0][layer].t == 0 || fresh_[1][layer].t != fresh_[0][layer].t)
         throw std::runtime_error("llama.cpp attends before it stores keys and values");
+    if (settings_.rotary > call.head_dim || settings_.rotary % 2 != 0)
+        throw std::invalid_argument("a head of " + std::to_string(call.head_dim) + " dimensions cannot turn " +
+                                    std::to_string(settings_.rotary) + " of them");
     call.again = used_[layer];
     used_[layer] = true;
     const int64_t size = dtype_size(settings_.dtype), d = call.head_dim;

@@ -1,7 +1,7 @@
 """One full-attention layer of one sequence without an index: every key and value, attended exactly.
 
-What full attention is to a backend that keeps no cache of its own; evaluations hold `sakuin.cache.layer` against
-it.
+What full attention is to a backend that keeps no cache of its own; evaluations hold `sakuin.cache.layer`
+against it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The backend of llama.cpp: passes of a GGUF model through its caches.
 
-Weights, norms and rotary embeddings are llama.cpp's; attention, keys and values, and the products of prefill are
-sakuin's. Called through `sakuin.backends.base.Backend`.
+Weights, norms and rotary embeddings are llama.cpp's; attention, keys and values, and the products of prefill
+are sakuin's. Called through `sakuin.backends.base.Backend`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from sakuin.backends.fingerprint import Fingerprint
 from sakuin.backends.hooks import AttentionCall, AttentionHook
 from sakuin.backends.llama_cpp.cache import LlamaCache
 from sakuin.backends.llama_cpp.loaded import Loaded, tensor_at
+from sakuin.backends.llama_cpp.windows import Windows
 from sakuin.backends.shape import ModelShape
 from sakuin.cache.whole import WholeCache
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
 
+_STATE = "llama.cpp"
+"""The name of llama.cpp's own state in a snapshot."""
 _DEVICE = torch.device("cpu")
 
 
@@ -41,6 +44,7 @@ class LlamaBackend(Backend):
         self._caches: Sequence[LlamaCache] = ()
         own = [kind == "full" for kind in shape.layers]
         loaded.open(own, rotary, self._attend)
+        self.windows = Windows(loaded)
 
     @property
     def shape(self) -> ModelShape:
@@ -63,22 +67,24 @@ class LlamaBackend(Backend):
         tokens = [token for each in ids for token in each]
         loaded, parts, at = self.loaded, [], 0
         positions: list[int] = []
-        sequences: list[int] = []
         wanted: list[bool] = []
-        for number, (cache, each) in enumerate(zip(caches, ids, strict=True)):
+        for cache, each in zip(caches, ids, strict=True):
             parts.append((at, len(each)))
             positions += range(cache.n_tokens, cache.n_tokens + len(each))
-            sequences += [number] * len(each)
             wanted += [every] * (len(each) - 1) + [True]
             at += len(each)
-        loaded.library.llama_memory_clear(loaded.memory, False)
-        before = [cache.n_tokens for cache in caches]
+        before = [
+            (cache.n_tokens, self._backup(cache, len(each))) for cache, each in zip(caches, ids, strict=True)
+        ]
+        places = self.windows.prepare(caches)
+        sequences = [place for place, each in zip(places, ids, strict=True) for _ in each]
         self._caches = caches
         try:
             loaded.run(tokens, positions, sequences, wanted, parts)
         except BaseException:
-            for cache, n in zip(caches, before, strict=True):
+            for cache, (n, state) in zip(caches, before, strict=True):
                 cache.keep_first(n)
+                self.windows.take_back(cache, state)
             raise
         finally:
             self._caches = ()
@@ -87,6 +93,12 @@ class LlamaBackend(Backend):
         if every:
             return [torch.stack([loaded.logits(first + i) for i in range(count)]) for first, count in parts]
         return [loaded.logits(first + count - 1) for first, count in parts]
+
+    def _backup(self, cache: LlamaCache, n: int) -> bytes | None:
+        """The state of recurrent layers before a pass that may take long, since it cannot be taken back; of a
+        short one it would cost more than it is worth."""
+        long = self.loaded.recurrent and n > max(cache.exact_above, 1)
+        return self.windows.save(cache) if long and cache.n_tokens else None
 
     @torch.no_grad()
     def _attend(
@@ -152,20 +164,32 @@ class LlamaBackend(Backend):
             self._hook = before
 
     def fork(self, cache: LlamaCache, config: RetrievalConfig | None = None) -> LlamaCache:
-        return cache.fork(config)
+        with self._turn:
+            self.windows.save(cache)
+            return cache.fork(config)
 
     def retrieval(self, cache: LlamaCache) -> WholeCache | None:
         return cache.whole
 
     def nbytes(self, cache: LlamaCache) -> dict[str, int]:
-        if cache.whole is not None:
-            return cache.whole.nbytes()
-        return {"device": 0, "host": sum(layer.nbytes for layer in cache.full.values())}
+        own = len(cache.window or b"")
+        if cache.whole is None:
+            return {"device": 0, "host": own + sum(layer.nbytes for layer in cache.full.values())}
+        found = cache.whole.nbytes()
+        return found | {"host": found["host"] + own}
 
     def window_state(self, cache: LlamaCache) -> dict[str, Tensor]:
-        return {}
+        with self._turn:
+            state = self.windows.save(cache)
+        return {_STATE: torch.frombuffer(bytearray(state), dtype=torch.uint8)} if state else {}
 
     def restore_windows(self, cache: LlamaCache, tensors: Mapping[str, Tensor], n_tokens: int) -> None:
-        if tensors:
-            raise SakuinError("the context's window was kept by another backend; open it with that one.")
+        others = sorted(name for name in tensors if name != _STATE)
+        if others or (self.windows.has_state and n_tokens and _STATE not in tensors):
+            raise SakuinError(
+                "the context was read by another backend, whose state of windows or recurrent layers "
+                'llama.cpp cannot take; open it with `backend="transformers"`, or read the document again.'
+            )
         cache.n_tokens = n_tokens
+        if _STATE in tensors:
+            cache.window = tensors[_STATE].numpy().tobytes()

@@ -1,5 +1,5 @@
-"""The cache of one sequence that llama.cpp runs: layers with an index, or all keys and values for full attention,
-and beside them the state that llama.cpp keeps itself.
+"""The cache of one sequence that llama.cpp runs: layers with an index, or all keys and values for full
+attention, and beside them the state that llama.cpp keeps itself.
 
 Called by `sakuin.backends.llama_cpp.backend`.
 """
@@ -19,12 +19,13 @@ from sakuin.cache.whole import WholeCache
 from sakuin.config import RetrievalConfig
 
 
-@dataclass
+@dataclass(eq=False)
 class LlamaCache:
     """One sequence.
 
     whole : the layers that attend to everything, with an index. full : or without one, by number.
-    n_tokens : read so far. window : what `sakuin.backends.llama_cpp.windows` keeps of it.
+    n_tokens : read so far. window, slot, lost : what `sakuin.backends.llama_cpp.windows` keeps of it:
+    llama.cpp's state as bytes, its place in llama.cpp's store, and whether the state was lost.
     """
 
     whole: WholeCache | None
@@ -32,6 +33,7 @@ class LlamaCache:
     n_tokens: int = 0
     window: bytes | None = None
     slot: int | None = None
+    lost: bool = False
     _arrivals: dict[int, Arrival] = field(default_factory=dict)
 
     @classmethod

@@ -19,7 +19,7 @@ _done: list[Library] = []
 
 
 def register(library: Library) -> None:
-    """Make the device known to the library. Raises `SakuinError` where its structs are not as they should be."""
+    """Make the device known to the library. Raises `SakuinError` where its structs are others."""
     with _lock:
         if _done:
             return
@@ -69,6 +69,6 @@ def _check_node(library: Library) -> None:
     )
     if not same:
         raise SakuinError(
-            f"{library.found} (ggml {library.version}) has tensors of another form than is known here; tested "
-            f"are {tested()}."
+            f"{library.found} (ggml {library.version}) has tensors of another form than is known here; "
+            f"tested are {tested()}."
         )

@@ -151,8 +151,8 @@ _loaded: list[Library] = []
 
 
 def library() -> Library:
-    """The library of this process, loaded at the first call. Raises `SakuinError` where there is none that can
-    be used."""
+    """The library of this process, loaded at the first call. Raises `SakuinError` where there is none that
+    can be used."""
     with _lock:
         if not _loaded:
             found = locate.find()

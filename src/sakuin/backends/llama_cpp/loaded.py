@@ -1,7 +1,7 @@
 """A model loaded by llama.cpp and the context in which its passes run, with sakuin as their device.
 
-llama.cpp's own store of keys and values is as small as one pass: full attention happens here. What it keeps is
-the state of sliding windows and recurrent layers (`sakuin.backends.llama_cpp.windows`). Called by
+llama.cpp's own store of keys and values is as small as one pass: full attention happens here. What it keeps
+is the state of sliding windows and recurrent layers (`sakuin.backends.llama_cpp.windows`). Called by
 `sakuin.backends.llama_cpp.backend`.
 """
 
@@ -25,8 +25,8 @@ from sakuin.index import _native
 CHUNK = 2048
 """Tokens of one pass of prefill, at most: a weight's rows are converted once for all of them."""
 _SPARE = 512
-"""Cells of llama.cpp's own store beyond what a pass needs. With as many more than the windows' store has, layers
-of both kinds are told apart by their number."""
+"""Cells of llama.cpp's own store beyond what a pass needs. With so many more than the windows' store has,
+layers of both kinds are told apart by their number."""
 _FLASH, _YARN, _F16 = 1, 2, 1
 _OUTPUTS = 256
 """Most tokens of a pass whose logits are asked for: what llama.cpp reserves memory for."""
@@ -100,8 +100,8 @@ class Loaded:
     def open(
         self, own: Sequence[bool], rotary: int, attend: Callable[..., None], n_sequences: int = 1
     ) -> None:
-        """Make the context, for passes of at most so many sequences; another that was open is closed. attend :
-        is called for what is not native (`_native.GgmlSession`)."""
+        """Make the context, for passes of at most so many sequences; another that was open is closed.
+        attend : is called for what is not native (`_native.GgmlSession`)."""
         self.close()
         options = self.options
         session = _native.GgmlSession(
