@@ -43,6 +43,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "gguf_get_n_tensors": (ctypes.c_int64, (_p,)),
     "gguf_get_tensor_name": (_s, (_p, ctypes.c_int64)),
     "gguf_get_tensor_type": (_i, (_p, ctypes.c_int64)),
+    "gguf_get_tensor_ne": (ctypes.POINTER(ctypes.c_int64), (_p, ctypes.c_int64)),
     "gguf_get_tensor_size": (_z, (_p, ctypes.c_int64)),
     "gguf_get_tensor_offset": (_z, (_p, ctypes.c_int64)),
     "gguf_get_data_offset": (_z, (_p,)),
