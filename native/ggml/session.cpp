@@ -139,7 +139,7 @@ void Session::attend(const Tensor* node) {
     const auto layer = static_cast<size_t>(root.layer);
     const Tensor* const q = node->src[0];
     AttentionCall call{};
-    call.layer = root.layer;
+    call.layer = root.layer, call.dtype = settings_.dtype;
     call.heads = q->ne[2], call.kv_heads = node->src[1]->ne[2], call.head_dim = q->ne[0];
     call.scaling = param(node, 0), call.softcap = param(node, 2);
     if (const Tensor* const sinks = node->src[4]) call.sinks = static_cast<const float*>(sinks->data);
@@ -172,7 +172,7 @@ void Session::attend(const Tensor* node) {
         }
         call.out = static_cast<float*>(node->data) + part.first * call.heads * d;
         Steps* const steps = layer < part.steps.size() ? part.steps[layer] : nullptr;
-        if (steps != nullptr)
+        if (steps != nullptr && !call.again)
             steps->step(call);
         else
             hooks_.attend(call);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "ggml/abi.hpp"
+#include "index/steps.hpp"
 #include "kernels/kernels.hpp"
 
 namespace sakuin::ggml {
@@ -23,17 +24,10 @@ struct Seen {
     bool has_sinks;
 };
 
-// One sequence's part of one layer's attention in one pass. Arrays are contiguous; q, keys and values in the session's
-// dtype.
-struct AttentionCall {
+// One sequence's part of one layer's attention in one pass.
+struct AttentionCall : NewTokens {
     int part, layer;
-    int64_t heads, kv_heads, t, head_dim;
-    const void* q;              // (heads, t, head_dim)
-    const void *keys, *values;  // (kv_heads, t, head_dim)
-    bool again;                 // another layer attends with keys and values that are stored already
-    float scaling, softcap;     // softcap 0: none
-    const float* sinks;         // (heads), or null
-    float* out;                 // (t, heads, head_dim)
+    bool again;  // another layer attends with keys and values that are stored already
 };
 
 // A piece of a product: out[i, first + j] = x[i] . weight[j].
@@ -42,14 +36,6 @@ struct ProductCall {
     const void* x;                         // (rows, depth)
     const void* weight;                    // (n, depth)
     float* out;                            // (rows, width)
-};
-
-// A sequence in a layer that can take a step without Python.
-class Steps {
-public:
-    virtual ~Steps() = default;
-    // Takes the call's keys and values and attends.
-    virtual void step(const AttentionCall& call) = 0;
 };
 
 struct Hooks {

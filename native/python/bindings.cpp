@@ -76,4 +76,5 @@ NB_MODULE(_native, m) {
     bind_graph(m);
     bind_ivf(m);
     bind_sketch(m);
+    bind_sketch_steps(m);
 }

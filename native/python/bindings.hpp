@@ -10,5 +10,6 @@ void bind_ggml(nanobind::module_& m);
 void bind_graph(nanobind::module_& m);
 void bind_ivf(nanobind::module_& m);
 void bind_sketch(nanobind::module_& m);
+void bind_sketch_steps(nanobind::module_& m);
 
 }  // namespace sakuin

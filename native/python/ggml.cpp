@@ -2,7 +2,6 @@
 // not native calls back into Python with the GIL held; what it raises stops the pass and is raised again by `run`.
 #include "ggml/session.hpp"
 
-#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -98,8 +97,7 @@ public:
     }
 
     int run(uintptr_t context, const std::vector<int32_t>& tokens, const std::vector<int32_t>& positions,
-            const std::vector<int32_t>& sequences, const std::vector<bool>& wanted,
-            const std::vector<std::pair<int64_t, int64_t>>& parts) {
+            const std::vector<int32_t>& sequences, const std::vector<bool>& wanted, const nb::list& parts) {
         const size_t n = tokens.size();
         if (positions.size() != n || sequences.size() != n || wanted.size() != n)
             throw std::invalid_argument("tokens, positions, sequences and wanted must be of one length");
@@ -108,7 +106,7 @@ public:
         std::vector<int8_t> logits(n);
         for (size_t i = 0; i < n; ++i) seqs[i] = &seq[i], logits[i] = wanted[i];
         std::vector<ggml::Part> taken;
-        for (const auto& [first, count] : parts) taken.push_back({first, count, {}});
+        for (const nb::handle part : parts) taken.push_back(part_of(part));
         session_.begin(std::move(taken));
         const ggml::Batch batch{
             static_cast<int32_t>(n), ids.data(), nullptr, pos.data(), one.data(), seqs.data(), logits.data()};
@@ -138,6 +136,15 @@ private:
         if (name == "float32") return DType::f32;
         if (name == "bfloat16") return DType::bf16;
         throw std::invalid_argument("a session's dtype is float32 or bfloat16, got " + name);
+    }
+
+    // (first row, rows, by layer a Steps or None)
+    static ggml::Part part_of(nb::handle given) {
+        const auto part = nb::cast<nb::tuple>(given);
+        ggml::Part taken{nb::cast<int64_t>(part[0]), nb::cast<int64_t>(part[1]), {}};
+        for (const nb::handle each : nb::cast<nb::list>(part[2]))
+            taken.steps.push_back(each.is_none() ? nullptr : nb::cast<Steps*>(each));
+        return taken;
     }
 
     ggml::Hooks hooks() {
@@ -170,7 +177,9 @@ void bind_ggml(nb::module_& m) {
         .def("within", &PySession::within, nb::arg("fn"), "fn(), while the device accepts nodes of this session.")
         .def("run", &PySession::run, nb::arg("context"), nb::arg("tokens"), nb::arg("positions"), nb::arg("sequences"),
              nb::arg("wanted"), nb::arg("parts"),
-             "One pass: llama_decode's code. parts: (first row, rows) of each sequence. Raises what a hook raised.")
+             "One pass: llama_decode's code. parts: of each sequence (first row, rows, by layer its Steps or None for "
+             "the\n"
+             "hook). Raises what a hook raised.")
         .def("set_threads", &PySession::set_threads, nb::arg("n"))
         .def_prop_ro(
             "seen", &PySession::seen,

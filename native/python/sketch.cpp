@@ -14,88 +14,16 @@
 #include <vector>
 
 #include "index/flat/flat.hpp"
-#include "index/sketch/read_ahead.hpp"
+#include "index/sketch/decode.hpp"
 #include "index/sketch/sketch.hpp"
 #include "kernels/dispatch.hpp"
 #include "python/bindings.hpp"
 #include "python/call.hpp"
+#include "python/sketch_segment.hpp"
 #include "python/tensor.hpp"
 
 namespace sakuin {
 namespace {
-
-// A sealed segment as Python holds it: the tensors, and the pointers into them.
-class Sealed {
-public:
-    // `trusted`: the contents are about to be written by the sealer; otherwise every index in them is checked, so that
-    // a damaged file cannot lead a kernel out of its arrays. `on_disk`: keys, values and codes are mapped from files.
-    Sealed(const nb::dict& fields, bool trusted, bool on_disk = false) : fields_(fields) {
-        const Fields::KeysValues kv = fields_.keys_values(true);
-        const int64_t h = segment.heads = kv.heads, n = segment.n = kv.n, d = segment.shape.head_dim = kv.head_dim;
-        if (n > most_tokens)
-            throw std::invalid_argument("a segment holds at most " + std::to_string(most_tokens) + " tokens, got " +
-                                        std::to_string(n));
-        segment.dtype = kv.dtype;
-        segment.keys = kv.keys;
-        segment.values = kv.values;
-        segment.scales = kv.scales;
-        const int64_t lists = lists_of(n), width = segment.shape.chunks() * 16;
-        const int64_t subs = segment.shape.subs = fields_.size<int16_t>("sub_coordinate", 3, 1);
-        segment.shape.code_bytes = fields_.size<uint8_t>("codes", 3, 2);
-        if (subs < 4 || subs > 4 * d || subs % 4 != 0)
-            throw std::invalid_argument("the sub-quantizers of a sketch are a multiple of 4, got " +
-                                        std::to_string(subs));
-        segment.order = fields_.array<uint16_t>("order", {h, n});
-        segment.mean = fields_.array<float>("mean", {h, d});
-        segment.basis = fields_.array<uint16_t>("basis", {h, d, d});
-        segment.sketch = fields_.array<uint8_t>("sketch", {h, lists, segment.shape.list_bytes()});
-        segment.sub_coordinate = fields_.array<int16_t>("sub_coordinate", {h, subs, 2});
-        segment.sub_step = fields_.array<float>("sub_step", {h, subs, 2});
-        segment.residue = fields_.array<float>("residue", {h, d});
-        segment.codes = fields_.array<uint8_t>("codes", {h, n, segment.shape.code_bytes});
-        segment.code_plan = fields_.array<int32_t>("code_plan", {h, 3});
-        segment.code_coordinate = fields_.array<int16_t>("code_coordinate", {h, width});
-        segment.code_step = fields_.array<float>("code_step", {h, width});
-        segment.value_codes = fields_.array<uint8_t>("value_codes", {h, n, segment.shape.value_bytes()});
-        segment.value_params = fields_.array<uint16_t>("value_params", {h, n, 2});
-        segment.list_codes = fields_.array<uint8_t>("list_codes", {h, lists, segment.shape.value_bytes()});
-        segment.list_params = fields_.array<uint16_t>("list_params", {h, lists, 2});
-        segment.within = fields_.array<float>("within", {h, d});
-        segment.tilt = fields_.array<uint16_t>("tilt", {h, segment.shape.leading(), d});
-        segment.code_residue = fields_.array<float>("code_residue", {h, d});
-        segment.spread = reinterpret_cast<const SketchSpread*>(fields_.array<float>("spread", {h, 3}));
-        if (!trusted) check_contents();
-        if (on_disk) segment.files = &files_.emplace(segment);
-    }
-
-    SketchSegment segment{};
-    nb::dict fields() const { return fields_.copy(); }
-
-private:
-    void check_contents() const {
-        const SketchSegment& s = segment;
-        const auto need = [](bool ok, const char* what) {
-            if (!ok)
-                throw std::invalid_argument(std::string("the segment's tensor '") + what +
-                                            "' holds a number out of range: the data is damaged");
-        };
-        for (int64_t i = 0; i < s.heads * s.n; ++i) need(s.order[i] < s.n, "order");
-        for (int64_t i = 0; i < s.heads * s.shape.subs * 2; ++i)
-            need(s.sub_coordinate[i] < s.shape.head_dim && s.sub_coordinate[i] >= (i % 2 == 0 ? 0 : -1),
-                 "sub_coordinate");
-        for (int64_t i = 0; i < s.heads * s.shape.chunks() * 16; ++i)
-            need(s.code_coordinate[i] >= -1 && s.code_coordinate[i] < s.shape.head_dim, "code_coordinate");
-        for (int64_t h = 0; h < s.heads; ++h) {
-            const int32_t* p = s.code_plan + h * 3;
-            for (int i = 0; i < 3; ++i) need(p[i] >= 0 && p[i] <= s.shape.chunks(), "code_plan");
-            need(p[0] + p[1] + p[2] <= s.shape.chunks() && p[0] * 16 + p[1] * 8 + p[2] * 4 <= s.shape.code_bytes,
-                 "code_plan");
-        }
-    }
-
-    Fields fields_;
-    std::optional<SketchFiles> files_;
-};
 
 Sealed* seal(const nb::dict& fields, nb::handle y, nb::handle weight, nb::handle features, nb::handle keys,
              nb::handle values, nb::handle values_f32, int n_threads, const std::string& isa) {
@@ -216,21 +144,6 @@ FlatSpan span_of(const Tensor& k, const Tensor& v) {
     return {k.data, v.data, k.dtype, k.shape[1], k.stride[0], k.stride[1], v.stride[0], v.stride[1]};
 }
 
-// One KV head's part of a call for one position, on one thread.
-FlatArgs one_head(FlatArgs f, int64_t head) {
-    const int64_t first = head * f.group;
-    f.q = static_cast<const char*>(f.q) + first * f.q_head_stride * dtype_size(f.q_dtype);
-    for (FlatSpan& s : f.spans) {
-        s.keys = static_cast<const char*>(s.keys) + head * s.key_head_stride * dtype_size(s.dtype);
-        s.values = static_cast<const char*>(s.values) + head * s.value_head_stride * dtype_size(s.dtype);
-    }
-    if (f.s_aux != nullptr) f.s_aux += first;
-    f.out += first * f.head_dim;
-    f.lse += first;
-    f.n_kv_heads = f.n_threads = 1;
-    return f;
-}
-
 nb::tuple decode(nb::handle q, const std::vector<const Sealed*>& segments, nb::handle sink_keys, nb::handle sink_values,
                  nb::handle recent_keys, nb::handle recent_values, double scaling, int n_threads,
                  const SketchSettings& settings, nb::object s_aux, std::optional<double> softcap, nb::object mass,
@@ -263,46 +176,10 @@ nb::tuple decode(nb::handle q, const std::vector<const Sealed*>& segments, nb::h
     f.isa = isa;
     const int64_t n_sink = sk.shape[1], n_recent = rk.shape[1];
     float* const whole_mass = c.step.mass(mass, n_sink + c.step.n_tokens + n_recent, c.a.mass_stride);
-    c.a.mass = whole_mass == nullptr ? nullptr : whole_mass + n_sink;
     const Results r(c);
     {
         const nb::gil_scoped_release release;
-        const size_t rows = static_cast<size_t>(c.step.rows() * c.a.t), d = static_cast<size_t>(c.step.head_dim);
-        std::vector<float> out(rows * d), lse(rows);
-        f.out = out.data();
-        f.lse = lse.data();
-        c.a.static_lse = lse.data();
-        c.a.static_out = out.data();
-        if (c.a.t == 1)
-            c.a.beside = [&](int64_t head) { flat_attend(one_head(f, head)); };
-        else
-            flat_attend(f);
-        attend_sketch(c.a);
-        if (c.a.mass != nullptr) {
-            // The static tokens' shares, once it is known what the index takes.
-            std::vector<float> again(static_cast<size_t>(c.a.heads * (n_sink + n_recent)), 0.0f), scrap(rows * d),
-                scrap_lse(rows);
-            FlatArgs g = f;
-            g.out = scrap.data();
-            g.lse = scrap_lse.data();
-            g.mass = again.data();
-            g.mass_stride = n_sink + n_recent;
-            g.static_lse = c.a.lse;
-            flat_attend(g);
-            for (int64_t h = 0; h < c.a.heads; ++h)
-                for (int64_t i = 0; i < n_sink + n_recent; ++i)
-                    whole_mass[h * c.a.mass_stride + i + (i < n_sink ? 0 : c.step.n_tokens)] +=
-                        again[static_cast<size_t>(h * (n_sink + n_recent) + i)];
-        }
-        for (size_t i = 0; i < rows; ++i) {
-            const float a = c.a.lse[i], b = lse[i], most = std::max(a, b);
-            const float both = most == -std::numeric_limits<float>::infinity()
-                                   ? most
-                                   : most + std::log(std::exp(a - most) + std::exp(b - most));
-            const float x = std::exp(a - both), y = std::exp(b - both);
-            for (size_t j = 0; j < d; ++j) c.a.out[i * d + j] = x * c.a.out[i * d + j] + y * out[i * d + j];
-            c.a.lse[i] = both;
-        }
+        decode_sketch(c.a, f, whole_mass);
     }
     return r.tuple(c);
 }

@@ -20,7 +20,7 @@ from sakuin.cache.pass_state import PassState
 from sakuin.cache.sequence import QUERY_STEP, SequenceState, TokenSequence
 from sakuin.cache.step_log import StepLog
 from sakuin.dtypes import name_of, torch_dtype
-from sakuin.index import Index, decode_by_parts
+from sakuin.index import Index, _native, decode_by_parts
 
 _FILLED_AT_ONCE = 2048
 """Tokens, a multiple of `QUERY_STEP`."""
@@ -48,9 +48,17 @@ class LayerCache:
         self.state = state
         self.rows: list[TokenSequence] = []
         self.length = 0
-        self.log = StepLog()
+        self._log = StepLog()
         # Per row (first position of a pass, which of its tokens are real), for the passes that had padding.
         self.padded: list[list[tuple[int, Tensor]]] = []
+
+    @property
+    def log(self) -> StepLog:
+        """What the decode steps spent."""
+        for row in self.rows:
+            for sums in row.take_sums():
+                self._log.add_sums(sums)
+        return self._log
 
     # -- what it holds ---------------------------------------------------------------------------------------
 
@@ -58,7 +66,7 @@ class LayerCache:
         """Forget all tokens and statistics."""
         self.rows, self.padded = [], []
         self.length = 0
-        self.log = StepLog()
+        self._log = StepLog()
 
     def choose(self, rows: Sequence[int]) -> None:
         """Hold these of the rows, in this order; one that is named twice is forked."""
@@ -107,7 +115,7 @@ class LayerCache:
         keys = like.new_empty(heads, 0, head_dim)
         row = self._sequence(keys, keys, n_query_heads)
         row.restore(state, index)
-        self.rows, self.padded, self.log = [row], [[]], StepLog()
+        self.rows, self.padded, self._log = [row], [[]], StepLog()
         self.length = row.n_tokens
 
     # -- attention -------------------------------------------------------------------------------------------
@@ -143,6 +151,22 @@ class LayerCache:
             out[:, columns] = self._attend_row(b, arrival, store, q, k, v, softmax, exact)
             outs.append(out)
         return outs[0][None] if batch == 1 else torch.stack(outs)
+
+    def native_step(self, t: int) -> _native.SketchSteps | None:
+        """Before a pass of t positions of one sequence that goes through the index without Python: the step,
+        made ready; `took` counts its tokens. None where `attend` must do it."""
+        if len(self.rows) != 1 or t > self.state.config.exact_above:
+            return None
+        (row,), tracked = self.rows, self.state.mass
+        row.before_decode()
+        if tracked is None:
+            return row.native_step(t)
+        return row.native_step(t, tracked.of(row.n_kv_heads, row.n_tokens + t), tracked.above)
+
+    def took(self, t: int) -> None:
+        """The step of `native_step` was taken."""
+        self.length += t
+        self.rows[0].took(t)
 
     def _attend_row(
         self,
@@ -189,7 +213,7 @@ class LayerCache:
         part = decode(q, static, scaling=softmax.scaling, softcap=softmax.softcap, mass=step)
         if tracked is not None and sums is not None and step is not None:
             tracked.count(sums, step, q.shape[0] // row.n_kv_heads)
-        self.log.add(part.stats, perf_counter() - started)
+        self._log.add(part.stats, perf_counter() - started)
         return part.out.to(q.dtype)
 
     def _start(self, query: Tensor, key: Tensor, value: Tensor) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 from sakuin.cache.sealing import Job, Meter, Sealer
 from sakuin.cache.token_buffer import GRACE, GROWTH, TokenBuffer
 from sakuin.config import RetrievalConfig
+from sakuin.index import _native
 from sakuin.index.base import Index, Static, new_index
 
 QUERY_STEP = 4
@@ -56,6 +57,16 @@ class SequenceState:
     queries: Tensor | None
     first_query: int
     exact_last: bool = True
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """Steps without Python, if there are such, and what they were made of."""
+
+    index: Index
+    memory: tuple[Tensor, Tensor]
+    start: int
+    steps: _native.SketchSteps | None
 
 
 class TokenSequence:
@@ -97,6 +108,10 @@ class TokenSequence:
         self._stored = stored
         self._sealer, self._meter = sealer, meter
         self._exact_last = False
+        # Steps without Python, what those before them spent, the queries that the next one keeps.
+        self._native: _Steps | None = None
+        self._spent: list[tuple[float, ...]] = []
+        self._kept: Tensor | None = None
 
     # -- what attention reads --------------------------------------------------------------------------------
 
@@ -144,6 +159,63 @@ class TokenSequence:
         if keys.shape[1]:
             self._tail.append(keys, values)
         self.n_tokens += n
+
+    def native_step(
+        self, t: int, mass: Tensor | None = None, above: float = 0.0
+    ) -> _native.SketchSteps | None:
+        """Before a pass of t tokens through the index that needs no Python: the step, ready to be taken,
+        whose tokens `took` counts; None where `append` and the index must do it.
+
+        mass, above : as in `TrackedMass`, fp32 `(n_kv_heads, n_tokens + t)` rows.
+        """
+        if len(self._sink) < self.config.sink or len(self._tail) < t:
+            return None
+        memory = self._tail.make_room(t)
+        steps = self._steps_of(memory)
+        if steps is None:
+            return None
+        first = -self.n_tokens % QUERY_STEP
+        self._kept = None
+        if first < t:
+            shape = self.n_query_heads, -(-(t - first) // QUERY_STEP), self.head_dim
+            self._kept = torch.empty(shape, dtype=memory[0].dtype)
+        steps.prepare(self._tail.end, self._kept, first, QUERY_STEP, mass, above)
+        return steps
+
+    def _steps_of(self, memory: tuple[Tensor, Tensor]) -> _native.SketchSteps | None:
+        made, start = self._native, self._tail.start
+        if (
+            made is None
+            or made.index is not self.index
+            or made.memory[0] is not memory[0]
+            or made.start != start
+        ):
+            self._forget_steps()
+            steps = (
+                self.index.native_steps(self.sink, memory, start) if memory[0].device.type == "cpu" else None
+            )
+            self._native = made = _Steps(self.index, memory, start, steps)
+        return made.steps
+
+    def take_sums(self) -> list[tuple[float, ...]]:
+        """What the steps without Python spent since the last call, as `_native.SketchSteps.sums` gives it."""
+        if self._native is not None and self._native.steps is not None:
+            self._spent.append(self._native.steps.sums())
+        spent, self._spent = self._spent, []
+        return spent
+
+    def _forget_steps(self) -> None:
+        """The sink tokens may be others from now on."""
+        self._spent = self.take_sums()
+        self._native = None
+
+    def took(self, t: int) -> None:
+        """The step of `native_step` was taken."""
+        self._tail.grow(t)
+        self.n_tokens += t
+        if self._kept is not None:
+            self._queries.append(self._kept)
+            self._kept = None
 
     def seal_full_segments(self, newest: int = 0) -> None:
         """After an exact pass: start sealing every whole segment that lies outside the recent window.
@@ -226,6 +298,7 @@ class TokenSequence:
     def crop(self, n_tokens: int) -> None:
         """Keep the first `n_tokens` tokens."""
         self.flush()
+        self._forget_steps()
         sealed_end = len(self._sink) + self.index.n_tokens
         if n_tokens >= sealed_end:
             self._tail.keep_first(n_tokens - sealed_end)
@@ -257,6 +330,7 @@ class TokenSequence:
         other = copy.copy(self)
         other._sink, other._tail = self._sink.fork(), self._tail.fork()
         other._jobs, other._queries = [], list(self._queries)
+        other._native, other._spent, other._kept = None, [], None
         if sealer is not None:
             other._sealer = sealer
         if meter is not None:
@@ -296,6 +370,7 @@ class TokenSequence:
             keys, values = (x.to(like.device, like.dtype) for x in pair)
             buffer.replace(keys, values)
         self.index, self._jobs = index, []
+        self._forget_steps()
         self._queries = [] if state.queries is None else [state.queries.clone()]
         self._first_query, self._exact_last = state.first_query, state.exact_last
         self.n_tokens = len(self._sink) + index.n_tokens + len(self._tail)

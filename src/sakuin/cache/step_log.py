@@ -42,6 +42,16 @@ class StepLog:
         if len(self._waiting) >= BATCH:
             self._reduce()
 
+    def add_sums(self, sums: tuple[float, ...]) -> None:
+        """Note steps that were added up already, as `_native.SketchSteps.sums` gives them."""
+        steps, positions, touched, offloaded, exact, codes, coverage, error, seconds = sums
+        self.steps += int(steps)
+        self.seconds += seconds
+        self.touched_bytes += int(touched)
+        self.offloaded_bytes += int(offloaded)
+        self.positions += int(positions)
+        self._shares = self._shares + torch.tensor([exact, codes, coverage, error], dtype=torch.float64)
+
     def _reduce(self) -> None:
         if not self._waiting:
             return

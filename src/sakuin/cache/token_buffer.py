@@ -39,13 +39,21 @@ class TokenBuffer:
 
     def append(self, keys: Tensor, values: Tensor) -> None:
         n = keys.shape[1]
-        end = self.end + n
-        if self._shared or end > self._keys.shape[1]:
+        all_keys, all_values = self.make_room(n)
+        all_keys[:, self.end : self.end + n].copy_(keys)
+        all_values[:, self.end : self.end + n].copy_(values)
+        self.grow(n)
+
+    def make_room(self, n: int) -> tuple[Tensor, Tensor]:
+        """The whole memory `(n_kv_heads, capacity, head_dim)` of keys and of values, where n more tokens can
+        be written behind `end`; `grow` counts them."""
+        if self._shared or self.end + n > self._keys.shape[1]:
             self._move(len(self) + n + GROWTH + GRACE)
-            end = self.end + n
-        self._keys[:, self.end : end].copy_(keys)
-        self._values[:, self.end : end].copy_(values)
-        self.end = end
+        return self._keys, self._values
+
+    def grow(self, n: int) -> None:
+        """Hold n more tokens, which were written into the memory."""
+        self.end += n
 
     def replace(self, keys: Tensor, values: Tensor) -> None:
         """Hold these tokens instead."""

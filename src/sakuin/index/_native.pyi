@@ -1,6 +1,6 @@
 """Types of the native core (native/python/)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -213,3 +213,55 @@ class Graph:
         isa: str = "",
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, int]: ...  # out, lse, coverage, exact, touched_bytes
     def links(self, head: int) -> tuple[Tensor, int]: ...
+
+class Steps:
+    """Steps of one sequence in one layer that need no Python."""
+
+class SketchSteps(Steps):
+    def __init__(
+        self,
+        segments: list[SketchSegment],
+        sink_keys: Tensor,
+        sink_values: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        start: int,
+        group: int,
+        settings: SketchSettings,
+        n_threads: int,
+    ) -> None: ...
+    def prepare(
+        self, end: int, kept: Tensor | None, first: int, every: int, mass: Tensor | None, above: float
+    ) -> None: ...
+    def sums(self) -> tuple[float, ...]: ...
+
+def ggml_register(functions: dict[str, int], ops: dict[str, int]) -> None: ...
+def ggml_node(address: int) -> dict[str, Any]: ...
+
+class GgmlSession:
+    def __init__(
+        self,
+        *,
+        dtype: str,
+        own: list[bool],
+        rotary: int,
+        least_rows: int,
+        n_threads: int,
+        attend: Callable[..., None],
+        multiply: Callable[..., None],
+    ) -> None: ...
+    def within(self, fn: Callable[[], Any]) -> Any: ...
+    def run(
+        self,
+        context: int,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        sequences: Sequence[int],
+        wanted: Sequence[bool],
+        parts: list[tuple[int, int, list[Steps | None]]],
+    ) -> int: ...
+    def set_threads(self, n: int) -> None: ...
+    @property
+    def seen(self) -> list[tuple[Any, ...]]: ...
+    @property
+    def seconds(self) -> tuple[float, float]: ...

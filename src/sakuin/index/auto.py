@@ -21,6 +21,7 @@ from torch import Tensor
 from sakuin.attention.partial import PartialAttention
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
+from sakuin.index import _native
 from sakuin.index.base import Index, Static, StoredSegment, check_array
 from sakuin.index.choice import HeadShape, stored_as
 from sakuin.index.flat import FlatIndex
@@ -142,6 +143,11 @@ class AutoIndex(Index):
     ) -> PartialAttention:
         self.check_query(q)
         return self.chosen.decode(q, static, scaling=scaling, softcap=softcap, mass=mass)
+
+    def native_steps(
+        self, sink: tuple[Tensor, Tensor], memory: tuple[Tensor, Tensor], start: int
+    ) -> _native.SketchSteps | None:
+        return self.chosen.native_steps(sink, memory, start)
 
     def search(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
         self.check_query(q)

@@ -27,6 +27,7 @@ from sakuin.attention.exact import static_attention, static_mass
 from sakuin.attention.partial import PartialAttention, Stats, merge
 from sakuin.attention.softmax import Softmax
 from sakuin.config import RetrievalConfig
+from sakuin.index import _native
 from sakuin.index.kind import Kind
 
 
@@ -153,6 +154,17 @@ class Index(Kind):
         A kind that can do both at once overrides this. Here the step is put together from `attend`.
         """
         return decode_by_parts(self, q, static, scaling=scaling, softcap=softcap, mass=mass)
+
+    def native_steps(
+        self, sink: tuple[Tensor, Tensor], memory: tuple[Tensor, Tensor], start: int
+    ) -> _native.SketchSteps | None:
+        """Steps of decoding without Python, or None where the kind has none (or not with these settings).
+
+        sink : keys and values of the sink tokens. memory : where the unsealed tokens lie, `(n_kv_heads,
+        capacity, head_dim)` of keys and values, those held from `start` on. Good until the index or the
+        memory is another.
+        """
+        return None
 
     @abstractmethod
     def search(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -287,6 +287,15 @@ class SketchIndex(Index):
         stats = Stats(exact, codes, coverage, touched, self.offloaded_bytes(q.shape[1]), error)
         return PartialAttention(out, lse, stats)
 
+    def native_steps(
+        self, sink: tuple[Tensor, Tensor], memory: tuple[Tensor, Tensor], start: int
+    ) -> _native.SketchSteps | None:
+        if self._segments and self.config.tolerance == 0:
+            return None
+        settings = self._settings(self.config.tolerance)
+        threads = torch.get_num_threads()
+        return _native.SketchSteps(self._segments, *sink, *memory, start, self.group_size, settings, threads)
+
     def search(self, q: Tensor, k: int, *, candidates: int | float | None = None) -> tuple[Tensor, Tensor]:
         """As `Index.search`, nearly: the best keys by their sketch are scored from their codes, and the best
         of these exactly.

@@ -69,7 +69,8 @@ class LlamaBackend(Backend):
         positions: list[int] = []
         wanted: list[bool] = []
         for cache, each in zip(caches, ids, strict=True):
-            parts.append((at, len(each)))
+            steps = None if self._hook is not None else cache.native_steps(len(each))
+            parts.append((at, len(each), steps or []))
             positions += range(cache.n_tokens, cache.n_tokens + len(each))
             wanted += [every] * (len(each) - 1) + [True]
             at += len(each)
@@ -89,10 +90,12 @@ class LlamaBackend(Backend):
         finally:
             self._caches = ()
         for cache, each in zip(caches, ids, strict=True):
-            cache.n_tokens += len(each)
+            cache.took(len(each))
         if every:
-            return [torch.stack([loaded.logits(first + i) for i in range(count)]) for first, count in parts]
-        return [loaded.logits(first + count - 1) for first, count in parts]
+            return [
+                torch.stack([loaded.logits(first + i) for i in range(count)]) for first, count, _ in parts
+            ]
+        return [loaded.logits(first + count - 1) for first, count, _ in parts]
 
     def _backup(self, cache: LlamaCache, n: int) -> bytes | None:
         """The state of recurrent layers before a pass that may take long, since it cannot be taken back; of a

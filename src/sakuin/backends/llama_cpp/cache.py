@@ -13,10 +13,11 @@ from torch import Tensor
 
 from sakuin.attention.softmax import Softmax
 from sakuin.cache.full import FullLayer
-from sakuin.cache.layer import Arrival
+from sakuin.cache.layer import Arrival, LayerCache
 from sakuin.cache.sequence import QUERY_STEP
 from sakuin.cache.whole import WholeCache
 from sakuin.config import RetrievalConfig
+from sakuin.index import _native
 
 
 @dataclass(eq=False)
@@ -35,6 +36,7 @@ class LlamaCache:
     slot: int | None = None
     lost: bool = False
     _arrivals: dict[int, Arrival] = field(default_factory=dict)
+    _ready: list[LayerCache] = field(default_factory=list)
 
     @classmethod
     def new(cls, layers: Iterable[int], config: RetrievalConfig | None) -> LlamaCache:
@@ -47,6 +49,25 @@ class LlamaCache:
     def exact_above(self) -> int:
         """Passes of more tokens than this are exact."""
         return 0 if self.whole is None else self.whole.config.exact_above
+
+    def native_steps(self, t: int) -> list[_native.Steps | None] | None:
+        """Before a pass of t tokens: by layer the step that it can take without Python, where it can."""
+        self._ready = []
+        if self.whole is None or t > self.exact_above:
+            return None
+        steps: list[_native.Steps | None] = [None] * (1 + max(self.whole.layers, default=-1))
+        for number, inner in self.whole.layers.items():
+            steps[number] = inner.native_step(t)
+            if steps[number] is not None:
+                self._ready.append(inner)
+        return steps
+
+    def took(self, t: int) -> None:
+        """A pass of t tokens was made."""
+        self.n_tokens += t
+        for inner in self._ready:
+            inner.took(t)
+        self._ready = []
 
     def attend(
         self, layer: int, q: Tensor, keys: Tensor, values: Tensor, softmax: Softmax, again: bool

@@ -157,7 +157,7 @@ class Loaded:
         positions: Sequence[int],
         sequences: Sequence[int],
         wanted: Sequence[bool],
-        parts: Sequence[tuple[int, int]],
+        parts: list[tuple[int, int, list[_native.Steps | None]]],
     ) -> None:
         """One pass. Raises what a callback raised, else `SakuinError` where llama.cpp stops."""
         code = self.session.run(self.context, tokens, positions, sequences, wanted, parts)

@@ -1,0 +1,134 @@
+#include "index/sketch/steps.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <numeric>
+#include <stdexcept>
+#include <utility>
+
+#include "index/sketch/decode.hpp"
+#include "kernels/dispatch.hpp"
+
+namespace sakuin {
+namespace {
+
+float* at_least(std::vector<float>& x, int64_t n) {
+    if (static_cast<int64_t>(x.size()) < n) x.resize(static_cast<size_t>(n));
+    return x.data();
+}
+
+// Sum over positions of the mean over the first dimension of (rows, t).
+double means(const float* x, int64_t rows, int64_t t) {
+    return std::accumulate(x, x + rows * t, 0.0) / static_cast<double>(rows);
+}
+
+}  // namespace
+
+SketchSteps::SketchSteps(std::vector<const SketchSegment*> segments, FlatSpan sink, UnsealedTokens unsealed,
+                         int64_t group, SketchSettings settings, int n_threads)
+    : segments_(std::move(segments)), sink_(sink), unsealed_(unsealed), group_(group), settings_(settings),
+      n_threads_(n_threads) {
+    for (const SketchSegment* s : segments_) n_sealed_ += s->n;
+}
+
+void SketchSteps::prepare(int64_t end, const NextStep& next) {
+    if (end < unsealed_.start || end > unsealed_.capacity)
+        throw std::invalid_argument("the unsealed tokens end outside of their memory");
+    unsealed_.end = end;
+    next_ = next;
+}
+
+StepSums SketchSteps::take_sums() { return std::exchange(sums_, StepSums{}); }
+
+void SketchSteps::step(const NewTokens& tokens) {
+    const auto start = std::chrono::steady_clock::now();
+    if (tokens.kv_heads != unsealed_.kv_heads || tokens.head_dim != unsealed_.head_dim ||
+        tokens.heads != unsealed_.kv_heads * group_ || tokens.dtype != unsealed_.dtype)
+        throw std::invalid_argument("the new tokens are of another shape or dtype than those that are held");
+    if (unsealed_.end + tokens.t > unsealed_.capacity)
+        throw std::invalid_argument("there is no room for the new tokens");
+    take(tokens);
+    keep_queries(tokens);
+    attend(tokens);
+    next_ = {};
+    if (n_sealed_ > 0) sums_.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+void SketchSteps::take(const NewTokens& tokens) {
+    const int64_t row = tokens.head_dim * dtype_size(unsealed_.dtype);
+    for (int64_t h = 0; h < tokens.kv_heads; ++h) {
+        const int64_t to = (h * unsealed_.capacity + unsealed_.end) * row, from = h * tokens.t * row;
+        const auto bytes = static_cast<size_t>(tokens.t * row);
+        std::memcpy(static_cast<char*>(unsealed_.keys) + to, static_cast<const char*>(tokens.keys) + from, bytes);
+        std::memcpy(static_cast<char*>(unsealed_.values) + to, static_cast<const char*>(tokens.values) + from, bytes);
+    }
+    unsealed_.end += tokens.t;
+}
+
+void SketchSteps::keep_queries(const NewTokens& tokens) const {
+    const int64_t row = tokens.head_dim * dtype_size(tokens.dtype);
+    for (int64_t h = 0; h < tokens.heads; ++h)
+        for (int64_t i = 0; i < next_.n_kept; ++i)
+            std::memcpy(static_cast<char*>(next_.kept) + (h * next_.n_kept + i) * row,
+                        static_cast<const char*>(tokens.q) + (h * tokens.t + next_.first + i * next_.every) * row,
+                        static_cast<size_t>(row));
+}
+
+void SketchSteps::attend(const NewTokens& tokens) {
+    const int64_t heads = tokens.kv_heads, rows = tokens.heads, t = tokens.t, d = tokens.head_dim;
+    const int64_t size = dtype_size(unsealed_.dtype), offset = unsealed_.start * d * size;
+    FlatArgs f{};
+    f.q = tokens.q, f.q_dtype = tokens.dtype, f.q_head_stride = t * d, f.q_stride = d;
+    f.n_kv_heads = heads, f.group = group_, f.t = t, f.head_dim = d;
+    const int64_t stride = unsealed_.capacity * d;
+    f.spans = {sink_,
+               {static_cast<const char*>(unsealed_.keys) + offset, static_cast<const char*>(unsealed_.values) + offset,
+                unsealed_.dtype, unsealed_.end - unsealed_.start, stride, d, stride, d}};
+    f.causal = true;
+    f.scaling = tokens.scaling, f.softcap = tokens.softcap, f.s_aux = tokens.sinks, f.n_threads = n_threads_;
+
+    SketchAttend a{};
+    a.kernels = &kernels();
+    a.segments = segments_;
+    float* const q = at_least(q_, rows * t * d);
+    widen(*a.kernels, tokens.q, tokens.dtype, q, static_cast<size_t>(rows * t * d));
+    a.q = q, a.heads = heads, a.group = group_, a.t = t;
+    a.scaling = tokens.scaling, a.softcap = tokens.softcap, a.settings = settings_, a.n_threads = n_threads_;
+    // For one position the layouts are the same.
+    a.out = t == 1 ? tokens.out : at_least(out_, rows * t * d);
+    a.lse = at_least(lse_, rows * t);
+    a.coverage = at_least(coverage_, rows * t), a.error = at_least(error_, rows * t);
+    a.exact_share = at_least(exact_, heads * t), a.coded_share = at_least(coded_, heads * t);
+    const int64_t n_tokens = sink_.n + n_sealed_ + unsealed_.end - unsealed_.start;
+    float* mass = next_.mass;
+    a.mass_stride = next_.mass_stride;
+    if (mass != nullptr && next_.above > 0) {
+        a.mass_stride = n_tokens;
+        mass = at_least(mass_, heads * n_tokens);
+        std::fill(mass, mass + heads * n_tokens, 0.0f);
+    }
+    decode_sketch(a, f, mass);
+    if (mass != next_.mass) add_mass(n_tokens);
+    if (t > 1)
+        for (int64_t h = 0; h < rows; ++h)
+            for (int64_t i = 0; i < t; ++i)
+                std::memcpy(tokens.out + (i * rows + h) * d, a.out + (h * t + i) * d,
+                            static_cast<size_t>(d) * sizeof(float));
+    if (n_sealed_ == 0) return;  // a step over an empty index is no step of retrieval
+    sums_.steps += 1, sums_.positions += t;
+    sums_.touched_bytes += a.touched_bytes, sums_.offloaded_bytes += 4 * t * heads * n_sealed_ * d;
+    sums_.exact += means(a.exact_share, heads, t), sums_.coded += means(a.coded_share, heads, t);
+    sums_.coverage += means(a.coverage, rows, t), sums_.error += means(a.error, rows, t);
+}
+
+void SketchSteps::add_mass(int64_t n_tokens) {
+    const float least = next_.above * static_cast<float>(group_);
+    for (int64_t h = 0; h < unsealed_.kv_heads; ++h) {
+        const float* const from = mass_.data() + h * n_tokens;
+        float* const to = next_.mass + h * next_.mass_stride;
+        for (int64_t i = 0; i < n_tokens; ++i) to[i] += std::max(from[i] - least, 0.0f);
+    }
+}
+
+}  // namespace sakuin

@@ -1,0 +1,92 @@
+// Python entry points of steps that are taken without Python between the layers (index/sketch/steps.hpp).
+#include "index/sketch/steps.hpp"
+
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+#include <vector>
+
+#include "python/bindings.hpp"
+#include "python/sketch_segment.hpp"
+#include "python/tensor.hpp"
+
+namespace sakuin {
+namespace {
+
+std::vector<const SketchSegment*> chain(const std::vector<const Sealed*>& segments) {
+    std::vector<const SketchSegment*> found;
+    for (const Sealed* s : segments) {
+        if (s == nullptr) throw std::invalid_argument("segments must be SketchSegment objects, got None");
+        found.push_back(&s->segment);
+    }
+    return found;
+}
+
+// As Python holds it: keeps the segments and the memory of the tokens alive.
+class PySteps : public SketchSteps {
+public:
+    PySteps(nb::list segments, nb::object sink_keys, nb::object sink_values, nb::object keys, nb::object values,
+            int64_t start, int64_t group, const SketchSettings& settings, int n_threads)
+        : SketchSteps(chain(nb::cast<std::vector<const Sealed*>>(segments)), span(sink_keys, sink_values),
+                      unsealed(keys, values, start), group, settings, n_threads),
+          held_(nb::make_tuple(segments, sink_keys, sink_values, keys, values)) {}
+
+    // kept: (n_query_heads, n, head_dim) or None. mass: float32 (n_kv_heads, n_tokens) or None.
+    void next(int64_t end, nb::object kept, int64_t first, int64_t every, nb::object mass, float above) {
+        NextStep n{};
+        if (!kept.is_none()) {
+            const Tensor k = read_tensor(kept, "kept", 3);
+            n.kept = k.data;
+            n.n_kept = k.shape[1];
+        }
+        n.first = first, n.every = every, n.above = above;
+        if (!mass.is_none()) {
+            const Tensor m = read_tensor(mass, "mass", 2);
+            if (m.dtype != DType::f32 || m.stride[1] != 1) throw std::invalid_argument("mass must be float32 rows");
+            n.mass = m.f32();
+            n.mass_stride = m.stride[0];
+        }
+        given_ = nb::make_tuple(kept, mass);
+        prepare(end, n);
+    }
+
+    nb::tuple sums() {
+        const StepSums s = take_sums();
+        return nb::make_tuple(s.steps, s.positions, s.touched_bytes, s.offloaded_bytes, s.exact, s.coded, s.coverage,
+                              s.error, s.seconds);
+    }
+
+private:
+    static FlatSpan span(nb::handle keys, nb::handle values) {
+        const Tensor k = read_tensor(keys, "sink_keys", 3), v = read_tensor(values, "sink_values", 3);
+        return {k.data, v.data, k.dtype, k.shape[1], k.stride[0], k.stride[1], v.stride[0], v.stride[1]};
+    }
+    static UnsealedTokens unsealed(nb::handle keys, nb::handle values, int64_t start) {
+        const Tensor k = read_tensor(keys, "keys", 3), v = read_tensor(values, "values", 3);
+        for (const Tensor* x : {&k, &v})
+            if (x->stride[1] != k.shape[2] || x->stride[0] != k.shape[1] * k.shape[2] || x->dtype != k.dtype)
+                throw std::invalid_argument("the memory of unsealed tokens must be contiguous and of one dtype");
+        return {k.data, v.data, k.dtype, k.shape[0], k.shape[1], k.shape[2], start, start};
+    }
+
+    nb::tuple held_, given_;
+};
+
+}  // namespace
+
+void bind_sketch_steps(nb::module_& m) {
+    nb::class_<Steps>(m, "Steps", "Steps of one sequence in one layer that need no Python.");
+    nb::class_<PySteps, Steps>(m, "SketchSteps", "Steps behind a `sketch` index, or while nothing is sealed yet.")
+        .def(nb::init<nb::list, nb::object, nb::object, nb::object, nb::object, int64_t, int64_t, const SketchSettings&,
+                      int>(),
+             nb::arg("segments"), nb::arg("sink_keys"), nb::arg("sink_values"), nb::arg("keys"), nb::arg("values"),
+             nb::arg("start"), nb::arg("group"), nb::arg("settings"), nb::arg("n_threads"))
+        .def("prepare", &PySteps::next, nb::arg("end"), nb::arg("kept").none(), nb::arg("first"), nb::arg("every"),
+             nb::arg("mass").none(), nb::arg("above"),
+             "What the next step finds and leaves: where the unsealed tokens end, where kept queries and mass go.")
+        .def("sums", &PySteps::sums,
+             "Since the last call: (steps, positions, touched bytes, offloaded bytes, exact, coded, coverage, error,\n"
+             "seconds), the shares summed over positions.");
+}
+
+}  // namespace sakuin
