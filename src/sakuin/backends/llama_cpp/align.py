@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 _AHEAD = 64
 """Bytes beyond a token's place in which it is looked for."""
+_CHARACTER = 4
+"""The same for tokens of one byte, which are found everywhere."""
 
 
 def align(raw: bytes, pieces: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -38,18 +40,19 @@ def _find(raw: bytes, piece: bytes, position: int, ahead: bool) -> tuple[int, in
     ahead : whether tokens before it have no place yet, so that it may lie further on.
     """
     bare = piece.lstrip(b" ")
-    for form in (piece, bare):
-        if form and raw.startswith(form, position):
+    forms = [form for form in (piece, bare) if form]
+    for form in forms:
+        if raw.startswith(form, position):
             return position, len(form)
     if not bare:
         return (position, 0) if piece and not ahead else (-1, 0)
-    # Blanks that were merged into one, or a token that belongs to something that was changed before it.
-    skipped = (
-        position + len(raw[position : position + _AHEAD]) - len(raw[position : position + _AHEAD].lstrip())
-    )
-    if raw.startswith(bare, skipped):
-        return skipped, len(bare)
-    if ahead and len(bare) > 1:
-        at = raw.find(bare, position, position + _AHEAD + len(bare))
-        return at, len(bare)
+    window = raw[position : position + _AHEAD]
+    behind = position + len(window) - len(window.lstrip())  # blanks that were merged into one
+    if raw.startswith(bare, behind):
+        return behind, len(bare)
+    for form in forms if ahead else ():
+        reach = _AHEAD if len(form) > 1 else _CHARACTER
+        at = raw.find(form, position, position + reach + len(form))
+        if at >= 0:
+            return at, len(form)
     return -1, 0

@@ -1,7 +1,7 @@
 """What a GGUF file says of itself, without its weights: metadata, tensors, and the parts of a split file.
 
-The file is read by llama.cpp's own `gguf_*` functions. Arrays that can be long (the vocabulary) become Python
-objects only where they are asked for. Files that sakuin cannot use are refused here, by
+The file is read by llama.cpp's own `gguf_*` functions. Words of a vocabulary become Python objects only where
+they are asked for. Files that sakuin cannot use are refused here, by
 `sakuin.backends.llama_cpp.refused`. Called by `shape`, `vocabulary` and `description`, and by whoever loads
 the file.
 """
@@ -15,10 +15,13 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sakuin.backends.llama_cpp.layouts import HeaderParams
 from sakuin.backends.llama_cpp.library import library
@@ -45,7 +48,7 @@ _TYPES: dict[int, Any] = {
 """GGUF's numbers of its types."""
 
 _SHORT = 1024
-"""Arrays of so many numbers, or fewer, are read at once: those that say something of each layer."""
+"""Arrays of so many numbers, or fewer, are values like others: those that say something of each layer."""
 _VERSIONS = (2, 3)
 _OLD = {b"ggml": "GGML", b"lmgg": "GGML", b"ggmf": "GGMF", b"ggjt": "GGJT", b"tjgg": "GGJT", b"algg": "GGLA"}
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)
@@ -77,14 +80,15 @@ class Header:
     """The metadata and the tensors of a GGUF file, or of all parts of a split one.
 
     files : in order; llama.cpp is given the first, and finds the others.
-    values : the metadata by key, without strings in arrays and long arrays (see `array`).
-    lengths : of every array, by key.
+    values : the metadata by key, without arrays of strings (`strings`) and long ones (`long`).
+    lengths : of every array, by key. long : arrays of more than 1024 numbers, by key.
     """
 
     files: tuple[Path, ...]
     values: Mapping[str, Value]
     lengths: Mapping[str, int]
-    tensors: tuple[Tensor, ...]
+    long: Mapping[str, NDArray[Any]] = field(repr=False)
+    tensors: tuple[Tensor, ...] = field(repr=False)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Header:
@@ -155,14 +159,16 @@ class Header:
             )
         return [int(each) for each in value[:n_layers]]
 
-    def array(self, key: str) -> list[Any]:
-        """The array of that key, whatever its length, read from the file; strings are `bytes`. Empty where
-        there is none."""
-        if key not in self.lengths:
-            return []
+    def strings(self, key: str) -> list[bytes]:
+        """The array of strings of that key, read from the file; empty where there is none."""
         with _opened(self.path) as context:
-            at = library().gguf_find_key(context, key.encode())
-            return _array(context, at) if at >= 0 else []
+            lib = library()
+            at = lib.gguf_find_key(context, key.encode())
+            if at < 0 or lib.gguf_get_kv_type(context, at) != _ARRAY:
+                return []
+            if lib.gguf_get_arr_type(context, at) != _STRING:
+                return []
+            return [lib.gguf_get_arr_str(context, at, i) for i in range(lib.gguf_get_arr_n(context, at))]
 
 
 def _first_part(path: Path) -> Path:
@@ -211,7 +217,7 @@ def _with_parts(first: Header, n_parts: int) -> Header:
             f"the {n_parts} parts of {path.name} have {len(tensors)} tensors instead of {expected}, so they "
             "do not belong together; fetch all parts again."
         )
-    return Header(tuple(files), first.values, first.lengths, tuple(tensors))
+    return replace(first, files=tuple(files), tensors=tuple(tensors))
 
 
 def _check_magic(path: Path) -> None:
@@ -273,6 +279,7 @@ def _read_one(path: Path, number: int) -> Header:
     lib = library()
     values: dict[str, Value] = {}
     lengths: dict[str, int] = {}
+    long: dict[str, NDArray[Any]] = {}
     with _opened(path) as context:
         for at in range(lib.gguf_get_n_kv(context)):
             key = _text(lib.gguf_get_key(context, at))
@@ -281,22 +288,25 @@ def _read_one(path: Path, number: int) -> Header:
                 values[key] = _text(lib.gguf_get_val_str(context, at))
             elif kind == _ARRAY:
                 lengths[key] = lib.gguf_get_arr_n(context, at)
-                if lengths[key] <= _SHORT and lib.gguf_get_arr_type(context, at) != _STRING:
-                    values[key] = tuple(_array(context, at))
+                if lib.gguf_get_arr_type(context, at) != _STRING:
+                    numbers = _numbers(context, at)
+                    if len(numbers) > _SHORT:
+                        long[key] = numbers
+                    else:
+                        values[key] = tuple(numbers.tolist())
             elif kind in _TYPES:
                 values[key] = _TYPES[kind].from_address(lib.gguf_get_val_data(context, at)).value
         tensors = tuple(_tensors(context, number))
     _check_whole(path, tensors)
-    return Header((path,), values, lengths, tensors)
+    return Header((path,), values, lengths, long, tensors)
 
 
-def _array(context: int, at: int) -> list[Any]:
+def _numbers(context: int, at: int) -> NDArray[Any]:
     lib = library()
-    kind, n = lib.gguf_get_arr_type(context, at), lib.gguf_get_arr_n(context, at)
-    if kind == _STRING:
-        return [lib.gguf_get_arr_str(context, at, i) for i in range(n)]
-    address = lib.gguf_get_arr_data(context, at) if n else None
-    return list((_TYPES[kind] * n).from_address(address)) if address else []
+    kind, n = _TYPES[lib.gguf_get_arr_type(context, at)], lib.gguf_get_arr_n(context, at)
+    if not n:
+        return np.empty(0, kind)
+    return np.ctypeslib.as_array((kind * n).from_address(lib.gguf_get_arr_data(context, at))).copy()
 
 
 def _tensors(context: int, number: int) -> Iterator[Tensor]:

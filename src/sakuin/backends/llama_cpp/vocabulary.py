@@ -1,7 +1,11 @@
 """The vocabulary of a GGUF file, as `sakuin.prompts` asks for it, by llama.cpp's own tokenizers.
 
-Ids and offsets are those that the transformers tokenizer of the same file gives: a token stands for all
-characters of which it has a byte. How the text of a long document is cut for llama.cpp is in `cuts`.
+Ids and offsets are those that a model's transformers tokenizer gives: a token stands for all characters of
+which it has a byte. Where transformers loses a rule when it reads a GGUF file, they differ in rare places: it
+does not know that each digit of SmolLM2 is a word of its own (digits behind several blanks), and it merges
+more than 31 blanks of Gemma in another way.
+
+How the text of a long document is cut for llama.cpp is in `cuts`.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ _NONE, _PIECES, _BYTES = 0, 1, 2
 """llama.cpp's numbers of kinds of vocabularies: none, SentencePiece's, byte-level BPE's."""
 _CONTROL = 1 | 8
 """Attributes of tokens that stand for no text: unknown, control."""
+_TYPES, _BYTE = "tokenizer.ggml.token_type", 6
 _NO_TOKEN = -1
 _BLANK = "▁"
 
@@ -50,6 +55,13 @@ class LlamaVocabulary:
             raise SakuinError(
                 f"{header.path} holds no vocabulary, so no text can be put to it; get another file of the "
                 "model."
+            )
+        types = header.long.get(_TYPES, np.array(header.values.get(_TYPES, ())))
+        if self.kind == _PIECES and np.count_nonzero(types == _BYTE) < 256:
+            # The library would end the process at the first character that has no token.
+            raise SakuinError(
+                f"the vocabulary of {header.path} lacks tokens for single bytes, so there are texts that it "
+                "cannot read; get another file of the model."
             )
         self._header = header
         self._lock = threading.Lock()
