@@ -6,7 +6,9 @@ a user has loaded.
 
 from __future__ import annotations
 
+import logging
 import os
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +20,53 @@ if TYPE_CHECKING:
     from sakuin.backends.base import Backend, Description
     from sakuin.prompts.vocabulary import Vocabulary
 
-BACKENDS = {"transformers": "sakuin.backends.transformers.backend"}
+_log = logging.getLogger("sakuin")
+
+BACKENDS = {
+    "transformers": "sakuin.backends.transformers.backend",
+    "llama.cpp": "sakuin.backends.llama_cpp.load",
+}
 """The module of each backend, by its name."""
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The backend of a model, and why in a few words."""
+
+    backend: str
+    why: str
+
+
+def choose(
+    name_or_path: str | os.PathLike[str],
+    backend: str = "auto",
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+) -> Choice:
+    """Who runs a model where `load` is given these. Reads nothing of the model.
+
+    Raises `SakuinError` where there is no such backend, or no model of that name.
+    """
+    if backend != "auto":
+        if backend not in BACKENDS:
+            raise SakuinError(f"backend must be auto or {' or '.join(BACKENDS)}, got {backend!r}.")
+        return Choice(backend, "asked for")
+    from sakuin.backends.llama_cpp import locate
+    from sakuin.backends.source import resolve
+
+    if resolve(name_or_path).gguf is None:
+        return Choice("transformers", "the model is no GGUF file")
+    if str(device).startswith("cuda"):
+        return Choice("transformers", "a GPU was asked for")
+    if str(dtype) in ("fp16", "torch.float16"):
+        return Choice("transformers", "fp16 was asked for")
+    if not locate.available():
+        return Choice("transformers", f"there is no llama.cpp here; {locate.INSTALL} installs it")
+    return Choice("llama.cpp", "a GGUF file")
+
+
 def _module(backend: str) -> Any:
-    name = "transformers" if backend == "auto" else backend
-    if name not in BACKENDS:
-        raise SakuinError(f"backend must be auto or {' or '.join(BACKENDS)}, got {backend!r}.")
-    return import_module(BACKENDS[name])
+    return import_module(BACKENDS[backend])
 
 
 def describe(
@@ -34,7 +74,8 @@ def describe(
 ) -> Description:
     """A model before its weights are read, which is cheap: its shape and its vocabulary, so that a document
     can be measured against the model's window and the machine's memory. Arguments as of `load`."""
-    described: Description = _module(backend).describe(name_or_path, window)
+    chosen = choose(name_or_path, backend)
+    described: Description = _module(chosen.backend).describe(name_or_path, window)
     return described
 
 
@@ -44,6 +85,8 @@ def load(
     device: str | torch.device = "auto",
     window: int | None = None,
     backend: str = "auto",
+    gpu_layers: int | str = 0,
+    threads: int | None = None,
 ) -> tuple[Any, Any]:
     """A model that attends through sakuin, and its tokenizer.
 
@@ -56,18 +99,53 @@ def load(
         several GPUs `"cuda:1"` and so on.
     window : tokens that the model shall read, where that is more than it was made for: its positions are
         scaled by YaRN (docs/past-the-window.md), at every length. None leaves them as they are.
-    backend : who runs the weights: `"auto"` or `"transformers"`.
+    backend : who runs the weights: `"transformers"`, `"llama.cpp"` (GGUF files as they are; the extra
+        `gguf`), or `"auto"`: llama.cpp for a `.gguf` file where it is installed, else transformers.
+    gpu_layers : with llama.cpp, the layers whose weights go to the GPU that it was built for: a number, or
+        `"all"`.
+    threads : of the CPU; None is as many as torch uses, one for each core.
 
     Raises `SakuinError` where the model is not there or cannot be read, cannot have that window, or there is
     no such device or too little memory on it.
     """
-    loaded: tuple[Any, Any] = _module(backend).load(name_or_path, dtype, device, window)
-    return loaded
+    name = name_or_path if isinstance(name_or_path, str | os.PathLike) else name_or_path.name
+    chosen = choose(name, backend, device, dtype)
+    layers = _checked_layers(gpu_layers)
+    _check_threads(threads)
+    _log.info("%s is run by %s (%s)", name, chosen.backend, chosen.why)
+    if chosen.backend == "llama.cpp":
+        model, tokenizer = _module(chosen.backend).load(name, dtype, device, window, layers, threads)
+        return model, tokenizer
+    if layers:
+        raise SakuinError(
+            f"gpu_layers={gpu_layers!r} is for llama.cpp, and transformers runs {name} ({chosen.why}); leave "
+            "it out, or take device cuda."
+        )
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    model, tokenizer = _module(chosen.backend).load(name_or_path, dtype, device, window)
+    return model, tokenizer
+
+
+def _checked_layers(gpu_layers: int | str) -> int:
+    """So many layers, -1 for all."""
+    if gpu_layers == "all":
+        return -1
+    if isinstance(gpu_layers, bool) or not isinstance(gpu_layers, int) or gpu_layers < 0:
+        raise SakuinError(f"gpu_layers must be a number of layers or 'all', got {gpu_layers!r}.")
+    return gpu_layers
+
+
+def _check_threads(threads: int | None) -> None:
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise SakuinError(f"threads must be a whole number of at least 1, got {threads!r}.")
 
 
 def quiet() -> None:
     """Let the libraries behind the backends keep their progress bars and remarks to themselves."""
-    _module("auto").quiet()
+    _module("transformers").quiet()
 
 
 def backend_of(model: Any, tokenizer: Any = None) -> Backend:
@@ -77,11 +155,15 @@ def backend_of(model: Any, tokenizer: Any = None) -> Backend:
 
     if isinstance(model, Backend):  # one that is its own model
         return model
-    backend: Backend = _module("auto").TransformersBackend(model, tokenizer)
+    backend: Backend = _module("transformers").TransformersBackend(model, tokenizer)
     return backend
 
 
 def vocabulary_of(tokenizer: Any) -> Vocabulary:
     """The vocabulary of a tokenizer, as `load` or transformers gave it, without its model."""
-    vocabulary: Vocabulary = _module("auto").TransformersVocabulary(tokenizer)
+    from sakuin.prompts.vocabulary import Vocabulary
+
+    if isinstance(tokenizer, Vocabulary):  # one that is its own tokenizer
+        return tokenizer
+    vocabulary: Vocabulary = _module("transformers").TransformersVocabulary(tokenizer)
     return vocabulary

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class Encoded:
     ends: list[int]
 
 
+@runtime_checkable
 class Vocabulary(Protocol):
     """Text to tokens and back. May be used from several threads at once."""
 

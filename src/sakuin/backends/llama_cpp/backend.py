@@ -19,6 +19,7 @@ from sakuin.backends.base import Backend
 from sakuin.backends.fingerprint import Fingerprint
 from sakuin.backends.hooks import AttentionCall, AttentionHook
 from sakuin.backends.llama_cpp.cache import LlamaCache
+from sakuin.backends.llama_cpp.header import Header
 from sakuin.backends.llama_cpp.loaded import Loaded, tensor_at
 from sakuin.backends.llama_cpp.windows import Windows
 from sakuin.backends.shape import ModelShape
@@ -35,11 +36,17 @@ class LlamaBackend(Backend):
     """A GGUF model, and its vocabulary. It is its own model to the user."""
 
     def __init__(
-        self, loaded: Loaded, shape: ModelShape, vocabulary: Any, rotary: int, source: str = ""
+        self,
+        loaded: Loaded,
+        header: Header,
+        shape: ModelShape,
+        vocabulary: Any,
+        rotary: int,
+        source: str = "",
     ) -> None:
         self.model, self.tokenizer, self.vocabulary = self, vocabulary, vocabulary
         self.dtype, self.device, self.source = loaded.options.dtype, _DEVICE, source
-        self.loaded, self._shape = loaded, shape
+        self.loaded, self.header, self._shape = loaded, header, shape
         self._turn, self._hook = threading.RLock(), None
         self._caches: Sequence[LlamaCache] = ()
         own = [kind == "full" for kind in shape.layers]
@@ -74,6 +81,8 @@ class LlamaBackend(Backend):
             positions += range(cache.n_tokens, cache.n_tokens + len(each))
             wanted += [every] * (len(each) - 1) + [True]
             at += len(each)
+        for cache, each in zip(caches, ids, strict=True):
+            self._check_length(cache, len(each))
         before = [
             (cache.n_tokens, self._backup(cache, len(each))) for cache, each in zip(caches, ids, strict=True)
         ]
@@ -96,6 +105,15 @@ class LlamaBackend(Backend):
                 torch.stack([loaded.logits(first + i) for i in range(count)]) for first, count, _ in parts
             ]
         return [loaded.logits(first + count - 1) for first, count, _ in parts]
+
+    def _check_length(self, cache: LlamaCache, n: int) -> None:
+        most = self.loaded.options.most_tokens
+        if most is not None and cache.n_tokens + n > most:
+            raise SakuinError(
+                f"the model's rotary embeddings (LongRoPE) are others beyond {most:,} tokens, and this "
+                f"context would have {cache.n_tokens + n:,}: load the model with a `window` of more than "
+                f"{most:,} tokens, and read the document with it."
+            )
 
     def _backup(self, cache: LlamaCache, n: int) -> bytes | None:
         """The state of recurrent layers before a pass that may take long, since it cannot be taken back; of a

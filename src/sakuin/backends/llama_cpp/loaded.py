@@ -39,7 +39,8 @@ class Options:
     dtype : of keys, values and queries, and of weights in prefill: fp32 or bf16.
     n_threads : of the CPU. gpu_layers : layers whose weights lie on a GPU; -1 is all.
     repack : whether llama.cpp may keep a second, faster form of the weights. least_rows : rows from which on
-        products are computed by sakuin; 0 is never. window : as of `sakuin.load`, with the own one beside it.
+        products are computed by sakuin; 0 is never. window : to scale positions to by YaRN, from own_window.
+    chunk : most tokens of a pass. least_cells : of llama.cpp's store. most_tokens : of a sequence.
     """
 
     dtype: torch.dtype
@@ -50,6 +51,8 @@ class Options:
     window: int | None = None
     own_window: int | None = None
     chunk: int = CHUNK
+    least_cells: int = 0
+    most_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,8 @@ class Loaded:
 
     def _params(self, n_sequences: int) -> Any:
         options, params = self.options, self.library.llama_context_default_params()
-        params.n_ctx = options.chunk + _SPARE + self.sliding * n_sequences
+        cells = options.chunk + _SPARE + self.sliding * n_sequences
+        params.n_ctx = max(cells, options.least_cells)
         params.n_batch = params.n_ubatch = options.chunk
         params.n_seq_max = n_sequences
         params.n_outputs_max = params.n_outputs_max_per_seq = min(_OUTPUTS, options.chunk)
