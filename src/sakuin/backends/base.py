@@ -85,6 +85,13 @@ class Backend(ABC):
         """Add `ids` to the cache; logits `(vocabulary,)` after the last, or `(len(ids), vocabulary)` after
         `every` one. Threads take turns, pass by pass."""
 
+    def forward_together(
+        self, caches: Sequence[Any], ids: Sequence[Sequence[int]], *, every: bool = False
+    ) -> list[Tensor]:
+        """As `forward` of each cache with its own `ids`; a backend that can reads the weights once for all.
+        No cache may be there twice."""
+        return [self.forward(cache, each, every=every) for cache, each in zip(caches, ids, strict=True)]
+
     @abstractmethod
     def chunk(self, cache: Any) -> int:
         """Tokens of one pass of a prefill."""

@@ -30,6 +30,8 @@ from sakuin.errors import SakuinError
 _STATE = "llama.cpp"
 """The name of llama.cpp's own state in a snapshot."""
 _DEVICE = torch.device("cpu")
+MOST_TOGETHER = 64
+"""Sequences of one pass, at most: llama.cpp's own limit is 256."""
 
 
 class LlamaBackend(Backend):
@@ -49,9 +51,9 @@ class LlamaBackend(Backend):
         self.loaded, self.header, self._shape = loaded, header, shape
         self._turn, self._hook = threading.RLock(), None
         self._caches: Sequence[LlamaCache] = ()
-        own = [kind == "full" for kind in shape.layers]
-        loaded.open(own, rotary, self._attend)
+        self._rotary = rotary
         self.windows = Windows(loaded)
+        self._open(1)
 
     @property
     def shape(self) -> ModelShape:
@@ -69,6 +71,39 @@ class LlamaBackend(Backend):
     def forward(self, cache: LlamaCache, ids: Sequence[int], *, every: bool = False) -> Tensor:
         with self._turn:
             return self._pass([cache], [list(ids)], every)[0]
+
+    def forward_together(
+        self, caches: Sequence[LlamaCache], ids: Sequence[Sequence[int]], *, every: bool = False
+    ) -> list[Tensor]:
+        if len({id(cache) for cache in caches}) < len(caches):
+            raise ValueError("a cache is there twice: fork it, or give it one run of tokens")
+        found: list[Tensor] = []
+        with self._turn:
+            for first, end in self._passes(ids):
+                if end - first > self.loaded.n_sequences:
+                    self._open(1 << (end - first - 1).bit_length())
+                found += self._pass(caches[first:end], [list(each) for each in ids[first:end]], every)
+        return found
+
+    def _passes(self, ids: Sequence[Sequence[int]]) -> Iterator[tuple[int, int]]:
+        """Ranges of caches whose tokens are one pass. llama.cpp itself would part those of models with
+        recurrent layers where sequences are of several lengths."""
+        first, tokens = 0, 0
+        for i, each in enumerate(ids):
+            full = tokens + len(each) > self.loaded.options.chunk or i - first >= MOST_TOGETHER
+            if i > first and (full or (self.loaded.recurrent and len(each) != len(ids[first]))):
+                yield first, i
+                first, tokens = i, 0
+            tokens += len(each)
+        if first < len(ids):
+            yield first, len(ids)
+
+    def _open(self, n_sequences: int) -> None:
+        """Make the context for passes of so many sequences."""
+        if self.loaded.context is not None:
+            self.windows.release_all()
+        own = [kind == "full" for kind in self.shape.layers]
+        self.loaded.open(own, self._rotary, self._attend, n_sequences)
 
     def _pass(self, caches: Sequence[LlamaCache], ids: Sequence[list[int]], every: bool) -> list[Tensor]:
         tokens = [token for each in ids for token in each]
