@@ -4,6 +4,8 @@ same files give."""
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -14,13 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_gguf import write
+from tiny_vocabulary import bytes_vocabulary
 from tokenizers import pre_tokenizers
 from written import TENSORS, written
 
 from sakuin.backends import catalogue
 from sakuin.backends.llama_cpp import cuts, vocabulary
 from sakuin.backends.llama_cpp.align import align
-from sakuin.backends.llama_cpp.cuts import Cuts
+from sakuin.backends.llama_cpp.cuts import Cuts, bounded
 from sakuin.backends.llama_cpp.header import Header
 from sakuin.backends.llama_cpp.vocabulary import LlamaVocabulary
 from sakuin.backends.transformers.load import describe
@@ -256,6 +259,44 @@ def test_no_cut_where_a_token_may_lie() -> None:
     assert len(list(crossing.parts("a b.\nx" * 10_000))) == 1
     assert len(list(Cuts.of([], lines=False).parts("1\n" * 50_000))) == 1
     assert len(list(Cuts.of([], lines=True).parts("1\n" * 50_000))) > 5
+
+
+_ENDLESS = """
+import sys
+from sakuin.backends.llama_cpp.header import Header
+from sakuin.backends.llama_cpp.vocabulary import LlamaVocabulary
+vocabulary = LlamaVocabulary.load(Header.read(sys.argv[1]))
+for text in ("acgt" * 25_000, " " * 90_000, "." * 90_000, "7" * 90_000, "日" * 90_000, "x\\n" * 90_000):
+    assert vocabulary.decode(vocabulary.encode(text).ids) == text
+print("survived")
+"""
+
+
+@pytest.mark.parametrize("words", ["gpt-2", "gpt-4o", "tekken", "deepseek-v3", "falcon"])
+def test_words_without_end_do_not_end_the_process(tmp_path: Path, words: str) -> None:
+    made = bytes_vocabulary()
+    general = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": words,
+        "tokenizer.ggml.tokens": made.tokens,
+        "tokenizer.ggml.token_type": [int(kind) for kind in made.types],
+        "tokenizer.ggml.merges": made.merges,
+    }
+    path = written(tmp_path / "model.gguf", general=general)
+    done = subprocess.run([sys.executable, "-c", _ENDLESS, str(path)], capture_output=True, text=True)
+    assert done.stdout.strip() == "survived", (done.returncode, done.stderr[-1000:])
+
+
+def test_endless_words_are_cut_before_signs_where_they_have_some() -> None:
+    assert list(bounded("a b " * 10_000)) == ["a b " * 10_000]
+    text = "so long " + "ab+cd/" * 2_000 + " end"
+    parts = list(bounded(text))
+    assert "".join(parts) == text
+    assert len(parts) > 2
+    assert all(part[0] in "+/" for part in parts[1:])
+    plain = "x" * 10_000
+    assert [len(part) for part in bounded("a " + plain)] == [4002, 4000, 2000]
+    assert max(map(len, bounded(" " * 9_000))) == 4000
 
 
 def test_a_long_text_takes_a_time_that_grows_with_its_length(

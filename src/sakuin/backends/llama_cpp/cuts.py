@@ -3,6 +3,10 @@
 A cut is right where no token of the vocabulary crosses it, whatever is merged on both sides. Between the end
 of a word and the blank before the next, and between a line's end and the next word, hardly a vocabulary has
 tokens that cross; those that do are found by looking at every token once.
+
+And where a text must be cut: some of llama.cpp's byte-level tokenizers take words apart by a recursion that
+goes as deep as a word is long, and end the process where one has some 20,000 characters, as a line of
+genetic code has.
 """
 
 from __future__ import annotations
@@ -15,6 +19,12 @@ LONG = 100_000
 """Characters from which cutting a text pays: it needs a look at all tokens."""
 _PART = 16_000
 """Characters of a part; where there is no place for a cut a part is longer."""
+
+_WORD = 4_000
+"""Most characters without a blank, or of blanks alone, that are given to a byte-level tokenizer at once."""
+_ENDLESS = re.compile(rf"\S{{{_WORD + 1},}}|\s{{{_WORD + 1},}}")
+# Before these a word ends for every tokenizer in use.
+_SIGN = re.compile(r"(?<=\w)(?=[!-&(-/:-@\[-^`{-~、。，．！？；：「」『』（）《》…—])")
 
 _BLANK = re.compile(r"(?<=[^\W_])(?= [^\W_])")
 _LINE = re.compile(r"(?<=\S\n)(?=[^\W_])")
@@ -71,3 +81,19 @@ class Cuts:
                     found.append(match.start())
                     break
         return min(found)
+
+
+def bounded(text: str) -> Iterator[str]:
+    """`text` in parts without words that are too long to be taken apart; nearly always in one.
+
+    Such a word is cut before a sign where it has some, else anywhere, which may change the tokens there.
+    """
+    start = 0
+    for word in _ENDLESS.finditer(text):
+        at = word.start()
+        while word.end() - at > _WORD:
+            signs = [sign.start() for sign in _SIGN.finditer(text, at + _WORD // 2, at + _WORD)]
+            at = signs[-1] if signs else at + _WORD
+            yield text[start:at]
+            start = at
+    yield text[start:]

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sakuin.backends.llama_cpp.align import align
-from sakuin.backends.llama_cpp.cuts import LONG, Cuts
+from sakuin.backends.llama_cpp.cuts import LONG, Cuts, bounded
 from sakuin.backends.llama_cpp.header import Header
 from sakuin.backends.llama_cpp.library import library
 from sakuin.backends.llama_cpp.template import Template
@@ -121,7 +121,7 @@ class LlamaVocabulary:
 
     def encode(self, text: str) -> Encoded:
         raw = _utf8(text)
-        ids = self._tokens(text, raw)
+        ids = self._tokens(text)
         starts, ends = self._offsets(text, raw, ids)
         return Encoded(ids.tolist(), starts, ends)
 
@@ -140,17 +140,17 @@ class LlamaVocabulary:
 
     # -- tokens ----------------------------------------------------------------------------------------------
 
-    def _tokens(self, text: str, raw: bytes) -> NDArray[np.int32]:
+    def _tokens(self, text: str) -> NDArray[np.int32]:
         """Of a user's text. llama.cpp needs a time that grows with the square of a long text's length where a
         vocabulary has tokens of its own for lines and blanks, so such a text is cut, where the cuts change
         nothing."""
-        if len(text) < LONG or self.kind not in (_PIECES, _BYTES):
-            return self._tokenize(raw)
+        cut = len(text) >= LONG and self.kind in (_PIECES, _BYTES)
         made, first = [], True
-        for piece in self._cuts.parts(text):
+        for part in self._cuts.parts(text) if cut else (text,):
             # At a cut the text has the blank that llama.cpp would put there.
-            begun = piece[1:] if self.space_prefix and not first else piece
-            made.append(self._tokenize(begun.encode()))
+            begun = part[1:] if self.space_prefix and not first else part
+            pieces = bounded(begun) if self.kind == _BYTES else (begun,)
+            made += [self._tokenize(piece.encode()) for piece in pieces]
             first = False
         return np.concatenate(made)
 
