@@ -27,6 +27,8 @@ CHUNK = 2048
 _SPARE = 512
 """Cells of llama.cpp's own store beyond what a pass needs. With so many more than the windows' store has,
 layers of both kinds are told apart by their number."""
+_PADDED = 256
+"""llama.cpp rounds the number of cells up to a multiple of it."""
 _FLASH, _YARN, _F16 = 1, 2, 1
 _OUTPUTS = 256
 """Most tokens of a pass whose logits are asked for: what llama.cpp reserves memory for."""
@@ -133,7 +135,7 @@ class Loaded:
     def _params(self, n_sequences: int) -> Any:
         options, params = self.options, self.library.llama_context_default_params()
         cells = options.chunk + _SPARE + self.sliding * n_sequences
-        params.n_ctx = max(cells, options.least_cells)
+        params.n_ctx = self.cells = -(-max(cells, options.least_cells) // _PADDED) * _PADDED
         params.n_batch = params.n_ubatch = options.chunk
         params.n_seq_max = n_sequences
         params.n_outputs_max = params.n_outputs_max_per_seq = min(_OUTPUTS, options.chunk)

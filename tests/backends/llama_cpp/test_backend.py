@@ -1,0 +1,178 @@
+"""The backend of llama.cpp beside llama.cpp alone and transformers, over tiny models of every architecture
+that it takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from llama_alone import Alone, divergence
+from tiny_gguf import ARCHITECTURES, HYBRIDS, Tiny, write
+
+import sakuin
+from sakuin.attention.exact import attend_blocks
+from sakuin.backends.hooks import AttentionCall
+from sakuin.backends.llama_cpp import locate
+from sakuin.backends.open import backend_of
+from sakuin.config import RetrievalConfig
+from sakuin.context.generate import prefill
+from sakuin.errors import SakuinError
+
+pytestmark = pytest.mark.skipif(not locate.available(), reason="there is no llama.cpp here")
+
+FLAT = RetrievalConfig(index="flat", sink=16, recent=64)
+SKETCH = RetrievalConfig(sink=16, recent=64)
+READ, SAID = 300, 64
+# Routers flip an expert at the least rounding; llama.cpp keeps windows in fp16.
+CLOSE = {"exaone4-sliding": 3e-4, "gemma2": 2e-5, "gemma3": 2e-5, "olmo3": 2e-5, "gpt-oss": 2e-5}
+
+
+@pytest.fixture(scope="module", params=(*ARCHITECTURES, *HYBRIDS))
+def tiny(request: Any, tmp_path_factory: Any) -> Tiny:
+    return write(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def load(tiny: Tiny, **more: Any) -> Any:
+    # LongRoPE has two sets of frequencies: those of the length that llama.cpp alone is given.
+    window = 100_000 if tiny.architecture == "phi3-long" else None
+    model, _ = sakuin.load(tiny.gguf, dtype="fp32", backend="llama.cpp", window=window, **more)
+    return model
+
+
+def said(model: Any, cache: Any, ids: list[int]) -> torch.Tensor:
+    return torch.stack([model.forward(cache, [token]) for token in ids])
+
+
+def test_logits_are_those_of_llama_cpp_and_of_transformers(tiny: Tiny) -> None:
+    ids = tiny.tokens(READ + SAID)
+    with Alone(tiny.gguf) as alone:
+        theirs = alone.feed(ids)[0, READ:]
+    with torch.no_grad():
+        expected = tiny.model(ids).logits[0, READ:]
+    model = load(tiny)
+    tokens = ids[0].tolist()
+    for config in (None, FLAT):
+        cache = model.new_cache(config)
+        for at in range(0, READ, 100):
+            model.forward(cache, tokens[at : at + 100])
+        got = said(model, cache, tokens[READ:])
+        limit = CLOSE.get(tiny.architecture, 2e-6)
+        assert divergence(theirs, got).max() < limit, f"{config} against llama.cpp alone"
+        assert divergence(expected, got).max() < limit, f"{config} against transformers"
+
+
+def test_layers_are_what_the_header_says(tiny: Tiny) -> None:
+    model = load(tiny)
+    kinds = model.shape.layers
+    assert [i for i, kind in enumerate(kinds) if kind == "full"] == list(tiny.full)
+    seen = {each.layer: each for each in model.loaded.seen}
+    assert set(tiny.full) <= set(seen)
+    sliding = [layer for layer, each in seen.items() if each.cells != model.loaded.cells]
+    assert sorted(sliding) == sorted(tiny.sliding)
+
+
+def test_a_fork_goes_its_own_way(tiny: Tiny) -> None:
+    model = load(tiny)
+    tokens = tiny.tokens(READ + 40)[0].tolist()
+    cache = model.new_cache(SKETCH)
+    prefill(model, cache, tokens[:READ])
+    fork = model.fork(cache)
+    model.forward(fork, tokens[:20])
+    straight = model.new_cache(SKETCH)
+    prefill(model, straight, tokens[:READ])
+    expected = said(model, straight, tokens[READ:])
+    assert divergence(expected, said(model, cache, tokens[READ:])).max() < 1e-4
+    assert model.fork(fork).n_tokens == READ + 20
+
+
+def test_several_sequences_in_one_pass_are_as_one_by_one(tiny: Tiny) -> None:
+    model = load(tiny)
+    tokens = tiny.tokens(READ)[0].tolist()
+    caches = []
+    for i in range(3):
+        cache = model.new_cache(SKETCH)
+        prefill(model, cache, tokens[i : 150 + 20 * i])
+        caches.append(cache)
+    forks = [model.fork(cache) for cache in caches]
+    for step in range(4):
+        alone = [model.forward(cache, [tokens[200 + step + i]]) for i, cache in enumerate(caches)]
+        together = model.forward_together(forks, [[tokens[200 + step + i]] for i in range(3)])
+        assert divergence(torch.stack(alone), torch.stack(together)).max() < 1e-3
+
+
+def test_the_state_of_windows_goes_on_from_a_snapshot(tiny: Tiny) -> None:
+    model = load(tiny)
+    tokens = tiny.tokens(READ + 8)[0].tolist()
+    cache = model.new_cache(FLAT)
+    prefill(model, cache, tokens[:READ])
+    cache.whole.seal()
+    state = model.window_state(cache)
+    assert bool(state) == bool(tiny.sliding or tiny.recurrent)
+    other = model.fork(cache)
+    other.window, other.slot = None, None
+    model.restore_windows(other, state, READ)
+    got, expected = said(model, other, tokens[READ:]), said(model, cache, tokens[READ:])
+    assert divergence(expected, got).max() < 1e-4
+
+
+class Stop(Exception):
+    pass
+
+
+def test_an_exception_in_a_layer_stops_the_pass_and_leaves_the_cache_whole(tiny: Tiny) -> None:
+    model = load(tiny)
+    tokens = tiny.tokens(READ + 8)[0].tolist()
+    cache, other = model.new_cache(FLAT), model.new_cache(FLAT)
+    prefill(model, cache, tokens[:200])
+    prefill(model, other, tokens[:200])
+
+    def stop(call: AttentionCall) -> None:
+        if call.layer == tiny.full[-1]:
+            raise Stop
+
+    with pytest.raises(Stop), model.attention_hook(stop):
+        model.forward(cache, tokens[200:READ])
+    assert cache.n_tokens == 200
+    prefill(model, cache, tokens[200:READ])
+    prefill(model, other, tokens[200:READ])
+    got, expected = said(model, cache, tokens[READ:]), said(model, other, tokens[READ:])
+    assert divergence(expected, got).max() < 1e-4
+
+
+def test_a_hook_sees_what_goes_into_attention_and_what_comes_out(tiny: Tiny) -> None:
+    model = load(tiny)
+    layers = []
+
+    def look(call: AttentionCall) -> None:
+        expected = attend_blocks(call.q[0], call.keys[0], call.values[0], [], call.softmax)
+        torch.testing.assert_close(call.out[0], expected.transpose(0, 1))
+        layers.append(call.layer)
+
+    with model.attention_hook(look):
+        model.forward(model.new_cache(None), tiny.tokens(40)[0].tolist())
+    assert layers == list(tiny.full)
+
+
+def test_a_model_is_its_own_backend(tmp_path: Path) -> None:
+    tiny = write("qwen2", tmp_path)
+    model, vocabulary = sakuin.load(tiny.gguf, dtype="fp32", backend="llama.cpp")
+    assert backend_of(model, vocabulary) is model
+    assert model.source == str(tiny.gguf)
+    assert model.dtype == torch.float32
+    cache = model.new_cache(FLAT)
+    with pytest.raises(ValueError, match="twice"):
+        model.forward_together([cache, cache], [[1], [2]])
+
+
+def test_longrope_is_refused_beyond_the_length_where_it_changes(tmp_path: Path) -> None:
+    tiny = write("phi3-long", tmp_path)
+    model, _ = sakuin.load(tiny.gguf, dtype="fp32", backend="llama.cpp")
+    limit = model.loaded.options.most_tokens
+    assert limit == 256
+    cache = model.new_cache(FLAT)
+    prefill(model, cache, tiny.tokens(250)[0].tolist())
+    with pytest.raises(SakuinError, match="LongRoPE"):
+        model.forward(cache, [1] * 10)
+    assert cache.n_tokens == 250
