@@ -1,11 +1,15 @@
-"""What this machine's CPU is and can do."""
+"""What this machine's CPU is and can do, and how much of it this process may use."""
 
 from __future__ import annotations
 
+import math
+import os
 import platform
 import sys
 from functools import cache
 from pathlib import Path
+
+from sakuin.machine.cgroups import ROOT, Group, groups
 
 
 @cache
@@ -29,3 +33,27 @@ def cpu_name() -> str:
     except OSError:
         pass
     return platform.machine() or sys.platform
+
+
+def usable_cpus(proc: Path = Path("/proc"), cgroups: Path = ROOT) -> int:
+    """CPUs that this process may keep busy: those it may run on, or what its container's quota pays for.
+
+    Part of a CPU counts as one: threads that wait for each other are stopped together when the quota is used
+    up, so that one more loses nothing.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = (_quota(group) for group in groups("cpu", proc / "self/cgroup", cgroups))
+    return max(1, min([allowed, *(math.ceil(quota) for quota in quotas if quota is not None)]))
+
+
+def _quota(group: Group) -> float | None:
+    """CPUs' worth of time that a group gets; None where it has no limit of its own."""
+    try:
+        if group.unified:
+            words = (group.folder / "cpu.max").read_text().split()
+        else:
+            words = [(group.folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")]
+        quota, period = int(words[0]), int(words[1])
+    except (OSError, ValueError, IndexError):  # "max" is no number
+        return None
+    return quota / period if quota > 0 and period > 0 else None

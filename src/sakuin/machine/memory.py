@@ -9,9 +9,14 @@ import resource
 from dataclasses import dataclass
 from pathlib import Path
 
+from sakuin.machine.cgroups import ROOT, groups
 from sakuin.quantities import size_of
 
-_CGROUPS = Path("/sys/fs/cgroup")
+_FILES = {
+    True: ("memory.max", "memory.current", "inactive_file"),
+    False: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+"""Of a cgroup, of version 2 or not: its limit, what is used, and what of that can be dropped."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class Available:
     bound: str
 
 
-def available(proc: Path = Path("/proc"), cgroups: Path = _CGROUPS, limits: bool = True) -> Available:
+def available(proc: Path = Path("/proc"), cgroups: Path = ROOT, limits: bool = True) -> Available:
     """The least of: the machine's available memory, what each cgroup above this process leaves, what the
     process's limits leave."""
     bounds = [Available(_meminfo(proc / "meminfo"), "of this machine's memory are free")]
@@ -65,30 +70,8 @@ def _status(path: Path, field: str) -> int:
 def _cgroup_limits(own: Path, root: Path) -> list[tuple[int, int]]:
     """`(limit, used)` of each cgroup from this process's up to the root; used leaves out file pages that can
     be dropped."""
-    found: list[tuple[int, int]] = []
-    try:
-        lines = own.read_text().splitlines()
-    except OSError:
-        return found
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            top, files = root, ("memory.max", "memory.current", "inactive_file")
-        elif "memory" in controllers.split(","):
-            top, files = (
-                root / "memory",
-                ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-            )
-        else:
-            continue
-        folder = top / path.lstrip("/")
-        while True:
-            if (pair := _limit_of(folder, *files)) is not None:
-                found.append(pair)
-            if folder == top or top not in folder.parents:
-                break
-            folder = folder.parent
-    return found
+    found = (_limit_of(group.folder, *_FILES[group.unified]) for group in groups("memory", own, root))
+    return [pair for pair in found if pair is not None]
 
 
 def _limit_of(folder: Path, limit_file: str, used_file: str, droppable: str) -> tuple[int, int] | None:
