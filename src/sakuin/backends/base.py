@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +25,10 @@ from sakuin.prompts.vocabulary import Vocabulary
 
 class Description(Protocol):
     """A model before its weights are read."""
+
+    @property
+    def backend(self) -> str:
+        """Who will run it: a name of `sakuin.backends.open.BACKENDS`."""
 
     @property
     def name(self) -> str:
@@ -46,6 +50,9 @@ class Description(Protocol):
     def n_weights(self) -> int:
         """Parameters, tied ones once."""
 
+    def weights_nbytes(self, dtype: torch.dtype) -> int:
+        """Bytes of its weights in memory, where it is loaded in `dtype`."""
+
 
 class Backend(ABC):
     """A loaded model and its vocabulary.
@@ -54,8 +61,10 @@ class Backend(ABC):
     vocabulary : text to tokens and back.
     dtype, device : of what attention sees: queries, keys and values.
     source : the name by which the model can be loaded again, or "".
+    name : of the backend, in `sakuin.backends.open.BACKENDS`.
     """
 
+    name: ClassVar[str]
     model: Any
     tokenizer: Any
     vocabulary: Vocabulary

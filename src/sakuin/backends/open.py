@@ -42,11 +42,28 @@ def choose(
     backend: str = "auto",
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
+    gpu_layers: int | str = 0,
+    threads: int | None = None,
 ) -> Choice:
     """Who runs a model where `load` is given these. Reads nothing of the model.
 
-    Raises `SakuinError` where there is no such backend, or no model of that name.
+    Raises `SakuinError` where there is no such backend, no model of that name, or a setting is none that the
+    backend has.
     """
+    layers = _checked_layers(gpu_layers)
+    _check_threads(threads)
+    chosen = _chosen(name_or_path, backend, device, dtype)
+    if layers and chosen.backend != "llama.cpp":
+        raise SakuinError(
+            f"gpu_layers={gpu_layers!r} is for llama.cpp, and {name_or_path} is run by {chosen.backend} "
+            f"({chosen.why}); leave it out, or take device cuda."
+        )
+    return chosen
+
+
+def _chosen(
+    name_or_path: str | os.PathLike[str], backend: str, device: str | torch.device, dtype: str | torch.dtype
+) -> Choice:
     if backend != "auto":
         if backend not in BACKENDS:
             raise SakuinError(f"backend must be auto or {' or '.join(BACKENDS)}, got {backend!r}.")
@@ -70,11 +87,16 @@ def _module(backend: str) -> Any:
 
 
 def describe(
-    name_or_path: str | os.PathLike[str], window: int | None = None, backend: str = "auto"
+    name_or_path: str | os.PathLike[str],
+    window: int | None = None,
+    backend: str = "auto",
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
 ) -> Description:
     """A model before its weights are read, which is cheap: its shape and its vocabulary, so that a document
-    can be measured against the model's window and the machine's memory. Arguments as of `load`."""
-    chosen = choose(name_or_path, backend)
+    can be measured against the model's window and the machine's memory. Arguments as of `load`, whose backend
+    it has."""
+    chosen = choose(name_or_path, backend, device, dtype)
     described: Description = _module(chosen.backend).describe(name_or_path, window)
     return described
 
@@ -91,10 +113,10 @@ def load(
     """A model that attends through sakuin, and its tokenizer.
 
     name_or_path : a name of `sakuin models list`, a local folder, a `.gguf` file, a hub id, or what
-        `describe` returned.
-    dtype : of the weights. `"auto"` is bf16 on a GPU and on CPUs that multiply bf16 fast, else fp32
-        (transformers' own "auto" is whatever the file holds); or `"fp32"`, `"bf16"`, `"fp16"`, or a torch
-        dtype.
+        `describe` returned, which has its backend.
+    dtype : of the weights, keys and values; llama.cpp leaves the weights as they are. `"auto"` is bf16 on a
+        GPU and on CPUs that multiply bf16 fast, else fp32 (transformers' own "auto" is whatever the file
+        holds); or `"fp32"`, `"bf16"`, `"fp16"`, or a torch dtype.
     device : `"auto"` is the first GPU where torch sees one, else the CPU; or `"cpu"`, `"cuda"`, and with
         several GPUs `"cuda:1"` and so on.
     window : tokens that the model shall read, where that is more than it was made for: its positions are
@@ -108,24 +130,24 @@ def load(
     Raises `SakuinError` where the model is not there or cannot be read, cannot have that window, or there is
     no such device or too little memory on it.
     """
-    name = name_or_path if isinstance(name_or_path, str | os.PathLike) else name_or_path.name
-    chosen = choose(name, backend, device, dtype)
-    layers = _checked_layers(gpu_layers)
-    _check_threads(threads)
+    if isinstance(name_or_path, str | os.PathLike):
+        name, asked = os.fspath(name_or_path), backend
+    else:
+        name, asked = name_or_path.name, name_or_path.backend
+        if backend not in ("auto", asked):
+            raise SakuinError(f"{name} was described for {asked}; describe it for {backend}.")
+    chosen = choose(name, asked, device, dtype, gpu_layers, threads)
     _log.info("%s is run by %s (%s)", name, chosen.backend, chosen.why)
+    module = _module(chosen.backend)
     if chosen.backend == "llama.cpp":
-        model, tokenizer = _module(chosen.backend).load(name, dtype, device, window, layers, threads)
+        layers = _checked_layers(gpu_layers)
+        model, tokenizer = module.load(name_or_path, dtype, device, window, layers, threads)
         return model, tokenizer
-    if layers:
-        raise SakuinError(
-            f"gpu_layers={gpu_layers!r} is for llama.cpp, and transformers runs {name} ({chosen.why}); leave "
-            "it out, or take device cuda."
-        )
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
-    model, tokenizer = _module(chosen.backend).load(name_or_path, dtype, device, window)
+    model, tokenizer = module.load(name_or_path, dtype, device, window)
     return model, tokenizer
 
 
@@ -143,9 +165,10 @@ def _check_threads(threads: int | None) -> None:
         raise SakuinError(f"threads must be a whole number of at least 1, got {threads!r}.")
 
 
-def quiet() -> None:
-    """Let the libraries behind the backends keep their progress bars and remarks to themselves."""
-    _module("transformers").quiet()
+def quiet(backend: str) -> None:
+    """Let the library behind a backend keep its progress bars and remarks to itself."""
+    if backend == "transformers":  # llama.cpp is heard by sakuin alone
+        _module(backend).quiet()
 
 
 def backend_of(model: Any, tokenizer: Any = None) -> Backend:

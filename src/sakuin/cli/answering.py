@@ -85,6 +85,7 @@ def as_object(context: Context, answer: Answer, model: str) -> dict[str, Any]:
         "answer": answer.text,
         "evidence": [asdict(span) for span in answer.evidence],
         "model": model,
+        "backend": context.backend.name,
         "index": answer.stats.get("index", "full"),
         "tokens": answer.tokens,
         "prefill_s": context.prefill_s + answer.prefill_s,

@@ -10,15 +10,35 @@ import typer
 
 from sakuin.cli.answering import as_object, check_answer, print_answer, settings, streamed
 from sakuin.cli.errors import reports_errors
-from sakuin.cli.options import Device, Dtype, Json, MaxNewTokens, Model, Window
+from sakuin.cli.loading import Loading
+from sakuin.cli.options import (
+    Backend,
+    Device,
+    Dtype,
+    GpuLayers,
+    Json,
+    MaxNewTokens,
+    Model,
+    Threads,
+    Window,
+)
 from sakuin.cli.progress import progress_bar
-from sakuin.cli.reading import documents_of, quiet
+from sakuin.cli.reading import documents_of
 from sakuin.cli.show import notes
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
     from sakuin import Context, RetrievalConfig
     from sakuin.documents import Document
+
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Encoding of text and HTML files: cp932, shift_jis, …, or auto, which guesses where a file "
+        "is not UTF-8. Without it UTF-8, and what an HTML page declares.",
+    ),
+]
 
 
 def ask(
@@ -51,17 +71,13 @@ def ask(
         ),
     ] = None,
     max_new_tokens: MaxNewTokens = 256,
-    encoding: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Encoding of text and HTML files: cp932, shift_jis, …, or auto, which guesses where a file "
-            "is not UTF-8. Without it UTF-8, and what an HTML page declares.",
-        ),
-    ] = None,
+    encoding: Encoding = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
     window: Window = None,
+    backend: Backend = "auto",
+    gpu_layers: GpuLayers = "0",
+    threads: Threads = None,
     json: Json = False,
 ) -> None:
     """Ask a question of documents.
@@ -74,7 +90,8 @@ def ask(
         check_answer(max_new_tokens)
         # Before what takes seconds to import: a wrong path is said at once.
         texts = documents_of(paths, encoding)
-        context = _read(texts, model, config, dtype, device, window)
+        loading = Loading(dtype, device, window, backend, gpu_layers, threads)
+        context = _read(texts, model, config, loading)
         answer = streamed(context, question, max_new_tokens, stream=not json)
         if json:
             print(json_.dumps(as_object(context, answer, model), ensure_ascii=False))
@@ -102,23 +119,18 @@ def _read(
     texts: list[Document],
     name: str,
     config: RetrievalConfig | Literal["full"],
-    dtype: str,
-    device: str,
-    window: int | None,
+    loading: Loading,
 ) -> Context:
     """A context of the documents. Before the weights are loaded, it is seen whether all of it will fit."""
     from sakuin import Context
-    from sakuin.backends import open as models
     from sakuin.capacity import need
     from sakuin.context.checks import check_length
-    from sakuin.machine import devices
     from sakuin.prompts.reading import Reading
 
     with notes.status("starting"):
-        quiet()
-        place = devices.resolve_device(device)
-        known = models.describe(name, window)
-        kind = devices.resolve_dtype(dtype, place)
+        chosen = loading.choose(name)
+        _, kind = loading.place(chosen)
+        known = loading.describe(name, chosen)
         reading = Reading().with_documents(texts)
         encoded = known.vocabulary.encode(reading.body)
         tokens = reading.own_tokens(encoded)
@@ -128,10 +140,9 @@ def _read(
             tokens,
             kind,
             None if config == "full" else config,
-            weights=known.n_weights * kind.itemsize,
+            weights=known.weights_nbytes(kind),
         )
         need.check(wanted, f"{name} with a context of {tokens:,} tokens")
-    with notes.status(f"loading {name}"):
-        model, tokenizer = models.load(known, kind, place)
+    model, tokenizer = loading.load(name, known)
     with progress_bar() as progress:
         return Context.from_documents(model, tokenizer, texts, config, progress, encoded=encoded)

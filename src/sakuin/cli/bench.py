@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from sakuin.cli.errors import reports_errors
-from sakuin.cli.options import Json
+from sakuin.cli.loading import Loading
+from sakuin.cli.options import Backend, GpuLayers, Json, Threads
 from sakuin.cli.show import console, notes, show_table
 
 app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
@@ -61,6 +62,9 @@ def index(
     length: _Length = 4000,
     tokens: _Tokens = None,
     save: _Save = None,
+    backend: Backend = "auto",
+    gpu_layers: GpuLayers = "0",
+    threads: Threads = None,
     json: Json = False,
 ) -> None:
     """Compare the indexes on real queries, keys and values: error of the attention output, bytes, time.
@@ -71,7 +75,8 @@ def index(
     with reports_errors():
         from sakuin.evaluate import compare
 
-        found = _trace(trace, model, length, tokens, save)
+        loading = Loading(backend=backend, gpu_layers=gpu_layers, threads=threads)
+        found = _trace(trace, model, length, tokens, save, loading)
         with notes.status("exact attention", spinner="line") as status:
             rows = [asdict(row) for row in compare(found, say=status.update)]
         if json:
@@ -87,6 +92,9 @@ def search(
     length: _Length = 4000,
     tokens: _Tokens = None,
     save: _Save = None,
+    backend: Backend = "auto",
+    gpu_layers: GpuLayers = "0",
+    threads: Threads = None,
     k: Annotated[int, typer.Option("--k", help="How many keys each query looks for.")] = 100,
     peers: Annotated[
         bool, typer.Option("--peers/--no-peers", help="Whether to measure Faiss and hnswlib as well.")
@@ -102,7 +110,8 @@ def search(
     with reports_errors():
         from sakuin.evaluate import PEERS, compare_search
 
-        found = _trace(trace, model, length, tokens, save)
+        loading = Loading(backend=backend, gpu_layers=gpu_layers, threads=threads)
+        found = _trace(trace, model, length, tokens, save, loading)
         with notes.status("exact search", spinner="line") as status:
             rows = [
                 asdict(row)
@@ -114,9 +123,11 @@ def search(
             _show_search(found, k, rows)
 
 
-def _trace(file: Path | None, model: str, length: int, tokens: int | None, save: Path | None) -> Any:
+def _trace(
+    file: Path | None, model: str, length: int, tokens: int | None, save: Path | None, loading: Loading
+) -> Any:
     """The trace that the options name, as long as they say."""
-    found = _captured(file, model, length, save)
+    found = _captured(file, model, length, save, loading)
     if tokens is None:
         return found
     from sakuin.evaluate import longer
@@ -127,7 +138,7 @@ def _trace(file: Path | None, model: str, length: int, tokens: int | None, save:
     return longer(found, tokens)
 
 
-def _captured(file: Path | None, model: str, length: int, save: Path | None) -> Any:
+def _captured(file: Path | None, model: str, length: int, save: Path | None, loading: Loading) -> Any:
     from sakuin.evaluate import Trace, capture
 
     if file is not None:
@@ -138,10 +149,9 @@ def _captured(file: Path | None, model: str, length: int, save: Path | None) -> 
         return Trace.load(file)
     if save is not None and not save.parent.is_dir():
         raise ValueError(f"there is no folder {save.parent} to save the trace in; make it first")
-    import sakuin
-
+    loaded = loading.load(model)
     with notes.status(f"capturing a trace of {length:,} tokens from {model}", spinner="line"):
-        captured = capture(*sakuin.load(model), length)
+        captured = capture(*loaded, length)
     if save is not None:
         captured.save(save)
     return captured

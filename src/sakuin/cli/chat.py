@@ -12,14 +12,25 @@ import typer
 
 from sakuin.cli.answering import as_object, check_answer
 from sakuin.cli.errors import reports_errors
-from sakuin.cli.options import MODEL_HELP, Device, Encoding, Folder
+from sakuin.cli.loading import Loading
+from sakuin.cli.options import MODEL_HELP, Backend, Device, Encoding, Folder, GpuLayers, Threads
 from sakuin.cli.progress import progress_bar
-from sakuin.cli.reading import documents_of, load_model, open_context
+from sakuin.cli.reading import documents_of, open_context
 from sakuin.cli.show import notes
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
     from sakuin import Context, Library
+
+Its = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="MODEL", help=f"{MODEL_HELP}; smollm2, or the context's own, if left out."
+    ),
+]
+Temperature = Annotated[
+    float, typer.Option(metavar="X", help="0 takes the likeliest token; above, tokens are drawn.")
+]
 
 
 def chat(
@@ -33,23 +44,18 @@ def chat(
             "--context", metavar="NAME", help="A stored context instead of files, which stays as it is."
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL",
-            help=f"{MODEL_HELP}; smollm2, or the context's own, if left out.",
-        ),
-    ] = None,
+    model: Its = None,
     save: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Keep documents and conversation as this context at the end."),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(metavar="N", help="Most tokens of an answer.")] = 256,
-    temperature: Annotated[
-        float, typer.Option(metavar="X", help="0 takes the likeliest token; above, tokens are drawn.")
-    ] = 0.0,
+    temperature: Temperature = 0.0,
     encoding: Encoding = None,
     device: Device = "auto",
+    backend: Backend = "auto",
+    gpu_layers: GpuLayers = "0",
+    threads: Threads = None,
     library: Folder = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a line for each answer.")
@@ -66,16 +72,17 @@ def chat(
         if files and context is not None:
             raise SakuinError("give files or --context, not both.")
         check_answer(max_new_tokens)
+        loading = Loading(device=device, backend=backend, gpu_layers=gpu_layers, threads=threads)
         from sakuin import Library
 
         where = Library(library)
         if save is not None:
             where.check_new(save)
         if context is not None:
-            talk, name = open_context(where, context, model, device)
+            talk, name = open_context(where, context, model, loading)
         else:
             name = model or "smollm2"
-            talk = _read(files or [], name, encoding, device)
+            talk = _read(files or [], name, encoding, loading)
         converse = partial(_converse, talk, name, max_new_tokens, temperature, json)
         if save is None:
             converse()
@@ -115,11 +122,12 @@ class _Saving:
                 raise KeyboardInterrupt
 
 
-def _read(files: list[str], name: str, encoding: str | None, device: str) -> Context:
+def _read(files: list[str], name: str, encoding: str | None, loading: Loading) -> Context:
     from sakuin import Context
 
+    loading.choose(name)
     texts = documents_of(files, encoding)
-    model, tokenizer = load_model(name, device=device)
+    model, tokenizer = loading.load(name)
     if not texts:
         return Context(model, tokenizer)
     with progress_bar() as progress:

@@ -33,6 +33,27 @@ Window = Annotated[
         help="Tokens that the model shall read where that is more than it was made for, by YaRN.",
     ),
 ]
+Backend = Annotated[
+    str,
+    typer.Option(
+        "--backend",
+        metavar="auto|llama.cpp|transformers",
+        help="Who runs the model: auto is llama.cpp for a .gguf file where it is installed, else "
+        "transformers.",
+    ),
+]
+GpuLayers = Annotated[
+    str,
+    typer.Option(
+        "--gpu-layers",
+        metavar="N|all",
+        help="With llama.cpp, the layers whose weights go to the GPU that it was built for.",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", metavar="N", help="Of the CPU; one for each core if left out."),
+]
 Json = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
 MaxNewTokens = Annotated[int, typer.Option(metavar="N", help="Most tokens of the answer.")]
 Encoding = Annotated[

@@ -3,9 +3,10 @@ said on standard error meanwhile."""
 
 from __future__ import annotations
 
-import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from sakuin.cli.loading import Loading
 from sakuin.cli.show import notes
 from sakuin.errors import SakuinError
 
@@ -26,27 +27,17 @@ def documents_of(paths: list[str], encoding: str | None) -> list[Document]:
     return texts
 
 
-def load_model(name: str, dtype: str = "auto", device: str = "auto") -> tuple[Any, Any]:
-    """A model and its tokenizer."""
-    from sakuin.backends import open as models
-
-    with notes.status(f"loading {name}"):
-        quiet()
-        return models.load(name, dtype, device)
-
-
-def load_model_of(stored: Stored, named: str | None, device: str) -> tuple[Any, Any]:
+def load_model_of(stored: Stored, named: str | None, loading: Loading) -> tuple[Any, Any]:
     """The model that a stored context was read with, and its tokenizer; `named` : where it is now, if not
     where it was."""
-    from sakuin.library.model import load_model_of
+    from sakuin.library.model import model_of
 
-    with notes.status(f"loading {named or stored.manifest.model}"):
-        quiet()
-        return load_model_of(stored, device, named)
+    name, dtype = model_of(stored, named)
+    return replace(loading, dtype=dtype).load(name)
 
 
 def open_context(
-    library: Library, name: str, model: str | None, device: str, offload: str | None = None
+    library: Library, name: str, model: str | None, loading: Loading, offload: str | None = None
 ) -> tuple[Context, str]:
     """A stored context with its model, and the model's name."""
     stored = library.find(name)
@@ -55,13 +46,5 @@ def open_context(
         if offload not in ("memory", "disk"):
             raise SakuinError(f"--offload must be memory or disk, got {offload!r}.")
         config = stored.manifest.config.with_changes(offload=offload)
-    loaded, tokenizer = load_model_of(stored, model, device)
+    loaded, tokenizer = load_model_of(stored, model, loading)
     return library.open(stored, loaded, tokenizer, config), model or stored.manifest.model
-
-
-def quiet() -> None:
-    """Progress bars and remarks of the libraries would run through ours."""
-    from sakuin.backends.open import quiet
-
-    quiet()
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]

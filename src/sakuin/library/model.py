@@ -11,15 +11,19 @@ from sakuin.errors import SakuinError
 from sakuin.library.folder import Stored
 
 
-def load_model_of(stored: Stored, device: str = "auto", named: str | None = None) -> tuple[Any, Any]:
-    """The model that a context was read with, and its tokenizer, in its dtype.
-
-    device : as in `sakuin.load`. named : where the model is now, if not where it was.
-    """
+def model_of(stored: Stored, named: str | None = None) -> tuple[str, str]:
+    """The name of the model that a context was read with, and the word for its dtype. named : where the model
+    is now, if not where it was."""
     name = named or stored.manifest.model
     if not name:
         raise SakuinError(
             f"the context {stored.name!r} does not say by which name its model was loaded; name the model "
             "yourself."
         )
-    return load(name, of_torch_name(stored.manifest.fingerprint.dtype) or "auto", device)
+    return name, of_torch_name(stored.manifest.fingerprint.dtype) or "auto"
+
+
+def load_model_of(stored: Stored) -> tuple[Any, Any]:
+    """The model that a context was read with, and its tokenizer, in its dtype."""
+    name, dtype = model_of(stored)
+    return load(name, dtype)

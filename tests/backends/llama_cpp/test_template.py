@@ -16,7 +16,6 @@ from sakuin.backends.llama_cpp.description import describe
 from sakuin.backends.llama_cpp.header import Header
 from sakuin.backends.llama_cpp.template import Template
 from sakuin.backends.llama_cpp.vocabulary import LlamaVocabulary
-from sakuin.backends.source import Source, resolve
 from sakuin.backends.transformers.load import describe as describe_by_transformers
 from sakuin.errors import SakuinError
 
@@ -117,7 +116,7 @@ def test_what_a_template_may_not_do_is_said_in_a_sentence(text: str, reason: str
 @pytest.mark.parametrize("name", list(catalogue.MODELS))
 def test_a_description_is_that_of_transformers_without_the_weights(name: str) -> None:
     catalogue.get(name)
-    ours, theirs = describe(resolve(name)), describe_by_transformers(name)
+    ours, theirs = describe(name), describe_by_transformers(name)
     assert (ours.name, ours.n_weights) == (theirs.name, theirs.n_weights)
     assert {**vars(ours.shape), "family": ""} == {**vars(theirs.shape), "family": ""}
     assert ours.tokenizer is ours.vocabulary
@@ -126,16 +125,16 @@ def test_a_description_is_that_of_transformers_without_the_weights(name: str) ->
 
 def test_what_is_no_gguf_file_is_not_described(tmp_path: Path) -> None:
     with pytest.raises(SakuinError, match=r"is no GGUF file, which the backend llama\.cpp reads"):
-        describe(Source("some/model", "some/model"))
+        describe("some/model")
     path = tmp_path / "model.gguf"
     path.write_bytes(b"no model")
     with pytest.raises(SakuinError, match="not a GGUF file"):
-        describe(resolve(path))
+        describe(path)
 
 
 def test_a_vocabulary_outlives_its_description(tmp_path: Path) -> None:
     path = write("llama", tmp_path).gguf
-    kept: Any = describe(resolve(path)).vocabulary
+    kept: Any = describe(path).vocabulary
     for _ in range(20):
-        describe(resolve(path)).vocabulary.encode("x")
+        describe(path).vocabulary.encode("x")
     assert kept.decode(kept.encode("The index").ids) == "The index"

@@ -37,6 +37,8 @@ MOST_TOGETHER = 64
 class LlamaBackend(Backend):
     """A GGUF model, and its vocabulary. It is its own model to the user."""
 
+    name = "llama.cpp"
+
     def __init__(
         self,
         loaded: Loaded,

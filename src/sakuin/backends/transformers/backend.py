@@ -78,6 +78,8 @@ def _stated_ends(model: Any) -> list[int | None]:
 class TransformersBackend(Backend):
     """A model of transformers and its tokenizer."""
 
+    name = "transformers"
+
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.dtype, self.device = model.dtype, model.device

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import transformers
@@ -43,6 +43,7 @@ class Description:
     source: Source
     config: PreTrainedConfig
     tokenizer: Any
+    backend: ClassVar[str] = "transformers"
 
     @cached_property
     def shape(self) -> ModelShape:
@@ -53,6 +54,10 @@ class Description:
     def n_weights(self) -> int:
         """Parameters, tied ones once."""
         return count_weights(self.config)
+
+    def weights_nbytes(self, dtype: torch.dtype) -> int:
+        """Bytes of its weights in memory; those of a GGUF file too are numbers of `dtype` there."""
+        return self.n_weights * dtype.itemsize
 
     @property
     def name(self) -> str:

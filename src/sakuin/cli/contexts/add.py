@@ -8,9 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sakuin.cli.errors import reports_errors
-from sakuin.cli.options import Device, Dtype, Encoding, Files, Folder, Json, Model
+from sakuin.cli.loading import Loading
+from sakuin.cli.options import (
+    Backend,
+    Device,
+    Dtype,
+    Encoding,
+    Files,
+    Folder,
+    GpuLayers,
+    Json,
+    Model,
+    Threads,
+)
 from sakuin.cli.progress import progress_bar
-from sakuin.cli.reading import documents_of, load_model
+from sakuin.cli.reading import documents_of
 from sakuin.cli.show import console, notes
 from sakuin.quantities import seconds_of, size_of
 
@@ -42,6 +54,9 @@ def add(
     encoding: Encoding = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
+    backend: Backend = "auto",
+    gpu_layers: GpuLayers = "0",
+    threads: Threads = None,
     library: Folder = None,
     json: Json = False,
 ) -> None:
@@ -55,6 +70,8 @@ def add(
 
         where = Library(library)
         keep = None if keep_for is None else seconds_of(keep_for, "--keep-for")
+        loading = Loading(dtype, device, None, backend, gpu_layers, threads)
+        loading.choose(model)
         where.check_new(name, resume)
         if resume and not where.kept_of(name):
             notes.print(f"Nothing of {name} is kept of an earlier add; it begins anew.", markup=False)
@@ -65,7 +82,7 @@ def add(
             from sakuin.index.kind import kind_of
 
             kind_of(index).check_storable()
-        loaded, tokenizer = load_model(model, dtype, device)
+        loaded, tokenizer = loading.load(model)
         with progress_bar() as progress:
             context = where.add(
                 name, texts, loaded, tokenizer, config, progress, resume=resume, pin=pin, keep_for=keep
@@ -77,6 +94,7 @@ def _print_added(name: str, context: Context, size: int, json: bool) -> None:
     if json:
         said = {
             "name": name,
+            "backend": context.backend.name,
             "tokens": context.tokens,
             "reused_tokens": context.reused_tokens,
             "prefill_s": context.prefill_s,

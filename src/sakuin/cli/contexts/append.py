@@ -13,7 +13,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sakuin.cli.errors import reports_errors
-from sakuin.cli.options import Device, Encoding, Files, Folder, ItsModel, Json, Name
+from sakuin.cli.loading import Loading
+from sakuin.cli.options import (
+    Backend,
+    Device,
+    Encoding,
+    Files,
+    Folder,
+    GpuLayers,
+    ItsModel,
+    Json,
+    Name,
+    Threads,
+)
 from sakuin.cli.reading import documents_of, load_model_of
 from sakuin.cli.show import notes
 from sakuin.errors import SakuinError
@@ -34,6 +46,9 @@ def append(
     model: ItsModel = None,
     encoding: Encoding = None,
     device: Device = "auto",
+    backend: Backend = "auto",
+    gpu_layers: GpuLayers = "0",
+    threads: Threads = None,
     library: Folder = None,
     json: Json = False,
 ) -> None:
@@ -50,7 +65,8 @@ def append(
             raise SakuinError(f"--follow needs one file, got {len(files)}: {', '.join(files)}.")
         where = Library(library)
         stored = where.find(name)
-        loaded, tokenizer = load_model_of(stored, model, device)
+        loading = Loading(device=device, backend=backend, gpu_layers=gpu_layers, threads=threads)
+        loaded, tokenizer = load_model_of(stored, model, loading)
         with where.appending(stored, loaded, tokenizer) as (context, keep):
 
             def grow(whole_lines: bool = False) -> bool:
@@ -76,7 +92,13 @@ def append(
 def _print_grown(name: str, context: Context, before: int, seconds: float, json: bool) -> None:
     more = context.tokens - before
     if json:
-        said = {"name": name, "appended": more, "tokens": context.tokens, "seconds": seconds}
+        said = {
+            "name": name,
+            "backend": context.backend.name,
+            "appended": more,
+            "tokens": context.tokens,
+            "seconds": seconds,
+        }
         print(json_.dumps(said, ensure_ascii=False), flush=True)
     else:
         print(f"{name}: {more:,} tokens more, {context.tokens:,} in all", flush=True)

@@ -9,7 +9,18 @@ import typer
 
 from sakuin.cli.answering import as_object, check_answer, print_answer, streamed
 from sakuin.cli.errors import reports_errors
-from sakuin.cli.options import Device, Folder, ItsModel, Json, MaxNewTokens, Name
+from sakuin.cli.loading import Loading
+from sakuin.cli.options import (
+    Backend,
+    Device,
+    Folder,
+    GpuLayers,
+    ItsModel,
+    Json,
+    MaxNewTokens,
+    Name,
+    Threads,
+)
 from sakuin.cli.reading import open_context
 from sakuin.cli.show import notes
 
@@ -27,6 +38,9 @@ def ask(
         ),
     ] = None,
     device: Device = "auto",
+    backend: Backend = "auto",
+    gpu_layers: GpuLayers = "0",
+    threads: Threads = None,
     library: Folder = None,
     json: Json = False,
 ) -> None:
@@ -35,7 +49,8 @@ def ask(
         from sakuin import Library
 
         check_answer(max_new_tokens, question)
-        context, model_name = open_context(Library(library), name, model, device, offload)
+        loading = Loading(device=device, backend=backend, gpu_layers=gpu_layers, threads=threads)
+        context, model_name = open_context(Library(library), name, model, loading, offload)
         answer = streamed(context, question, max_new_tokens, stream=not json)
         if json:
             said = as_object(context, answer, model_name) | {"reused_tokens": answer.reused_tokens}

@@ -22,7 +22,8 @@ from sakuin.cli.evaluate.options import (
     goes_on,
     write,
 )
-from sakuin.cli.options import Device, Json, Model, Window
+from sakuin.cli.loading import Loading
+from sakuin.cli.options import Backend, Device, GpuLayers, Json, Model, Threads, Window
 from sakuin.cli.show import console, notes, show_table
 from sakuin.errors import SakuinError
 
@@ -35,6 +36,9 @@ def extract(
     dtype: Dtype = "auto",
     device: Device = "auto",
     window: Window = None,
+    backend: Backend = "auto",
+    gpu_layers: GpuLayers = "0",
+    threads: Threads = None,
     configurations: Configurations = "full balanced fast streaming",
     lengths: Lengths = "2000 4000 6000",
     seeds: Seeds = 1,
@@ -62,10 +66,10 @@ def extract(
         wanted, most = named(configurations), distinct("--lengths", lengths)
         if seeds < 1:
             raise SakuinError(f"--seeds must be at least 1, got {seeds}.")
-        subject = Subject.of(model, dtype, device, window)
+        subject = Subject.of(model, Loading(dtype, device, window, backend, gpu_layers, threads))
         folder = subject.folder(out, "extract")
-        with notes.status(f"loading {model}", spinner="line") as status:
-            loaded, tokenizer = subject.load()
+        loaded, tokenizer = subject.load()
+        with notes.status("weights", spinner="line") as status:
             made = about(subject.name, subject.used) | subject.marks(loaded, tokenizer)
             results = Results(folder / "results.jsonl", made)
             found = list(run(loaded, tokenizer, most, seeds, wanted, results, status.update, by_number))
@@ -76,6 +80,7 @@ def extract(
             "model": model,
             "dtype": subject.used,
             "device": subject.place,
+            "backend": subject.backend,
             "configurations": [asdict(score) for score in scores(found)],
             "texts": [asdict(each) for each in found],
         }

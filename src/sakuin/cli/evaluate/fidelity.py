@@ -24,7 +24,8 @@ from sakuin.cli.evaluate.options import (
     goes_on,
     write,
 )
-from sakuin.cli.options import Device, Json, Model, Window
+from sakuin.cli.loading import Loading
+from sakuin.cli.options import Backend, Device, GpuLayers, Json, Model, Threads, Window
 from sakuin.cli.show import console, notes, show_table
 from sakuin.errors import SakuinError
 
@@ -68,6 +69,9 @@ def fidelity(
     dtype: Dtype = "fp32",
     device: Device = "auto",
     window: Window = None,
+    backend: Backend = "auto",
+    gpu_layers: GpuLayers = "0",
+    threads: Threads = None,
     configurations: Configurations = USUAL,
     domains: Annotated[
         str, typer.Option(metavar="NAMES", help="Kinds of text, with blanks between them.")
@@ -87,7 +91,6 @@ def fidelity(
     attention has right.
     """
     with reports_errors(goes_on):
-        from sakuin.backends.open import describe
         from sakuin.evaluate.answers.fidelity import about, run
         from sakuin.evaluate.answers.pictures import check_matplotlib, draw_fidelity
         from sakuin.evaluate.configurations import configurations as named
@@ -99,12 +102,12 @@ def fidelity(
         _check_texts(files or [], domains, seed)
         if pictures:
             check_matplotlib()
-        subject = Subject.of(model, dtype, device, window)
-        described = describe(model, window)
+        subject = Subject.of(model, Loading(dtype, device, window, backend, gpu_layers, threads))
+        described = subject.describe()
         passages = list(_passages(described.tokenizer, files or [], domains, most, tokens, seed))
         folder = subject.folder(out, "fidelity")
-        with notes.status(f"loading {model}", spinner="line") as status:
-            loaded, _ = subject.load(described)
+        loaded, _ = subject.load(described)
+        with notes.status("weights", spinner="line") as status:
             made = about(subject.name, subject.used) | subject.marks(loaded, described.tokenizer)
             results = Results(folder / "results.jsonl", made)
             units = list(run(loaded, passages, wanted, results, status.update))
@@ -171,6 +174,7 @@ def _report(said: str, subject: Subject, units: list[Unit]) -> dict[str, Any]:
         "model": subject.model,
         "dtype": subject.used,
         "device": subject.place,
+        "backend": subject.backend,
         "configurations": [asdict(row) for row in rows(units)[None]],
         "ahead": {name: dict(zip(_AHEAD, ahead(units, first, name), strict=True)) for name in others},
         "layers": {name: layers(units, name) for name in (first, *others)},

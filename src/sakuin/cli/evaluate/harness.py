@@ -11,7 +11,8 @@ import typer
 
 from sakuin.cli.errors import reports_errors
 from sakuin.cli.evaluate.options import Configurations, Dtype, Out, Subject, command, goes_on, write
-from sakuin.cli.options import Device, Json, Model, Window
+from sakuin.cli.loading import Loading
+from sakuin.cli.options import Backend, Device, GpuLayers, Json, Model, Threads, Window
 from sakuin.cli.show import console, notes, show_table
 from sakuin.errors import SakuinError
 
@@ -19,30 +20,33 @@ if TYPE_CHECKING:
     from sakuin.evaluate.answers.harness_runs import Metric
 
 
+Tasks = Annotated[
+    str,
+    typer.Option(
+        metavar="NAMES",
+        help="Tasks of lm-eval, with commas between them; ours need no download: sakuin_facts, "
+        "sakuin_facts_generate, sakuin_english, or sakuin_long for all three.",
+    ),
+]
+Limit = Annotated[int | None, typer.Option(metavar="N", help="Documents of each task; all without it.")]
+Metadata = Annotated[
+    str | None,
+    typer.Option(metavar="JSON", help='What tasks are told; ours know {"characters": 16000, "texts": 10}.'),
+]
+
+
 def harness(
-    tasks: Annotated[
-        str,
-        typer.Option(
-            metavar="NAMES",
-            help="Tasks of lm-eval, with commas between them; ours need no download: sakuin_facts, "
-            "sakuin_facts_generate, sakuin_english, or sakuin_long for all three.",
-        ),
-    ] = "sakuin_long",
+    tasks: Tasks = "sakuin_long",
     model: Model = "smollm2",
     configurations: Configurations = "balanced",
-    limit: Annotated[
-        int | None, typer.Option(metavar="N", help="Documents of each task; all without it.")
-    ] = None,
-    metadata: Annotated[
-        str | None,
-        typer.Option(
-            metavar="JSON",
-            help='What tasks are told; ours know {"characters": 16000, "texts": 10}.',
-        ),
-    ] = None,
+    limit: Limit = None,
+    metadata: Metadata = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
     window: Window = None,
+    backend: Backend = "auto",
+    gpu_layers: GpuLayers = "0",
+    threads: Threads = None,
     out: Out = Path("sakuin-eval"),
     json: Json = False,
 ) -> None:
@@ -57,10 +61,10 @@ def harness(
         from sakuin.evaluate.results import Results
 
         wanted, told = checked(named(configurations), limit), _metadata(metadata)
-        subject = Subject.of(model, dtype, device, window)
+        subject = Subject.of(model, Loading(dtype, device, window, backend, gpu_layers, threads))
         chosen = found(_words(tasks), told)
-        with notes.status(f"loading {model}", spinner="line") as status:
-            loaded, tokenizer = subject.load()
+        loaded, tokenizer = subject.load()
+        with notes.status("weights", spinner="line") as status:
             made = about(loaded, subject.name) | subject.marks(loaded, tokenizer)
             folder = subject.folder(out, "harness")
             results = Results(folder / "results.jsonl", made)
@@ -72,6 +76,7 @@ def harness(
             "command": command("harness", words),
             "model": model,
             "about": made,
+            "backend": subject.backend,
             "metrics": [asdict(one) for one in metrics],
         }
         write(folder, "harness", report, results)

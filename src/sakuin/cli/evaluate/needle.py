@@ -23,7 +23,8 @@ from sakuin.cli.evaluate.options import (
     goes_on,
     write,
 )
-from sakuin.cli.options import Device, Json, Model, Window
+from sakuin.cli.loading import Loading
+from sakuin.cli.options import Backend, Device, GpuLayers, Json, Model, Threads, Window
 from sakuin.cli.show import console, notes, show_table
 from sakuin.errors import SakuinError
 
@@ -40,6 +41,10 @@ Haystack = Annotated[
         show_default=False,
     ),
 ]
+Depths = Annotated[
+    str, typer.Option(metavar="N|NUMBERS", help="How many depths, evenly spread, or several from 0 to 1.")
+]
+Needles = Annotated[int, typer.Option(metavar="N", help="Planted facts in each text.")]
 
 
 def needle(
@@ -48,13 +53,14 @@ def needle(
     dtype: Dtype = "auto",
     device: Device = "auto",
     window: Window = None,
+    backend: Backend = "auto",
+    gpu_layers: GpuLayers = "0",
+    threads: Threads = None,
     configurations: Configurations = "full balanced fast streaming",
     lengths: Lengths = "2000 4000 7500",
-    depths: Annotated[
-        str, typer.Option(metavar="N|NUMBERS", help="How many depths, evenly spread, or several from 0 to 1.")
-    ] = "5",
+    depths: Depths = "5",
     seeds: Seeds = 1,
-    needles: Annotated[int, typer.Option(metavar="N", help="Planted facts in each text.")] = 1,
+    needles: Needles = 1,
     out: Out = Path("sakuin-eval"),
     pictures: Pictures = True,
     json: Json = False,
@@ -70,14 +76,15 @@ def needle(
         from sakuin.evaluate.configurations import configurations as named
         from sakuin.evaluate.results import Results
 
-        subject, wanted = Subject.of(model, dtype, device, window), named(configurations)
+        wanted = named(configurations)
+        subject = Subject.of(model, Loading(dtype, device, window, backend, gpu_layers, threads))
         grid = Grid(tuple(distinct("--lengths", lengths)), _depths(depths), seeds, needles)
         if pictures:
             check_matplotlib()
         text = _haystack(files or [])
         folder = subject.folder(out, "needle", f"-{needles}")
-        with notes.status(f"loading {model}", spinner="line") as status:
-            loaded, tokenizer = subject.load()
+        loaded, tokenizer = subject.load()
+        with notes.status("weights", spinner="line") as status:
             made = about(subject.name, subject.used, grid, text) | subject.marks(loaded, tokenizer)
             results = Results(folder / "results.jsonl", made)
             cells = list(run(loaded, tokenizer, text, grid, wanted, results, status.update))
@@ -87,6 +94,7 @@ def needle(
             "model": model,
             "dtype": subject.used,
             "device": subject.place,
+            "backend": subject.backend,
             "grid": asdict(grid),
             "configurations": [asdict(tally) for tally in found],
             "cells": [asdict(cell) for cell in cells],

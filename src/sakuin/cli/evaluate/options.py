@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sakuin.cli.loading import Loading
 from sakuin.cli.options import DTYPES
 from sakuin.errors import SakuinError
 from sakuin.kinds import BUILT_IN
 
 if TYPE_CHECKING:
     from sakuin.backends.base import Description
+    from sakuin.backends.open import Choice
     from sakuin.evaluate.results import Results
 
 Dtype = Annotated[
@@ -74,32 +76,35 @@ class Subject:
     """The model that is measured, as the options name it. Results of one whose dtype or device differ do not
     belong together: they round differently.
 
-    dtype, device : as they were given. used : the dtype that this means here, `"fp32"` and so on.
-    place : the kind of device that it means, `"cpu"` or `"cuda"`.
+    loading : the options as they were given. chosen : who runs it. used : the dtype that its option means
+    here, `"fp32"` and so on. place : the kind of device that it means, `"cpu"` or `"cuda"`.
     """
 
     model: str
-    dtype: str
-    device: str
-    window: int | None
+    loading: Loading
+    chosen: Choice
     used: str
     place: str
 
     @classmethod
-    def of(cls, model: str, dtype: str, device: str, window: int | None) -> Subject:
-        """A `SakuinError` says what is wrong with dtype or device; the model is looked for by `load`."""
+    def of(cls, model: str, loading: Loading) -> Subject:
+        """A `SakuinError` says what is wrong with the options; a model of the hub is looked for by `load`."""
         from sakuin.dtypes import name_of
-        from sakuin.machine.devices import resolve_device, resolve_dtype
 
-        place = resolve_device(device)
-        meant = resolve_dtype(dtype, place)
-        used = name_of(meant) or str(meant)
-        return cls(model, dtype, device, window, used, place.type)
+        chosen = loading.choose(model)
+        place, meant = loading.place(chosen)
+        return cls(model, loading, chosen, name_of(meant) or str(meant), place.type)
+
+    @property
+    def backend(self) -> str:
+        """Who runs it."""
+        return self.chosen.backend
 
     @property
     def name(self) -> str:
         """What results call it."""
-        return self.model if self.window is None else f"{self.model} to {self.window}"
+        window = self.loading.window
+        return self.model if window is None else f"{self.model} to {window}"
 
     def folder(self, out: Path, evaluation: str, more: str = "") -> Path:
         """Where its results of an evaluation lie."""
@@ -111,26 +116,32 @@ class Subject:
         return {} if self.place == "cpu" else {"device": self.place}
 
     def marks(self, model: Any, tokenizer: Any) -> dict[str, str]:
-        """What says that results belong together beside an evaluation's own: the device, and the weights and
-        the tokenizer, which the model's name alone does not tell."""
+        """What says that results belong together beside an evaluation's own: who runs the model and where,
+        and the weights and the tokenizer, which the model's name alone does not tell."""
         from sakuin.backends.open import backend_of
 
-        return {"weights": backend_of(model, tokenizer).fingerprint().digest[:16]} | self.on_device()
+        marks = {"weights": backend_of(model, tokenizer).fingerprint().digest[:16]} | self.on_device()
+        return marks | ({} if self.backend == "transformers" else {"backend": self.backend})
 
     def words(self) -> dict[str, str]:
         """The options that name it, for `command`."""
-        words = {"--model": self.model, "--dtype": self.dtype}
-        words |= {} if self.window is None else {"--window": str(self.window)}
-        return words | ({} if self.device == "auto" else {"--device": self.device})
+        plain = Loading()
+        given = {name: getattr(self.loading, name) for name in vars(plain)}
+        words = {"--model": self.model, "--dtype": given.pop("dtype")}
+        return words | {
+            f"--{name.replace('_', '-')}": str(value)
+            for name, value in given.items()
+            if value != getattr(plain, name)
+        }
+
+    def describe(self) -> Description:
+        """The model before its weights are read."""
+        return self.loading.describe(self.model, self.chosen)
 
     def load(self, described: Description | None = None) -> tuple[Any, Any]:
         """The model and its tokenizer; `described` : where its description is there already, window
         included."""
-        from sakuin.backends.open import load
-
-        if described is not None:
-            return load(described, self.dtype, self.device)
-        return load(self.model, self.dtype, self.device, self.window)
+        return self.loading.load(self.model, described)
 
 
 def goes_on() -> str:

@@ -23,7 +23,8 @@ from sakuin.cli.evaluate.options import (
     numbers,
     write,
 )
-from sakuin.cli.options import Device, Json, Model, Window
+from sakuin.cli.loading import Loading
+from sakuin.cli.options import Backend, Device, GpuLayers, Json, Model, Threads, Window
 from sakuin.cli.show import console, notes, show_table
 from sakuin.errors import SakuinError
 
@@ -48,6 +49,9 @@ def ruler(
     dtype: Dtype = "auto",
     device: Device = "auto",
     window: Window = None,
+    backend: Backend = "auto",
+    gpu_layers: GpuLayers = "0",
+    threads: Threads = None,
     out: Out = Path("sakuin-eval"),
     json: Json = False,
 ) -> None:
@@ -68,9 +72,9 @@ def ruler(
         check_installed()
         wanted, chosen = with_full(named(configurations)), check_tasks(tasks.replace(",", " ").split())
         sizes, counts = _counts(lengths, samples)
-        subject = Subject.of(model, dtype, device, window)
-        with notes.status(f"loading {model}", spinner="line") as status:
-            loaded, tokenizer = subject.load()
+        subject = Subject.of(model, Loading(dtype, device, window, backend, gpu_layers, threads))
+        loaded, tokenizer = subject.load()
+        with notes.status("weights", spinner="line") as status:
             for size in sizes:  # all of them before the first takes its time
                 check_length(loaded, size)
             made = about(loaded, subject.name, seed) | subject.marks(loaded, tokenizer)
@@ -85,6 +89,7 @@ def ruler(
         report: dict[str, Any] = {
             "command": command("ruler", subject.words() | words),
             "about": made,
+            "backend": subject.backend,
             "samples": counts,
             "rows": [asdict(row) for row in rows],
             "differing": differing(scored),

@@ -68,6 +68,7 @@ def capture(
     found = {number: _layer(call, sink, end, first, retrieval) for number, call in calls.items()}
     about = {
         "model": f"{shape.family}, {len(shape.layers)} layers, hidden size {shape.hidden}",
+        "backend": backend.name,
         "length": length,
         "sink": sink,
         "recent": recent,
