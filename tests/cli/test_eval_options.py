@@ -14,6 +14,7 @@ from tiny import byte_tokenizer, tiny
 
 from sakuin.cli import app
 from sakuin.cli.evaluate.options import Subject
+from sakuin.cli.loading import Loading
 
 EVALUATIONS = ("fidelity", "needle", "extract", "ruler", "harness")
 ON_DEVICES = [("eval", name) for name in EVALUATIONS]
@@ -76,13 +77,13 @@ def test_a_gpu_that_is_not_there_is_told(
 
 
 def test_a_command_repeats_what_was_asked_for_and_no_more() -> None:
-    plain = Subject.of("some/model", "fp32", "auto", None)
+    plain = Subject.of("some/model", Loading("fp32"))
     assert plain.words() == {"--model": "some/model", "--dtype": "fp32"}
     assert (plain.name, plain.folder(Path("out"), "needle", "-2")) == (
         "some/model",
         Path("out/needle-model-2"),
     )
-    other = Subject.of("some/model", "bf16", "cpu", 4096)
+    other = Subject.of("some/model", Loading("bf16", "cpu", 4096))
     assert other.words() == {
         "--model": "some/model",
         "--dtype": "bf16",
@@ -96,16 +97,16 @@ def test_a_command_repeats_what_was_asked_for_and_no_more() -> None:
 def test_what_auto_means_is_part_of_what_results_belong_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same words on a machine with a GPU do not go on with a CPU's results."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    here = Subject.of("m", "auto", "auto", None)
+    here = Subject.of("m", Loading())
     assert (here.place, here.on_device()) == ("cpu", {})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    there = Subject.of("m", "auto", "auto", None)
+    there = Subject.of("m", Loading())
     assert (there.used, there.place, there.on_device()) == ("bf16", "cuda", {"device": "cuda"})
 
 
 def test_other_weights_under_the_same_name_are_other_results() -> None:
-    tokenizer, subject = byte_tokenizer(), Subject.of("m", "fp32", "cpu", None)
+    tokenizer, subject = byte_tokenizer(), Subject.of("m", Loading("fp32", "cpu"))
     marks = [subject.marks(tiny("llama", initializer_range=x), tokenizer) for x in (0.2, 0.2, 0.3)]
     assert marks[0] == marks[1] != marks[2]
 

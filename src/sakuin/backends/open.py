@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from sakuin.backends.base import Backend, Description
+    from sakuin.backends.llama_cpp.report import Report
     from sakuin.prompts.vocabulary import Vocabulary
 
 _log = logging.getLogger("sakuin")
@@ -68,11 +69,17 @@ def _chosen(
         if backend not in BACKENDS:
             raise SakuinError(f"backend must be auto or {' or '.join(BACKENDS)}, got {backend!r}.")
         return Choice(backend, "asked for")
-    from sakuin.backends.llama_cpp import locate
     from sakuin.backends.source import resolve
 
     if resolve(name_or_path).gguf is None:
         return Choice("transformers", "the model is no GGUF file")
+    return choose_for_gguf(device, dtype)
+
+
+def choose_for_gguf(device: str | torch.device = "auto", dtype: str | torch.dtype = "auto") -> Choice:
+    """Who runs GGUF files by itself, also one that is not here yet. Arguments as of `load`."""
+    from sakuin.backends.llama_cpp import locate
+
     if str(device).startswith("cuda"):
         return Choice("transformers", "a GPU was asked for")
     if str(dtype) in ("fp16", "torch.float16"):
@@ -165,6 +172,12 @@ def _check_threads(threads: int | None) -> None:
         raise SakuinError(f"threads must be a whole number of at least 1, got {threads!r}.")
 
 
+def examine_llama_cpp() -> Report:
+    """Which llama.cpp there is, and whether it can be loaded: tried in a process of its own."""
+    report: Report = import_module("sakuin.backends.llama_cpp.report").examine()
+    return report
+
+
 def quiet(backend: str) -> None:
     """Let the library behind a backend keep its progress bars and remarks to itself."""
     if backend == "transformers":  # llama.cpp is heard by sakuin alone
@@ -180,6 +193,16 @@ def backend_of(model: Any, tokenizer: Any = None) -> Backend:
         return model
     backend: Backend = _module("transformers").TransformersBackend(model, tokenizer)
     return backend
+
+
+def for_transformers(tokenizer: Any) -> Any:
+    """transformers' form of a tokenizer that `load` gave, for programs of others that want one. Raises
+    `SakuinError` where transformers cannot read it."""
+    from sakuin.prompts.vocabulary import Vocabulary
+
+    file: Any = getattr(tokenizer, "file", None)
+    known = not isinstance(tokenizer, Vocabulary)
+    return tokenizer if known else _module("transformers").describe(file).tokenizer
 
 
 def vocabulary_of(tokenizer: Any) -> Vocabulary:

@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import subprocess
+from dataclasses import asdict
 from datetime import date
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +20,7 @@ from packaging.requirements import Requirement
 
 from sakuin.backends import catalogue
 from sakuin.backends.base import Description
-from sakuin.backends.open import describe
+from sakuin.backends.open import choose_for_gguf, describe, examine_llama_cpp
 from sakuin.capacity import need
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
@@ -66,18 +67,21 @@ def _commit() -> str | None:
         return None
 
 
-def examine(model: str | None = None, window: int | None = None) -> dict[str, Any]:
+def examine(model: str | None = None, window: int | None = None, backend: str = "auto") -> dict[str, Any]:
     """Everything that `sakuin doctor` shows.
 
     model : a name or path as for `sakuin.load`; adds how many tokens fit with each index, and the model's
-        window, and `auto` is for its heads. window : as for `sakuin.load`, with a model.
+        window, and `auto` is for its heads. window, backend : as for `sakuin.load`, with a model.
 
     Sizes are in bytes. Raises `SakuinError` where the model is not there or cannot have that window.
     """
     if window is not None and model is None:
         raise SakuinError(f"a window of {window:,} tokens is that of a model: name the model too (--model).")
-    known = None if model is None else describe(model, window)
-    dtype = devices.resolve_dtype("auto", devices.resolve_device("auto"))
+    if backend != "auto" and model is None:
+        raise SakuinError(f"the backend {backend} is for a model: name the model too (--model).")
+    known = None if model is None else describe(model, window, backend)
+    on_cpu = known is not None and known.backend == "llama.cpp"
+    dtype = devices.resolve_dtype("auto", devices.resolve_device("cpu" if on_cpu else "auto"))
     have = memory.available()
     report: dict[str, Any] = {
         "sakuin": __version__,
@@ -94,6 +98,8 @@ def examine(model: str | None = None, window: int | None = None) -> dict[str, An
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "memory": {"available": have.bytes, "bound": have.bound},
         "dtype": str(dtype).removeprefix("torch."),
+        "llama_cpp": asdict(examine_llama_cpp()),
+        "backend_gguf": asdict(choose_for_gguf()),
         "cache_folder": str(folders.cache_folder()),
         "models": {name: entry.is_here for name, entry in catalogue.MODELS.items()},
         "extras": extras(),
@@ -163,10 +169,11 @@ def _fits(known: Description, dtype: torch.dtype, have: int) -> dict[str, Any]:
     }
     return {
         "model": known.name,
+        "backend": known.backend,
         "window": known.shape.window,
         "own_window": known.shape.trained_window,
         "tokens": {
-            name: need.tokens_that_fit(known.shape, dtype, setting, have, known.n_weights * dtype.itemsize)
+            name: need.tokens_that_fit(known.shape, dtype, setting, have, known.weights_nbytes(dtype))
             for name, setting in settings.items()
         },
     }

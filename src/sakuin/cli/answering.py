@@ -135,7 +135,8 @@ def _place(span: Span) -> str:
 
 
 def _figures(context: Context, answer: Answer) -> Iterator[tuple[str, str]]:
-    held = context.kv_bytes()
+    held, backend = context.kv_bytes(), context.backend
+    yield "model", f"{backend.source or 'given in Python'}, run by {backend.name}"
     yield "tokens", f"{answer.tokens:,}"
     yield "prefill", f"{context.prefill_s + answer.prefill_s:.1f} s"
     yield "decode", f"{answer.decode_ms_per_token:.1f} ms a token"

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sakuin.cli.errors import reports_errors
-from sakuin.cli.options import Json, Window
+from sakuin.cli.options import Backend, Json, Window
 from sakuin.cli.show import console, facts
 
 
@@ -19,14 +19,15 @@ def doctor(
         typer.Option("--model", metavar="MODEL", help="Also say how long a context fits for this model."),
     ] = None,
     window: Window = None,
+    backend: Backend = "auto",
     json: Json = False,
 ) -> None:
-    """Show CPU features, kernels, threads, memory, the dtype and the index that `auto` means here, extras,
-    and how long a context fits."""
+    """Show CPU features, kernels, threads, memory, the dtype and the index that `auto` means here, llama.cpp,
+    extras, and how long a context fits."""
     with reports_errors():
         from sakuin.capacity.doctor import examine
 
-        report = examine(model, window)
+        report = examine(model, window, backend)
         if json:
             print(json_.dumps(report))
         else:
@@ -57,6 +58,7 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
             + f" (head_dim {each['head_dim']}, {each['n_kv_heads']} KV heads, groups of "
             f"{each['group_size']}, {each['kv_dtype']})",
         )
+    yield from _llama_cpp(report["llama_cpp"], report["backend_gguf"])
     yield "cache folder", report["cache_folder"]
     yield (
         "models here",
@@ -65,10 +67,22 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, missing in report["extras"].items():
         yield f"extra {name}", f"lacks {', '.join(missing)}" if missing else "there"
     if fits := report.get("fits"):
-        yield "model", f"{fits['model']}, window {_window(fits['window'], fits['own_window'])}"
+        reads = _window(fits["window"], fits["own_window"])
+        yield "model", f"{fits['model']}, run by {fits['backend']}, window {reads}"
         for index, tokens in fits["tokens"].items():
             short = "" if tokens >= (fits["window"] or 0) else ", less than its window"
             yield f"fits with {index}", f"{tokens:,} tokens{short}"
+
+
+def _llama_cpp(found: dict[str, Any], auto: dict[str, str]) -> Iterator[tuple[str, str]]:
+    if found["library"] is not None:
+        where = "" if found["source"] == "package" else f", named by {found['source']}"
+        version = f", ggml {found['ggml']}" if found["ggml"] else ""
+        yield "llama.cpp", f"{found['library']}{version}{where}"
+        yield "llama.cpp's files", ", ".join(found["files"])
+    if found["problem"] is not None:
+        yield "llama.cpp" if found["library"] is None else "it cannot be used", found["problem"]
+    yield "GGUF files", f"run by {auto['backend']} ({auto['why']})"
 
 
 def _window(window: int | None, own: int | None) -> str:

@@ -72,8 +72,9 @@ class Loading:
 
 
 def say(name: str, chosen: Choice) -> None:
-    """Tell who runs a model, and why."""
-    notes.print(f"{name} is run by {chosen.backend} ({chosen.why})", style="dim", markup=False)
+    """Tell who runs a model, and why: as progress, to whoever looks on."""
+    if notes.is_terminal:
+        notes.print(f"{name} is run by {chosen.backend} ({chosen.why})", style="dim", markup=False)
 
 
 def quiet(chosen: Choice) -> None:

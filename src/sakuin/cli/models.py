@@ -9,19 +9,21 @@ import typer
 
 from sakuin.cli.errors import reports_errors
 from sakuin.cli.options import Json
-from sakuin.cli.show import bar, console
+from sakuin.cli.show import bar, notes, show_table
 
 app = typer.Typer(help="Models that can be had without a model hub.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_(json: Json = False) -> None:
-    """List the models that `sakuin models get` knows."""
+    """List the models that `sakuin models get` knows, and who would run each."""
     with reports_errors():
         from rich.table import Table
 
         from sakuin.backends import catalogue
+        from sakuin.backends.open import choose_for_gguf
 
+        chosen = choose_for_gguf()
         entries = list(catalogue.MODELS.values())
         if json:
             keys = ("name", "title", "licence", "context", "size")
@@ -29,14 +31,14 @@ def list_(json: Json = False) -> None:
                 json_.dumps(
                     [
                         {key: getattr(entry, key) for key in keys}
-                        | {"path": str(entry.path) if entry.is_here else None}
+                        | {"path": str(entry.path) if entry.is_here else None, "backend": chosen.backend}
                         for entry in entries
                     ]
                 )
             )
             return
         table = Table(box=None, pad_edge=False)
-        for column in ("name", "model", "licence", "context", "size", "here"):
+        for column in ("name", "model", "licence", "context", "size", "here", "run by"):
             table.add_column(column, justify="right" if column in ("context", "size") else "left")
         for entry in entries:
             size = f"{entry.size / 1e6:,.0f} MB"
@@ -47,8 +49,11 @@ def list_(json: Json = False) -> None:
                 f"{entry.context:,}",
                 size,
                 "yes" if entry.is_here else "no",
+                chosen.backend,
             )
-        console.print(table)
+        show_table(table)
+        if chosen.backend == "transformers":
+            notes.print(f"Run by transformers: {chosen.why}.", style="dim", markup=False)
 
 
 @app.command("get")

@@ -32,6 +32,14 @@ class Vocabulary(Protocol):
     def end_tokens(self) -> frozenset[int]:
         """Tokens that end an answer."""
 
+    @property
+    def begin_token(self) -> int | None:
+        """The model's token for the beginning of a text, whether or not texts are begun with it."""
+
+    @property
+    def end_token(self) -> int | None:
+        """The vocabulary's own token for the end of a text."""
+
     def encode(self, text: str) -> Encoded:
         """Tokens of a user's text; words in it that look like special tokens are not made into them."""
 

@@ -16,6 +16,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,26 @@ class LlamaVocabulary:
     def end_tokens(self) -> frozenset[int]:
         ends = self._lib.llama_vocab_is_eog
         return frozenset(token for token in range(len(self)) if ends(self._vocab, token))
+
+    @property
+    def begin_token(self) -> int | None:
+        found = int(self._lib.llama_vocab_bos(self._vocab))
+        return None if found == _NO_TOKEN else found
+
+    @property
+    def end_token(self) -> int | None:
+        found = int(self._lib.llama_vocab_eos(self._vocab))
+        return None if found == _NO_TOKEN else found
+
+    @property
+    def chat_template(self) -> str | None:
+        """The model's chat template as the file has it, by the name that transformers gives it."""
+        return self._header.text("tokenizer.chat_template") or None
+
+    @property
+    def file(self) -> Path:
+        """The file that holds it."""
+        return self._header.path
 
     @cached_property
     def space_prefix(self) -> bool:

@@ -36,6 +36,16 @@ class TransformersVocabulary:
     def end_tokens(self) -> frozenset[int]:
         return frozenset(int(end) for end in (*self._ends(), self.tokenizer.eos_token_id) if end is not None)
 
+    @property
+    def begin_token(self) -> int | None:
+        found: int | None = self.tokenizer.bos_token_id
+        return found
+
+    @property
+    def end_token(self) -> int | None:
+        found: int | None = self.tokenizer.eos_token_id
+        return found
+
     def encode(self, text: str) -> Encoded:
         with _lock:
             made = self.tokenizer(

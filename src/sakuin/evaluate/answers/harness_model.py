@@ -106,7 +106,7 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
                 "window makes it longer by YaRN."
             )
         self.results, self.say = results, say
-        self._device = self.model.device
+        self._device = self.backend.device
         self._max_length = max_length or window
         self.max_gen_toks = max_gen_toks
         self._cut = False
@@ -122,39 +122,44 @@ class SakuinLM(TemplateLM):  # type: ignore[misc]
 
     @property
     def eot_token_id(self) -> int:
-        return int(self.tokenizer.eos_token_id)
+        vocabulary = self.backend.vocabulary
+        end = vocabulary.end_token
+        return min(vocabulary.end_tokens) if end is None else end
 
     @property
     def prefix_token_id(self) -> int:
-        first = self.tokenizer.bos_token_id
-        return self.eot_token_id if first is None else int(first)
+        first = self.backend.vocabulary.begin_token
+        return self.eot_token_id if first is None else first
 
     @property
     def tokenizer_name(self) -> str:
-        return str(self.tokenizer.name_or_path).replace("/", "__")
+        name = self.backend.source or getattr(self.tokenizer, "name_or_path", "")
+        return str(name).replace("/", "__")
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        text: str = self.tokenizer.apply_chat_template(
-            chat_history,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=not add_generation_prompt,
-        )
-        return text
+        """`chat_history` as a prompt: up to the answer's beginning, or to the end of its last message, which
+        the answer then goes on with."""
+        text = self.backend.vocabulary.render(chat_history, answer=add_generation_prompt)
+        if add_generation_prompt:
+            return text
+        last = chat_history[-1]["content"]
+        at = text.rindex(last.strip())
+        whole = last.lstrip()
+        return text[: at + len(whole if text.startswith(whole, at) else last.strip())]
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         """Tokens; unless it is said otherwise, begun as the tokenizer begins a text, and never so twice."""
+        vocabulary = self.backend.vocabulary
+        made = vocabulary.special(string)
         if add_special_tokens is None:
-            begin = self.tokenizer.bos_token
-            add_special_tokens = not (begin and string.startswith(begin))
-        made = self.tokenizer(string, add_special_tokens=add_special_tokens, verbose=False)
-        return list(made.input_ids)
+            add_special_tokens = not made or made[0] != vocabulary.begin_token
+        return [*vocabulary.beginning, *made] if add_special_tokens else made
 
-    def tok_decode(self, tokens: Sequence[int], skip_special_tokens: bool = True) -> str:
-        text: str = self.tokenizer.decode(tokens, skip_special_tokens=skip_special_tokens)
-        return text
+    def tok_decode(self, tokens: Sequence[int], **_: Any) -> str:
+        """Their text, without special tokens."""
+        return self.backend.vocabulary.decode(tokens)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """An answer to each prompt, up to the first of the task's stop sequences."""

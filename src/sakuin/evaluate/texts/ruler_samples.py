@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from sakuin.backends.open import vocabulary_of
+from sakuin.backends.open import for_transformers, vocabulary_of
 from sakuin.errors import SakuinError
 from sakuin.evaluate.texts import ruler_sentences
 from sakuin.prompts.template import Prompt
@@ -148,9 +148,11 @@ def samples(
     check_least(length)
     if count < 1:
         raise SakuinError(f"the number of samples must be at least 1, got {count}.")
-    prompt = Prompt.of(vocabulary_of(tokenizer))
-    template = [] if prompt.one_line else tokenizer(prompt.after, add_special_tokens=False).input_ids
+    vocabulary = vocabulary_of(tokenizer)
+    prompt = Prompt.of(vocabulary)
+    template = [] if prompt.one_line else vocabulary.special(prompt.after)
     tokens = length - len(prompt.head) - len(template)
+    tokenizer = for_transformers(tokenizer)  # which the generators count with
     kind = _kinds()[task]
     base = _bases()[kind["task"]]
     if kind["task"] == "freq_words_extraction":  # its generator alone fills the length without the answer
