@@ -49,7 +49,7 @@ These environment variables are read:
 |---|---|
 | `SAKUIN_CACHE` | The folder for models; else `~/.cache/sakuin`. |
 | `SAKUIN_LIBRARY` | The folder of stored contexts; else `~/.local/share/sakuin/library`. |
-| `SAKUIN_LLAMA_LIBRARY` | A llama.cpp library, or the folder that holds its `libllama.so`, instead of an installed package. |
+| `SAKUIN_LLAMA_LIBRARY` | A llama.cpp library, or the folder of its `libllama.so`, to use instead. |
 | `SAKUIN_ISA` | Forces a lower kernel: `portable`, `avx2`, `avx512` or `avx512bf16`. |
 | `SAKUIN_TRACEBACK` | `1` prints where an error came from. |
 """
