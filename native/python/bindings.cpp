@@ -75,6 +75,7 @@ NB_MODULE(_native, m) {
     bind_ggml(m);
     bind_graph(m);
     bind_ivf(m);
+    bind_prefill(m);
     bind_sketch(m);
     bind_sketch_steps(m);
 }

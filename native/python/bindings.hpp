@@ -9,6 +9,7 @@ void bind_flat(nanobind::module_& m);
 void bind_ggml(nanobind::module_& m);
 void bind_graph(nanobind::module_& m);
 void bind_ivf(nanobind::module_& m);
+void bind_prefill(nanobind::module_& m);
 void bind_sketch(nanobind::module_& m);
 void bind_sketch_steps(nanobind::module_& m);
 

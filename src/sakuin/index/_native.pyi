@@ -42,6 +42,22 @@ def flat_attend(
     isa: str = "",
 ) -> tuple[Tensor, Tensor]: ...
 
+def prefill_kernel(dtype: str = "bfloat16") -> str: ...
+def prefill_kernels() -> list[str]: ...
+def prefill_attention(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    past: Sequence[tuple[Tensor, Tensor]],
+    out: Tensor,
+    scaling: float,
+    n_threads: int,
+    *,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+    isa: str = "",
+) -> None: ...
+
 class SketchSegment:
     def __init__(self, fields: dict[str, Tensor], on_disk: bool = False) -> None: ...
     @property
