@@ -26,6 +26,7 @@ class ModelShape:
     trained_window : the window from which its positions are scaled; `window` where none are.
     hidden, intermediate, vocabulary : widths of a state, of the feed-forward layers and of the logits.
     family : what its library calls the architecture, for people to read.
+    mixed : whether layers that attend to everything keep a recurrent state beside.
     """
 
     layers: tuple[LayerKind, ...]
@@ -39,6 +40,7 @@ class ModelShape:
     intermediate: int
     vocabulary: int
     family: str = ""
+    mixed: bool = False
 
     @property
     def full_layers(self) -> int:
@@ -54,7 +56,7 @@ class ModelShape:
     def has_windows(self) -> bool:
         """Whether some layers hold a state that a sequence cannot do without: going on from a cut in the past
         then needs that state as it was there."""
-        return any(kind in ("sliding", "recurrent") for kind in self.layers)
+        return self.mixed or any(kind in ("sliding", "recurrent") for kind in self.layers)
 
     @property
     def heads(self) -> HeadShape:

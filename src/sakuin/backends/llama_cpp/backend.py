@@ -21,6 +21,7 @@ from sakuin.backends.hooks import AttentionCall, AttentionHook
 from sakuin.backends.llama_cpp.cache import LlamaCache
 from sakuin.backends.llama_cpp.header import Header
 from sakuin.backends.llama_cpp.loaded import Loaded, tensor_at
+from sakuin.backends.llama_cpp.shape import shares_keys
 from sakuin.backends.llama_cpp.windows import Windows
 from sakuin.backends.shape import ModelShape
 from sakuin.cache.whole import WholeCache
@@ -53,7 +54,7 @@ class LlamaBackend(Backend):
         self.loaded, self.header, self._shape = loaded, header, shape
         self._turn, self._hook = threading.RLock(), None
         self._caches: Sequence[LlamaCache] = ()
-        self._rotary = rotary
+        self._rotary, self._shares = rotary, shares_keys(header)
         self.windows = Windows(loaded)
         self._open(1)
 
@@ -113,8 +114,8 @@ class LlamaBackend(Backend):
         positions: list[int] = []
         wanted: list[bool] = []
         for cache, each in zip(caches, ids, strict=True):
-            steps = None if self._hook is not None else cache.native_steps(len(each))
-            parts.append((at, len(each), steps or []))
+            native = self._hook is None and not self._shares
+            parts.append((at, len(each), cache.native_steps(len(each)) if native else []))
             positions += range(cache.n_tokens, cache.n_tokens + len(each))
             wanted += [every] * (len(each) - 1) + [True]
             at += len(each)

@@ -50,11 +50,11 @@ class LlamaCache:
         """Passes of more tokens than this are exact."""
         return 0 if self.whole is None else self.whole.config.exact_above
 
-    def native_steps(self, t: int) -> list[_native.Steps | None] | None:
+    def native_steps(self, t: int) -> list[_native.Steps | None]:
         """Before a pass of t tokens: by layer the step that it can take without Python, where it can."""
         self._ready = []
         if self.whole is None or t > self.exact_above:
-            return None
+            return []
         steps: list[_native.Steps | None] = [None] * (1 + max(self.whole.layers, default=-1))
         for number, inner in self.whole.layers.items():
             steps[number] = inner.native_step(t)

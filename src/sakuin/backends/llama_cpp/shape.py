@@ -61,6 +61,8 @@ _WINDOWS = {
 
 _INTERVALS = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4, "minimax-01": 8}
 """Of hybrids: every so many layers one attends, unless the file says otherwise."""
+_MIXED = frozenset({"falcon-h1"})
+"""Every layer attends and is recurrent."""
 _RECURRENT_WITHOUT_HEADS = frozenset({"jamba", "plamo2", "granitehybrid", "lfm2", "lfm2moe"})
 _RECURRENT_WITHOUT_HEADS_OR_WIDTH = frozenset({"nemotron_h", "nemotron_h_moe"})
 
@@ -97,6 +99,7 @@ def shape_of(header: Header) -> ModelShape:
         intermediate=_intermediate(header) or 4 * hidden,
         vocabulary=_vocabulary(header),
         family=header.architecture,
+        mixed=header.architecture in _MIXED,
     )
 
 
@@ -137,6 +140,12 @@ def rotary_dim(header: Header) -> int:
     """Numbers of a key that rotary embeddings turn in the layers with an index: the first of them."""
     turned = header.number(header.own("rope.dimension_count"), _head_dim(header))
     return turned // 2 if header.architecture == "step35" else turned
+
+
+def shares_keys(header: Header) -> bool:
+    """Whether layers attend with the keys and values of others."""
+    n_layers = header.number(header.own("block_count"))
+    return _with_own_keys(header, n_layers) < n_layers
 
 
 def rope_limit(header: Header) -> int | None:
