@@ -83,7 +83,22 @@ class Backend(ABC):
 
     @abstractmethod
     def fingerprint(self) -> Fingerprint:
-        """What a context computed with this model belongs to; the first call reads all weights."""
+        """What a context computed with this model belongs to; the first call reads all weights. Of a model
+        of a GGUF file it is the file's, whichever backend runs it."""
+
+    def former_fingerprint(self) -> Fingerprint | None:
+        """By which earlier releases knew this model, where that was another; None where they did not know it.
+        Costs as much as `fingerprint`."""
+        return None
+
+    def misfit(self, stored: Fingerprint) -> str | None:
+        """Why what was computed with the model of `stored` is of no use to this one, or None. All that
+        compares stored fingerprints with a model asks here."""
+        own = self.fingerprint()
+        if own.is_of_file and not stored.is_of_file and stored.dtype == own.dtype:
+            former = self.former_fingerprint()
+            return stored.differences(former or own)
+        return stored.differences(own)
 
     @abstractmethod
     def new_cache(self, config: RetrievalConfig | None) -> Any:

@@ -32,8 +32,9 @@ def load_model_of(stored: Stored, named: str | None, loading: Loading) -> tuple[
     where it was."""
     from sakuin.library.model import model_of
 
-    name, dtype = model_of(stored, named)
-    return replace(loading, dtype=dtype).load(name)
+    name, dtype, backend = model_of(stored, named)
+    backend = backend if loading.backend == "auto" else loading.backend
+    return replace(loading, dtype=dtype, backend=backend).load(name)
 
 
 def open_context(

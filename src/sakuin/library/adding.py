@@ -88,7 +88,8 @@ class Adding:
     def _names(self) -> Names:
         # Everything that an add reads is computed exactly.
         head_dim = self._backend.shape.head_dim
-        return Names(self._ids, self._fingerprint, self._config, head_dim, len(self._ids))
+        n, backend = len(self._ids), self._backend.name
+        return Names(self._ids, self._fingerprint, self._config, head_dim, n, backend)
 
     def _manifest(self, stored: Sequence[StoredPart]) -> Manifest:
         nowhere = [0] * len(self._ids)
@@ -109,6 +110,7 @@ class Adding:
             parts=list(stored),
             created=time.time(),
             complete=False,
+            backend=self._backend.name,
         )
 
     @staticmethod

@@ -24,6 +24,9 @@ from sakuin.errors import SakuinError
 
 FORMAT = 1
 
+TRANSFORMERS = "transformers"
+"""The backend of a context whose manifest names none."""
+
 KINDS = ("sink", "segment", "tail", "window")
 
 _MOST_TOKENS = 1 << 31
@@ -92,7 +95,7 @@ class Manifest:
     the text begins that was not prefilled. lead : tokens that come before the user's next words. exact : so
     many first tokens were computed by exact attention. prefill_s, index_s : what reading took. parts : in
     order of position. created : seconds since 1970. kept_until : the same, or None. complete : not so for a
-    context that is still being read.
+    context that is still being read. backend : by name, the one that stored it, whose the windows are.
     """
 
     model: str
@@ -113,6 +116,12 @@ class Manifest:
     kept_until: float | None = None
     pinned: bool = False
     complete: bool = True
+    backend: str = TRANSFORMERS
+
+    @property
+    def bound(self) -> bool:
+        """Whether only the backend that stored it can open it."""
+        return any(part.kind == "window" for part in self.parts) or not self.fingerprint.is_of_file
 
     @property
     def size(self) -> int:
@@ -143,6 +152,8 @@ class Manifest:
             "parts": [asdict(part) for part in self.parts],
         }
         said |= {name: _packed(getattr(self, name)) for name in ("ids", "starts", "ends")}
+        if self.backend == TRANSFORMERS:  # as before there were others, so that earlier releases read it
+            del said["backend"]
         return json.dumps(said | {"checksum": _checksum(said)}, ensure_ascii=False, allow_nan=False).encode(
             "utf-8", "surrogatepass"
         )
@@ -188,6 +199,7 @@ def described(manifest: Manifest) -> dict[str, Any]:
     """What a person wants to know of a snapshot."""
     return {
         "model": manifest.model,
+        "backend": manifest.backend,
         "dtype": manifest.fingerprint.dtype,
         "index": manifest.config.index,
         "tokens": len(manifest.ids),
@@ -236,10 +248,12 @@ def _manifest(said: dict[str, Any], where: str) -> Manifest:
     need(all(_seconds(time) for time in times), "a time is none")
     need(said["kept_until"] is None or _seconds(said["kept_until"]), "a time is none")
     need(isinstance(said["model"], str), "its model has no name")
+    backend = said.get("backend", TRANSFORMERS)
+    need(isinstance(backend, str) and 0 < len(backend) <= 40, "its backend has no name")
     need(all(isinstance(said[name], bool) for name in ("pinned", "complete")), "a mark is neither on nor off")
     print_ = _exactly(said["fingerprint"], Fingerprint)
     need(all(isinstance(value, str) for value in print_.values()), "its fingerprint is none")
-    rest = {field.name: said[field.name] for field in fields(Manifest)}
+    rest = {field.name: said[field.name] for field in fields(Manifest) if field.name != "backend"}
     return Manifest(
         **rest
         | {
@@ -250,6 +264,7 @@ def _manifest(said: dict[str, Any], where: str) -> Manifest:
             "ends": ends,
             "documents": documents,
             "parts": parts,
+            "backend": backend,
         }
     )
 

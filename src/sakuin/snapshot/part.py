@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sakuin import kinds
 from sakuin.backends.fingerprint import Fingerprint
 from sakuin.config import RetrievalConfig
-from sakuin.snapshot.manifest import FORMAT, int32_bytes
+from sakuin.snapshot.manifest import FORMAT, TRANSFORMERS, int32_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,16 +46,23 @@ class Names:
     """The names of the parts of one token sequence.
 
     config : the settings. exact : so many first tokens were computed by exact attention; what comes after
-    depends on how tokens are retrieved too.
+    depends on how tokens are retrieved too. backend : by name; the windows are its own.
     """
 
     def __init__(
-        self, ids: Sequence[int], fingerprint: Fingerprint, config: RetrievalConfig, head_dim: int, exact: int
+        self,
+        ids: Sequence[int],
+        fingerprint: Fingerprint,
+        config: RetrievalConfig,
+        head_dim: int,
+        exact: int,
+        backend: str = TRANSFORMERS,
     ) -> None:
         self._data = memoryview(int32_bytes(ids))
         self._digest, self._at = hashlib.sha256(), 0
         self._fingerprint, self._exact = fingerprint.digest, exact
         self._sealing, self._all = settings_of(config, head_dim)
+        self._windows = "window" if backend == TRANSFORMERS else f"window {backend}"
 
     def of(self, kind: str, start: int, end: int) -> str:
         """The name of the part, 64 hex digits."""
@@ -64,7 +71,8 @@ class Names:
         self._digest.update(self._data[4 * self._at : 4 * end])
         self._at = end
         settings = self._sealing if end <= self._exact else self._all
-        facts = [FORMAT, kind, start, end, self._digest.hexdigest(), self._fingerprint, settings]
+        named = self._windows if kind == "window" else kind
+        facts = [FORMAT, named, start, end, self._digest.hexdigest(), self._fingerprint, settings]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

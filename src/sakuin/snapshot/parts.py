@@ -161,9 +161,8 @@ def restored_cache(backend: Backend, config: RetrievalConfig, parts: Iterable[Pa
     try:
         for i, layer in _retrieval(backend, cache).layers.items():
             _restore_row(i, layer, by_kind, like, backend.shape.n_query_heads, n_tokens)
-        if backend.shape.has_windows:
-            (window,) = by_kind["window"] or [Part("window", 0, n_tokens, {})]
-            backend.restore_windows(cache, window.tensors, n_tokens)
+        (window,) = by_kind["window"] or [Part("window", 0, n_tokens, {})]
+        backend.restore_windows(cache, window.tensors, n_tokens)
     except SakuinError:
         raise
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:

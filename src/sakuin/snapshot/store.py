@@ -55,14 +55,15 @@ class Snapshot:
         assert found is not None
         return found
 
-    def names(self) -> Names:
-        """The names of its parts."""
+    def names(self, fingerprint: Fingerprint | None = None) -> Names:
+        """The names of its parts. fingerprint : by which the model was known when they were named."""
         return Names(
             self.reading.ids,
-            self.backend.fingerprint(),
+            fingerprint or self.backend.fingerprint(),
             self.config,
             head_dim_of(self.backend, self.whole),
             self.reading.exact,
+            self.backend.name,
         )
 
     def parts(self) -> list[Part]:
@@ -97,6 +98,7 @@ def manifest_of(snapshot: Snapshot, stored: Sequence[StoredPart]) -> Manifest:
         index_s=snapshot.index_s,
         parts=list(stored),
         created=time.time(),
+        backend=snapshot.backend.name,
     )
 
 
@@ -115,7 +117,7 @@ def snapshot_of(
         )
     if (config or found.config).offload == "memory":
         files.read_ahead(found.parts)  # the fingerprint takes a while
-    check_fits(found.fingerprint, backend.fingerprint(), where)
+    _check_fits(found, backend, where)
     _check_settings(found.config, where)
     settings = _settings(found, config, where)
     if damage := files.missing(found.parts):
@@ -131,7 +133,7 @@ def snapshot_of(
     windows = [part for part in parts if part.kind == "window" and part.end < n]
     cache = restored_cache(backend, settings, [part for part in parts if part not in windows], n)
     snapshot = Snapshot(backend, cache, reading, settings, windows, found.prefill_s, found.index_s)
-    expected = snapshot.names() if settings == found.config else None
+    expected = snapshot.names(found.fingerprint) if settings == found.config else None
     for part in found.parts:
         if expected is not None and expected.of(part.kind, part.start, part.end) != part.name:
             raise SakuinError(f"{where} is damaged: {part.file} is not a part of this text.")
@@ -147,12 +149,24 @@ def _check_settings(config: RetrievalConfig, where: Path) -> None:
         raise SakuinError(f"{where} holds settings that cannot be: {str(error).rstrip('.')}.") from None
 
 
-def check_fits(stored: Fingerprint, own: Fingerprint, where: Path) -> None:
-    """Refuse a snapshot of another model, tokenizer or template."""
-    if why := stored.differences(own):
+def _check_fits(found: Manifest, backend: Backend, where: Path) -> None:
+    """Refuse a snapshot of another model, tokenizer or template, and one whose windows are another
+    backend's."""
+    why, other = backend.misfit(found.fingerprint), found.backend != backend.name
+    instead = "load the model that it was made with"
+    if other:
+        instead = f"load the model with backend={found.backend!r}"
+        if not found.fingerprint.is_of_file:
+            instead += ", where saving it again marks it with the file for all backends"
+    if not why and other and (backend.shape.has_windows or any(p.kind == "window" for p in found.parts)):
+        why = (
+            f"{found.backend} read it, whose state of sliding windows or recurrent layers {backend.name} "
+            "cannot take over"
+        )
+    if why:
         raise SakuinError(
-            f"the snapshot {where} cannot be used with this model: {why}; load the model that it was made "
-            "with, or read the documents again."
+            f"the snapshot {where} cannot be used with this model: {why}; {instead}, or read the documents "
+            "again."
         )
 
 

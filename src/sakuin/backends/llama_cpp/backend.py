@@ -17,6 +17,7 @@ from torch import Tensor
 from sakuin.attention.softmax import Softmax
 from sakuin.backends.base import Backend
 from sakuin.backends.fingerprint import Fingerprint
+from sakuin.backends.gguf_fingerprint import GgufFile
 from sakuin.backends.hooks import AttentionCall, AttentionHook
 from sakuin.backends.llama_cpp.cache import LlamaCache
 from sakuin.backends.llama_cpp.header import Header
@@ -52,6 +53,7 @@ class LlamaBackend(Backend):
         self.model, self.tokenizer, self.vocabulary = self, vocabulary, vocabulary
         self.dtype, self.device, self.source = loaded.options.dtype, _DEVICE, source
         self.loaded, self.header, self._shape = loaded, header, shape
+        self._file = GgufFile(header.files)
         self._turn, self._hook = threading.RLock(), None
         self._caches: Sequence[LlamaCache] = ()
         self._rotary, self._shares = rotary, shares_keys(header)
@@ -66,7 +68,12 @@ class LlamaBackend(Backend):
         """Every model that this backend loads attends through a cache with an index."""
 
     def fingerprint(self) -> Fingerprint:
-        raise NotImplementedError
+        marks, options, template = self._file.marks(), self.loaded.options, self.tokenizer.template
+        rope = marks.rope.long(options.least_cells > 0)
+        if options.window is not None and options.own_window:
+            rope = rope.yarn(options.own_window, options.window)
+        dtype = str(self.dtype).removeprefix("torch.")
+        return marks.fingerprint(dtype, rope, template.text if template else "")
 
     def new_cache(self, config: RetrievalConfig | None) -> LlamaCache:
         return LlamaCache.new((i for i, kind in enumerate(self.shape.layers) if kind == "full"), config)
@@ -246,8 +253,9 @@ class LlamaBackend(Backend):
         others = sorted(name for name in tensors if name != _STATE)
         if others or (self.windows.has_state and n_tokens and _STATE not in tensors):
             raise SakuinError(
-                "the context was read by another backend, whose state of windows or recurrent layers "
-                'llama.cpp cannot take; open it with `backend="transformers"`, or read the document again.'
+                f"the state of the context's windows or recurrent layers ({', '.join(others[:1]) or 'none'}) "
+                "is not llama.cpp's; load the model with the backend that read the context, or read the "
+                "document again."
             )
         cache.n_tokens = n_tokens
         if _STATE in tensors:

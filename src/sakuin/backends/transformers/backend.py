@@ -26,7 +26,7 @@ from sakuin.backends.fingerprint import Fingerprint
 from sakuin.backends.hooks import AttentionHook
 from sakuin.backends.shape import ModelShape
 from sakuin.backends.transformers.cache import RetrievalCache
-from sakuin.backends.transformers.fingerprint import fingerprint
+from sakuin.backends.transformers.fingerprint import fingerprint, fingerprint_in_memory
 from sakuin.backends.transformers.hooks import attention_hook
 from sakuin.backends.transformers.layer import RetrievalLayer
 from sakuin.backends.transformers.load import Description, describe, load
@@ -101,6 +101,9 @@ class TransformersBackend(Backend):
     def fingerprint(self) -> Fingerprint:
         return fingerprint(self.model, self.tokenizer)
 
+    def former_fingerprint(self) -> Fingerprint:
+        return fingerprint_in_memory(self.model, self.tokenizer)
+
     def new_cache(self, config: RetrievalConfig | None) -> Any:
         if config is None:
             return DynamicCache(config=self.model.config)
@@ -160,6 +163,11 @@ class TransformersBackend(Backend):
         }
 
     def restore_windows(self, cache: Any, tensors: Mapping[str, Tensor], n_tokens: int) -> None:
+        if others := [name for name in tensors if not name.partition(".")[0].isdigit()]:
+            raise SakuinError(
+                f"the state of the context's windows or recurrent layers ({others[0]}) is another backend's, "
+                "which transformers cannot take; load the model with the backend that read the context."
+            )
         for number, layer in enumerate(cache.layers):
             if has_state(layer):
                 head = f"{number}."

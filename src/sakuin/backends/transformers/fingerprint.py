@@ -1,8 +1,11 @@
 """Which model, tokenizer and template a context was computed with, in hashes: keys and values mean nothing to
 any other.
 
-The weights' hash reads all of them at the speed of memory: sums of 64 KB blocks, which are then hashed. It
-tells models apart; it is no seal against somebody who forges weights.
+A model that was loaded from a GGUF file and is as it was loaded has the file's marks, by which other backends
+know it too (`sakuin.backends.gguf_fingerprint`). Any other is known by its weights in memory. Their hash
+reads all of them at the speed of memory: sums of 64 KB blocks, which are then hashed. It tells models apart;
+it is no seal against somebody who forges weights. Called by `sakuin.backends.transformers.backend` and
+`load`.
 """
 
 from __future__ import annotations
@@ -11,12 +14,14 @@ import hashlib
 import json
 import threading
 import weakref
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sakuin.backends.fingerprint import Fingerprint
+from sakuin.backends.fingerprint import Fingerprint, hash_of
+from sakuin.backends.gguf_fingerprint import GgufFile, Rope
 from sakuin.errors import SakuinError
 
 _BLOCK = 1 << 16
@@ -27,29 +32,93 @@ _VOLATILE = frozenset(
 """What a configuration says of where it came from and how it is used, not of what the model computes."""
 
 
+@dataclass(frozen=True)
+class _Origin:
+    """The GGUF file that a model was loaded from, and the model then: its configuration's hash, its weights'
+    places."""
+
+    file: GgufFile
+    config: str
+    state: tuple[Any, ...]
+
+
 _lock = threading.Lock()
 _models: weakref.WeakKeyDictionary[Any, tuple[Any, str]] = weakref.WeakKeyDictionary()
 _tokenizers: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+_origins: weakref.WeakKeyDictionary[Any, _Origin] = weakref.WeakKeyDictionary()
+_words: weakref.WeakKeyDictionary[Any, tuple[int, list[str]]] = weakref.WeakKeyDictionary()
+
+
+def loaded_from(model: Any, tokenizer: Any, file: GgufFile) -> None:
+    """Note that both have just been loaded from `file`, all of them."""
+    with _lock:
+        _origins[model] = _Origin(file, _config(model), _state(model))
+        _words[tokenizer] = _words_of(tokenizer)
 
 
 def fingerprint(model: Any, tokenizer: Any) -> Fingerprint:
     """The fingerprint of `model` and `tokenizer`; the first call for each reads all of it."""
-    text = model.config.get_text_config(decoder=True)
-    settings = {key: value for key, value in _plain(model.config.to_dict()).items() if key not in _VOLATILE}
-    template = getattr(tokenizer, "chat_template", None) or ""
     with _lock:
-        return Fingerprint(
-            dtype=str(model.dtype).removeprefix("torch."),
-            config=_hash(settings),
-            rope=json.dumps(_plain(getattr(text, "rope_parameters", None) or {}), sort_keys=True),
-            weights=_weights(model),
-            tokenizer=_tokenizer(tokenizer),
-            template=_hash(template),
-        )
+        origin = _origins.get(model)
+        if origin is None or origin.config != _config(model) or origin.state != _state(model):
+            return _in_memory(model, tokenizer)
+        own = "" if _words.get(tokenizer) == _words_of(tokenizer) else _tokenizer(tokenizer)
+        return origin.file.marks().fingerprint(_dtype(model), _rope(model), _template(tokenizer), own)
 
 
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+def fingerprint_in_memory(model: Any, tokenizer: Any) -> Fingerprint:
+    """The fingerprint by the weights in memory, whatever they were loaded from."""
+    with _lock:
+        return _in_memory(model, tokenizer)
+
+
+def _in_memory(model: Any, tokenizer: Any) -> Fingerprint:
+    return Fingerprint(
+        dtype=_dtype(model),
+        config=_config(model),
+        rope=json.dumps(_plain(_rope_parameters(model)), sort_keys=True),
+        weights=_weights(model),
+        tokenizer=_tokenizer(tokenizer),
+        template=hash_of(_template(tokenizer)),
+    )
+
+
+def _dtype(model: Any) -> str:
+    return str(model.dtype).removeprefix("torch.")
+
+
+def _config(model: Any) -> str:
+    return hash_of({key: x for key, x in _plain(model.config.to_dict()).items() if key not in _VOLATILE})
+
+
+def _template(tokenizer: Any) -> Any:
+    return getattr(tokenizer, "chat_template", None) or ""
+
+
+def _words_of(tokenizer: Any) -> tuple[int, list[str]]:
+    """What changes with a tokenizer's words."""
+    return len(tokenizer), [str(token) for token in tokenizer.all_special_tokens]
+
+
+def _rope_parameters(model: Any) -> dict[str, Any]:
+    return getattr(model.config.get_text_config(decoder=True), "rope_parameters", None) or {}
+
+
+def _rope(model: Any) -> Rope | str:
+    """The rotary embeddings of the layers that attend to everything, as the model has them, not its file:
+    transformers passes over what a file says of scaled positions. In transformers' words where there are no
+    others."""
+    text, said = model.config.get_text_config(decoder=True), _rope_parameters(model)
+    own = said.get("full_attention", said)
+    kind = own.get("rope_type", "default")
+    if "rope_theta" not in own or kind not in ("default", "yarn"):
+        return json.dumps(_plain(said), sort_keys=True)
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    rope = Rope(float(own["rope_theta"]), int(head_dim * own.get("partial_rotary_factor", 1.0)))
+    if kind == "default":
+        return rope
+    original = int(own["original_max_position_embeddings"])
+    return replace(rope, scaling="yarn", factor=float(own["factor"]), original=original)
 
 
 def _plain(value: Any) -> Any:
@@ -65,10 +134,17 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _held(model: Any) -> dict[str, Tensor]:
+    return {name: x for name, x in model.state_dict(keep_vars=True).items() if isinstance(x, Tensor)}
+
+
+def _state(model: Any) -> tuple[Any, ...]:
+    """What changes with the weights, without reading them."""
+    return tuple((name, x.data_ptr(), x._version) for name, x in _held(model).items())
+
+
 def _weights(model: Any) -> str:
-    held = {name: x for name, x in model.state_dict(keep_vars=True).items() if isinstance(x, Tensor)}
-    state = tuple((name, x.data_ptr(), x._version) for name, x in held.items())
-    known = _models.get(model)
+    held, state, known = _held(model), _state(model), _models.get(model)
     if known is not None and known[0] == state:
         return known[1]
     digest, seen = hashlib.sha256(), set()

@@ -25,8 +25,10 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
+from sakuin.backends.gguf_fingerprint import GgufFile
 from sakuin.backends.shape import ModelShape
 from sakuin.backends.source import Source, known_names, resolve
+from sakuin.backends.transformers.fingerprint import loaded_from
 from sakuin.backends.transformers.gguf import without_vocabulary
 from sakuin.backends.transformers.shape import count_weights, shape_of
 from sakuin.backends.transformers.vocabulary import TransformersVocabulary
@@ -108,14 +110,16 @@ def load(
         "attn_implementation": "sakuin",
         "config": known.config,
     }
+    file = None
     if known.source.gguf:
+        file = GgufFile([Path(known.source.place) / known.source.gguf])
         arguments["gguf_file"] = known.source.gguf
         if hasattr(transformers, "GgufConfig"):
             # Without this some architectures keep the weights packed and look for a kernel on a hub.
             arguments["quantization_config"] = transformers.GgufConfig(dequantize=True)
     try:
         with without_vocabulary() if known.source.gguf else nullcontext():
-            model: Any = AutoModelForCausalLM.from_pretrained(known.source.place, **arguments)
+            model, report = _from_pretrained(known.source.place, **arguments)
     except Exception as error:
         if known.source.gguf is None and not isinstance(error, OSError):
             raise
@@ -128,7 +132,16 @@ def load(
             "smaller model."
         ) from error
     model.sakuin_name = known.source.name  # by which a stored context finds it again
+    if file is not None and not report["missing_keys"]:  # what is missing, transformers draws at random
+        loaded_from(model, known.tokenizer, file)
     return model, known.tokenizer
+
+
+def _from_pretrained(place: str, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+    """The model, and transformers' report on its loading."""
+    found: Any = AutoModelForCausalLM.from_pretrained(place, output_loading_info=True, **arguments)
+    model, report = found
+    return model, report
 
 
 def _describe_gguf(source: Source) -> tuple[PreTrainedConfig, Any]:
