@@ -10,9 +10,9 @@ import copy
 
 from torch import Tensor
 
-from sakuin.attention.exact import attend_blocks
 from sakuin.attention.softmax import Softmax
 from sakuin.cache.token_buffer import GRACE, GROWTH, TokenBuffer
+from sakuin.index.prefill import attend_chunk
 
 
 class FullLayer:
@@ -44,11 +44,11 @@ class FullLayer:
     def attend(
         self, q: Tensor, keys: Tensor, values: Tensor, softmax: Softmax, *, store: bool = True
     ) -> Tensor:
-        """Attention of the newest tokens: q and result `(n_query_heads, t, head_dim)`, keys and values
-        `(n_kv_heads, t, head_dim)`. They are kept, unless they were by another layer's call."""
+        """Attention of the newest tokens: q and result, which is fp32, `(n_query_heads, t, head_dim)`, keys
+        and values `(n_kv_heads, t, head_dim)`. They are kept, unless they were by another layer's call."""
         held = len(self) - (0 if store else keys.shape[1])
         past = [(self.keys[:, :held], self.values[:, :held])] if held else []
-        out = attend_blocks(q, keys, values, past, softmax)
+        out = attend_chunk(q, keys, values, past, softmax)
         if store:
             if self._buffer is None:
                 self._buffer = TokenBuffer(keys[:, :0], values[:, :0], keys.shape[1] + GROWTH + GRACE)

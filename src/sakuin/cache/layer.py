@@ -14,13 +14,13 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from sakuin.attention.exact import attend_blocks
 from sakuin.attention.softmax import Softmax
 from sakuin.cache.pass_state import PassState
 from sakuin.cache.sequence import QUERY_STEP, SequenceState, TokenSequence
 from sakuin.cache.step_log import StepLog
 from sakuin.dtypes import name_of, torch_dtype
 from sakuin.index import Index, _native, decode_by_parts
+from sakuin.index.prefill import attend_chunk
 
 _FILLED_AT_ONCE = 2048
 """Tokens, a multiple of `QUERY_STEP`."""
@@ -128,7 +128,7 @@ class LayerCache:
     def attend(
         self, arrival: Arrival, query: Tensor, keys: Tensor, values: Tensor, softmax: Softmax
     ) -> Tensor:
-        """Store what arrived, unless it is stored, and attend from it: query and result
+        """Store what arrived, unless it is stored, and attend from it: query and result, which is fp32,
         `(batch, n_query_heads, t, head_dim)`, keys and values `(batch, n_kv_heads, t, head_dim)`. The pass
         was announced."""
         batch, _, t, _ = query.shape
@@ -147,7 +147,7 @@ class LayerCache:
                 continue
             columns = real[b].nonzero()[:, 0].to(query.device)
             q, k, v = (x[:, columns] for x in row)
-            out = torch.zeros_like(query[b])
+            out = torch.zeros_like(query[b], dtype=torch.float32)
             out[:, columns] = self._attend_row(b, arrival, store, q, k, v, softmax, exact)
             outs.append(out)
         return outs[0][None] if batch == 1 else torch.stack(outs)
@@ -181,7 +181,7 @@ class LayerCache:
     ) -> Tensor:
         """The attention of one row at its real tokens."""
         if not q.shape[1]:
-            return q
+            return q.float()
         if exact:
             return self._exact(b, arrival, store, q, k, v, softmax)
         if store:
@@ -195,7 +195,7 @@ class LayerCache:
         row = self.rows[b]
         if store:
             arrival.pasts[b] = row.past()
-        out = attend_blocks(q, k, v, arrival.pasts[b], softmax)
+        out = attend_chunk(q, k, v, arrival.pasts[b], softmax)
         if store:
             row.append(k, v, q)
             row.seal_full_segments(newest=q.shape[1] if self.state.draft else 0)
@@ -214,7 +214,7 @@ class LayerCache:
         if tracked is not None and sums is not None and step is not None:
             tracked.count(sums, step, q.shape[0] // row.n_kv_heads)
         self._log.add(part.stats, perf_counter() - started)
-        return part.out.to(q.dtype)
+        return part.out
 
     def _start(self, query: Tensor, key: Tensor, value: Tensor) -> None:
         batch, heads = query.shape[:2]

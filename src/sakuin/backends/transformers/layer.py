@@ -89,7 +89,8 @@ class RetrievalLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.running.waits = False
         batch, _, t, _ = query.shape
         ticket.arrival.real = self.mask.real(mask, batch, t)
-        return self.inner.attend(ticket.arrival, query, key, value, softmax).transpose(1, 2)
+        out = self.inner.attend(ticket.arrival, query, key, value, softmax)
+        return out.transpose(1, 2).to(query.dtype)
 
     # -- transformers' cache interface -----------------------------------------------------------------------
 
