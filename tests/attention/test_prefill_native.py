@@ -109,7 +109,7 @@ def test_strides_and_dtypes_change_nothing(isa):
 @pytest.mark.parametrize("isa", KERNELS)
 @pytest.mark.parametrize("step", [3.0, 30.0, 3000.0])
 def test_scores_that_rise_and_rise(isa, step):
-    """Later keys outweigh all before, by more than any shift foresees; some rows see the greatest, some not."""
+    """Later keys outweigh all before, by more than a shift foresees; some rows see the greatest, some not."""
     n, t, d = 5000, 600, 64
     q, keys, values = arrays(n, t, 2, 2, d)
     q[..., 0], keys[..., 0] = 1.0, (torch.arange(n) // 500 * step).bfloat16()
@@ -160,8 +160,8 @@ def test_what_does_not_fit_is_refused():
             call(**wrong)
     with pytest.raises(TypeError, match="pairs"):
         call(past=[(k,)])
+    big = torch.zeros(2, 20, 264)
     with pytest.raises(ValueError, match="head_dim must be from 1 to 256, got 264"):
-        big = torch.zeros(2, 20, 264)
         call(q=big, k=big, v=big, past=[], out=big)
 
 
