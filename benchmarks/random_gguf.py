@@ -1,6 +1,6 @@
 """Writes a Llama of random weights as a GGUF file, in the shape and the quantization of a real model.
 
-    python -m benchmarks.speed.random_gguf FILE [--shape 0.5b|3b]
+    python -m benchmarks.random_gguf FILE [--shape 0.5b|3b]
 
 Speed does not depend on what weights say, and a model of that size cannot be fetched everywhere. The
 vocabulary is that of SmolLM2, filled up to the size of the real one. Weights are quantized as llama.cpp's
