@@ -25,6 +25,7 @@ from sakuin.backends.gguf_fingerprint import GgufFile, Rope
 from sakuin.errors import SakuinError
 
 _BLOCK = 1 << 16
+_SAMPLE = 16
 _VOLATILE = frozenset(
     {"_name_or_path", "_model_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"}
     | {"use_cache", "return_dict", "output_attentions", "output_hidden_states", "quantization_config"}
@@ -35,11 +36,12 @@ _VOLATILE = frozenset(
 @dataclass(frozen=True)
 class _Origin:
     """The GGUF file that a model was loaded from, and the model then: its configuration's hash, its weights'
-    places."""
+    places and some of their numbers."""
 
     file: GgufFile
     config: str
     state: tuple[Any, ...]
+    sample: bytes
 
 
 _lock = threading.Lock()
@@ -52,7 +54,7 @@ _words: weakref.WeakKeyDictionary[Any, tuple[int, list[str]]] = weakref.WeakKeyD
 def loaded_from(model: Any, tokenizer: Any, file: GgufFile) -> None:
     """Note that both have just been loaded from `file`, all of them."""
     with _lock:
-        _origins[model] = _Origin(file, _config(model), _state(model))
+        _origins[model] = _Origin(file, _config(model), _state(model), _sample(model))
         _words[tokenizer] = _words_of(tokenizer)
 
 
@@ -60,7 +62,7 @@ def fingerprint(model: Any, tokenizer: Any) -> Fingerprint:
     """The fingerprint of `model` and `tokenizer`; the first call for each reads all of it."""
     with _lock:
         origin = _origins.get(model)
-        if origin is None or origin.config != _config(model) or origin.state != _state(model):
+        if origin is None or origin != _Origin(origin.file, _config(model), _state(model), _sample(model)):
             return _in_memory(model, tokenizer)
         own = "" if _words.get(tokenizer) == _words_of(tokenizer) else _tokenizer(tokenizer)
         return origin.file.marks().fingerprint(_dtype(model), _rope(model), _template(tokenizer), own)
@@ -141,6 +143,15 @@ def _held(model: Any) -> dict[str, Tensor]:
 def _state(model: Any) -> tuple[Any, ...]:
     """What changes with the weights, without reading them."""
     return tuple((name, x.data_ptr(), x._version) for name, x in _held(model).items())
+
+
+@torch.no_grad()
+def _sample(model: Any) -> bytes:
+    """A few numbers of each weight: what is written through `.data`, as adapters are merged, leaves no other
+    trace."""
+    flat = [x.detach().reshape(-1) for x in _held(model).values() if not x.is_meta and x.numel()]
+    few = [x[:: -(-len(x) // _SAMPLE)].float() for x in flat]
+    return torch.cat(few).cpu().numpy().tobytes() if few else b""
 
 
 def _weights(model: Any) -> str:
