@@ -120,6 +120,26 @@ def test_another_kind_of_machine_has_other_goals(
     assert goals["prefill at 8K, faster than llama.cpp"] == prefill
 
 
+def test_the_page_has_a_column_for_each_kind_of_machine(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools/docs")
+    tables, results = import_module("end_to_end_tables"), []
+    for kind in ("amx", "avx2"):
+        stored = {**STORED, "kind": kind}
+        results.append({**stored, "goals": parts("ratios").goals(stored)})
+    lines = tables.goals(*results).splitlines()
+    assert lines[0] == "| model | what | AMX | AVX2 |"
+    assert (
+        "| 0.5b | prefill at 8K, faster than llama.cpp | 8.00 x (>= 7.00 x) | 8.00 x (>= 2.00 x) |" in lines
+    )
+    assert (
+        "| 0.5b | sakuin's share of a step at 1K | 10 % (<= 8 %, missed) | 10 % (<= 8 %, missed) |" in lines
+    )
+    assert "| smollm2 | decode at 8K, faster than llama.cpp | 3.00 x | 3.00 x |" in lines
+    times = tables.times(*results).splitlines()
+    assert times[0].endswith("(pictures/end_to_end-amx.svg)")
+    assert "| 0.5b | 131,072 | llama.cpp |  |  | 2000.0 |  |  | 2000.0 |" in times
+
+
 def test_machines_are_told_by_their_matrices_then_by_their_kernels(parts: Any) -> None:
     kind = parts("ratios").kind
     assert kind(frozenset({"avx2", "amx_bf16"}), "avx512bf16") == "amx"

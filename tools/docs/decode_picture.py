@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 from places import DOCS, RESULTS
@@ -42,11 +43,11 @@ def wanted() -> dict[str, Any]:
     return {"title": f"SmolLM2-135M, milliseconds a token; {where}", "panels": panels}
 
 
-def shown() -> dict[str, Any] | None:
-    """What the committed picture shows; None where there is no picture, or one that does not say."""
-    if not PICTURE.is_file():
+def shown(picture: Path = PICTURE) -> dict[str, Any] | None:
+    """What a committed picture shows; None where there is no picture, or one that does not say."""
+    if not picture.is_file():
         return None
-    _, begin, rest = PICTURE.read_text("utf-8").partition("<dc:description>")
+    _, begin, rest = picture.read_text("utf-8").partition("<dc:description>")
     text, end, _ = rest.partition("</dc:description>")
     found: dict[str, Any] | None = json.loads(unescape(text)) if begin and end else None
     return found
@@ -55,7 +56,7 @@ def shown() -> dict[str, Any] | None:
 def draw() -> None:
     """Write the picture. The same numbers and the same matplotlib give the same bytes."""
     data = wanted()
-    with _figure() as (figure, both):
+    with figure_of(1, 2, (8, 3.4), sharey=True) as (figure, (both,)):
         for axes, (dtype, panel) in zip(both, data["panels"].items(), strict=True):
             _panel(axes, dtype, panel)
         both[0].set_ylabel("milliseconds a token")
@@ -69,16 +70,24 @@ def draw() -> None:
         )
         figure.tight_layout(rect=(0, 0.07, 1, 1), w_pad=2.5)
         PICTURE.parent.mkdir(exist_ok=True)
-        # Without a date and a version, which would change the bytes where nothing changed.
-        about = {"Date": None, "Creator": None, "Title": data["title"], "Description": json.dumps(data)}
-        figure.savefig(PICTURE, format="svg", transparent=True, metadata=about)
+        write(PICTURE, figure, data)
+
+
+def write(picture: Path, figure: Any, data: dict[str, Any]) -> None:
+    """Write a figure with the numbers that it shows."""
+    # Without a date and a version, which would change the bytes where nothing changed.
+    about = {"Date": None, "Creator": None, "Title": data["title"], "Description": json.dumps(data)}
+    figure.savefig(picture, format="svg", transparent=True, metadata=about)
     # matplotlib ends some lines in a blank.
-    lines = (line.rstrip() for line in PICTURE.read_text("utf-8").splitlines())
-    PICTURE.write_text("\n".join(lines) + "\n", "utf-8")
+    lines = (line.rstrip() for line in picture.read_text("utf-8").splitlines())
+    picture.write_text("\n".join(lines) + "\n", "utf-8")
 
 
 @contextmanager
-def _figure() -> Iterator[tuple[Any, Any]]:
+def figure_of(
+    rows: int, columns: int, size: tuple[float, float], *, sharey: bool = False
+) -> Iterator[tuple[Any, Any]]:
+    """A figure of the docs' look, size in inches, and its axes: a grid."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -92,8 +101,9 @@ def _figure() -> Iterator[tuple[Any, Any]]:
         ),
     }
     with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(8, 3.4))
-        yield figure, figure.subplots(1, 2, sharey=True)
+        figure = Figure(figsize=size)
+        grid = figure.subplots(rows, columns, sharey=sharey, squeeze=False)
+        yield figure, grid
 
 
 def _panel(axes: Any, dtype: str, panel: dict[str, Any]) -> None:

@@ -86,6 +86,31 @@ def step(*results: Row) -> str:
         was 2 times. The data had left the CPU's caches, as it has in a model of many layers."""
 
 
+def end_to_end(*results: Row) -> str:
+    """Of each kind of machine the longest text that the largest model read, and the longest that it holds."""
+    return " ".join(_end_to_end(result) for result in results)
+
+
+def _end_to_end(result: Row) -> str:
+    name = next((model for model in ("0.5b", "gemma3-270m", "smollm2") if model in result["models"]), "")
+    by: dict[int, dict[str, Row]] = {}
+    for row in result["models"].get(name, {"rows": []})["rows"]:
+        by.setdefault(row["nominal"], {})[row["way"]] = row
+    both = {n: (ways["sakuin"], ways["llama.cpp"]) for n, ways in by.items() if len(ways) > 1}
+    read = [n for n, rows in both.items() if all("first_answer_s" in row for row in rows)]
+    if not read:
+        return ""
+    ours, theirs = both[max(read)]
+    step, slow = both[max(both)]
+    m = result["machine"]
+    title = {"0.5b": "a model of 0.5B", "gemma3-270m": "Gemma 3 270M", "smollm2": "SmolLM2-135M"}[name]
+    return f"""
+        {m["cpu"]} ({result["kind"]}, {m["threads"]} threads), {title}: the first answer to a document of
+        {ours["tokens"]:,} tokens that it has never seen comes after {ours["first_answer_s"]:.0f} s, and with
+        llama.cpp alone after {theirs["first_answer_s"]:.0f} s. Behind {step["tokens"]:,} tokens a new token
+        takes {step["decode_ms"]:.0f} ms, and with llama.cpp alone {slow["decode_ms"]:.0f} ms."""
+
+
 def _span(values: Iterable[float], form: str) -> str:
     """The least and the largest of `values`."""
     found = sorted(values)
@@ -99,5 +124,6 @@ FINDINGS: dict[str, tuple[str, Callable[..., str]]] = {
     "fidelity": ("evaluation-fidelity-*", fidelity),
     "ruler": ("evaluation-ruler-*", ruler),
     "step": ("sketch_step-*", step),
+    "end-to-end": ("end_to_end-*", end_to_end),
 }
 """Names of findings to the benchmark's files and what says it of their contents; lines are wrapped later."""

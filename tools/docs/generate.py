@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 import decode_picture
+import end_to_end_picture
 import house_picture
 import rooms
 import typer
@@ -249,8 +250,11 @@ def main(check: bool) -> int:
             wrong.append(path.name)
     if not check:
         decode_picture.draw()
-    elif decode_picture.shown() != decode_picture.wanted():
-        wrong.append(decode_picture.PICTURE.name)
+        end_to_end_picture.draw()
+    else:
+        if decode_picture.shown() != decode_picture.wanted():
+            wrong.append(decode_picture.PICTURE.name)
+        wrong += end_to_end_picture.wrong()
     if wrong:
         names = " and ".join(wrong)
         print(f"{names} differ from the code or the measured figures; `make format` writes them anew.")

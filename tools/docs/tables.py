@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from context_tables import TABLES as CONTEXTS
+from end_to_end_tables import TABLES as END_TO_END
 from fidelity_tables import TABLES as FIDELITY
 from goal_tables import TABLES as GOALS
 from markdown_parts import percent, table
@@ -287,5 +288,6 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {
     **FIDELITY,
     **GOALS,
     **CONTEXTS,
+    **END_TO_END,
 }
 """Names of tables to the benchmark's files and what makes a table of their contents."""
