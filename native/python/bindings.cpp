@@ -73,6 +73,7 @@ NB_MODULE(_native, m) {
           "fp32 multiply-adds a second, in registers.");
     bind_flat(m);
     bind_ggml(m);
+    bind_ggml_product(m);
     bind_graph(m);
     bind_ivf(m);
     bind_prefill(m);

@@ -7,6 +7,7 @@ namespace sakuin {
 
 void bind_flat(nanobind::module_& m);
 void bind_ggml(nanobind::module_& m);
+void bind_ggml_product(nanobind::module_& m);
 void bind_graph(nanobind::module_& m);
 void bind_ivf(nanobind::module_& m);
 void bind_prefill(nanobind::module_& m);
