@@ -139,7 +139,7 @@ struct Library {
     int32_t (*decode)(void* context, Batch);
 
     struct {
-        int none, reshape, view, permute, transpose, attention, set_rows, mul_mat;
+        int none, reshape, view, permute, transpose, attention, set_rows, mul_mat, mul_mat_id;
     } ops;
 };
 

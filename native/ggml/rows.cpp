@@ -3,6 +3,7 @@
 #include <cstring>
 #include <vector>
 
+#include "kernels/product.hpp"
 #include "parallel.hpp"
 
 namespace sakuin::ggml {
@@ -10,7 +11,13 @@ namespace {
 
 constexpr int64_t worth_threads = 1 << 16;  // numbers
 
-void narrow(const float* from, int64_t n, uint16_t* to) {
+// Of this machine; null where it has none for bf16.
+const ProductKernels* fast() {
+    static const ProductKernels* const kernels = product_kernels("");
+    return kernels;
+}
+
+void narrow_plainly(const float* from, int64_t n, uint16_t* to) {
     for (int64_t i = 0; i < n; ++i) {
         uint32_t bits;
         std::memcpy(&bits, from + i, sizeof bits);
@@ -19,6 +26,13 @@ void narrow(const float* from, int64_t n, uint16_t* to) {
         const bool is_nan = (bits & 0x7fffffff) > 0x7f800000;
         to[i] = static_cast<uint16_t>(is_nan ? (bits >> 16 | 0x40) : rounded);
     }
+}
+
+void narrow(const float* from, int64_t n, uint16_t* to) {
+    if (fast() != nullptr)
+        fast()->to_bf16(from, n, to);
+    else
+        narrow_plainly(from, n, to);
 }
 
 // Pairs (2i, 2i + 1) of the first `rotary` numbers to halves.

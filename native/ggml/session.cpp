@@ -67,6 +67,7 @@ bool Session::accepts(const Tensor* op) {
         return true;
     if (op->op == ops.attention) return accepts_attention(op);
     if (op->op == ops.set_rows) return op->view_src != nullptr && is_own(root_of(op->view_src).layer);
+    if (op->op == ops.mul_mat_id) return accepts_experts(op);
     return op->op == ops.mul_mat && accepts_product(op);
 }
 
@@ -88,10 +89,22 @@ bool Session::accepts_attention(const Tensor* op) {
 bool Session::accepts_product(const Tensor* op) const {
     const Tensor *const w = op->src[0], *const x = op->src[1];
     if (settings_.least_rows == 0 || op->ne[1] < settings_.least_rows || op->ne[2] != 1 || op->ne[3] != 1) return false;
-    if (w->ne[1] < 64 || w->ne[2] != 1 || x->type != type_f32 || w->buffer == nullptr) return false;
+    return w->ne[2] == 1 && x->type == type_f32 && x->nb[0] == sizeof(float) && can_read(w);
+}
+
+// Where the rows of the experts are as many, on the average, that reading all of their weights pays.
+bool Session::accepts_experts(const Tensor* op) const {
+    const Tensor *const w = op->src[0], *const x = op->src[1], *const ids = op->src[2];
+    if (!products_ || settings_.least_rows == 0 || x->type != type_f32 || x->nb[0] != sizeof(float)) return false;
+    const int64_t rows = ids->ne[0] * ids->ne[1];
+    return ids->ne[1] >= settings_.least_rows && rows * 4 >= settings_.least_rows * w->ne[2] && op->ne[3] == 1 &&
+           w->ne[3] == 1 && can_read(w);
+}
+
+bool Session::can_read(const Tensor* w) const {
+    if (w->ne[0] < 64 || w->ne[1] < 64 || w->buffer == nullptr) return false;
     if (!library_.buft_is_host(library_.buffer_get_type(w->buffer))) return false;  // it stays where the weights are
-    const Traits* const traits = library_.get_type_traits(w->type);
-    return (w->type == type_f32 || traits->to_float != nullptr) && x->nb[0] == sizeof(float) && w->ne[0] >= 64;
+    return w->type == type_f32 || library_.get_type_traits(w->type)->to_float != nullptr;
 }
 
 Status Session::compute(Graph* graph) noexcept {
@@ -107,6 +120,8 @@ Status Session::compute(Graph* graph) noexcept {
                 store(node);
             else if (node->op == ops.mul_mat)
                 multiply(node);
+            else if (node->op == ops.mul_mat_id)
+                multiply_experts(node);
         }
         return success;
     } catch (...) {
@@ -181,6 +196,10 @@ void Session::attend(const Tensor* node) {
 
 void Session::multiply(const Tensor* node) {
     const Timer timer(product_seconds);
+    if (products_) {
+        products_->multiply(node, settings_.n_threads);
+        return;
+    }
     const Tensor *const w = node->src[0], *const x = node->src[1];
     const int64_t size = dtype_size(settings_.dtype);
     ProductCall call{};
@@ -203,6 +222,11 @@ void Session::multiply(const Tensor* node) {
             piece, settings_.dtype, settings_.n_threads);
         hooks_.multiply(call);
     }
+}
+
+void Session::multiply_experts(const Tensor* node) {
+    const Timer timer(product_seconds);
+    products_->multiply_experts(node, settings_.n_threads);
 }
 
 }  // namespace sakuin::ggml

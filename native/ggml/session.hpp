@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "ggml/abi.hpp"
+#include "ggml/node_products.hpp"
 #include "index/steps.hpp"
 #include "kernels/kernels.hpp"
 
@@ -60,14 +61,18 @@ struct Settings {
 class Session {
 public:
     Session(const Library& library, Settings settings, Hooks hooks)
-        : library_(library), settings_(std::move(settings)), hooks_(std::move(hooks)) {}
+        : library_(library), settings_(std::move(settings)), hooks_(std::move(hooks)),
+          products_(NodeProducts::make(library, settings_.dtype)) {}
 
     // While a graph is made: whether the node is computed here.
     bool accepts(const Tensor* op);
     // Computes the nodes of a graph. What is thrown is kept for `rethrow`.
     Status compute(Graph* graph) noexcept;
 
-    void begin(std::vector<Part> parts) { parts_ = std::move(parts), error_ = nullptr; }
+    void begin(std::vector<Part> parts) {
+        parts_ = std::move(parts), error_ = nullptr;
+        if (products_) products_->begin();
+    }
     void rethrow() {
         if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
     }
@@ -88,13 +93,17 @@ private:
     }
     bool accepts_attention(const Tensor* op);
     bool accepts_product(const Tensor* op) const;
+    bool accepts_experts(const Tensor* op) const;
+    bool can_read(const Tensor* weight) const;
     void store(const Tensor* node);
     void attend(const Tensor* node);
     void multiply(const Tensor* node);
+    void multiply_experts(const Tensor* node);
 
     const Library& library_;
     Settings settings_;
     Hooks hooks_;
+    std::unique_ptr<NodeProducts> products_;  // null: products are computed by the hook
     std::vector<Part> parts_;
     std::vector<Seen> seen_;
     // By layer and of keys and values: what came last, and whether it was attended with.

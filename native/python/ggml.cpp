@@ -46,7 +46,7 @@ void register_device(const nb::dict& functions, const nb::dict& ops) {
     take(l.decode, functions, "llama_decode");
     l.ops = {nb::cast<int>(ops["NONE"]),     nb::cast<int>(ops["RESHAPE"]),   nb::cast<int>(ops["VIEW"]),
              nb::cast<int>(ops["PERMUTE"]),  nb::cast<int>(ops["TRANSPOSE"]), nb::cast<int>(ops["FLASH_ATTN_EXT"]),
-             nb::cast<int>(ops["SET_ROWS"]), nb::cast<int>(ops["MUL_MAT"])};
+             nb::cast<int>(ops["SET_ROWS"]), nb::cast<int>(ops["MUL_MAT"]),   nb::cast<int>(ops["MUL_MAT_ID"])};
     const ggml::Registry* const theirs = l.backend_reg_get(0);
     const int version = theirs == nullptr ? 0 : theirs->api_version;
     if (version < ggml::oldest_api || version > ggml::newest_api)
@@ -67,6 +67,21 @@ nb::dict node(uintptr_t address) {
     d["view_src"] = reinterpret_cast<uintptr_t>(t.view_src), d["view_offs"] = t.view_offs;
     d["src"] = reinterpret_cast<uintptr_t>(t.src[0]);
     return d;
+}
+
+// A node of the library's own making is computed as a session would.
+void multiply(uintptr_t address, const std::string& kernels, int n_threads) {
+    const auto* const node = reinterpret_cast<const ggml::Tensor*>(address);
+    const ProductKernels* const k = product_kernels(kernels);
+    if (k == nullptr) throw std::invalid_argument("this machine has no kernels for products called '" + kernels + "'");
+    ggml::NodeProducts products(library(), *k);
+    const nb::gil_scoped_release release;
+    if (node->op == library().ops.mul_mat)
+        products.multiply(node, n_threads);
+    else if (node->op == library().ops.mul_mat_id)
+        products.multiply_experts(node, n_threads);
+    else
+        throw std::invalid_argument("the node is no product");
 }
 
 uintptr_t number(const void* p) { return reinterpret_cast<uintptr_t>(p); }
@@ -170,6 +185,9 @@ void bind_ggml(nb::module_& m) {
           "Make sakuin a device of a loaded llama.cpp: addresses of its functions and numbers of its operations, by\n"
           "name. Once a process.");
     m.def("ggml_node", &node, nb::arg("address"), "The fields of a ggml tensor, as the device reads them.");
+    m.def("ggml_multiply", &multiply, nb::arg("node"), nb::arg("kernels") = "", nb::arg("n_threads") = 1,
+          "Compute a node MUL_MAT or MUL_MAT_ID whose sources and data lie in host memory, by its address; after\n"
+          "ggml_register.");
     nb::class_<PySession>(m, "GgmlSession", "What sakuin does inside one context of llama.cpp.")
         .def(nb::init<const std::string&, std::vector<bool>, int64_t, int64_t, int, nb::callable, nb::callable>(),
              nb::kw_only(), nb::arg("dtype"), nb::arg("own"), nb::arg("rotary"), nb::arg("least_rows"),
