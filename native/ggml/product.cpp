@@ -1,5 +1,7 @@
 #include "ggml/product.hpp"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <new>
@@ -9,6 +11,7 @@
 namespace sakuin::ggml {
 namespace {
 
+constexpr int64_t large_page = 2 << 20;                 // bytes
 constexpr int64_t piece_numbers = 8 << 20;              // of a weight, packed at a time
 constexpr int64_t most_rows = 256, most_columns = 256;  // of a task
 
@@ -29,9 +32,10 @@ uint16_t* Packed::get(int64_t n) {
     if (n > size_) {
         data_.reset();
         size_ = 0;
-        const int64_t bytes = (n * 2 + 4095) / 4096 * 4096;
-        data_.reset(static_cast<uint16_t*>(std::aligned_alloc(4096, static_cast<size_t>(bytes))));
+        const auto bytes = static_cast<size_t>((n * 2 + large_page - 1) / large_page * large_page);
+        data_.reset(static_cast<uint16_t*>(std::aligned_alloc(large_page, bytes)));
         if (data_ == nullptr) throw std::bad_alloc();
+        madvise(data_.get(), bytes, MADV_HUGEPAGE);
         size_ = n;
     }
     return data_.get();

@@ -7,88 +7,107 @@
 
 namespace sakuin {
 
-extern void (*const product_multiply_amx)(const ProductRange&);
+void product_multiply_amx(const ProductRange& p);
 
 namespace {
 
-constexpr int64_t most_steps = 56;  // of a block at a time: what is read of the weight for 256 columns stays in L2
+// A block of x, so many steps of it, stays in the first cache while it meets the columns of a panel.
+constexpr int64_t most_steps = 20, panel = 8;
 
+// Where a block's four tiles lie.
+struct Tiles {
+    float* at;
+    int64_t stride, beside, below;  // numbers: between rows, and to the tiles beside and below the first
+};
+
+// out = the sums so far (none where First) + the product of `steps` steps. Tiles of the next step are loaded as soon as
+// theirs are free.
 template <bool First>
-void block(const uint16_t* x, const uint16_t* w, int64_t steps, float* out, int64_t stride, const uint16_t* ahead) {
-    const int64_t bytes = stride * 4;
-    float* const below = out + 16 * stride;
+void block(const uint16_t* x, const uint16_t* w, int64_t steps, const Tiles& sums, const Tiles& out,
+           const uint16_t* ahead) {
     if (First) {
         SAKUIN_AMX_ZERO(0);
         SAKUIN_AMX_ZERO(1);
         SAKUIN_AMX_ZERO(2);
         SAKUIN_AMX_ZERO(3);
     } else {
-        SAKUIN_AMX_LOAD(0, out, bytes);
-        SAKUIN_AMX_LOAD(1, out + 16, bytes);
-        SAKUIN_AMX_LOAD(2, below, bytes);
-        SAKUIN_AMX_LOAD(3, below + 16, bytes);
+        SAKUIN_AMX_LOAD(0, sums.at, sums.stride * 4);
+        SAKUIN_AMX_LOAD(1, sums.at + sums.beside, sums.stride * 4);
+        SAKUIN_AMX_LOAD(2, sums.at + sums.below, sums.stride * 4);
+        SAKUIN_AMX_LOAD(3, sums.at + sums.below + sums.beside, sums.stride * 4);
     }
-    for (int64_t i = 0; i < steps; ++i, x += 2 * product_unit, w += 2 * product_unit) {
-        SAKUIN_AMX_STREAM(6, w, 64);
-        SAKUIN_AMX_STREAM(7, w + product_unit, 64);
-        SAKUIN_AMX_LOAD(4, x, 64);
-        SAKUIN_AMX_LOAD(5, x + product_unit, 64);
+    SAKUIN_AMX_STREAM(6, w, 64);
+    SAKUIN_AMX_LOAD(4, x, 64);
+    SAKUIN_AMX_STREAM(7, w + product_unit, 64);
+    SAKUIN_AMX_LOAD(5, x + product_unit, 64);
+    for (int64_t i = 1; i < steps; ++i) {
+        x += 2 * product_unit, w += 2 * product_unit;
         SAKUIN_AMX_ADD(0, 4, 6);
         SAKUIN_AMX_ADD(1, 4, 7);
+        SAKUIN_AMX_LOAD(4, x, 64);
         SAKUIN_AMX_ADD(2, 5, 6);
+        SAKUIN_AMX_STREAM(6, w, 64);
         SAKUIN_AMX_ADD(3, 5, 7);
-        for (int j = 0; j < 4; ++j) __builtin_prefetch(ahead + (i * 4 + j) * 32, 0, 2);
+        SAKUIN_AMX_STREAM(7, w + product_unit, 64);
+        SAKUIN_AMX_LOAD(5, x + product_unit, 64);
+        for (int j = 0; j < 4; ++j, ahead += 32) __builtin_prefetch(ahead, 0, 2);
     }
-    SAKUIN_AMX_STORE(0, out, bytes);
-    SAKUIN_AMX_STORE(1, out + 16, bytes);
-    SAKUIN_AMX_STORE(2, below, bytes);
-    SAKUIN_AMX_STORE(3, below + 16, bytes);
+    SAKUIN_AMX_ADD(0, 4, 6);
+    SAKUIN_AMX_ADD(1, 4, 7);
+    SAKUIN_AMX_ADD(2, 5, 6);
+    SAKUIN_AMX_ADD(3, 5, 7);
+    SAKUIN_AMX_STORE(0, out.at, out.stride * 4);
+    SAKUIN_AMX_STORE(1, out.at + out.beside, out.stride * 4);
+    SAKUIN_AMX_STORE(2, out.at + out.below, out.stride * 4);
+    SAKUIN_AMX_STORE(3, out.at + out.below + out.beside, out.stride * 4);
 }
 
-// A block of which not all is written, or not to rows at equal distances.
-void odd_block(const ProductRange& p, int64_t row, int64_t column) {
-    alignas(64) float result[product_block][product_block];
-    const int64_t size = p.steps * 2 * product_unit;
-    const uint16_t* const x = p.x + row / product_block * size;
-    block<true>(x, p.weight + column / product_block * size, p.steps, result[0], product_block, x);
+// Of a block of which not all is wanted, or not in rows at equal distances: from where it was summed.
+void copy(const ProductRange& p, const float* sums, int64_t row, int64_t column) {
     const int64_t rows = std::min<int64_t>(product_block, p.n_rows - row);
-    const auto bytes = static_cast<size_t>(std::min<int64_t>(product_block, p.n_columns - column)) * sizeof(float);
     for (int64_t r = 0; r < rows; ++r) {
-        float* const to = p.out_rows != nullptr ? p.out_rows[row + r] : p.out + (row + r) * p.stride;
-        std::memcpy(to + column, result[r], bytes);
+        float* const to = (p.out_rows != nullptr ? p.out_rows[row + r] : p.out + (row + r) * p.stride) + column;
+        for (int64_t beside = 0; beside < 2; ++beside) {
+            const int64_t n = std::clamp<int64_t>(p.n_columns - column - 16 * beside, 0, 16);
+            std::memcpy(to + 16 * beside, sums + r / 16 * 512 + beside * 256 + r % 16 * 16,
+                        static_cast<size_t>(n) * sizeof(float));
+        }
     }
 }
 
-void multiply(const ProductRange& p) {
-    const AmxTiles tiles;
-    const int64_t size = p.steps * 2 * product_unit;
-    const bool plain = p.out_rows == nullptr;
-    const int64_t whole_rows = plain ? p.n_rows / product_block * product_block : 0,
-                  whole_columns = plain ? p.n_columns / product_block * product_block : 0;
-    const int64_t pieces = (p.steps + most_steps - 1) / most_steps;
+// A block of rows and a panel of columns.
+void row_of_blocks(const ProductRange& p, int64_t row, int64_t first, int64_t end, float (*memory)[1024]) {
+    const int64_t size = p.steps * 2 * product_unit, pieces = (p.steps + most_steps - 1) / most_steps;
+    const bool plain = p.out_rows == nullptr && row + product_block <= p.n_rows;
     for (int64_t piece = 0; piece < pieces; ++piece) {
-        const int64_t first = p.steps * piece / pieces, steps = p.steps * (piece + 1) / pieces - first;
-        for (int64_t row = 0; row < whole_rows; row += product_block)
-            for (int64_t column = 0; column < whole_columns; column += product_block) {
-                const uint16_t* const x = p.x + row / product_block * size + first * 2 * product_unit;
-                const uint16_t* const w = p.weight + column / product_block * size + first * 2 * product_unit;
-                // The next block of x is fetched while this one meets its columns.
-                const int64_t share = std::min(column / product_block * steps * 4, (steps - steps / 8) * 32);
-                const uint16_t* const ahead = x + size + share * 32;
-                float* const out = p.out + row * p.stride + column;
-                if (piece == 0)
-                    block<true>(x, w, steps, out, p.stride, ahead);
-                else
-                    block<false>(x, w, steps, out, p.stride, ahead);
-            }
+        const int64_t begin = p.steps * piece / pieces, steps = p.steps * (piece + 1) / pieces - begin;
+        const uint16_t* const x = p.x + row / product_block * size + begin * 2 * product_unit;
+        // What is multiplied next of x lies behind: it is fetched while this meets its columns.
+        const uint16_t* ahead = x + steps * 2 * product_unit;
+        for (int64_t column = first; column < end; column += product_block) {
+            const uint16_t* const w = p.weight + column / product_block * size + begin * 2 * product_unit;
+            const Tiles sums{memory[(column - first) / product_block], 16, 256, 512};
+            const bool last = piece == pieces - 1, direct = plain && column + product_block <= p.n_columns;
+            const Tiles out =
+                last && direct ? Tiles{p.out + row * p.stride + column, p.stride, 16, 16 * p.stride} : sums;
+            if (piece == 0)
+                block<true>(x, w, steps, sums, out, ahead);
+            else
+                block<false>(x, w, steps, sums, out, ahead);
+            ahead += (steps - 1) * 128;
+            if (last && !direct) copy(p, sums.at, row, column);
+        }
     }
-    for (int64_t row = 0; row < p.n_rows; row += product_block)
-        for (int64_t column = row < whole_rows ? whole_columns : 0; column < p.n_columns; column += product_block)
-            odd_block(p, row, column);
 }
 
 }  // namespace
 
-void (*const product_multiply_amx)(const ProductRange&) = multiply;
+void product_multiply_amx(const ProductRange& p) {
+    const AmxTiles tiles;
+    alignas(64) float sums[panel][1024];
+    for (int64_t first = 0; first < p.n_columns; first += panel * product_block)
+        for (int64_t row = 0; row < p.n_rows; row += product_block)
+            row_of_blocks(p, row, first, std::min(p.n_columns, first + panel * product_block), sums);
+}
 
 }  // namespace sakuin

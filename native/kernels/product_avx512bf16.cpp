@@ -5,7 +5,7 @@
 
 namespace sakuin {
 
-extern void (*const product_multiply_amx)(const ProductRange&);
+void product_multiply_amx(const ProductRange& p);
 
 namespace {
 
@@ -59,14 +59,14 @@ void multiply(const ProductRange& p) {
 
 extern const ProductKernels product_amx, product_avx512bf16;
 
-const ProductKernels product_avx512bf16{"avx512bf16", &ProductPacking::inputs,  &ProductPacking::weights,
-                                        &multiply,    &ProductPacking::to_bf16, &ProductPacking::unpack_row};
+constinit const ProductKernels product_avx512bf16{"avx512bf16", &ProductPacking::inputs,  &ProductPacking::weights,
+                                                  &multiply,    &ProductPacking::to_bf16, &ProductPacking::unpack_row};
 
-const ProductKernels product_amx{"amx",
-                                 &ProductPacking::inputs,
-                                 &ProductPacking::weights,
-                                 product_multiply_amx,
-                                 &ProductPacking::to_bf16,
-                                 &ProductPacking::unpack_row};
+constinit const ProductKernels product_amx{"amx",
+                                           &ProductPacking::inputs,
+                                           &ProductPacking::weights,
+                                           &product_multiply_amx,
+                                           &ProductPacking::to_bf16,
+                                           &ProductPacking::unpack_row};
 
 }  // namespace sakuin
