@@ -20,7 +20,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 @pytest.fixture(scope="session")
 def smollm2() -> tuple[Any, Any]:
-    """SmolLM2-135M-Instruct in fp32, and its tokenizer.
+    """SmolLM2-135M-Instruct in fp32, and its vocabulary, by llama.cpp.
 
     What bf16 rounds differs between CPUs, and so do the weights of evidence and, where two tokens are close,
     answers. In fp32 a test sees the same model everywhere."""
@@ -28,17 +28,34 @@ def smollm2() -> tuple[Any, Any]:
     from sakuin.backends import catalogue
 
     catalogue.get("smollm2")
-    return load("smollm2", dtype="fp32")
+    return load("smollm2", dtype="fp32", backend="llama.cpp")
+
+
+@pytest.fixture(scope="session")
+def smollm2_by_transformers() -> tuple[Any, Any]:
+    """The same, with its tokenizer, by transformers."""
+    from sakuin import load
+    from sakuin.backends import catalogue
+
+    catalogue.get("smollm2")
+    return load("smollm2", dtype="fp32", backend="transformers")
+
+
+@pytest.fixture(params=["smollm2", "smollm2_by_transformers"])
+def either(request: pytest.FixtureRequest) -> tuple[Any, Any]:
+    """The same by each backend in turn."""
+    found: tuple[Any, Any] = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture(scope="session")
 def gemma3() -> tuple[Any, Any]:
-    """Gemma 3 270M, a base model, in fp32, and its tokenizer."""
+    """Gemma 3 270M, a base model, in fp32, and its vocabulary, by llama.cpp."""
     from sakuin import load
     from sakuin.backends import catalogue
 
     catalogue.get("gemma3-270m")
-    return load("gemma3-270m", dtype="fp32")
+    return load("gemma3-270m", dtype="fp32", backend="llama.cpp")
 
 
 @pytest.fixture(scope="session")

@@ -34,8 +34,8 @@ def test_a_gguf_model_loads_dequantized_and_attends_through_sakuin() -> None:
         assert tokenizer.decode(model(ids).logits[0, -1].argmax()).strip() == "Paris"
 
 
-def test_the_chat_template_of_a_gguf_file_is_kept(smollm2: tuple[Any, Any]) -> None:
-    text = smollm2[1].apply_chat_template(
+def test_the_chat_template_of_a_gguf_file_is_kept(smollm2_by_transformers: tuple[Any, Any]) -> None:
+    text = smollm2_by_transformers[1].apply_chat_template(
         [{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True
     )
     assert text.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
@@ -109,15 +109,15 @@ def test_what_is_not_known_or_torn_is_read_in_the_usual_way(
 
 
 def test_a_local_folder_loads(
-    tmp_path: Path, smollm2: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, smollm2_by_transformers: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tiny("llama", vocab_size=len(smollm2[1])).save_pretrained(tmp_path)
-    smollm2[1].save_pretrained(tmp_path)
+    tiny("llama", vocab_size=len(smollm2_by_transformers[1])).save_pretrained(tmp_path)
+    smollm2_by_transformers[1].save_pretrained(tmp_path)
     model, tokenizer = models.load(tmp_path, dtype="fp32", device="cpu")
     assert model.device.type == "cpu"
     assert model.config._attn_implementation == "sakuin"
     assert model.dtype == torch.float32
-    assert tokenizer("abc").input_ids == smollm2[1]("abc").input_ids
+    assert tokenizer("abc").input_ids == smollm2_by_transformers[1]("abc").input_ids
 
     def full(*_: Any) -> None:  # what torch raises where a GPU's memory ends
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -188,5 +188,5 @@ def test_a_model_folder_without_a_tokenizer_is_said_to_be_unreadable(tmp_path: P
         models.describe(tmp_path)
 
 
-def test_the_window_is_the_configurations(smollm2: tuple[Any, Any]) -> None:
-    assert own_window(smollm2[0].config) == catalogue.MODELS["smollm2"].context
+def test_the_window_is_the_configurations(smollm2_by_transformers: tuple[Any, Any]) -> None:
+    assert own_window(smollm2_by_transformers[0].config) == catalogue.MODELS["smollm2"].context

@@ -35,11 +35,13 @@ def here(capsys: pytest.CaptureFixture[str]) -> Here:
 
 
 @pytest.fixture(scope="module")
-def folder(smollm2: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(smollm2_by_transformers: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random model with a window of 2,048 tokens."""
     path = tmp_path_factory.mktemp("models") / "small"
-    tiny("llama", vocab_size=len(smollm2[1]), max_position_embeddings=2048).save_pretrained(path)
-    smollm2[1].save_pretrained(path)
+    tiny("llama", vocab_size=len(smollm2_by_transformers[1]), max_position_embeddings=2048).save_pretrained(
+        path
+    )
+    smollm2_by_transformers[1].save_pretrained(path)
     return path
 
 

@@ -45,8 +45,8 @@ def check_answer(context: Context, text: str) -> None:
     assert answer.stats["steps"] >= answer.new_tokens
 
 
-def test_it_answers_and_the_evidence_is_the_sentence_that_says_it(context: Context, text: str) -> None:
-    check_answer(context, text)
+def test_it_answers_and_the_evidence_is_the_sentence_that_says_it(either: tuple[Any, Any], text: str) -> None:
+    check_answer(Context.from_text(*either, text, FLAT), text)
 
 
 def test_so_it_does_in_the_dtype_that_is_fast_here(text: str) -> None:
@@ -90,11 +90,11 @@ def test_a_seed_makes_drawn_answers_the_same(context: Context) -> None:
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_appended_text_is_read_as_if_it_had_been_there(smollm2: tuple[Any, Any], text: str) -> None:
+def test_appended_text_is_read_as_if_it_had_been_there(either: tuple[Any, Any], text: str) -> None:
     cut = text.index(FACT) + 20
-    grown = Context.from_text(*smollm2, text[:cut], FLAT)
+    grown = Context.from_text(*either, text[:cut], FLAT)
     grown.append(text[cut:])
-    whole = Context.from_text(*smollm2, text, FLAT)
+    whole = Context.from_text(*either, text, FLAT)
     assert grown.tokens == whole.tokens
     ours, theirs = (c.ask(QUESTION, max_new_tokens=24) for c in (grown, whole))
     assert ours.text == theirs.text
@@ -195,14 +195,14 @@ def test_too_little_memory_is_said_before_the_work_starts(
         Context.from_text(*smollm2, text)
 
 
-def test_a_model_loaded_for_another_attention_is_refused(smollm2: tuple[Any, Any]) -> None:
+def test_a_model_loaded_for_another_attention_is_refused(smollm2_by_transformers: tuple[Any, Any]) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     other = LlamaForCausalLM(
         LlamaConfig(hidden_size=64, num_hidden_layers=1, num_attention_heads=2, vocab_size=100)
     )
     with pytest.raises(SakuinError, match=r"sakuin\.load"):
-        Context.from_text(other, smollm2[1], "text")
+        Context.from_text(other, smollm2_by_transformers[1], "text")
 
 
 def test_documents_are_given_as_text_too(smollm2: tuple[Any, Any]) -> None:
@@ -213,11 +213,11 @@ def test_documents_are_given_as_text_too(smollm2: tuple[Any, Any]) -> None:
 
 
 def test_the_estimate_of_memory_is_near_what_is_held(smollm2: tuple[Any, Any], text: str) -> None:
-    from sakuin.backends.transformers.shape import shape_of
     from sakuin.capacity.need import estimate
 
     context = Context.from_text(*smollm2, text, RetrievalConfig(index="flat"))
-    need = estimate(shape_of(smollm2[0].config), context.tokens, smollm2[0].dtype, context.config, weights=0)
+    backend = context.backend
+    need = estimate(backend.shape, context.tokens, backend.dtype, context.config, weights=0)
     held = context.kv_bytes()
     assert need.kv == pytest.approx(held["device"] + held["host"], rel=0.35)
     assert torch.is_grad_enabled()

@@ -62,7 +62,7 @@ def test_page_heading_and_notes_are_printed(tmp_path: Path) -> None:
 
 
 def test_a_context_of_files_of_several_kinds_keeps_each_ones_places(
-    tmp_path: Path, smollm2: tuple[Any, Any]
+    tmp_path: Path, either: tuple[Any, Any]
 ) -> None:
     def terms(document: Any) -> None:
         document.add_heading("Door codes", 1)
@@ -74,7 +74,7 @@ def test_a_context_of_files_of_several_kinds_keeps_each_ones_places(
         made.word(tmp_path / "codes.docx", terms),
         made.contract(tmp_path / "a.pdf"),
     ]
-    context = Context.from_files(*smollm2, paths)
+    context = Context.from_files(*either, paths)
     found = context.ask("What is the door code of the archive?", max_new_tokens=16).evidence[0]
     assert (Path(found.file).name, found.page, found.heading) == ("codes.docx", None, "Door codes")
     assert context.documents[1].text[found.start : found.end] == found.text

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sakuin import Context
+from sakuin.backends.open import vocabulary_of
 from sakuin.context.context import Answer
 
 FACT = "One of the special magic numbers for the north pump is: 48213."
@@ -18,7 +19,7 @@ DEPTHS = [depth / 10 for depth in range(11)]
 
 def planted(text: str, tokenizer: Any, tokens: int, depth: float) -> str:
     """About `tokens` tokens of `text` with the fact as a paragraph at `depth`."""
-    ends = [end for _, end in tokenizer(text, return_offsets_mapping=True, verbose=False).offset_mapping]
+    ends = vocabulary_of(tokenizer).encode(text).ends
     assert len(ends) >= tokens
     paragraphs = text[: ends[tokens - 1]].split("\n\n")
     paragraphs.insert(round(depth * len(paragraphs)), FACT)

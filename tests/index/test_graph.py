@@ -30,8 +30,8 @@ def threads():
 
 
 @pytest.fixture(scope="module")
-def trace(smollm2: tuple[Any, Any]) -> dict[int, Layer]:
-    return real_trace(*smollm2)
+def trace(smollm2_by_transformers: tuple[Any, Any]) -> dict[int, Layer]:
+    return real_trace(*smollm2_by_transformers)
 
 
 @pytest.mark.parametrize("layer_id", LAYERS)
@@ -309,8 +309,8 @@ def test_its_memory_is_what_the_estimate_says():
     assert index.nbytes == 2 * 2 * 640 * 64 * 2 + need.index
 
 
-def test_it_serves_a_cache(smollm2, long_text):
-    model, tokenizer = smollm2
+def test_it_serves_a_cache(smollm2_by_transformers, long_text):
+    model, tokenizer = smollm2_by_transformers
     ids = tokenizer(long_text, return_tensors="pt").input_ids[:, :900]
     before = model.config._attn_implementation
     model.set_attn_implementation("sakuin")

@@ -22,8 +22,8 @@ def threads():
 
 
 @pytest.fixture(scope="module")
-def trace(smollm2: tuple[Any, Any]) -> dict[int, Layer]:
-    return real_trace(*smollm2)
+def trace(smollm2_by_transformers: tuple[Any, Any]) -> dict[int, Layer]:
+    return real_trace(*smollm2_by_transformers)
 
 
 def test_appended_keys_are_linked_and_found():

@@ -222,8 +222,8 @@ def test_whatever_finite_numbers_come_none_is_lost_and_none_becomes_not_a_number
 
 
 @pytest.fixture(scope="module")
-def trace(smollm2: tuple[Any, Any]) -> dict[int, Layer]:
-    return real_trace(*smollm2)
+def trace(smollm2_by_transformers: tuple[Any, Any]) -> dict[int, Layer]:
+    return real_trace(*smollm2_by_transformers)
 
 
 def test_on_a_real_trace_the_estimate_helps_in_every_layer_and_the_budget_bounds_the_bytes(trace):

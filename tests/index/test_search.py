@@ -24,8 +24,8 @@ from sakuin.index import SketchIndex, _native
 
 
 @pytest.fixture(scope="module")
-def small(smollm2: tuple[Any, Any]) -> dict[int, SmallLayer]:
-    return real_trace(*smollm2)
+def small(smollm2_by_transformers: tuple[Any, Any]) -> dict[int, SmallLayer]:
+    return real_trace(*smollm2_by_transformers)
 
 
 @pytest.fixture(scope="module")

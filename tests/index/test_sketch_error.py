@@ -17,8 +17,8 @@ from sakuin.index.base import Index, Static, decode_by_parts
 
 
 @pytest.fixture(scope="module")
-def trace(smollm2: tuple[Any, Any]) -> dict[int, Layer]:
-    return real_trace(*smollm2)
+def trace(smollm2_by_transformers: tuple[Any, Any]) -> dict[int, Layer]:
+    return real_trace(*smollm2_by_transformers)
 
 
 def of_trace(layer: Layer, **knobs: Any) -> SketchIndex:

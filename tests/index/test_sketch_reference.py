@@ -23,8 +23,8 @@ STEPS = (0, 10, 20, 23)
 
 
 @pytest.fixture(scope="module")
-def trace(smollm2: tuple[Any, Any]) -> dict[int, Layer]:
-    return real_trace(*smollm2)
+def trace(smollm2_by_transformers: tuple[Any, Any]) -> dict[int, Layer]:
+    return real_trace(*smollm2_by_transformers)
 
 
 def native(layer: Layer, **knobs: Any) -> SketchIndex:

@@ -19,8 +19,8 @@ SETTINGS = _native.SketchSettings(rescore=4.0, coded=1.25, exact=30.0, reach=2.0
 
 
 @pytest.fixture(scope="module")
-def trace(smollm2: tuple[Any, Any]) -> dict[int, Layer]:
-    return real_trace(*smollm2)
+def trace(smollm2_by_transformers: tuple[Any, Any]) -> dict[int, Layer]:
+    return real_trace(*smollm2_by_transformers)
 
 
 @pytest.fixture(autouse=True)

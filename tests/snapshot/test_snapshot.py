@@ -271,15 +271,15 @@ def test_a_conversation_is_stored_with_its_turns(tmp_path: Path) -> None:
 
 
 def test_a_real_model_answers_the_same_from_a_snapshot(
-    smollm2: tuple[Any, Any], long_text: str, tmp_path: Path
+    either: tuple[Any, Any], long_text: str, tmp_path: Path
 ) -> None:
     fact = "The support contract with Halden ends on: 14 March 2031."
     text = f"{long_text[:1200]}\n\n{fact}\n\n{long_text[1200:2400]}"
-    context = Context.from_text(*smollm2, text, RetrievalConfig(sink=16, recent=64, segment=256))
+    context = Context.from_text(*either, text, RetrievalConfig(sink=16, recent=64, segment=256))
     question = "When does the support contract with Halden end?"
     before = context.ask(question, max_new_tokens=24)
     context.save(tmp_path)
-    after = Context.load(tmp_path, *smollm2).ask(question, max_new_tokens=24)
+    after = Context.load(tmp_path, *either).ask(question, max_new_tokens=24)
     assert (after.text, after.evidence) == (before.text, before.evidence)
     assert "14 March 2031" in after.text
 

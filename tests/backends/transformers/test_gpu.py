@@ -120,7 +120,7 @@ class TestInstruments:
         assert isinstance(prefilled.cache(configuration("full")), DynamicCache)
 
 
-def test_a_context_answers_forks_and_comes_back_from_disk(tmp_path, smollm2, long_text):
+def test_a_context_answers_forks_and_comes_back_from_disk(tmp_path, smollm2_by_transformers, long_text):
     from sakuin import load
 
     model, tokenizer = load("smollm2", device=GPU)

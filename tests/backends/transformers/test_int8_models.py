@@ -21,8 +21,8 @@ INT8 = FLAT.with_changes(kv_dtype="int8")
 
 
 @pytest.fixture(scope="module")
-def trace(smollm2: tuple[Any, Any]) -> dict[int, Layer]:
-    return real_trace(*smollm2)
+def trace(smollm2_by_transformers: tuple[Any, Any]) -> dict[int, Layer]:
+    return real_trace(*smollm2_by_transformers)
 
 
 @pytest.fixture(scope="module")

@@ -91,11 +91,11 @@ def test_positions_that_yarn_cannot_scale_are_named() -> None:
         with_window(scaled, 4 * OWN)
 
 
-def test_a_real_model_loads_with_a_longer_window(smollm2: tuple[Any, Any]) -> None:
+def test_a_real_model_loads_with_a_longer_window(smollm2_by_transformers: tuple[Any, Any]) -> None:
     known = models.describe("smollm2", window=16384)
     assert known.shape.window == 16384
     model, _ = models.load("smollm2", window=16384)
     assert model.config.rope_parameters == known.config.rope_parameters
     theirs = model.model.rotary_emb.inv_freq
-    assert torch.allclose(theirs[-1], smollm2[0].model.rotary_emb.inv_freq[-1] / 2)
-    assert own_window(smollm2[0].config) == 8192
+    assert torch.allclose(theirs[-1], smollm2_by_transformers[0].model.rotary_emb.inv_freq[-1] / 2)
+    assert own_window(smollm2_by_transformers[0].config) == 8192

@@ -18,7 +18,6 @@ from test_cli import refused
 from tiny import tiny
 
 from sakuin.backends import catalogue
-from sakuin.backends.transformers import load as models
 from sakuin.cli import app
 from sakuin.errors import SakuinError
 from sakuin.evaluate.answers.harness_runs import about, found, run
@@ -34,8 +33,8 @@ SMALL = {"characters": 2000, "texts": 2}
 
 
 @pytest.fixture(scope="module")
-def tokenizer(smollm2: tuple[Any, Any]) -> Any:
-    return smollm2[1]
+def tokenizer(smollm2_by_transformers: tuple[Any, Any]) -> Any:
+    return smollm2_by_transformers[1]
 
 
 @pytest.fixture(scope="module")
@@ -276,11 +275,9 @@ def test_the_facts_of_a_task_are_in_its_text() -> None:
 
 
 @pytest.mark.slow
-def test_a_real_model_answers_our_tasks() -> None:
-    catalogue.get("smollm2")
-    real = models.load("smollm2", dtype="fp32")  # so that rounding does not choose among close answers
+def test_a_real_model_answers_our_tasks(smollm2: tuple[Any, Any]) -> None:
     chosen = found(["sakuin_facts", "sakuin_facts_generate"], {"characters": 8000, "texts": 4})
-    for one in run(*real, configurations("balanced"), chosen, None, {"characters": 8000, "texts": 4}):
+    for one in run(*smollm2, configurations("balanced"), chosen, None, {"characters": 8000, "texts": 4}):
         assert one.full >= 0.5  # of eight codes, so that guessing has an eighth
         assert one.value == one.full
 

@@ -42,13 +42,13 @@ def kept_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def random_model(smollm2: tuple[Any, Any]) -> Any:
+def random_model(smollm2_by_transformers: tuple[Any, Any]) -> Any:
     """A small random model that reads what smollm2's tokenizer writes."""
-    return tiny("llama", vocab_size=len(smollm2[1]), max_position_embeddings=LENGTH)
+    return tiny("llama", vocab_size=len(smollm2_by_transformers[1]), max_position_embeddings=LENGTH)
 
 
-def test_samples_fit_their_length_and_hold_their_answers(smollm2: tuple[Any, Any]) -> None:
-    tokenizer = smollm2[1]
+def test_samples_fit_their_length_and_hold_their_answers(smollm2_by_transformers: tuple[Any, Any]) -> None:
+    tokenizer = smollm2_by_transformers[1]
     prompt = Prompt.of(vocabulary_of(tokenizer))
     found = samples(tokenizer, TASK, LENGTH, 3)
     assert [one.index for one in found] == [0, 1, 2]
@@ -62,11 +62,18 @@ def test_samples_fit_their_length_and_hold_their_answers(smollm2: tuple[Any, Any
     assert samples(tokenizer, TASK, LENGTH, 1, seed=7)[0].body != found[0].body
 
 
+def test_both_backends_are_given_the_same_samples(
+    smollm2: tuple[Any, Any], smollm2_by_transformers: tuple[Any, Any]
+) -> None:
+    ours, theirs = (samples(one[1], TASK, LENGTH, 2) for one in (smollm2, smollm2_by_transformers))
+    assert ours == theirs
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ruler_samples.TASKS)
-def test_every_task_has_samples(smollm2: tuple[Any, Any], task: str) -> None:
-    (one,) = samples(smollm2[1], task, 4096, 1)
-    ids = one.ids(Prompt.of(vocabulary_of(smollm2[1])))
+def test_every_task_has_samples(smollm2_by_transformers: tuple[Any, Any], task: str) -> None:
+    (one,) = samples(smollm2_by_transformers[1], task, 4096, 1)
+    ids = one.ids(Prompt.of(vocabulary_of(smollm2_by_transformers[1])))
     assert 1500 < len(ids) <= 4096 - one.most
     assert one.references
     assert one.lead.strip()
@@ -74,16 +81,20 @@ def test_every_task_has_samples(smollm2: tuple[Any, Any], task: str) -> None:
         assert all(reference in one.body for reference in one.references)
 
 
-def test_a_chat_model_begins_its_own_turn_with_the_lead(smollm2: tuple[Any, Any]) -> None:
-    tokenizer = smollm2[1]
+def test_a_chat_model_begins_its_own_turn_with_the_lead(smollm2_by_transformers: tuple[Any, Any]) -> None:
+    tokenizer = smollm2_by_transformers[1]
     text = tokenizer.decode(SAMPLE.ids(Prompt.of(vocabulary_of(tokenizer))))
     assert text.startswith("<|im_start|>system")
     assert text.endswith("<|im_start|>user\nbody<|im_end|>\n<|im_start|>assistant\nlead")
 
 
-def test_a_base_model_gets_plain_text_without_a_blank_at_its_end(smollm2: tuple[Any, Any]) -> None:
-    prompt = replace(Prompt.of(vocabulary_of(smollm2[1])), head=[], one_line=True)
-    assert smollm2[1].decode(replace(SAMPLE, lead=" they are: ").ids(prompt)) == "body they are:"
+def test_a_base_model_gets_plain_text_without_a_blank_at_its_end(
+    smollm2_by_transformers: tuple[Any, Any],
+) -> None:
+    prompt = replace(Prompt.of(vocabulary_of(smollm2_by_transformers[1])), head=[], one_line=True)
+    assert (
+        smollm2_by_transformers[1].decode(replace(SAMPLE, lead=" they are: ").ids(prompt)) == "body they are:"
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,22 +111,40 @@ def test_scores_are_rulers(task: str, prediction: str, score: float) -> None:
     assert replace(SAMPLE, task=task).score(prediction) == score
 
 
-def test_wrong_tasks_and_lengths_are_named(smollm2: tuple[Any, Any], random_model: Any) -> None:
+def test_wrong_tasks_and_lengths_are_named(
+    smollm2_by_transformers: tuple[Any, Any], random_model: Any
+) -> None:
     assert check_tasks(["qa_1", "vt"]) == ["vt", "qa_1"]
     assert len(check_tasks(["all"])) == 13
     with pytest.raises(SakuinError, match="no task 'vtt'"):
         check_tasks(["vtt"])
     with pytest.raises(SakuinError, match="at least 2,048 tokens, got 100"):
-        samples(smollm2[1], TASK, 100, 1)
+        samples(smollm2_by_transformers[1], TASK, 100, 1)
     with pytest.raises(SakuinError, match=r"2,049 tokens is more than the 2,048 .*--window"):
-        ruler(random_model, smollm2[1], configurations("balanced"), Results(None, {}), LENGTH + 1, [TASK])
+        ruler(
+            random_model,
+            smollm2_by_transformers[1],
+            configurations("balanced"),
+            Results(None, {}),
+            LENGTH + 1,
+            [TASK],
+        )
     with pytest.raises(SakuinError, match="beside full attention"):
-        ruler(random_model, smollm2[1], configurations("full"), Results(None, {}), LENGTH, [TASK])
+        ruler(
+            random_model,
+            smollm2_by_transformers[1],
+            configurations("full"),
+            Results(None, {}),
+            LENGTH,
+            [TASK],
+        )
 
 
-def test_a_generator_that_finds_no_sample_that_fits_is_stopped(smollm2: tuple[Any, Any]) -> None:
+def test_a_generator_that_finds_no_sample_that_fits_is_stopped(
+    smollm2_by_transformers: tuple[Any, Any],
+) -> None:
     with pytest.raises(SakuinError, match="qa_2 within 3 s"):
-        samples(smollm2[1], "qa_2", LENGTH, 1, seed=1, patience=3)
+        samples(smollm2_by_transformers[1], "qa_2", LENGTH, 1, seed=1, patience=3)
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,9 +154,9 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
 
 
 def test_an_interrupted_run_goes_on_where_it_was(
-    smollm2: tuple[Any, Any], random_model: Any, tmp_path: Path
+    smollm2_by_transformers: tuple[Any, Any], random_model: Any, tmp_path: Path
 ) -> None:
-    tokenizer = smollm2[1]
+    tokenizer = smollm2_by_transformers[1]
     wanted = configurations("balanced sketch:tolerance=0")
     state = about(random_model, "random", 42)
 

@@ -79,9 +79,20 @@ def test_retrieval_steps_look_at_the_fact(trace: Trace, smollm2: tuple[Any, Any]
     assert float(on_fact[-layer.retrieval :].max()) > 10 * float(on_fact[:RUNNING].mean())
 
 
-def test_the_model_attends_as_before_after_a_capture(trace: Trace, smollm2: tuple[Any, Any]) -> None:
-    assert trace.layers
-    assert smollm2[0].config._attn_implementation == "sakuin"
+def test_both_backends_see_the_same_and_attend_as_before(
+    trace: Trace, smollm2_by_transformers: tuple[Any, Any]
+) -> None:
+    model = smollm2_by_transformers[0]
+    other = capture(*smollm2_by_transformers, LENGTH, LAYERS, sink=64, recent=128)
+    assert model.config._attn_implementation == "sakuin"
+    assert {trace.about.pop("backend"), other.about.pop("backend")} == {"llama.cpp", "transformers"}
+    assert {**trace.about, "model": ""} == {**other.about, "model": ""}
+    for number, layer in trace.layers.items():
+        theirs = other.layers[number]
+        for name in ("keys", "values", "queries", "asked"):
+            a, b = getattr(layer, name).float(), getattr(theirs, name).float()
+            assert a.shape == b.shape
+            assert float((a - b).norm() / b.norm()) < 0.05, (number, name)
 
 
 def test_a_file_gives_the_trace_back(trace: Trace, tmp_path: Path) -> None:
