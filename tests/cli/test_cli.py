@@ -270,7 +270,9 @@ def test_doctor_says_what_this_machine_gives() -> None:
 def test_doctor_takes_a_longer_window() -> None:
     catalogue.get("smollm2")
     done = run("doctor", "--model", "smollm2", "--window", "16384")
-    assert "smollm2, window 16,384 tokens by YaRN, 8,192 of its own" in " ".join(done.stdout.split())
+    assert "smollm2, run by llama.cpp, window 16,384 tokens by YaRN, 8,192 of its own" in " ".join(
+        done.stdout.split()
+    )
     assert "window must be a whole number of at least 8,192 tokens" in refused(
         "doctor", "--model", "smollm2", "--window", "512"
     )

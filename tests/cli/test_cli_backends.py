@@ -17,11 +17,10 @@ import pytest
 import torch
 from gguf import GGUFWriter
 from test_cli import FACT, QUESTION, refused, run
-from test_cli_contexts import Here
+from test_cli_contexts import LIBRARY, Here
 from test_eval_options import EVALUATIONS, ON_DEVICES, options
 
 from sakuin.backends import catalogue
-from sakuin.storage.folders import LIBRARY
 
 BACKENDS = ("llama.cpp", "transformers")
 LOADING = [*ON_DEVICES, ("bench", "index"), ("bench", "search")]

@@ -125,14 +125,12 @@ class Subject:
 
     def words(self) -> dict[str, str]:
         """The options that name it, for `command`."""
-        plain = Loading()
-        given = {name: getattr(self.loading, name) for name in vars(plain)}
-        words = {"--model": self.model, "--dtype": given.pop("dtype")}
-        return words | {
-            f"--{name.replace('_', '-')}": str(value)
-            for name, value in given.items()
-            if value != getattr(plain, name)
-        }
+        given, plain = vars(self.loading), vars(Loading())
+        words = {"--model": self.model, "--dtype": self.loading.dtype}
+        for name in ("window", "device", "backend", "gpu_layers", "threads"):
+            if given[name] != plain[name]:
+                words[f"--{name.replace('_', '-')}"] = str(given[name])
+        return words
 
     def describe(self) -> Description:
         """The model before its weights are read."""
