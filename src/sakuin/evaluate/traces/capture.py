@@ -123,7 +123,7 @@ def _run(backend: Backend, ids: Sequence[int], layers: tuple[int, ...]) -> dict[
 
     def keep(call: AttentionCall) -> None:
         if call.layer in queries:
-            queries[call.layer].append(call.q.float())
+            queries[call.layer].append(call.q.to(torch.float32, copy=True))  # its memory is the model's
             last[call.layer] = call
 
     # In chunks: one pass would build masks of the length squared for sliding layers.
