@@ -97,7 +97,7 @@ def test_a_chat_goes_on_from_what_was_said(
     here: Here, paper: Path, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{QUESTION}\nThank you.\n/quit\n"))
-    code, out, err = here("chat", str(paper), "--backend", backend, "--max-new-tokens", "16", "--json")
+    code, out, err = here("chat", str(paper), "--backend", backend, "--max-new-tokens", "24", "--json")
     assert (code, err) == (0, "")
     first, second = (json.loads(line) for line in out.splitlines())
     assert "14 March 2031" in first["answer"]
@@ -120,7 +120,7 @@ def test_a_context_is_kept_grown_asked_and_taken_elsewhere(
     added = said("contexts", "add", "paper", str(paper), "--kv-dtype", "int8", *by)
     assert (added["backend"], added["reused_tokens"]) == (backend, 0)
     more = tmp_path / "more.txt"
-    more.write_text("The support contract with Bergen ends on: 3 May 2040.\n")
+    more.write_text("\n\nThere is soup on Mondays.\n")
     grown = said("contexts", "append", "paper", str(more), *by)
     assert (grown["backend"], grown["tokens"]) == (backend, added["tokens"] + grown["appended"])
     file = tmp_path / "paper.sakuin"
@@ -195,7 +195,7 @@ def no_model(path: Path, kind: str) -> Path:
     [
         ("text", "not a GGUF file"),
         ("cut", "cut off"),
-        ("bert", "embedding"),
+        ("bert", "writes none"),
         ("no-such-architecture", "no-such-architecture"),
     ],
 )

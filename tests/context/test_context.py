@@ -58,18 +58,24 @@ def test_flat_says_what_full_attention_says(context: Context, smollm2: tuple[Any
     for question in (QUESTION, "What is this document about?"):
         assert context.ask(question, max_new_tokens=24).text == full.ask(question, max_new_tokens=24).text
     assert full.ask(QUESTION, max_new_tokens=8).evidence == []
-    assert full.kv_bytes()["host"] == 0
-    held = context.kv_bytes()
-    assert full.kv_bytes()["device"] <= held["device"] + held["host"]
+    ours, theirs = (sum(one.kv_bytes().values()) for one in (context, full))
+    assert 0 < theirs < 2 * ours  # as much, beside space to grow
+
+
+def lengths(context: Context) -> set[int]:
+    """Tokens that the layers of a context's cache hold."""
+    retrieval = context.backend.retrieval(context.cache)
+    assert retrieval is not None
+    return {layer.length for layer in retrieval.layers.values()}
 
 
 def test_asking_leaves_the_context_as_it_was(context: Context) -> None:
-    before = context.tokens, context.cache.get_seq_length()
+    before = context.tokens, lengths(context)
     first = context.ask(QUESTION, max_new_tokens=24)
     context.ask("What is a licence?", max_new_tokens=24)
     again = context.ask(QUESTION, max_new_tokens=24)
     assert (first.text, first.evidence) == (again.text, again.evidence)
-    assert (context.tokens, context.cache.get_seq_length()) == before
+    assert (context.tokens, lengths(context)) == before
 
 
 def test_the_answer_is_streamed_as_it_is(context: Context) -> None:
