@@ -176,3 +176,12 @@ def test_longrope_is_refused_beyond_the_length_where_it_changes(tmp_path: Path) 
     with pytest.raises(SakuinError, match="LongRoPE"):
         model.forward(cache, [1] * 10)
     assert cache.n_tokens == 250
+
+
+def test_what_transformers_models_have_is_told_to_be_theirs(tmp_path: Path) -> None:
+    model, _ = sakuin.load(write("qwen2", tmp_path).gguf, dtype="fp32", backend="llama.cpp")
+    for name in ("config", "generate"):
+        with pytest.raises(AttributeError, match='backend="transformers"'):
+            getattr(model, name)
+    with pytest.raises(AttributeError, match="no attribute 'wings'"):
+        _ = model.wings

@@ -32,6 +32,7 @@ from sakuin.errors import SakuinError
 _STATE = "llama.cpp"
 """The name of llama.cpp's own state in a snapshot."""
 _DEVICE = torch.device("cpu")
+_OF_TRANSFORMERS = frozenset({"config", "generate", "generation_config", "named_parameters"})
 MOST_TOGETHER = 64
 """Sequences of one pass, at most: llama.cpp's own limit is 256."""
 
@@ -59,6 +60,14 @@ class LlamaBackend(Backend):
         self._rotary, self._shares = rotary, shares_keys(header)
         self.windows = Windows(loaded)
         self._open(1)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _OF_TRANSFORMERS:
+            raise AttributeError(
+                f"llama.cpp runs this model, which has no {name!r} as models of transformers do: load it with "
+                'backend="transformers" for that.'
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def shape(self) -> ModelShape:
