@@ -23,8 +23,8 @@ FEW = 16
 def attend_chunk(
     q: Tensor, keys: Tensor, values: Tensor, past: Iterable[tuple[Tensor, Tensor]], softmax: Softmax
 ) -> Tensor:
-    """As `sakuin.attention.exact.attend_blocks`, in fp32: q `(n_query_heads, t, head_dim)`, keys and values of
-    the chunk `(n_kv_heads, t, head_dim)`, past: blocks `(n_kv_heads, n, head_dim)`."""
+    """As `sakuin.attention.exact.attend_blocks`, in fp32: q `(n_query_heads, t, head_dim)`, keys and values
+    of the chunk `(n_kv_heads, t, head_dim)`, past: blocks `(n_kv_heads, n, head_dim)`."""
     if q.device.type != "cpu":
         return attend_blocks(q, keys, values, past, softmax).float()
     if q.shape[1] <= FEW:

@@ -64,8 +64,8 @@ class LlamaBackend(Backend):
     def __getattr__(self, name: str) -> Any:
         if name in _OF_TRANSFORMERS:
             raise AttributeError(
-                f"llama.cpp runs this model, which has no {name!r} as models of transformers do: load it with "
-                'backend="transformers" for that.'
+                f"llama.cpp runs this model, which has no {name!r} as models of transformers do: load it "
+                'with backend="transformers" for that.'
             )
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
