@@ -44,7 +44,6 @@ _CANDIDATES = 0.08
 _REFINED = 128
 """`search` scores 2 k keys and so many more exactly."""
 
-
 _OF_MOMENT = ("moment", "moment_count")
 
 
@@ -292,9 +291,8 @@ class SketchIndex(Index):
     ) -> _native.SketchSteps | None:
         if self._segments and self.config.tolerance == 0:
             return None
-        settings = self._settings(self.config.tolerance)
-        threads = torch.get_num_threads()
-        return _native.SketchSteps(self._segments, *sink, *memory, start, self.group_size, settings, threads)
+        rest = start, self.group_size, self._settings(self.config.tolerance), torch.get_num_threads()
+        return _native.SketchSteps(self._segments, *sink, *memory, *rest)
 
     def search(self, q: Tensor, k: int, *, candidates: int | float | None = None) -> tuple[Tensor, Tensor]:
         """As `Index.search`, nearly: the best keys by their sketch are scored from their codes, and the best

@@ -55,7 +55,8 @@ class LlamaBackend(Backend):
         self.dtype, self.device, self.source = loaded.options.dtype, _DEVICE, source
         self.loaded, self.header, self._shape = loaded, header, shape
         self._file = GgufFile(header.files)
-        self._turn, self._hook = threading.RLock(), None
+        self._turn = threading.RLock()
+        self._hook: AttentionHook | None = None
         self._caches: Sequence[LlamaCache] = ()
         self._rotary, self._shares = rotary, shares_keys(header)
         self.windows = Windows(loaded)

@@ -166,6 +166,7 @@ class Loaded:
         parts: list[tuple[int, int, list[_native.Steps | None]]],
     ) -> None:
         """One pass. Raises what a callback raised, else `SakuinError` where llama.cpp stops."""
+        assert self.context is not None
         code = self.session.run(self.context, tokens, positions, sequences, wanted, parts)
         if code:
             raise SakuinError(

@@ -6,12 +6,33 @@ are models that write text, token by token, with such layers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
 
 from sakuin.errors import SakuinError
 
-if TYPE_CHECKING:
-    from sakuin.backends.llama_cpp.header import Header
+
+class Facts(Protocol):
+    """What is asked of a header (`sakuin.backends.llama_cpp.header.Header`, which asks this module)."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def architecture(self) -> str: ...
+    @property
+    def values(self) -> Mapping[str, Any]: ...
+    @property
+    def lengths(self) -> Mapping[str, int]: ...
+    @property
+    def tensors(self) -> tuple[Any, ...]: ...
+    @property
+    def by_name(self) -> Mapping[str, Any]: ...
+    def own(self, name: str) -> str: ...
+    def text(self, key: str, default: str = "") -> str: ...
+    def number(self, key: str, default: int = 0) -> int: ...
+    def real(self, key: str, default: float = 0.0) -> float: ...
+
 
 _WORKS = "Models that work are those that write text with ordinary attention: Llama, Qwen, Gemma, Mistral."
 
@@ -49,14 +70,14 @@ _BY_TYPE = {
 }
 
 
-def refuse(header: Header) -> None:
+def refuse(header: Facts) -> None:
     """Raise `SakuinError` where the file holds something that sakuin cannot use."""
     reason = _reason(header)
     if reason:
         raise SakuinError(f"sakuin cannot use {header.path} ({header.architecture or 'no model'}): {reason}.")
 
 
-def _reason(header: Header) -> str:
+def _reason(header: Facts) -> str:
     kind = header.text("general.type", "model").lower()
     if kind in _BY_TYPE:
         return f"{_BY_TYPE[kind]}; name the model's own file"
@@ -74,7 +95,7 @@ def _advice(architectures: frozenset[str]) -> str:
     return _WORKS
 
 
-def _by_tensors(header: Header) -> str:
+def _by_tensors(header: Facts) -> str:
     if not header.tensors:
         return "it holds a vocabulary and no weights; name the model's own file"
     layers = {name.split(".")[1] for name in header.by_name if name.startswith("blk.")}
@@ -83,7 +104,7 @@ def _by_tensors(header: Header) -> str:
     return "" if "0" in layers else "it has no layers; name the model's own file"
 
 
-def _by_metadata(header: Header) -> str:
+def _by_metadata(header: Facts) -> str:
     """What the metadata tells of a model whose architecture alone is fine."""
     own, works = header.own, _WORKS.rstrip(".")
     if header.number(own("pooling_type")) > 0 or "classifier.output_labels" in header.lengths:
@@ -101,7 +122,7 @@ def _by_metadata(header: Header) -> str:
     return _by_heads(header)
 
 
-def _by_heads(header: Header) -> str:
+def _by_heads(header: Facts) -> str:
     """Metadata that llama.cpp itself takes for granted, and ends the process where it is missing."""
     layers, width = header.number(header.own("block_count")), header.number(header.own("embedding_length"))
     heads = header.number(header.own("attention.head_count"))
