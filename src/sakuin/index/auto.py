@@ -22,7 +22,7 @@ from sakuin.attention.partial import PartialAttention
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
 from sakuin.index import _native
-from sakuin.index.base import Index, Static, StoredSegment, check_array
+from sakuin.index.base import Index, Pair, Static, StoredSegment, check_array
 from sakuin.index.choice import HeadShape, stored_as
 from sakuin.index.flat import FlatIndex
 from sakuin.index.kind import Kind, register
@@ -144,9 +144,7 @@ class AutoIndex(Index):
         self.check_query(q)
         return self.chosen.decode(q, static, scaling=scaling, softcap=softcap, mass=mass)
 
-    def native_steps(
-        self, sink: tuple[Tensor, Tensor], memory: tuple[Tensor, Tensor], start: int
-    ) -> _native.SketchSteps | None:
+    def native_steps(self, sink: Pair, memory: Pair, start: int) -> _native.SketchSteps | None:
         return self.chosen.native_steps(sink, memory, start)
 
     def search(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -30,6 +30,9 @@ from sakuin.config import RetrievalConfig
 from sakuin.index import _native
 from sakuin.index.kind import Kind
 
+Pair = tuple[Tensor, Tensor]
+"""Keys and values."""
+
 
 @dataclass
 class Static:
@@ -155,9 +158,7 @@ class Index(Kind):
         """
         return decode_by_parts(self, q, static, scaling=scaling, softcap=softcap, mass=mass)
 
-    def native_steps(
-        self, sink: tuple[Tensor, Tensor], memory: tuple[Tensor, Tensor], start: int
-    ) -> _native.SketchSteps | None:
+    def native_steps(self, sink: Pair, memory: Pair, start: int) -> _native.SketchSteps | None:
         """Steps of decoding without Python, or None where the kind has none (or not with these settings).
 
         sink : keys and values of the sink tokens. memory : where the unsealed tokens lie, `(n_kv_heads,

@@ -17,7 +17,7 @@ from torch import Tensor
 from sakuin.attention.partial import EXACT, PartialAttention, Stats, Trace
 from sakuin.config import RetrievalConfig, check_count_or_share, check_tolerance, count_of
 from sakuin.index import _native
-from sakuin.index.base import Index, Static, StoredSegment
+from sakuin.index.base import Index, Pair, Static, StoredSegment
 from sakuin.index.chain import in_order, on_disk, one_ahead, whole_within
 from sakuin.index.checks import check_crop, check_geometry, check_k, stored_pair
 from sakuin.index.choice import HeadShape
@@ -286,13 +286,11 @@ class SketchIndex(Index):
         stats = Stats(exact, codes, coverage, touched, self.offloaded_bytes(q.shape[1]), error)
         return PartialAttention(out, lse, stats)
 
-    def native_steps(
-        self, sink: tuple[Tensor, Tensor], memory: tuple[Tensor, Tensor], start: int
-    ) -> _native.SketchSteps | None:
+    def native_steps(self, sink: Pair, memory: Pair, start: int) -> _native.SketchSteps | None:
         if self._segments and self.config.tolerance == 0:
             return None
-        rest = start, self.group_size, self._settings(self.config.tolerance), torch.get_num_threads()
-        return _native.SketchSteps(self._segments, *sink, *memory, *rest)
+        settings, threads = self._settings(self.config.tolerance), torch.get_num_threads()
+        return _native.SketchSteps(self._segments, *sink, *memory, start, self.group_size, settings, threads)
 
     def search(self, q: Tensor, k: int, *, candidates: int | float | None = None) -> tuple[Tensor, Tensor]:
         """As `Index.search`, nearly: the best keys by their sketch are scored from their codes, and the best
