@@ -12,6 +12,7 @@ from transformers import DynamicCache
 import sakuin
 
 CHUNK = 2048
+QUESTION = 16
 
 
 class Hub:
@@ -46,6 +47,12 @@ class Hub:
         while self.past < to:
             self._feed(min(self.past + CHUNK, to))
         return {"s": perf_counter() - start}
+
+    def question(self) -> float:
+        """Seconds until the first token of an answer, the text being read; the question stays."""
+        start = perf_counter()
+        self._feed(self.past + QUESTION)
+        return perf_counter() - start
 
     def decode(self, steps: int, warm: int) -> dict[str, Any]:
         """Milliseconds of each step."""

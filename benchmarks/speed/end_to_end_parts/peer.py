@@ -68,9 +68,10 @@ class Peer:
 
     # -- reading and decoding --------------------------------------------------------------------------------
 
-    def _feed(self, ids: Any) -> None:
-        """A pass of these tokens; the logits of the last must be numbers."""
-        n = len(ids)
+    def _feed(self, n: int) -> None:
+        """A pass of the next n tokens of the text, which begins anew where it ends; the logits of the last
+        must be numbers."""
+        ids = np.take(self.ids, range(self.past, self.past + n), mode="wrap")
         one = (ctypes.c_int32 * 1)(0)
         row = ctypes.POINTER(ctypes.c_int32)
         batch = Batch(
@@ -97,7 +98,7 @@ class Peer:
 
     def _read(self, to: int) -> None:
         while self.past < to:
-            self._feed(self.ids[self.past : min(self.past + CHUNK, to)])
+            self._feed(min(CHUNK, to - self.past))
 
     def fresh(self, n: int) -> dict[str, float]:
         """As `prefill` of a text by itself: only before another is read."""
@@ -115,7 +116,7 @@ class Peer:
     def question(self) -> float:
         """Seconds until the first token of an answer, the text being read."""
         at, start = self.past, perf_counter()
-        self._feed(self.ids[at : at + QUESTION])
+        self._feed(QUESTION)
         int(self.logits.argmax())
         seconds = perf_counter() - start
         self._back_to(at)
@@ -125,9 +126,8 @@ class Peer:
         """Milliseconds of each step."""
         at, times = self.past, []
         for _ in range(warm + steps):
-            ids = self.ids[self.past : self.past + 1]
             start = perf_counter()
-            self._feed(ids)
+            self._feed(1)
             times.append(1e3 * (perf_counter() - start))
         self._back_to(at)
         return {"ms": times[warm:]}
@@ -136,7 +136,7 @@ class Peer:
         """Tokens a second of one pass behind so many tokens."""
         self.fill(to)
         start = perf_counter()
-        self._feed(self.ids[self.past : self.past + CHUNK])
+        self._feed(CHUNK)
         seconds = perf_counter() - start
         self._back_to(to)
         return CHUNK / seconds

@@ -18,7 +18,7 @@ WARM = 3
 PIECE = 512
 """Tokens of a pass of llama.cpp alone."""
 PATIENCE = 180.0
-"""Seconds beyond ten times the estimate until a child is taken for hung."""
+"""Seconds beyond four times the estimate until a child is taken for hung."""
 LONG, LONG_PROBE = "llama.cpp, long", 16384
 """llama.cpp with the settings that decode a long text fastest, where they are not those that read fastest."""
 
@@ -122,7 +122,7 @@ class Measured:
 
     def patience(self, tokens: int) -> float:
         """Seconds until a child that reads so many tokens is taken for hung."""
-        return PATIENCE + 10 * reading(self.case.theirs, tokens)
+        return PATIENCE + 4 * reading(self.case.theirs, tokens)
 
     # -- stages ----------------------------------------------------------------------------------------------
 
@@ -333,6 +333,8 @@ class Measured:
             row: Row = {"way": way, "nominal": nominal, "tokens": n, "dtype": about["dtype"]}
             seconds = child.ask("prefill", self.patience(n), to=n)["s"]
             row |= {"prefill_s": seconds, "prefill_per_s": n / seconds}
+            row["question_s"] = child.ask("question", PATIENCE)
+            row["first_answer_s"] = about["load_s"] + seconds + row["question_s"]
             effort = self.run.effort
             steps = {"steps": effort.turns * effort.steps, "warm": WARM}
             times = child.ask("decode", self.patience(n), **steps)["ms"]
