@@ -10,6 +10,7 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
+os.environ.setdefault("SAKUIN_LLAMA_TRIAL", "off")  # seconds for each file; its own tests switch it on
 
 import pytest
 from hypothesis import settings

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-from sakuin.backends.llama_cpp.layouts import Batch, HeaderParams
+from sakuin.backends.llama_cpp.layouts import Batch, HeaderParams, PoolParams
 
 _p, _s, _i, _u, _z, _b = (
     ctypes.c_void_p,
@@ -91,6 +91,15 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_detokenize": (_i, (_p, _ints, _i, _s, _i, _b, _b)),
 }
 """By name: what it returns, and what it takes."""
+
+OPTIONAL: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "ggml_cpu_has_amx_int8": (_i, ()),
+    "ggml_threadpool_params_init": (None, (ctypes.POINTER(PoolParams), _i)),
+    "ggml_threadpool_new": (_p, (ctypes.POINTER(PoolParams),)),
+    "ggml_threadpool_free": (None, (_p,)),
+    "llama_attach_threadpool": (None, (_p, _p, _p)),
+}
+"""Those that some libraries lack, and that sakuin can do without: as `FUNCTIONS`."""
 
 NATIVE = (
     "ggml_backend_register",

@@ -151,3 +151,16 @@ class ArenaParams(ctypes.Structure):
     """`ggml_init_params`: memory in which tensors are described."""
 
     _fields_ = (("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
+
+
+class PoolParams(ctypes.Structure):
+    """`ggml_threadpool_params`. poll : how long its threads spin before they sleep; 0 is not at all."""
+
+    _fields_ = (
+        ("cpumask", ctypes.c_bool * 512),
+        ("n_threads", ctypes.c_int),
+        ("prio", ctypes.c_int),
+        ("poll", ctypes.c_uint32),
+        ("strict_cpu", ctypes.c_bool),
+        ("paused", ctypes.c_bool),
+    )

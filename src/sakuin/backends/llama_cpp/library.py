@@ -14,7 +14,7 @@ from typing import Any
 import torch  # noqa: F401  its OpenMP runtime must be there first
 
 from sakuin.backends.llama_cpp import locate
-from sakuin.backends.llama_cpp.functions import FUNCTIONS, NATIVE
+from sakuin.backends.llama_cpp.functions import FUNCTIONS, NATIVE, OPTIONAL
 from sakuin.backends.llama_cpp.layouts import LAYOUTS, Layout
 from sakuin.errors import SakuinError
 
@@ -68,21 +68,31 @@ class Library:
 
     # -- binding ---------------------------------------------------------------------------------------------
 
-    def _symbol(self, name: str) -> Any:
+    def _find(self, name: str) -> Any:
         for handle in reversed(self._handles):
             try:
                 return getattr(handle, name)
             except AttributeError:
                 continue
-        raise SakuinError(
-            f"{self.found} has no function {name}, so it is no llama.cpp that sakuin can use; tested are "
-            f"{tested()}."
-        )
+        return None
+
+    def _symbol(self, name: str) -> Any:
+        function = self._find(name)
+        if function is None:
+            raise SakuinError(
+                f"{self.found} has no function {name}, so it is no llama.cpp that sakuin can use; tested are "
+                f"{tested()}."
+            )
+        return function
 
     def bind(self, name: str, result: Any, arguments: tuple[Any, ...]) -> Any:
         function = self._symbol(name)
         function.restype, function.argtypes = result, list(arguments)
         return function
+
+    def optional(self, name: str) -> Any:
+        """A function of `OPTIONAL`, which not every library has; None where this one lacks it."""
+        return self.bind(name, *OPTIONAL[name]) if self._find(name) is not None else None
 
     def _choose_layout(self) -> Layout:
         """The layout with which the library's own defaults are what they should be: the one of its version,

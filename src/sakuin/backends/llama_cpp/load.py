@@ -10,16 +10,16 @@ from dataclasses import replace
 
 import torch
 
+from sakuin.backends.llama_cpp import footprint
 from sakuin.backends.llama_cpp.backend import LlamaBackend
 from sakuin.backends.llama_cpp.description import Description, describe
 from sakuin.backends.llama_cpp.library import library
 from sakuin.backends.llama_cpp.loaded import Loaded, Options
 from sakuin.backends.llama_cpp.shape import permuted, rope_limit, rotary_dim
+from sakuin.backends.llama_cpp.trial import tried
 from sakuin.backends.llama_cpp.vocabulary import LlamaVocabulary
 from sakuin.errors import SakuinError
 from sakuin.machine.devices import resolve_device, resolve_dtype
-from sakuin.machine.memory import available
-from sakuin.quantities import size_of
 
 __all__ = ["Description", "describe", "load"]
 
@@ -50,8 +50,6 @@ def load(
     if window is not None and window != known.window:
         known = replace(known, window=window)
     header, shape, window = known.header, known.shape, known.window
-    if gpu_layers == 0:
-        _check_memory(known)
     limit = rope_limit(header)
     options = Options(
         dtype=kept,
@@ -63,19 +61,9 @@ def load(
         least_cells=limit + 1 if limit is not None and window is not None and window > limit else 0,
         most_tokens=limit if limit is not None and (window or 0) <= limit else None,
     )
-    loaded = Loaded(library(), header.path, options)
+    footprint.check(known.name, footprint.footprint(header, shape, options))
+    loaded = Loaded(library(), header.path, tried(header, options, library()))
     vocabulary = LlamaVocabulary(loaded.model, header, loaded)
     rotary = rotary_dim(header) if permuted(header) else 0
     backend = LlamaBackend(loaded, header, shape, vocabulary, rotary, known.name)
     return backend, vocabulary
-
-
-def _check_memory(known: Description) -> None:
-    """Raise `SakuinError` where the file's weights are more than there is: every token would read them from
-    the disk."""
-    need, have = known.header.nbytes, available()
-    if need > have.bytes:
-        raise SakuinError(
-            f"the weights of {known.name} take {size_of(need)}, and {size_of(have.bytes)} {have.bound}; take "
-            "a smaller model, or give it more memory."
-        )

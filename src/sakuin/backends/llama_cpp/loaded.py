@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sakuin.backends.llama_cpp.device import register
 from sakuin.backends.llama_cpp.library import Library
+from sakuin.backends.llama_cpp.pool import own_threads
 from sakuin.errors import SakuinError
 from sakuin.index import _native
 
@@ -30,7 +31,7 @@ layers of both kinds are told apart by their number."""
 _PADDED = 256
 """llama.cpp rounds the number of cells up to a multiple of it."""
 _FLASH, _YARN, _F16 = 1, 2, 1
-_OUTPUTS = 256
+OUTPUTS = 256
 """Most tokens of a pass whose logits are asked for: what llama.cpp reserves memory for."""
 
 
@@ -88,7 +89,8 @@ class Loaded:
         self.model = library.llama_model_load_from_file(str(path).encode(), params)
         if not self.model:
             raise SakuinError(f"llama.cpp cannot read {path}: {library.said()}.")
-        self._held: dict[str, int | None] = {"context": None, "model": self.model}
+        pool = own_threads(library, options.n_threads)
+        self._held: dict[str, int | None] = {"context": None, "model": self.model, "pool": pool}
         weakref.finalize(self, _free, library, self._held)
         self.vocab = library.llama_model_get_vocab(self.model)
         self.n_vocab = library.llama_vocab_n_tokens(self.vocab)
@@ -125,6 +127,8 @@ class Loaded:
             raise SakuinError(f"llama.cpp cannot run the model: {self.library.said()}.")
         self.session, self._held["context"], self.n_sequences = session, context, n_sequences
         self.memory = self.library.llama_get_memory(context)
+        if (pool := self._held["pool"]) is not None:
+            self.library.optional("llama_attach_threadpool")(context, pool, pool)
 
     def close(self) -> None:
         """Close the context."""
@@ -134,11 +138,10 @@ class Loaded:
 
     def _params(self, n_sequences: int) -> Any:
         options, params = self.options, self.library.llama_context_default_params()
-        cells = options.chunk + _SPARE + self.sliding * n_sequences
-        params.n_ctx = self.cells = -(-max(cells, options.least_cells) // _PADDED) * _PADDED
+        params.n_ctx = self.cells = cells_for(options, self.sliding * n_sequences)
         params.n_batch = params.n_ubatch = options.chunk
         params.n_seq_max = n_sequences
-        params.n_outputs_max = params.n_outputs_max_per_seq = min(_OUTPUTS, options.chunk)
+        params.n_outputs_max = params.n_outputs_max_per_seq = min(OUTPUTS, options.chunk)
         params.n_threads = params.n_threads_batch = options.n_threads
         params.flash_attn_type = _FLASH
         params.type_k = params.type_v = _F16
@@ -183,9 +186,16 @@ class Loaded:
         ).clone()
 
 
+def cells_for(options: Options, windows: int) -> int:
+    """Cells of llama.cpp's own store. windows : tokens that sliding layers see, of all sequences."""
+    return -(-max(options.chunk + _SPARE + windows, options.least_cells) // _PADDED) * _PADDED
+
+
 def _free(library: Library, held: dict[str, int | None]) -> None:
     if held["context"] is not None:
         library.llama_free(held["context"])
+    if held["pool"] is not None:
+        library.optional("ggml_threadpool_free")(held["pool"])
     library.llama_model_free(held["model"])
 
 

@@ -1,0 +1,82 @@
+"""How much memory a GGUF file takes when it is loaded, from its header alone: said before, not found out by
+being killed.
+
+Weights are mapped: they lie in the system's file cache once, and what is not used for long can be dropped
+and read again. So a file that is larger than the memory can be loaded, but what every token reads must fit,
+or each token reads it from the disk: that is refused. Of experts each token reads a few, and a file whose
+experts do not all fit is run, with a warning. Called by `sakuin.backends.llama_cpp.load`.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from sakuin.backends.llama_cpp.header import Header, Tensor
+from sakuin.backends.llama_cpp.loaded import OUTPUTS, Options, cells_for
+from sakuin.backends.shape import ModelShape
+from sakuin.errors import SakuinError
+from sakuin.machine.memory import Available, available
+from sakuin.quantities import size_of
+
+_log = logging.getLogger("sakuin")
+_FIXED = 128 << 20
+"""Bytes of buffers that are as large for every model: pieces of weights that are converted, torch's own."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of memory.
+
+    weights : of all that is mapped. always : of what every token reads. buffers : llama.cpp's store for one
+    pass, and what a pass computes in.
+    """
+
+    weights: int
+    always: int
+    buffers: int
+
+
+def footprint(header: Header, shape: ModelShape, options: Options) -> Footprint:
+    """What a file takes in host memory with these options."""
+    share = _share_of_host(len(shape.layers), options.gpu_layers)
+    weights = int(share * header.nbytes)
+    always = int(share * sum(tensor.nbytes for tensor in header.tensors if _is_always_read(header, tensor)))
+    attending = len(shape.layers) - shape.layers.count("recurrent") - shape.layers.count("none")
+    store = attending * cells_for(options, shape.sliding_window) * shape.n_kv_heads * shape.head_dim * 2 * 2
+    wide = 6 * shape.hidden + 3 * shape.intermediate + 4 * shape.n_query_heads * shape.head_dim
+    logits = min(OUTPUTS, options.chunk) * shape.vocabulary
+    return Footprint(weights, always, store + 4 * (options.chunk * wide + logits) + _FIXED)
+
+
+def check(name: str, need: Footprint, have: Available | None = None) -> None:
+    """Raise `SakuinError` where what every token reads does not fit; warn where all of it does not."""
+    have = have or available()
+    if need.always + need.buffers > have.bytes:
+        raise SakuinError(
+            f"{name} needs about {size_of(need.always + need.buffers)} of memory ({size_of(need.always)} "
+            f"for weights, {size_of(need.buffers)} to compute in), and {size_of(have.bytes)} {have.bound}; "
+            "take a smaller model or one with fewer bits, or give it more memory."
+        )
+    if need.weights + need.buffers > have.bytes:
+        _log.warning(
+            "%s has %s of weights, and %s %s: experts will be read from the disk again and again, slowly",
+            name,
+            size_of(need.weights),
+            size_of(have.bytes),
+            have.bound,
+        )
+
+
+def _is_always_read(header: Header, tensor: Tensor) -> bool:
+    """Whether every token reads all of a tensor: not of experts, nor of tables with a row for each word."""
+    if "_exps" in tensor.name or tensor.name == "per_layer_token_embd.weight":
+        return False
+    return tensor.name != "token_embd.weight" or "output.weight" not in header.by_name
+
+
+def _share_of_host(n_layers: int, gpu_layers: int) -> float:
+    """Share of the weights that stay in host memory: llama.cpp counts the output as one layer more."""
+    if gpu_layers < 0:
+        return 0.0
+    return max(0.0, 1 - gpu_layers / (n_layers + 1))

@@ -1,0 +1,123 @@
+"""What a trial measures of a file, and the setting that follows from it: the right one, then the fastest.
+
+Called by `sakuin.backends.llama_cpp.trial` and the process that it starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+LEAST, MOST = 32, 1024
+"""Rows from which on sakuin may compute products. Fewer are not tried; where it takes more to be faster, few
+passes would have so many."""
+_PASS = 2048
+_READ, _WRITTEN = 4096, 128
+"""Tokens of the use that settings are compared by: a document of so many is read, an answer of so many
+written."""
+_WORTH = 0.9
+"""Share of the time that repacked weights must need at most, since they double the memory of the weights."""
+_SHARE, _FLOOR = 0.1, 1e-3
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One way to run a file.
+
+    repack : llama.cpp keeps a second form of the weights. ours : products of `LEAST` rows and more are
+        computed by sakuin.
+    wrong : why it cannot be used, as the end of a sentence; "" where it can.
+    short, long : rows and seconds of two passes of prefill. decode : seconds a token.
+    kl : of the next token, against the plainest way, on average. spread : the same between one position and
+        another, which shows how large it is for logits that have nothing to do with each other.
+    """
+
+    repack: bool
+    ours: bool
+    wrong: str = ""
+    short: tuple[int, float] = (0, 0.0)
+    long: tuple[int, float] = (0, 0.0)
+    decode: float = 0.0
+    kl: float = 0.0
+    spread: float = 0.0
+
+    @classmethod
+    def read(cls, told: Mapping[str, Any]) -> Measured:
+        """From what `dataclasses.asdict` gave, through JSON. Raises `TypeError` or `LookupError` where it is
+        something else."""
+        few, little = told["short"]
+        many, much = told["long"]
+        return cls(**{**told, "short": (int(few), float(little)), "long": (int(many), float(much))})
+
+    @property
+    def line(self) -> tuple[float, float]:
+        """Seconds that a pass takes whatever its rows, and seconds a row."""
+        (few, little), (many, much) = self.short, self.long
+        each = (much - little) / (many - few) if many > few else 0.0
+        fixed = much - many * each
+        if each <= 0 or fixed < 0:
+            return 0.0, much / max(many, 1)
+        return fixed, each
+
+    def seconds(self, rows: int) -> float:
+        """What a pass of prefill takes."""
+        fixed, each = self.line
+        return fixed + rows * each
+
+    @property
+    def prefill_rate(self) -> float:
+        """Tokens/s of passes of 2,048."""
+        return _PASS / max(self.seconds(_PASS), 1e-9)
+
+    @property
+    def decode_rate(self) -> float:
+        """Tokens/s."""
+        return 1 / max(self.decode, 1e-9)
+
+    @property
+    def is_far(self) -> bool:
+        """Whether its logits are others than those of the plainest way: rounding gives a few hundredths of
+        the spread on tokens at random."""
+        return not self.kl <= max(_SHARE * self.spread, _FLOOR)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """repack : as of `Options`. least_rows : the same; 0 is never."""
+
+    repack: bool
+    least_rows: int
+
+
+def choose(measured: Iterable[Measured]) -> Setting | None:
+    """The fastest setting of those that are right; None where the plainest one is not known to be."""
+    right = {(each.repack, each.ours): each for each in measured if not each.wrong}
+    plain = right.get((False, False))
+    if plain is None:
+        return None
+    best, least = _seconds(right, False)
+    if (True, False) in right:
+        other, rows = _seconds(right, True)
+        if other < _WORTH * best:
+            return Setting(True, rows)
+    return Setting(False, least)
+
+
+def _seconds(right: dict[tuple[bool, bool], Measured], repack: bool) -> tuple[float, int]:
+    """Seconds of the use that settings are compared by, with the best `least_rows`, and these."""
+    theirs, ours = right[repack, False], right.get((repack, True))
+    rows = 0 if ours is None else _crossing(theirs, ours)
+    reads = ours if ours is not None and rows else theirs
+    return _READ / _PASS * reads.seconds(_PASS) + _WRITTEN * theirs.decode, rows
+
+
+def _crossing(theirs: Measured, ours: Measured) -> int:
+    """Rows, a power of two, from which on sakuin's products are the faster ones; 0 is never."""
+    (fixed, each), (our_fixed, our_each) = theirs.line, ours.line
+    rows = LEAST
+    while rows <= MOST:
+        if our_fixed + rows * our_each < fixed + rows * each:
+            return rows
+        rows *= 2
+    return 0

@@ -1,0 +1,124 @@
+"""What trials found, kept in the user's cache folder: one file for each model, library and machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sakuin.backends.llama_cpp.header import Header
+from sakuin.backends.llama_cpp.library import Library
+from sakuin.backends.llama_cpp.loaded import Options
+from sakuin.backends.llama_cpp.trial_choice import Measured, Setting
+from sakuin.errors import SakuinError
+from sakuin.machine.cpu import cpu_flags, cpu_name, usable_cpus
+from sakuin.storage import folders
+from sakuin.storage.locks import locked
+from sakuin.storage.whole_files import write_whole
+from sakuin.version import __version__
+
+
+@dataclass(frozen=True)
+class Trial:
+    """about : of which file, library and machine. setting : what was chosen. measured : all that was
+    tried."""
+
+    about: Mapping[str, Any]
+    setting: Setting
+    measured: tuple[Measured, ...]
+
+    @property
+    def path(self) -> str:
+        """The file of the model."""
+        return str(self.about["files"][0][0])
+
+
+def kept() -> list[Trial]:
+    """All trials that are kept, by the model's path; for people to read (`sakuin doctor`).
+
+    Of each, `path` and `about` ("library", "threads", "dtype") say of what it is, `setting` what was chosen
+    (`least_rows` 0: llama.cpp computes all products; n: sakuin does from n rows on), and each of `measured`
+    has `repack`, `ours`, `prefill_rate` and `decode_rate` in tokens/s, `kl`, and `wrong`: why it is not used,
+    or "". Trials of other machines that share the folder are left out. Reads files, nothing else.
+    """
+    machine = _machine()
+    found = (_read(path) for path in sorted(_folder().glob("*.json")))
+    ours = [trial for trial in found if trial is not None and trial.about.get("machine") == machine]
+    return sorted(ours, key=lambda trial: trial.path)
+
+
+def key(header: Header, options: Options, library: Library) -> dict[str, Any]:
+    """All that a trial depends on."""
+    return {
+        "sakuin": __version__,
+        "torch": torch.__version__,
+        "files": [_state(path) for path in header.files],
+        "library": str(library.found),
+        "ggml": library.version,
+        "library_files": [_state(path) for path in library.found.files],
+        "machine": _machine(),
+        "dtype": str(options.dtype).removeprefix("torch."),
+        "threads": [options.n_threads, torch.get_num_threads()],
+        "gpu_layers": options.gpu_layers,
+    }
+
+
+def find(about: Mapping[str, Any]) -> Trial | None:
+    """The trial that is kept of just this; None where there is none, or it cannot be read."""
+    trial = _read(_file(about))
+    return trial if trial is not None and trial.about == about else None
+
+
+def keep(trial: Trial) -> None:
+    """Keep it. A cache folder that cannot be written costs time at the next load, no more."""
+    with suppress(OSError, SakuinError):
+        folders.make_folder(_folder())
+        write_whole(_file(trial.about), json.dumps(asdict(trial), indent=1).encode())
+
+
+@contextmanager
+def in_turn() -> Iterator[None]:
+    """Within, no other process tries a file: two at once would measure each other."""
+    with ExitStack() as stack:
+        with suppress(OSError, SakuinError):
+            folders.make_folder(_folder())
+            stack.enter_context(locked(_folder() / "lock"))
+        yield
+
+
+def _folder() -> Path:
+    return folders.cache_folder() / "llama.cpp"
+
+
+def _file(about: Mapping[str, Any]) -> Path:
+    name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
+    return _folder() / f"{name}.json"
+
+
+def _read(path: Path) -> Trial | None:
+    try:
+        held = json.loads(path.read_bytes())
+        measured = tuple(Measured.read(each) for each in held["measured"])
+        trial = Trial(dict(held["about"]), Setting(**held["setting"]), measured)
+        _ = trial.path, [each.prefill_rate for each in measured]
+        usable = isinstance(trial.setting.repack, bool) and isinstance(trial.setting.least_rows, int)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        return None
+    return trial if usable else None
+
+
+def _state(path: Path) -> list[Any]:
+    stat = os.stat(path)
+    return [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+
+
+def _machine() -> dict[str, Any]:
+    flags = hashlib.sha256(" ".join(sorted(cpu_flags())).encode()).hexdigest()[:16]
+    return {"cpu": cpu_name(), "flags": flags, "cpus": usable_cpus()}
