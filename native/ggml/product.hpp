@@ -54,7 +54,9 @@ public:
     const ProductKernels& kernels() const { return kernels_; }
 
 private:
-    void multiply_packed(const Inputs& x, int64_t depth, int64_t n_columns, const Outputs& out, int n_threads);
+    void pack(const Inputs& x, const Weight& w, bool same, int n_threads);
+    // What is packed; the result's first column is `column` of `out`.
+    void multiply_packed(int64_t n_rows, const Weight& w, const Outputs& out, int64_t column, int n_threads);
 
     const ProductKernels& kernels_;
     Packed x_, weight_;

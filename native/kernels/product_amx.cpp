@@ -11,8 +11,9 @@ void product_multiply_amx(const ProductRange& p);
 
 namespace {
 
-// A block of x, so many steps of it, stays in the first cache while it meets the columns of a panel.
-constexpr int64_t most_steps = 20, panel = 8;
+// So many steps of a block of x stay in the first cache while they meet the columns of a task; so many of all columns
+// of a task stay in the second.
+constexpr int64_t most_near = 20, most_far = 60;
 
 // Where a block's four tiles lie.
 struct Tiles {
@@ -75,28 +76,31 @@ void copy(const ProductRange& p, const float* sums, int64_t row, int64_t column)
     }
 }
 
-// A block of rows and a panel of columns.
-void row_of_blocks(const ProductRange& p, int64_t row, int64_t first, int64_t end, float (*memory)[1024]) {
-    const int64_t size = p.steps * 2 * product_unit, pieces = (p.steps + most_steps - 1) / most_steps;
-    const bool plain = p.out_rows == nullptr && row + product_block <= p.n_rows;
-    for (int64_t piece = 0; piece < pieces; ++piece) {
-        const int64_t begin = p.steps * piece / pieces, steps = p.steps * (piece + 1) / pieces - begin;
-        const uint16_t* const x = p.x + row / product_block * size + begin * 2 * product_unit;
-        // What is multiplied next of x lies behind: it is fetched while this meets its columns.
-        const uint16_t* ahead = x + steps * 2 * product_unit;
-        for (int64_t column = first; column < end; column += product_block) {
-            const uint16_t* const w = p.weight + column / product_block * size + begin * 2 * product_unit;
-            const Tiles sums{memory[(column - first) / product_block], 16, 256, 512};
-            const bool last = piece == pieces - 1, direct = plain && column + product_block <= p.n_columns;
-            const Tiles out =
-                last && direct ? Tiles{p.out + row * p.stride + column, p.stride, 16, 16 * p.stride} : sums;
-            if (piece == 0)
-                block<true>(x, w, steps, sums, out, ahead);
-            else
-                block<false>(x, w, steps, sums, out, ahead);
-            ahead += (steps - 1) * 128;
-            if (last && !direct) copy(p, sums.at, row, column);
-        }
+// Steps of a depth.
+struct Steps {
+    int64_t begin, end;
+    int64_t size() const { return end - begin; }
+    int64_t parts(int64_t most) const { return (size() + most - 1) / most; }
+    Steps part(int64_t i, int64_t n) const { return {begin + size() * i / n, begin + size() * (i + 1) / n}; }
+};
+
+// A block of rows and all columns. `next` is multiplied after it, of x: it is fetched while this meets its columns.
+void row_of_blocks(const ProductRange& p, int64_t row, const Steps& steps, const uint16_t* next) {
+    const int64_t size = p.steps * 2 * product_unit, n = steps.size();
+    const bool plain = p.out_rows == nullptr && row + product_block <= p.n_rows, last = steps.end == p.steps;
+    const uint16_t* const x = p.x + row / product_block * size + steps.begin * 2 * product_unit;
+    float* at = p.sums + row / product_block * product_most_blocks * product_sums;
+    for (int64_t column = 0; column < p.n_columns; column += product_block, at += product_sums) {
+        const uint16_t* const w = p.weight + column / product_block * size + steps.begin * 2 * product_unit;
+        const Tiles sums{at, 16, 256, 512};
+        const bool direct = plain && column + product_block <= p.n_columns;
+        const Tiles out = last && direct ? Tiles{p.out + row * p.stride + column, p.stride, 16, 16 * p.stride} : sums;
+        if (steps.begin == 0)
+            block<true>(x, w, n, sums, out, next);
+        else
+            block<false>(x, w, n, sums, out, next);
+        next += (n - 1) * 128;
+        if (last && !direct) copy(p, at, row, column);
     }
 }
 
@@ -104,10 +108,21 @@ void row_of_blocks(const ProductRange& p, int64_t row, int64_t first, int64_t en
 
 void product_multiply_amx(const ProductRange& p) {
     const AmxTiles tiles;
-    alignas(64) float sums[panel][1024];
-    for (int64_t first = 0; first < p.n_columns; first += panel * product_block)
+    const int64_t size = p.steps * 2 * product_unit;
+    const Steps all{0, p.steps};
+    const int64_t far = all.parts(most_far);
+    for (int64_t i = 0; i < far; ++i) {
+        const Steps some = all.part(i, far);
+        const int64_t near = some.parts(most_near);
         for (int64_t row = 0; row < p.n_rows; row += product_block)
-            row_of_blocks(p, row, first, std::min(p.n_columns, first + panel * product_block), sums);
+            for (int64_t j = 0; j < near; ++j) {
+                const Steps steps = some.part(j, near);
+                const uint16_t* const x = p.x + row / product_block * size;
+                row_of_blocks(
+                    p, row, steps,
+                    j + 1 < near ? x + steps.end * 2 * product_unit : x + size + some.begin * 2 * product_unit);
+            }
+    }
 }
 
 }  // namespace sakuin

@@ -11,7 +11,7 @@
 
 namespace sakuin {
 
-constexpr int product_block = 32;
+constexpr int product_block = 32, product_most_blocks = 8, product_sums = 1024;
 constexpr int64_t product_unit = 512;  // numbers in 1 KB
 
 constexpr int64_t product_steps(int64_t depth) { return (depth + 31) / 32; }
@@ -40,14 +40,15 @@ struct ProductWeights {
     uint16_t* to;
 };
 
-// out[i, j] = x[i] . weight[j] for a range of rows and columns, whole blocks of both. Rows and columns beyond `n_rows`
-// and `n_columns` are not written.
+// out[i, j] = x[i] . weight[j] for a range of rows and columns, whole blocks of both, at most `product_most_blocks`
+// each way. Rows and columns beyond `n_rows` and `n_columns` are not written.
 struct ProductRange {
     const uint16_t *x, *weight;
     int64_t steps, n_rows, n_columns;
     float* out;              // of the first row and column
     int64_t stride;          // numbers from one row to the next
     float* const* out_rows;  // where the rows' first columns lie instead; null: as `out` and `stride` say
+    float* sums;             // memory for the blocks' sums, `product_sums` numbers each, on a cache line's bound
 };
 
 struct ProductKernels {

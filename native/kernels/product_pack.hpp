@@ -29,23 +29,19 @@ struct ProductPacking {
         }
     }
 
+    // Four rows at a time: what is written lies together, and what is read is fetched ahead by the CPU itself.
     static void inputs(const ProductInputs& p) {
         const int64_t steps = product_steps(p.depth), whole = p.depth / 32;
-        for (int r = 0; r < product_block; ++r) {
+        for (int r = 0; r < product_block; r += 4) {
+            const float* const* const rows = p.rows + r;
             uint16_t* const to = p.to + r / 16 * product_unit + r % 16 * 32;
-            const float* const row = p.rows[r];
-            if (row == nullptr) {
-                for (int64_t i = 0; i < steps; ++i) std::memset(to + i * 2 * product_unit, 0, 64);
-                continue;
-            }
-            for (int64_t i = 0; i < whole; ++i) {
-                const float* const x = row + i * 32;
-                unpack::put(to + i * 2 * product_unit, _mm512_loadu_ps(x), _mm512_loadu_ps(x + 16));
-            }
-            if (steps > whole) {
-                std::memset(to + whole * 2 * product_unit, 0, 64);
-                to_bf16(row + whole * 32, p.depth - whole * 32, to + whole * 2 * product_unit);
-            }
+            if (rows[0] != nullptr && rows[1] != nullptr && rows[2] != nullptr && rows[3] != nullptr)
+                for (int64_t i = 0; i < whole; ++i)
+                    for (int j = 0; j < 4; ++j) step_of(rows[j] + i * 32, to + i * 2 * product_unit + j * 32);
+            else
+                for (int j = 0; j < 4; ++j) row_of(rows[j], whole, to + j * 32);
+            if (steps > whole)
+                for (int j = 0; j < 4; ++j) rest_of(rows[j], p.depth, to + whole * 2 * product_unit + j * 32);
         }
     }
 
@@ -66,6 +62,19 @@ struct ProductPacking {
     }
 
 private:
+    static void step_of(const float* x, uint16_t* to) { unpack::put(to, _mm512_loadu_ps(x), _mm512_loadu_ps(x + 16)); }
+    static void row_of(const float* row, int64_t steps, uint16_t* to) {
+        for (int64_t i = 0; i < steps; ++i, to += 2 * product_unit)
+            if (row != nullptr)
+                step_of(row + i * 32, to);
+            else
+                std::memset(to, 0, 64);
+    }
+    static void rest_of(const float* row, int64_t depth, uint16_t* to) {
+        std::memset(to, 0, 64);
+        if (row != nullptr) to_bf16(row + depth / 32 * 32, depth % 32, to);
+    }
+
     static constexpr int64_t stretch = 256;  // numbers of a row at a time: whole blocks of any type
 
     // 16 rows, `stretch` apart, of 16 pairs: transposed.
