@@ -33,10 +33,10 @@ if not console.is_terminal:
 
 
 def load(name: str, dtype: str) -> tuple[Any, Any]:
-    """A named model and its tokenizer, fetched once."""
+    """A named model and its tokenizer, fetched once; by transformers, as all that is kept of these."""
     if not catalogue.MODELS[name].is_here:
         catalogue.get(name, say=console.print)
-    return sakuin.load(name, dtype=dtype)
+    return sakuin.load(name, dtype=dtype, backend="transformers")
 
 
 def median_ms(

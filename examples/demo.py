@@ -23,6 +23,7 @@ from rich.table import Table
 
 import sakuin
 from sakuin.backends import catalogue
+from sakuin.backends.open import choose, vocabulary_of
 from sakuin.documents import Document
 from sakuin.quantities import size_of
 
@@ -37,7 +38,7 @@ def document(tokenizer, depth: float) -> Document:
     """About 7,000 tokens of licences with the fact planted at `depth` (0 is the start, 1 the end)."""
     licences = next(Path(f.locate()) for f in files("numpy") if str(f).endswith("licenses/LICENSE.txt"))
     text = licences.read_text(encoding="utf-8")
-    ends = [end for _, end in tokenizer(text, return_offsets_mapping=True, verbose=False).offset_mapping]
+    ends = vocabulary_of(tokenizer).encode(text).ends
     paragraphs = text[: ends[min(TOKENS, len(ends)) - 1]].split("\n\n")
     paragraphs.insert(round(depth * len(paragraphs)), FACT)
     return Document("licences.txt", "\n\n".join(paragraphs))
@@ -67,7 +68,8 @@ def main() -> int:
 
     if not catalogue.MODELS["smollm2"].is_here:
         catalogue.get("smollm2", say=console.print)
-    console.print("Loading SmolLM2-135M-Instruct.")
+    chosen = choose("smollm2")
+    console.print(f"Loading SmolLM2-135M-Instruct, run by {chosen.backend} ({chosen.why}).")
     model, tokenizer = sakuin.load("smollm2")
     text = document(tokenizer, depth)
     console.print(

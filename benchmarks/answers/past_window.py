@@ -62,7 +62,7 @@ def measure(name: str, window: int | None, length: int, wanted: list[Configurati
     if window is None:
         model, tokenizer = load(name, "fp32")
     else:
-        model, tokenizer = sakuin.load(name, "fp32", window=window)
+        model, tokenizer = sakuin.load(name, "fp32", window=window, backend="transformers")
     ids, following, codes = planted(tokenizer, length)
     started = time.perf_counter()
     read = Prefilled.read(model, ids)

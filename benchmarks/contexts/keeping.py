@@ -37,7 +37,7 @@ from time import perf_counter
 from pathlib import Path
 import sakuin
 folder, dtype, group, offload, steps = sys.argv[1:]
-model, tokenizer = sakuin.load({model!r}, dtype=dtype)
+model, tokenizer = sakuin.load({model!r}, dtype=dtype, backend="transformers")
 if group:
     Path(group, "cgroup.procs").write_text(str(__import__("os").getpid()))
 start = perf_counter()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -115,6 +115,11 @@ class Backend(ABC):
         """As `forward` of each cache with its own `ids`; a backend that can reads the weights once for all.
         No cache may be there twice."""
         return [self.forward(cache, each, every=every) for cache, each in zip(caches, ids, strict=True)]
+
+    def steady(self) -> AbstractContextManager[None]:
+        """Within, what a token gives does not depend on how many are computed beside it, for comparisons that
+        would else see rounding. Slower where that takes other kernels."""
+        return nullcontext()
 
     @abstractmethod
     def chunk(self, cache: Any) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from sakuin.backends.gguf_fingerprint import GgufFile
 from sakuin.backends.hooks import AttentionCall, AttentionHook
 from sakuin.backends.llama_cpp.cache import LlamaCache
 from sakuin.backends.llama_cpp.header import Header
-from sakuin.backends.llama_cpp.loaded import Loaded, tensor_at
+from sakuin.backends.llama_cpp.loaded import Loaded, Options, tensor_at
 from sakuin.backends.llama_cpp.shape import shares_keys
 from sakuin.backends.llama_cpp.windows import Windows
 from sakuin.backends.shape import ModelShape
@@ -124,6 +125,22 @@ class LlamaBackend(Backend):
             self.windows.release_all()
         own = [kind == "full" for kind in self.shape.layers]
         self.loaded.open(own, self._rotary, self._attend, n_sequences)
+
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """llama.cpp's own products round a token's activations to 8 bits, by kernels that differ with the
+        number of tokens; so all products are sakuin's."""
+        before = self.loaded.options
+        self._use(replace(before, least_rows=1))
+        try:
+            yield
+        finally:
+            self._use(before)
+
+    def _use(self, options: Options) -> None:
+        with self._turn:
+            self.loaded.options = options
+            self._open(self.loaded.n_sequences)
 
     def _pass(self, caches: Sequence[LlamaCache], ids: Sequence[list[int]], every: bool) -> list[Tensor]:
         tokens = [token for each in ids for token in each]

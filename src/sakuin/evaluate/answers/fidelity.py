@@ -112,6 +112,17 @@ def run(
     Configurations at the share of another (`@balanced`) come after it. say : is told what is being done.
     """
     check_window(model, passages)
+    with backend_of(model).steady():
+        yield from _units(model, passages, configurations, results, say)
+
+
+def _units(
+    model: Any,
+    passages: Sequence[Passage],
+    configurations: Sequence[Configuration],
+    results: Results,
+    say: Say,
+) -> Iterator[Unit]:
     wanted = [c for c in configurations if c.name != FULL]
     for passage in passages:
         missing = [
