@@ -81,7 +81,7 @@ def test_weights_that_do_not_fit_are_told_before_they_are_loaded(monkeypatch: py
     little = Available(90 << 20, "are left of this container's limit of 1 GB")
     monkeypatch.setattr(llama, "available", lambda: little)
     with pytest.raises(
-        SakuinError, match="the weights of smollm2 take 9. MB, and 94 MB are left of this con"
+        SakuinError, match=r"the weights of smollm2 take 9. MB, and 94 MB are left of this con"
     ):
         models.load("smollm2")
 
