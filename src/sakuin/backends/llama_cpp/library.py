@@ -1,7 +1,7 @@
 """llama.cpp's shared library, loaded and bound: its functions by name, and the forms of its structs.
 
-One library a process. torch is loaded before it, so that both use one OpenMP runtime with one team of threads
-(docs/threads.md). Whoever calls it is in this folder.
+One library a process. torch is loaded before it, so that both use one OpenMP runtime with one team of
+threads. Whoever calls it is in this folder.
 """
 
 from __future__ import annotations
