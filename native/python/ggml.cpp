@@ -56,6 +56,23 @@ void register_device(const nb::dict& functions, const nb::dict& ops) {
     ggml::register_device(l);
 }
 
+// The last error that the library logged in this thread. A logger in Python would run Python's signal handlers, whose
+// exceptions get lost in a callback.
+std::string& last_error() {
+    thread_local std::string text;
+    return text;
+}
+
+void log(int level, const char* text, void*) {
+    constexpr int error = 4;
+    if (level == error && text != nullptr) last_error() = text;
+}
+
+nb::bytes said() {
+    const std::string text = std::exchange(last_error(), {});
+    return nb::bytes(text.data(), text.size());
+}
+
 // What the structs declared here read of a tensor that the library made.
 nb::dict node(uintptr_t address) {
     const auto& t = *reinterpret_cast<const ggml::Tensor*>(address);
@@ -184,6 +201,8 @@ void bind_ggml(nb::module_& m) {
     m.def("ggml_register", &register_device, nb::arg("functions"), nb::arg("ops"),
           "Make sakuin a device of a loaded llama.cpp: addresses of its functions and numbers of its operations, by\n"
           "name. Once a process.");
+    m.def("ggml_logger", [] { return reinterpret_cast<uintptr_t>(&log); }, "Address of a logger for the library.");
+    m.def("ggml_said", &said, "The last error that the logger was given in this thread, once; empty: none.");
     m.def("ggml_node", &node, nb::arg("address"), "The fields of a ggml tensor, as the device reads them.");
     m.def("ggml_multiply", &multiply, nb::arg("node"), nb::arg("kernels") = "", nb::arg("n_threads") = 1,
           "Compute a node MUL_MAT or MUL_MAT_ID whose sources and data lie in host memory, by its address; after\n"

@@ -17,10 +17,7 @@ from sakuin.backends.llama_cpp import locate
 from sakuin.backends.llama_cpp.functions import FUNCTIONS, NATIVE, OPTIONAL
 from sakuin.backends.llama_cpp.layouts import LAYOUTS, Layout
 from sakuin.errors import SakuinError
-
-_LOG = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-_ERRORS = 4
-"""The level of errors in ggml's log."""
+from sakuin.index import _native
 
 OPS = frozenset(
     {"NONE", "RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE", "FLASH_ATTN_EXT", "SET_ROWS", "MUL_MAT", "MUL_MAT_ID"}
@@ -46,10 +43,9 @@ class Library:
             setattr(self, name, self.bind(name, result, arguments))
         self._bind_structs()
         self.ops = self._find_ops()
-        self._local = threading.local()
-        self._log = _LOG(self._hear)
-        self.llama_log_set(ctypes.cast(self._log, ctypes.c_void_p), None)
-        self.ggml_log_set(ctypes.cast(self._log, ctypes.c_void_p), None)
+        logger = _native.ggml_logger()
+        self.llama_log_set(logger, None)
+        self.ggml_log_set(logger, None)
         self.llama_backend_init()
 
     def __getattr__(self, name: str) -> Any:
@@ -62,8 +58,7 @@ class Library:
 
     def said(self, otherwise: str = "it gave no reason") -> str:
         """The last error that the library logged in this thread, once, as the end of a sentence."""
-        line = getattr(self._local, "error", "") or otherwise
-        self._local.error = ""
+        line = _native.ggml_said().decode("utf-8", "replace") or otherwise
         return line.strip().rstrip(".")
 
     # -- binding ---------------------------------------------------------------------------------------------
@@ -134,10 +129,6 @@ class Library:
         raise SakuinError(
             f"{self.found} lacks the operations {', '.join(sorted(OPS - set(found)))}; tested are {tested()}."
         )
-
-    def _hear(self, level: int, text: bytes | None, _: object) -> None:
-        if level == _ERRORS and text:
-            self._local.error = text.decode("utf-8", "replace")
 
 
 def _load(found: locate.Found, file: Any) -> ctypes.CDLL:
