@@ -136,10 +136,10 @@ void Session::store(const Tensor* node) {
     const Tensor* const rows = node->src[0];
     if (rows->type != type_f32) throw std::runtime_error("llama.cpp stores keys in another type than fp32");
     auto& layers = fresh_[root.kind];
-    if (layers.size() < settings_.own.size()) layers.resize(settings_.own.size());
+    if (layers.size() <= place(root.layer)) layers.resize(settings_.shared ? settings_.own.size() : 1);
     if (used_.size() < settings_.own.size()) used_.resize(settings_.own.size());
-    Fresh& fresh = layers[static_cast<size_t>(root.layer)];
-    fresh.width = rows->ne[0], fresh.t = rows->ne[1];
+    Fresh& fresh = layers[place(root.layer)];
+    fresh.layer = root.layer, fresh.width = rows->ne[0], fresh.t = rows->ne[1];
     used_[static_cast<size_t>(root.layer)] = false;
     auto* const to = at<char>(fresh.data, fresh.width * fresh.t * dtype_size(settings_.dtype));
     // As rows of all heads, and in llama.cpp's order of coordinates: heads are known when they are attended.
@@ -158,8 +158,10 @@ void Session::attend(const Tensor* node) {
     call.heads = q->ne[2], call.kv_heads = node->src[1]->ne[2], call.head_dim = q->ne[0];
     call.scaling = param(node, 0), call.softcap = param(node, 2);
     if (const Tensor* const sinks = node->src[4]) call.sinks = static_cast<const float*>(sinks->data);
-    if (layer >= fresh_[0].size() || fresh_[0][layer].t == 0 || fresh_[1][layer].t != fresh_[0][layer].t)
-        throw std::runtime_error("llama.cpp attends before it stores keys and values");
+    for (const auto& layers : fresh_)
+        if (layers.size() <= place(root.layer) || layers[place(root.layer)].layer != root.layer ||
+            layers[place(root.layer)].t != q->ne[1])
+            throw std::runtime_error("llama.cpp attends before it stores keys and values");
     if (settings_.rotary > call.head_dim || settings_.rotary % 2 != 0)
         throw std::invalid_argument("a head of " + std::to_string(call.head_dim) + " dimensions cannot turn " +
                                     std::to_string(settings_.rotary) + " of them");
@@ -177,7 +179,7 @@ void Session::attend(const Tensor* node) {
                 settings_.dtype, settings_.n_threads);
         call.q = to;
         for (int kind = 0; kind < 2; ++kind) {
-            const Fresh& fresh = fresh_[kind][layer];
+            const Fresh& fresh = fresh_[kind][place(root.layer)];
             auto& memory = kind == 0 ? keys_ : values_;
             auto* const arranged = at<char>(memory, call.kv_heads * part.count * d * size);
             arrange({fresh.data.data() + part.first * fresh.width * size, fresh.width, part.count, call.kv_heads, d,

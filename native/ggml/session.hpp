@@ -56,6 +56,7 @@ struct Settings {
     int64_t rotary;         // dimensions of a head that are turned in pairs (2i, 2i + 1); 0: in halves, or not at all
     int64_t least_rows;     // products of so many rows and more are computed here; 0: none
     int n_threads;
+    bool shared;  // whether layers attend with keys and values of others
 };
 
 class Session {
@@ -84,6 +85,7 @@ public:
 private:
     struct Fresh {  // keys or values of a layer in this pass, in the session's dtype, (kv_heads, t, head_dim)
         std::vector<char> data;
+        int layer = -1;
         int64_t width = 0, t = 0;
     };
 
@@ -91,6 +93,7 @@ private:
         return layer >= 0 && layer < static_cast<int>(settings_.own.size()) &&
                settings_.own[static_cast<size_t>(layer)];
     }
+    size_t place(int layer) const { return settings_.shared ? static_cast<size_t>(layer) : 0; }
     bool accepts_attention(const Tensor* op);
     bool accepts_product(const Tensor* op) const;
     bool accepts_experts(const Tensor* op) const;
@@ -106,7 +109,7 @@ private:
     std::unique_ptr<NodeProducts> products_;  // null: products are computed by the hook
     std::vector<Part> parts_;
     std::vector<Seen> seen_;
-    // By layer and of keys and values: what came last, and whether it was attended with.
+    // Of keys and of values what came last, by layer where layers share them; whether a layer's were attended with.
     std::vector<Fresh> fresh_[2];
     std::vector<bool> used_;
     std::vector<char> q_, keys_, values_, x_, weight_;

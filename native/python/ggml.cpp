@@ -118,9 +118,9 @@ private:
 class PySession {
 public:
     PySession(const std::string& dtype, std::vector<bool> own, int64_t rotary, int64_t least_rows, int n_threads,
-              nb::callable attend, nb::callable multiply)
+              bool shared, nb::callable attend, nb::callable multiply)
         : attend_(std::move(attend)), multiply_(std::move(multiply)),
-          session_(library(), {dtype_of(dtype), std::move(own), rotary, least_rows, n_threads}, hooks()) {}
+          session_(library(), {dtype_of(dtype), std::move(own), rotary, least_rows, n_threads, shared}, hooks()) {}
 
     // Calls fn() with nodes accepted: a context is made in it, so that its graphs are laid out with the device.
     nb::object within(nb::callable fn) {
@@ -208,9 +208,9 @@ void bind_ggml(nb::module_& m) {
           "Compute a node MUL_MAT or MUL_MAT_ID whose sources and data lie in host memory, by its address; after\n"
           "ggml_register.");
     nb::class_<PySession>(m, "GgmlSession", "What sakuin does inside one context of llama.cpp.")
-        .def(nb::init<const std::string&, std::vector<bool>, int64_t, int64_t, int, nb::callable, nb::callable>(),
+        .def(nb::init<const std::string&, std::vector<bool>, int64_t, int64_t, int, bool, nb::callable, nb::callable>(),
              nb::kw_only(), nb::arg("dtype"), nb::arg("own"), nb::arg("rotary"), nb::arg("least_rows"),
-             nb::arg("n_threads"), nb::arg("attend"), nb::arg("multiply"))
+             nb::arg("n_threads"), nb::arg("shared"), nb::arg("attend"), nb::arg("multiply"))
         .def("within", &PySession::within, nb::arg("fn"), "fn(), while the device accepts nodes of this session.")
         .def("run", &PySession::run, nb::arg("context"), nb::arg("tokens"), nb::arg("positions"), nb::arg("sequences"),
              nb::arg("wanted"), nb::arg("parts"),

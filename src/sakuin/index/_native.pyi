@@ -279,6 +279,7 @@ class GgmlSession:
         rotary: int,
         least_rows: int,
         n_threads: int,
+        shared: bool,
         attend: Callable[..., None],
         multiply: Callable[..., None],
     ) -> None: ...

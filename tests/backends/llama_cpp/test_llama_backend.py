@@ -3,6 +3,8 @@ that it takes."""
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +187,13 @@ def test_what_transformers_models_have_is_told_to_be_theirs(tmp_path: Path) -> N
             getattr(model, name)
     with pytest.raises(AttributeError, match="no attribute 'wings'"):
         _ = model.wings
+
+
+def test_a_model_that_nobody_holds_is_freed(tmp_path: Path) -> None:
+    model, vocabulary = sakuin.load(write("qwen2", tmp_path).gguf, dtype="fp32", backend="llama.cpp")
+    cache = model.new_cache(SKETCH)
+    prefill(model, cache, [1, 2, 3] * 20)
+    held = weakref.ref(model.loaded)
+    del model, vocabulary, cache
+    gc.collect()
+    assert held() is None

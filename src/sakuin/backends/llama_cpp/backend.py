@@ -7,6 +7,7 @@ are sakuin's. Called through `sakuin.backends.base.Backend`.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -124,7 +125,14 @@ class LlamaBackend(Backend):
         if self.loaded.context is not None:
             self.windows.release_all()
         own = [kind == "full" for kind in self.shape.layers]
-        self.loaded.open(own, self._rotary, self._attend, n_sequences)
+        method = weakref.WeakMethod(self._attend)  # the session must not keep this alive
+
+        def attend(*call: Any) -> None:
+            mine = method()
+            assert mine is not None
+            mine(*call)
+
+        self.loaded.open(own, self._rotary, attend, n_sequences, self._shares)
 
     @contextmanager
     def steady(self) -> Iterator[None]:

@@ -105,10 +105,18 @@ class Loaded:
         return self._held["context"]
 
     def open(
-        self, own: Sequence[bool], rotary: int, attend: Callable[..., None], n_sequences: int = 1
+        self,
+        own: Sequence[bool],
+        rotary: int,
+        attend: Callable[..., None],
+        n_sequences: int = 1,
+        shared: bool = False,
     ) -> None:
         """Make the context, for passes of at most so many sequences; another that was open is closed.
-        attend : is called for what is not native (`_native.GgmlSession`)."""
+
+        own, rotary, shared : of the session (`_native.GgmlSession`), whose `attend` is called for what is not
+        native.
+        """
         self.close()
         options = self.options
         session = _native.GgmlSession(
@@ -117,6 +125,7 @@ class Loaded:
             rotary=rotary,
             least_rows=options.least_rows,
             n_threads=options.n_threads,
+            shared=shared,
             attend=attend,
             multiply=_multiplier(options.dtype),
         )
