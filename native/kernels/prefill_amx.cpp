@@ -127,7 +127,7 @@ struct Amx {
     // this one. `meanwhile` is told again and again to do some rows, 32 or more in all.
     template <class Fn>
     static inline __attribute__((always_inline)) void scores(const uint16_t* q, const uint16_t* keys, int dim,
-                                                             float* previous, Fn&& meanwhile) {
+                                                             float* previous, float*, Fn&& meanwhile) {
         const int steps = dim / 32, many = (8 + steps - 1) / steps;
         const auto go_on = [&]() __attribute__((always_inline)) { meanwhile(many); };
         const auto next = [&](int i) __attribute__((always_inline)) {

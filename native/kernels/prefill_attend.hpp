@@ -128,11 +128,11 @@ private:
         // while column j + 2 is.
         Rows<Capped, Masked> softmax{c, w.base, w.sums, x.seen()};
         M::begin_scores(x.q(), x.keys(0));
-        M::scores(x.q(), x.keys(0), x.p.dim, nullptr, Nothing{});
-        if (n > 1) M::scores(x.q(), x.keys(1), x.p.dim, w.scores[0], Nothing{});
+        M::scores(x.q(), x.keys(0), x.p.dim, nullptr, w.scores[0], Nothing{});
+        if (n > 1) M::scores(x.q(), x.keys(1), x.p.dim, w.scores[0], w.scores[1], Nothing{});
         for (int j = 2; j < n; ++j) {
             softmax.begin(w.scores[j & 1], w.weights[j - 2], (x.start + j - 2) * 32);
-            M::scores(x.q(), x.keys(j), x.p.dim, w.scores[(j - 1) & 1], softmax);
+            M::scores(x.q(), x.keys(j), x.p.dim, w.scores[(j - 1) & 1], w.scores[j & 1], softmax);
         }
         M::store_scores(w.scores[(n - 1) & 1]);
         for (int j = greatest_of(0, n - 2); j < n; ++j) {
@@ -234,7 +234,7 @@ private:
         const __m512i keys = _mm512_setr_epi32(0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
         M::begin_scores(x.q(), x.keys(0));
         for (int j = 0; j < columns; ++j) {
-            M::scores(x.q(), x.keys(j), x.p.dim, nullptr, Nothing{});
+            M::scores(x.q(), x.keys(j), x.p.dim, nullptr, w.scores[0], Nothing{});
             M::store_scores(w.scores[0]);
             for (int r = 0; r < rows; ++r)
                 for (int half = 0; half < 2; ++half) {

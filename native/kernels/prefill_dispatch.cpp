@@ -16,7 +16,7 @@
 namespace sakuin {
 
 #if defined(SAKUIN_X86)
-extern const PrefillKernels prefill_amx;
+extern const PrefillKernels prefill_avx512bf16, prefill_amx;
 #endif
 
 namespace {
@@ -44,6 +44,7 @@ std::vector<const PrefillKernels*> runnable() {
         bf16 = false;
         for (const std::string& isa : available_isas()) bf16 = bf16 || isa == "avx512bf16";
     }
+    if (bf16) found.push_back(&prefill_avx512bf16);
     if (bf16 && may_use_amx()) found.push_back(&prefill_amx);
 #endif
     return found;

@@ -184,4 +184,5 @@ def test_a_forced_instruction_set_decides():
 
     assert kernel("") == _native.prefill_kernels()[-1]
     assert kernel("avx512") == ""
+    assert kernel("avx512bf16") == "avx512bf16"
     assert _native.prefill_kernel("float32") in ("", "avx2", "avx512")
