@@ -126,7 +126,7 @@ def _file(case: Case) -> Path:
     path = cache_folder() / "models" / f"random-llama-{case.name}-Q4_K_M.gguf"
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.is_file():
-        console.print(f"writing {path.name}, which takes some minutes")
+        console.print(f"writing {path.name}")
     return random_gguf.write(path, random_gguf.SHAPES[case.name])
 
 
