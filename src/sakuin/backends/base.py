@@ -50,8 +50,8 @@ class Description(Protocol):
     def n_weights(self) -> int:
         """Parameters, tied ones once."""
 
-    def weights_nbytes(self, dtype: torch.dtype) -> int:
-        """Bytes of its weights in memory, where it is loaded in `dtype`."""
+    def weights_nbytes(self, dtype: torch.dtype, gpu_layers: int | str = 0) -> int:
+        """Bytes of its weights in host memory, where it is loaded so."""
 
 
 class Backend(ABC):

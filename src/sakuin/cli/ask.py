@@ -140,7 +140,7 @@ def _read(
             tokens,
             kind,
             None if config == "full" else config,
-            weights=known.weights_nbytes(kind),
+            weights=known.weights_nbytes(kind, loading.layers),
         )
         need.check(wanted, f"{name} with a context of {tokens:,} tokens")
     model, tokenizer = loading.load(name, known)

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import torch
 
+from sakuin.backends.llama_cpp.footprint import always_read
 from sakuin.backends.llama_cpp.header import Header
 from sakuin.backends.llama_cpp.shape import count_weights, rope_limit, shape_of
 from sakuin.backends.llama_cpp.vocabulary import LlamaVocabulary
@@ -57,9 +58,10 @@ class Description:
         """Parameters, tied ones once."""
         return count_weights(self.header)
 
-    def weights_nbytes(self, dtype: torch.dtype) -> int:
-        """Bytes of its weights in memory: as in the file, whatever the dtype."""
-        return self.header.nbytes
+    def weights_nbytes(self, dtype: torch.dtype, gpu_layers: int | str = 0) -> int:
+        """Bytes of its weights that must lie in memory: as in the file, whatever the dtype."""
+        layers = -1 if gpu_layers == "all" else int(gpu_layers)
+        return always_read(self.header, len(self.shape.layers), layers)
 
 
 def describe(name_or_path: str | os.PathLike[str], window: int | None = None) -> Description:

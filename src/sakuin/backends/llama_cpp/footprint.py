@@ -39,14 +39,19 @@ class Footprint:
 
 def footprint(header: Header, shape: ModelShape, options: Options) -> Footprint:
     """What a file takes in host memory with these options."""
-    share = _share_of_host(len(shape.layers), options.gpu_layers)
-    weights = int(share * header.nbytes)
-    always = int(share * sum(tensor.nbytes for tensor in header.tensors if _is_always_read(header, tensor)))
+    weights = int(_share_of_host(len(shape.layers), options.gpu_layers) * header.nbytes)
+    always = always_read(header, len(shape.layers), options.gpu_layers)
     attending = len(shape.layers) - shape.layers.count("recurrent") - shape.layers.count("none")
     store = attending * cells_for(options, shape.sliding_window) * shape.n_kv_heads * shape.head_dim * 2 * 2
     wide = 6 * shape.hidden + 3 * shape.intermediate + 4 * shape.n_query_heads * shape.head_dim
     logits = min(OUTPUTS, options.chunk) * shape.vocabulary
     return Footprint(weights, always, store + 4 * (options.chunk * wide + logits) + _FIXED)
+
+
+def always_read(header: Header, n_layers: int, gpu_layers: int = 0) -> int:
+    """Bytes of weights in host memory that every token reads."""
+    read = sum(tensor.nbytes for tensor in header.tensors if _is_always_read(header, tensor))
+    return int(_share_of_host(n_layers, gpu_layers) * read)
 
 
 def check(name: str, need: Footprint, have: Available | None = None) -> None:

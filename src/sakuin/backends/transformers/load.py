@@ -57,7 +57,7 @@ class Description:
         """Parameters, tied ones once."""
         return count_weights(self.config)
 
-    def weights_nbytes(self, dtype: torch.dtype) -> int:
+    def weights_nbytes(self, dtype: torch.dtype, gpu_layers: int | str = 0) -> int:
         """Bytes of its weights in memory; those of a GGUF file too are numbers of `dtype` there."""
         return self.n_weights * dtype.itemsize
 
