@@ -50,3 +50,30 @@ def test_without_it_a_second_team_appears():
     # What the module is for; if this ever fails, torch has changed and the module can go.
     assert torch.backends.openmp.is_available()
     assert counted("together")[0] > 0
+
+
+SETTLE = """
+import sys, torch
+from sakuin.machine import threads
+torch.set_num_threads(4)
+threads.usable_cpus = lambda: 2
+n = threads.settle(int(sys.argv[1]) if sys.argv[1:] else None)
+print(n, torch.get_num_threads())
+"""
+
+
+def settled(*words: str, **variables: str) -> list[int]:
+    env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"} | variables
+    done = subprocess.run(
+        [sys.executable, "-c", SETTLE, *words], capture_output=True, text=True, check=True, env=env
+    )
+    return [int(word) for word in done.stdout.split()]
+
+
+def test_no_more_threads_than_a_quota_keeps_busy():
+    assert settled() == [2, 2]
+
+
+def test_whoever_says_how_many_threads_gets_them():
+    assert settled("3") == [3, 3]
+    assert settled(OMP_NUM_THREADS="4") == [4, 4]

@@ -132,7 +132,8 @@ def load(
         `gguf`), or `"auto"`: llama.cpp for a `.gguf` file where it is installed, else transformers.
     gpu_layers : with llama.cpp, the layers whose weights go to the GPU that it was built for: a number, or
         `"all"`.
-    threads : of the CPU; None is as many as torch uses, one for each core.
+    threads : of the CPU; None is as many as torch uses, one for each core that the process and its
+        container's quota may keep busy.
 
     Raises `SakuinError` where the model is not there or cannot be read, cannot have that window, or there is
     no such device or too little memory on it.
@@ -145,15 +146,14 @@ def load(
             raise SakuinError(f"{name} was described for {asked}; describe it for {backend}.")
     chosen = choose(name, asked, device, dtype, gpu_layers, threads)
     _log.info("%s is run by %s (%s)", name, chosen.backend, chosen.why)
+    from sakuin.machine.threads import settle
+
+    threads = settle(threads)
     module = _module(chosen.backend)
     if chosen.backend == "llama.cpp":
         layers = _checked_layers(gpu_layers)
         model, tokenizer = module.load(name_or_path, dtype, device, window, layers, threads)
         return model, tokenizer
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
     model, tokenizer = module.load(name_or_path, dtype, device, window)
     return model, tokenizer
 
@@ -176,6 +176,13 @@ def examine_llama_cpp() -> Report:
     """Which llama.cpp there is, and whether it can be loaded: tried in a process of its own."""
     report: Report = import_module("sakuin.backends.llama_cpp.report").examine()
     return report
+
+
+def trials() -> list[dict[str, Any]]:
+    """What was measured at the first load of GGUF files on this machine, by file, as
+    `sakuin.backends.llama_cpp.trial_kept.reports` tells it. Reads files of the cache folder, nothing else."""
+    found: list[dict[str, Any]] = import_module("sakuin.backends.llama_cpp.trial_kept").reports()
+    return found
 
 
 def quiet(backend: str) -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import subprocess
@@ -20,7 +19,7 @@ from packaging.requirements import Requirement
 
 from sakuin.backends import catalogue
 from sakuin.backends.base import Description
-from sakuin.backends.open import choose_for_gguf, describe, examine_llama_cpp
+from sakuin.backends.open import choose_for_gguf, describe, examine_llama_cpp, trials
 from sakuin.capacity import need
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
@@ -93,13 +92,14 @@ def examine(model: str | None = None, window: int | None = None, backend: str = 
         "kernel": _native.isa(),
         "kernels": list(_native.isas()),
         "threads": torch.get_num_threads(),
-        "cpus": len(os.sched_getaffinity(0)),
+        "cpus": cpu.usable_cpus(),
         "openmp": openmp_runtimes(),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "memory": {"available": have.bytes, "bound": have.bound},
         "dtype": str(dtype).removeprefix("torch."),
         "llama_cpp": asdict(examine_llama_cpp()),
         "backend_gguf": asdict(choose_for_gguf()),
+        "trials": trials(),
         "cache_folder": str(folders.cache_folder()),
         "models": {name: entry.is_here for name, entry in catalogue.MODELS.items()},
         "extras": extras(),

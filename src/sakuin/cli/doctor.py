@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -59,6 +60,8 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
             f"{each['group_size']}, {each['kv_dtype']})",
         )
     yield from _llama_cpp(report["llama_cpp"], report["backend_gguf"])
+    for trial in report["trials"]:
+        yield Path(trial["model"]).name, _trial(trial)
     yield "cache folder", report["cache_folder"]
     yield (
         "models here",
@@ -83,6 +86,25 @@ def _llama_cpp(found: dict[str, Any], auto: dict[str, str]) -> Iterator[tuple[st
     if found["problem"] is not None:
         yield "llama.cpp" if found["library"] is None else "it cannot be used", found["problem"]
     yield "GGUF files", f"run by {auto['backend']} ({auto['why']})"
+
+
+def _trial(trial: dict[str, Any]) -> str:
+    """What was chosen for a file, and what it is compared with."""
+    rows = trial["least_rows"]
+    chosen = f"sakuin's products from {rows} rows on" if rows else "llama.cpp's own products"
+    chosen += ", repacked weights" if trial["repack"] else ""
+    ways = [f"{_name(way)}: {_figures(way)}" for way in trial["ways"]]
+    return f"{chosen} ({trial['library']}, {trial['threads']} threads, {trial['dtype']}; {'; '.join(ways)})"
+
+
+def _name(way: dict[str, Any]) -> str:
+    return ("sakuin's products" if way["ours"] else "llama.cpp's") + (", repacked" if way["repack"] else "")
+
+
+def _figures(way: dict[str, Any]) -> str:
+    if way["wrong"]:
+        return str(way["wrong"])
+    return f"prefill {way['prefill']:,.0f}, decode {way['decode']:,.0f} tokens/s"
 
 
 def _window(window: int | None, own: int | None) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -63,12 +66,34 @@ class Loading:
         from sakuin.backends.open import load
 
         chosen = self.choose(name)
-        with notes.status(f"loading {name}"):
+        with notes.status(f"loading {name}"), trials_told():
             quiet(chosen)
             what, window = (name, self.window) if described is None else (described, None)
             loaded = load(what, self.dtype, self.device, window, chosen.backend, self.layers, self.threads)
         say(name, chosen)
         return loaded
+
+
+class _Teller(logging.Handler):
+    """Prints what is logged: as progress to whoever looks on, warnings to everybody."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if notes.is_terminal or record.levelno >= logging.WARNING:
+            notes.print(record.getMessage(), style="dim", markup=False)
+
+
+@contextmanager
+def trials_told() -> Iterator[None]:
+    """Within, what is measured at the first load of a file is told: it takes seconds."""
+    log, teller = logging.getLogger("sakuin.trial"), _Teller(logging.INFO)
+    before = log.level
+    log.addHandler(teller)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+        log.removeHandler(teller)
 
 
 def say(name: str, chosen: Choice) -> None:

@@ -1,17 +1,38 @@
-"""Keeps a thread of ours out of torch's parallel regions.
+"""How many threads compute, and which keep out of torch's parallel regions.
 
 Every thread that runs a parallel torch operation gets a team of OpenMP workers of its own. With more workers
 than cores, libgomp stops waiting actively for the next region *in all teams*, and every small operation of
 the model then wakes a sleeping thread: on two cores a decode step took 10 ms longer for ever after. So
-background threads use one thread each. Called by `sakuin.cache.sealing`.
+background threads use one thread each. Called by `sakuin.cache.sealing`, and by `sakuin.backends.open` before
+a model is loaded.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 from pathlib import Path
 
 import torch
+
+from sakuin.machine.cpu import usable_cpus
+
+
+def settle(n: int | None = None) -> int:
+    """Let all that computes for a model, torch, what is native and llama.cpp, use `n` threads; how many they
+    are.
+
+    None is as many as torch uses, but no more than there are CPUs to keep busy: torch knows nothing of a
+    container's quota, and threads beyond it are stopped in the middle of their work. Who sets
+    `OMP_NUM_THREADS` has said how many.
+    """
+    if n is None:
+        n = torch.get_num_threads()
+        if "OMP_NUM_THREADS" not in os.environ:
+            n = min(n, usable_cpus())
+    if n != torch.get_num_threads():
+        torch.set_num_threads(n)
+    return n
 
 
 def work_alone() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -62,6 +64,11 @@ def dies(monkeypatch: pytest.MonkeyPatch, by: str, answers: int) -> None:
     monkeypatch.setattr(trial, "CHILD", ("-P", str(DYING), by, str(answers)))
 
 
+def doctor(*words: str) -> str:
+    command = [sys.executable, "-m", "sakuin", "doctor", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 def test_the_first_load_tries_a_file_and_the_next_takes_what_was_found(
     qwen: Path, children: list[bool], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -84,6 +91,31 @@ def test_the_first_load_tries_a_file_and_the_next_takes_what_was_found(
     again, _ = load(qwen, dtype="fp32", threads=1)
     assert children == [False]
     assert again.loaded.options == options
+
+
+def test_doctor_shows_what_was_measured(trials: Path) -> None:
+    about = {
+        "files": [["/models/some.gguf", 1, 2]],
+        "machine": trial_kept._machine(),
+        "library": "xllamacpp 1",
+        "dtype": "bfloat16",
+        "threads": [2, 2],
+        "gpu_layers": 0,
+    }
+    ways = (
+        way(False, False, 0.0, 0.005),
+        way(False, True, 0.0, 0.001),
+        way(True, False, 0.0, 0.0, wrong="its process died of SIGILL"),
+    )
+    trial_kept.keep(trial_kept.Trial(about, Setting(False, 16), ways))
+    (told,) = json.loads(doctor("--json"))["trials"]
+    assert told["model"] == "/models/some.gguf"
+    assert (told["least_rows"], told["repack"], told["threads"]) == (16, False, 2)
+    assert [way.get("prefill") for way in told["ways"]] == [pytest.approx(200), pytest.approx(1000), None]
+    said = " ".join(doctor().split())
+    assert "some.gguf sakuin's products from 16 rows on (xllamacpp 1, 2 threads, bfloat16" in said
+    assert "llama.cpp's: prefill 200, decode 20 tokens/s" in said
+    assert "llama.cpp's, repacked: its process died of SIGILL" in said
 
 
 def test_another_file_or_setting_is_tried_again(qwen: Path, children: list[bool], trials: Path) -> None:
@@ -227,7 +259,7 @@ def way(
 
 def test_products_go_to_whom_they_are_faster_with_from_so_many_rows_on() -> None:
     plain = way(False, False, 0.0, 0.005)
-    for fixed, least in ((0.0, 32), (0.15, 64), (0.3, 128), (5.0, 0)):
+    for fixed, least in ((0.0, 8), (0.06, 16), (0.15, 64), (0.3, 128), (5.0, 0)):
         assert choose([plain, way(False, True, fixed, 0.001)]) == Setting(False, least)
     assert choose([plain, way(False, True, 0.0, 0.006)]) == Setting(False, 0)
 
@@ -245,9 +277,9 @@ def test_repacked_weights_must_be_worth_their_memory() -> None:
     assert choose([plain, way(True, False, 0.0, 0.0048)]) == Setting(False, 0)
     assert choose([plain, way(True, False, 0.0, 0.003)]) == Setting(True, 0)
     ours = way(False, True, 0.0, 0.0005)
-    assert choose([plain, ours, way(True, False, 0.0, 0.003)]) == Setting(False, 32)
+    assert choose([plain, ours, way(True, False, 0.0, 0.003)]) == Setting(False, 8)
     both = [way(True, False, 0.0, 0.005, 0.01), way(True, True, 0.0, 0.0005, 0.01)]
-    assert choose([plain, ours, *both]) == Setting(True, 32)
+    assert choose([plain, ours, *both]) == Setting(True, 8)
 
 
 def test_logits_that_have_nothing_to_do_with_the_plain_ones_are_far() -> None:

@@ -29,7 +29,7 @@ from sakuin.backends.llama_cpp.shape import permuted, rotary_dim, shape_of
 from sakuin.backends.llama_cpp.trial_choice import LEAST, Measured
 from sakuin.errors import SakuinError
 
-_CHUNK = 512
+_CHUNK, _SHORT = 512, 32
 _STEPS = 6
 _SLOW = 2.0
 """Seconds of a pass that is not run twice."""
@@ -85,14 +85,14 @@ def measure(backend: LlamaBackend, way: Measured) -> tuple[Measured, Seen]:
     ids = [(7919 * i + 13) % n for i in range(_CHUNK)]
     cache = backend.new_cache(None)
     start = time.perf_counter()
-    logits = backend.forward(cache, ids[:LEAST], every=True)
+    logits = backend.forward(cache, ids[:_SHORT], every=True)
     first = time.perf_counter() - start
-    steps = [_timed(backend, cache, ids[at : at + 1]) for at in range(LEAST, LEAST + _STEPS)]
+    steps = [_timed(backend, cache, ids[at : at + 1]) for at in range(_SHORT, _SHORT + _STEPS)]
     seen = torch.cat([logits[3::4], torch.stack([out for _, out in steps])])
     short = first
     if first < _SLOW:
-        short = min(_timed(backend, backend.new_cache(None), ids[:LEAST])[0] for _ in range(2))
-    rows = _rows(LEAST / max(short, 1e-6), _PATIENCE[way.repack])
+        short = min(_timed(backend, backend.new_cache(None), ids[:_SHORT])[0] for _ in range(2))
+    rows = _rows(_SHORT / max(short, 1e-6), _PATIENCE[way.repack])
     long, last = _timed(backend, backend.new_cache(None), ids[:rows])
     if long < _SLOW / 2:
         long = min(long, _timed(backend, backend.new_cache(None), ids[:rows])[0])
@@ -102,7 +102,7 @@ def measure(backend: LlamaBackend, way: Measured) -> tuple[Measured, Seen]:
     measured = replace(
         way,
         wrong="" if finite else "it gives logits that are no numbers",
-        short=(LEAST, short) if first < _SLOW or way.ours else (0, 0.0),
+        short=(_SHORT, short) if first < _SLOW or way.ours else (0, 0.0),
         long=(rows, long),
         decode=decode,
     )
@@ -132,7 +132,7 @@ def _timed(backend: LlamaBackend, cache: Any, ids: Sequence[int]) -> tuple[float
 def _rows(rate: float, seconds: float) -> int:
     """Rows of the long pass: a power of two."""
     rows = _CHUNK
-    while rows > 2 * LEAST and rows > rate * seconds:
+    while rows > 2 * _SHORT and rows > rate * seconds:
         rows //= 2
     return rows
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-LEAST, MOST = 32, 1024
-"""Rows from which on sakuin may compute products. Fewer are not tried; where it takes more to be faster, few
-passes would have so many."""
+LEAST, MOST = 8, 1024
+"""Rows from which on sakuin may compute products. With fewer llama.cpp is the faster one everywhere; where it
+takes more, few passes would have so many."""
 _PASS = 2048
 _READ, _WRITTEN = 4096, 128
 """Tokens of the use that settings are compared by: a document of so many is read, an answer of so many

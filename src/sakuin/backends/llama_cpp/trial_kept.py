@@ -41,17 +41,33 @@ class Trial:
 
 
 def kept() -> list[Trial]:
-    """All trials that are kept, by the model's path; for people to read (`sakuin doctor`).
-
-    Of each, `path` and `about` ("library", "threads", "dtype") say of what it is, `setting` what was chosen
-    (`least_rows` 0: llama.cpp computes all products; n: sakuin does from n rows on), and each of `measured`
-    has `repack`, `ours`, `prefill_rate` and `decode_rate` in tokens/s, `kl`, and `wrong`: why it is not used,
-    or "". Trials of other machines that share the folder are left out. Reads files, nothing else.
-    """
+    """All trials of this machine that are kept, by the model's path. Reads files, nothing else."""
     machine = _machine()
     found = (_read(path) for path in sorted(_folder().glob("*.json")))
     ours = [trial for trial in found if trial is not None and trial.about.get("machine") == machine]
     return sorted(ours, key=lambda trial: trial.path)
+
+
+def reports() -> list[dict[str, Any]]:
+    """`kept`, for people to read. Each has `model` (a path), `library`, `dtype`, `threads`, `gpu_layers`, the
+    setting that was chosen (`repack`; `least_rows`: sakuin computes products of so many rows and more, 0
+    none), and `ways`: each with `repack`, `ours` (products by sakuin), `prefill` in passes of 2,048 and
+    `decode` in tokens/s, `kl` against the plainest way, and `wrong`: why it is not used, or ""."""
+    return [
+        {
+            "model": trial.path,
+            **{name: trial.about.get(name) for name in ("library", "dtype", "gpu_layers")},
+            "threads": (trial.about.get("threads") or [None])[0],
+            **asdict(trial.setting),
+            "ways": [_way(each) for each in trial.measured],
+        }
+        for trial in kept()
+    ]
+
+
+def _way(each: Measured) -> dict[str, Any]:
+    rates = {} if each.wrong else {"prefill": each.prefill_rate, "decode": each.decode_rate}
+    return {"repack": each.repack, "ours": each.ours, "wrong": each.wrong, "kl": each.kl, **rates}
 
 
 def key(header: Header, options: Options, library: Library) -> dict[str, Any]:
