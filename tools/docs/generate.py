@@ -51,6 +51,7 @@ These environment variables are read:
 | `SAKUIN_CACHE` | The folder for models; else `~/.cache/sakuin`. |
 | `SAKUIN_LIBRARY` | The folder of stored contexts; else `~/.local/share/sakuin/library`. |
 | `SAKUIN_LLAMA_LIBRARY` | A llama.cpp library, or the folder of its `libllama.so`, to use instead. |
+| `SAKUIN_LLAMA_TRIAL` | `off`: GGUF files are not measured at their first load. |
 | `SAKUIN_ISA` | Forces a lower kernel: `portable`, `avx2`, `avx512` or `avx512bf16`. |
 | `SAKUIN_TRACEBACK` | `1` prints where an error came from. |
 """

@@ -187,3 +187,21 @@ def test_layers_that_only_predict_further_tokens_are_no_model(tmp_path: Path) ->
     path = written(tmp_path / "a.gguf", nextn_predict_layers=2)
     with pytest.raises(SakuinError, match="MTP alone"):
         shape_of(Header.read(path))
+
+
+@pytest.mark.parametrize(
+    ("scaling", "window"),
+    [
+        ({}, 1 << 20),
+        ({"type": "yarn", "factor": 4.0, "original_context_length": 32768}, 131072),
+        ({"type": "linear", "factor": 2.0, "original_context_length": 4096}, 8192),
+        ({"type": "yarn", "factor": 64.0, "original_context_length": 32768}, 1 << 20),
+        ({"type": "yarn", "factor": 4.0}, 1 << 20),
+    ],
+)
+def test_a_window_that_the_file_overstates_is_as_long_as_its_positions_reach(
+    tmp_path: Path, scaling: dict[str, Any], window: int
+) -> None:
+    stated = {f"rope__scaling__{name}": value for name, value in scaling.items()}
+    path = written(tmp_path / "model.gguf", "qwen2", block_count=2, context_length=1 << 20, **stated)
+    assert shape_of(Header.read(path)).window == window

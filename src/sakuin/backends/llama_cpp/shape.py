@@ -86,7 +86,7 @@ def shape_of(header: Header) -> ModelShape:
     kv_heads = header.per_layer(stated, n_layers) if stated in header.values else heads
     n_heads, n_kv_heads = _of_full(header, kinds, heads, kv_heads)
     hidden = header.number(header.own("embedding_length"))
-    window = header.number(header.own("context_length")) or None
+    window = _stated_window(header)
     return ModelShape(
         layers=tuple(kinds),
         n_query_heads=n_heads,
@@ -249,6 +249,19 @@ def _with_own_keys(header: Header, n_layers: int) -> int:
     if header.architecture == "gemma4":
         return n_layers - header.number(header.own("attention.shared_kv_layers"))
     return n_layers
+
+
+def _stated_window(header: Header) -> int | None:
+    """Tokens that the model was made for. Some files state more than their scaled positions reach: these
+    count then, so that a longer document is refused instead of read badly."""
+    own = header.own
+    stated = header.number(own("context_length"))
+    reach = header.number(own("rope.scaling.original_context_length")) * header.real(
+        own("rope.scaling.factor")
+    )
+    if header.text(own("rope.scaling.type")) in ("yarn", "linear") and reach:
+        return min(stated, round(reach)) or None
+    return stated or None
 
 
 def _trained_window(header: Header, window: int | None) -> int | None:
