@@ -23,7 +23,7 @@ from sakuin.library.sweeping import sweep
 from sakuin.library.writing import put
 from sakuin.snapshot import parts
 from sakuin.snapshot.manifest import Manifest, StoredPart
-from sakuin.snapshot.part import Names, Part
+from sakuin.snapshot.part import Names, Part, owner_of
 from sakuin.storage.locks import locked
 
 _TRIES = 3
@@ -88,8 +88,8 @@ class Adding:
     def _names(self) -> Names:
         # Everything that an add reads is computed exactly.
         head_dim = self._backend.shape.head_dim
-        n, backend = len(self._ids), self._backend.name
-        return Names(self._ids, self._fingerprint, self._config, head_dim, n, backend)
+        n, owner = len(self._ids), owner_of(self._backend)
+        return Names(self._ids, self._fingerprint, self._config, head_dim, n, owner)
 
     def _manifest(self, stored: Sequence[StoredPart]) -> Manifest:
         nowhere = [0] * len(self._ids)

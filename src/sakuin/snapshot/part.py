@@ -21,6 +21,8 @@ from sakuin.snapshot.manifest import FORMAT, TRANSFORMERS, int32_bytes
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sakuin.backends.base import Backend
+
 _SEALING = ("index", "sink", "kv_dtype", "list_size")
 """Settings that stand in the name of every part of exactly computed tokens, beside `segment` and the bits of
 a sketch. They stand there since format 1, whether the kind of index reads them or not. What else its segments
@@ -46,7 +48,8 @@ class Names:
     """The names of the parts of one token sequence.
 
     config : the settings. exact : so many first tokens were computed by exact attention; what comes after
-    depends on how tokens are retrieved too. backend : by name; the windows are its own.
+    depends on how tokens are retrieved too. owner : the backend that alone can use them, where the model has
+    windows (`owner_of`).
     """
 
     def __init__(
@@ -56,13 +59,13 @@ class Names:
         config: RetrievalConfig,
         head_dim: int,
         exact: int,
-        backend: str = TRANSFORMERS,
+        owner: str = "",
     ) -> None:
         self._data = memoryview(int32_bytes(ids))
         self._digest, self._at = hashlib.sha256(), 0
         self._fingerprint, self._exact = fingerprint.digest, exact
         self._sealing, self._all = settings_of(config, head_dim)
-        self._windows = "window" if backend == TRANSFORMERS else f"window {backend}"
+        self._owner = owner
 
     def of(self, kind: str, start: int, end: int) -> str:
         """The name of the part, 64 hex digits."""
@@ -71,9 +74,15 @@ class Names:
         self._digest.update(self._data[4 * self._at : 4 * end])
         self._at = end
         settings = self._sealing if end <= self._exact else self._all
-        named = self._windows if kind == "window" else kind
-        facts = [FORMAT, named, start, end, self._digest.hexdigest(), self._fingerprint, settings]
+        facts = [FORMAT, kind, start, end, self._digest.hexdigest(), self._fingerprint, settings]
+        facts += [self._owner] if self._owner else []
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def owner_of(backend: Backend) -> str:
+    """Whose the parts are that `backend` writes: of any backend (""), or where the model has windows, which
+    are each backend's own, of this one. Those of transformers have no mark: once there was no other."""
+    return backend.name if backend.shape.has_windows and backend.name != TRANSFORMERS else ""
 
 
 def settings_of(config: RetrievalConfig, head_dim: int) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -24,7 +24,7 @@ from sakuin.errors import SakuinError
 from sakuin.prompts.reading import Reading
 from sakuin.snapshot import manifest as manifests
 from sakuin.snapshot.manifest import Manifest, StoredDocument, StoredPart
-from sakuin.snapshot.part import Names, Part, settings_of
+from sakuin.snapshot.part import Names, Part, owner_of, settings_of
 from sakuin.snapshot.part_files import PartFiles
 from sakuin.snapshot.parts import all_parts, head_dim_of, restored_cache
 from sakuin.storage.folders import make_folder, sync_folder
@@ -63,7 +63,7 @@ class Snapshot:
             self.config,
             head_dim_of(self.backend, self.whole),
             self.reading.exact,
-            self.backend.name,
+            owner_of(self.backend),
         )
 
     def parts(self) -> list[Part]:
