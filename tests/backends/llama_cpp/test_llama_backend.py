@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,23 @@ def test_a_model_that_nobody_holds_is_freed(tmp_path: Path) -> None:
     del model, vocabulary, cache
     gc.collect()
     assert held() is None
+
+
+@pytest.mark.parametrize("n", [100, 128, 129, 140, 192, 193, 400])
+def test_passes_of_any_length_are_one_prompt(n: int, tmp_path: Path) -> None:
+    """Lengths beyond what llama.cpp is given at once, which ends the process where it is exceeded."""
+    tiny = write("llama", tmp_path)
+    ids = tiny.tokens(n + 1)
+    with torch.no_grad():
+        expected = tiny.model(ids).logits[0]
+    model = load(tiny)
+    model._use(replace(model.loaded.options, chunk=128))
+    tokens = ids[0].tolist()
+    for config in (None, FLAT):
+        cache = model.new_cache(config)
+        prefill(model, cache, tokens[:n])
+        assert divergence(expected[n:], model.forward(cache, tokens[n:])[None]).max() < 2e-6
+        straight = model.forward(model.new_cache(config), tokens, every=True)
+        assert divergence(expected, straight).max() < 2e-6
+        (together,) = model.forward_together([model.new_cache(config)], [tokens])
+        assert divergence(expected[n:], together[None]).max() < 2e-6

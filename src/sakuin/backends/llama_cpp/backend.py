@@ -23,7 +23,7 @@ from sakuin.backends.gguf_fingerprint import GgufFile
 from sakuin.backends.hooks import AttentionCall, AttentionHook
 from sakuin.backends.llama_cpp.cache import LlamaCache
 from sakuin.backends.llama_cpp.header import Header
-from sakuin.backends.llama_cpp.loaded import Loaded, Options, tensor_at
+from sakuin.backends.llama_cpp.loaded import OUTPUTS, Loaded, Options, tensor_at
 from sakuin.backends.llama_cpp.shape import shares_keys
 from sakuin.backends.llama_cpp.windows import Windows
 from sakuin.backends.shape import ModelShape
@@ -91,8 +91,12 @@ class LlamaBackend(Backend):
         return LlamaCache.new((i for i, kind in enumerate(self.shape.layers) if kind == "full"), config)
 
     def forward(self, cache: LlamaCache, ids: Sequence[int], *, every: bool = False) -> Tensor:
+        most = min(self.loaded.most_tokens, OUTPUTS) if every else self.loaded.most_tokens
+        found = []
         with self._turn:
-            return self._pass([cache], [list(ids)], every)[0]
+            for piece in _pieces(list(ids), most):
+                found.append(self._pass([cache], [piece], every)[0])
+        return torch.cat(found) if every else found[-1]
 
     def forward_together(
         self, caches: Sequence[LlamaCache], ids: Sequence[Sequence[int]], *, every: bool = False
@@ -101,18 +105,22 @@ class LlamaBackend(Backend):
             raise ValueError("a cache is there twice: fork it, or give it one run of tokens")
         found: list[Tensor] = []
         with self._turn:
-            for first, end in self._passes(ids):
+            for first, end in self._passes(ids, every):
+                if end - first == 1:
+                    found.append(self.forward(caches[first], ids[first], every=every))
+                    continue
                 if end - first > self.loaded.n_sequences:
                     self._open(1 << (end - first - 1).bit_length())
                 found += self._pass(caches[first:end], [list(each) for each in ids[first:end]], every)
         return found
 
-    def _passes(self, ids: Sequence[Sequence[int]]) -> Iterator[tuple[int, int]]:
+    def _passes(self, ids: Sequence[Sequence[int]], every: bool) -> Iterator[tuple[int, int]]:
         """Ranges of caches whose tokens are one pass. llama.cpp itself would part those of models with
         recurrent layers where sequences are of several lengths."""
+        most = min(self.loaded.most_tokens, OUTPUTS) if every else self.loaded.most_tokens
         first, tokens = 0, 0
         for i, each in enumerate(ids):
-            full = tokens + len(each) > self.loaded.options.chunk or i - first >= MOST_TOGETHER
+            full = tokens + len(each) > most or i - first >= MOST_TOGETHER
             if i > first and (full or (self.loaded.recurrent and len(each) != len(ids[first]))):
                 yield first, i
                 first, tokens = i, 0
@@ -171,6 +179,8 @@ class LlamaBackend(Backend):
         self._caches = caches
         try:
             loaded.run(tokens, positions, sequences, wanted, parts)
+            for cache, each in zip(caches, ids, strict=True):
+                cache.took(len(each))
         except BaseException:
             for cache, (n, state) in zip(caches, before, strict=True):
                 cache.keep_first(n)
@@ -178,8 +188,6 @@ class LlamaBackend(Backend):
             raise
         finally:
             self._caches = ()
-        for cache, each in zip(caches, ids, strict=True):
-            cache.took(len(each))
         if every:
             return [
                 torch.stack([loaded.logits(first + i) for i in range(count)]) for first, count, _ in parts
@@ -295,3 +303,10 @@ class LlamaBackend(Backend):
         cache.n_tokens = n_tokens
         if _STATE in tensors:
             cache.window = tensors[_STATE].numpy().tobytes()
+
+
+def _pieces(ids: list[int], most: int) -> Iterator[list[int]]:
+    """`ids` in as few pieces as hold at most so many, of about one length: a short one would not be exact."""
+    n = max(1, -(-len(ids) // most))
+    for i in range(n):
+        yield ids[len(ids) * i // n : len(ids) * (i + 1) // n]

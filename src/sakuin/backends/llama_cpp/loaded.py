@@ -25,6 +25,8 @@ from sakuin.index import _native
 
 CHUNK = 2048
 """Tokens of one pass of prefill, at most: a weight's rows are converted once for all of them."""
+_LAST = 64
+"""Tokens of the last pass beyond it: so few would not be read exactly by themselves."""
 _SPARE = 512
 """Cells of llama.cpp's own store beyond what a pass needs. With so many more than the windows' store has,
 layers of both kinds are told apart by their number."""
@@ -100,6 +102,11 @@ class Loaded:
         )
 
     @property
+    def most_tokens(self) -> int:
+        """Most tokens of a pass: the last of a prompt takes what would be too short a pass by itself."""
+        return self.options.chunk + _LAST
+
+    @property
     def context(self) -> int | None:
         """llama.cpp's context; None while none is open."""
         return self._held["context"]
@@ -148,9 +155,9 @@ class Loaded:
     def _params(self, n_sequences: int) -> Any:
         options, params = self.options, self.library.llama_context_default_params()
         params.n_ctx = self.cells = cells_for(options, self.sliding * n_sequences)
-        params.n_batch = params.n_ubatch = options.chunk
+        params.n_batch = params.n_ubatch = self.most_tokens
         params.n_seq_max = n_sequences
-        params.n_outputs_max = params.n_outputs_max_per_seq = min(OUTPUTS, options.chunk)
+        params.n_outputs_max = params.n_outputs_max_per_seq = min(OUTPUTS, self.most_tokens)
         params.n_threads = params.n_threads_batch = options.n_threads
         params.flash_attn_type = _FLASH
         params.type_k = params.type_v = _F16
@@ -179,6 +186,10 @@ class Loaded:
     ) -> None:
         """One pass. Raises what a callback raised, else `SakuinError` where llama.cpp stops."""
         assert self.context is not None
+        if len(tokens) > self.most_tokens:  # llama.cpp would end the process
+            raise ValueError(f"a pass has at most {self.most_tokens} tokens, got {len(tokens)}")
+        if sum(wanted) > max(min(OUTPUTS, self.most_tokens), self.n_sequences):
+            raise ValueError(f"logits are given of at most {OUTPUTS} tokens of a pass, got {sum(wanted)}")
         code = self.session.run(self.context, tokens, positions, sequences, wanted, parts)
         if code:
             raise SakuinError(
