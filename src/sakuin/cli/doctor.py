@@ -94,6 +94,8 @@ def _trial(trial: dict[str, Any]) -> str:
     chosen = f"sakuin's products from {rows} rows on" if rows else "llama.cpp's own products"
     chosen += ", repacked weights" if trial["repack"] else ""
     ways = [f"{_name(way)}: {_figures(way)}" for way in trial["ways"]]
+    if trial["busy"] >= 0.1:
+        ways.append(f"measured while others used the CPU, {trial['busy']:.0%} of the time")
     return f"{chosen} ({trial['library']}, {trial['threads']} threads, {trial['dtype']}; {'; '.join(ways)})"
 
 

@@ -31,7 +31,8 @@ ROWS = [0, *(1 << power for power in range(LEAST.bit_length() - 1, MOST.bit_leng
 
 @pytest.fixture(autouse=True)
 def trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """They are switched on, and kept in a folder of the test's own."""
+    """They are switched on, and kept in a folder of the test's own; what others do here counts little."""
+    monkeypatch.setattr(trial_kept, "_CALM", 0.8)
     monkeypatch.delenv(trial.VARIABLE, raising=False)
     monkeypatch.setenv("SAKUIN_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "llama.cpp"
@@ -107,7 +108,8 @@ def test_doctor_shows_what_was_measured(trials: Path) -> None:
         way(False, True, 0.0, 0.001),
         way(True, False, 0.0, 0.0, wrong="its process died of SIGILL"),
     )
-    trial_kept.keep(trial_kept.Trial(about, Setting(False, 16), ways))
+    busy = replace(ways[0], waited=0.25)
+    trial_kept.keep(trial_kept.Trial(about, Setting(False, 16), (busy, *ways[1:])))
     (told,) = json.loads(doctor("--json"))["trials"]
     assert told["model"] == "/models/some.gguf"
     assert (told["least_rows"], told["repack"], told["threads"]) == (16, False, 2)
@@ -116,6 +118,7 @@ def test_doctor_shows_what_was_measured(trials: Path) -> None:
     assert "some.gguf sakuin's products from 16 rows on (xllamacpp 1, 2 threads, bfloat16" in said
     assert "llama.cpp's: prefill 200, decode 20 tokens/s" in said
     assert "llama.cpp's, repacked: its process died of SIGILL" in said
+    assert "measured while others used the CPU, 25% of the time" in said
 
 
 def test_another_file_or_setting_is_tried_again(qwen: Path, children: list[bool], trials: Path) -> None:
@@ -125,6 +128,22 @@ def test_another_file_or_setting_is_tried_again(qwen: Path, children: list[bool]
     tried(qwen)
     assert len(children) == 3
     assert len(trial_kept.kept()) == 3
+
+
+def test_what_was_measured_on_a_busy_machine_is_measured_again_a_few_times(
+    qwen: Path, children: list[bool]
+) -> None:
+    about = trial_kept.key(Header.read(qwen), Options(torch.float32, 1), library())
+    ways = (replace(way(False, False, 0.0, 0.005), waited=0.9), way(False, True, 0.0, 0.001))
+    trial_kept.keep(trial_kept.Trial(about, Setting(False, 512), ways))
+    tried(qwen)
+    assert children == [False]
+    (again,) = trial_kept.kept()
+    assert again.tries == 2
+    assert again.busy < 0.9  # the calmer of both
+    trial_kept.keep(trial_kept.Trial(about, Setting(False, 512), ways, tries=3))
+    assert tried(qwen).least_rows == 512
+    assert children == [False]
 
 
 @pytest.mark.parametrize("damage", ["[1]", "cut"])

@@ -69,16 +69,21 @@ def tried(header: Header, options: Options, library: Library) -> Options:
         return options
     about = trial_kept.key(header, options, library)
     found = trial_kept.find(about)
-    if found is None:
+    if found is None or not found.is_final:
         with trial_kept.in_turn():
-            found = trial_kept.find(about) or _trial(header, options, library, about)
+            now = trial_kept.find(about)
+            # Another process may have measured it meanwhile.
+            found = _trial(header, options, library, about, now) if now is None or now == found else now
     if found is None:
         return options
     return replace(options, repack=found.setting.repack, least_rows=found.setting.least_rows)
 
 
-def _trial(header: Header, options: Options, library: Library, about: dict[str, Any]) -> Trial | None:
-    """Try the file and keep what was found; None where nothing was."""
+def _trial(
+    header: Header, options: Options, library: Library, about: dict[str, Any], before: Trial | None
+) -> Trial | None:
+    """Try the file and keep what was found; None where nothing was. before : what was found on a machine that
+    others kept busy."""
     _log.info("first load of %s on this machine: measuring how it runs fastest, once", header.path.name)
     measured: list[Measured] = []
     with tempfile.TemporaryDirectory(prefix="sakuin-trial-") as name:
@@ -92,11 +97,14 @@ def _trial(header: Header, options: Options, library: Library, about: dict[str, 
                 _log.warning(
                     "%s could not be tried: %s; the plainest settings are used", header.path, ended.end
                 )
-                return None
+                return before
     setting = choose(measured)
     if setting is None:
-        return None
+        return before
     trial = Trial(about, setting, tuple(measured))
+    if before is not None:
+        calmest = min(trial, before, key=lambda each: each.busy)
+        trial = replace(calmest, tries=before.tries + 1)
     for each in measured:
         if each.wrong:
             _log.info("%s with %s: %s", header.path.name, _words(each), each.wrong)

@@ -13,6 +13,7 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,10 @@ def _try(request: dict[str, Any], reference: Path, answers: Any) -> None:
     for ours in (False, True):
         loaded.options = replace(options, least_rows=LEAST if ours else 0)
         backend = LlamaBackend(loaded, header, shape, None, rotary)
+        start, waited = time.perf_counter(), _waited()
         measured, seen = measure(backend, Measured(options.repack, ours))
+        share = (_waited() - waited) / (time.perf_counter() - start) / options.n_threads
+        measured = replace(measured, waited=max(share, 0.0))
         if reference.exists():
             measured = compare(measured, seen, _read(reference))
         elif not measured.wrong:
@@ -127,6 +131,16 @@ def _timed(backend: LlamaBackend, cache: Any, ids: Sequence[int]) -> tuple[float
     start = time.perf_counter()
     out = backend.forward(cache, ids)
     return time.perf_counter() - start, out
+
+
+def _waited() -> float:
+    """Seconds that threads of this process waited for a CPU, all together; 0 where the system does not
+    tell."""
+    total = 0
+    for task in Path("/proc/self/task").glob("*/schedstat"):
+        with suppress(OSError, ValueError, IndexError):
+            total += int(task.read_text().split()[1])
+    return total / 1e9
 
 
 def _rows(rate: float, seconds: float) -> int:

@@ -31,6 +31,7 @@ class Measured:
     short, long : rows and seconds of two passes of prefill. decode : seconds a token.
     kl : of the next token, against the plainest way, on average. spread : the same between one position and
         another, which shows how large it is for logits that have nothing to do with each other.
+    waited : share of the time that its threads waited for a CPU, because others had it.
     """
 
     repack: bool
@@ -41,6 +42,7 @@ class Measured:
     decode: float = 0.0
     kl: float = 0.0
     spread: float = 0.0
+    waited: float = 0.0
 
     @classmethod
     def read(cls, told: Mapping[str, Any]) -> Measured:

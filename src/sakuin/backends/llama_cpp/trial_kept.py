@@ -24,15 +24,29 @@ from sakuin.storage.locks import locked
 from sakuin.storage.whole_files import write_whole
 from sakuin.version import __version__
 
+_CALM, _TRIES = 0.1, 3
+"""On a machine that others keep busier than this, it is measured again at the next load, at most so often."""
+
 
 @dataclass(frozen=True)
 class Trial:
-    """about : of which file, library and machine. setting : what was chosen. measured : all that was
-    tried."""
+    """about : of which file, library and machine. setting : what was chosen. measured : all that was tried.
+    tries : how often it was measured, of which this was the calmest time."""
 
     about: Mapping[str, Any]
     setting: Setting
     measured: tuple[Measured, ...]
+    tries: int = 1
+
+    @property
+    def busy(self) -> float:
+        """Share of the time in which others had the CPU."""
+        return max((each.waited for each in self.measured), default=0.0)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it is not measured again: it was calm, or has not been so for some times."""
+        return self.busy < _CALM or self.tries >= _TRIES
 
     @property
     def path(self) -> str:
@@ -49,16 +63,21 @@ def kept() -> list[Trial]:
 
 
 def reports() -> list[dict[str, Any]]:
-    """`kept`, for people to read. Each has `model` (a path), `library`, `dtype`, `threads`, `gpu_layers`, the
-    setting that was chosen (`repack`; `least_rows`: sakuin computes products of so many rows and more, 0
-    none), and `ways`: each with `repack`, `ours` (products by sakuin), `prefill` in passes of 2,048 and
-    `decode` in tokens/s, `kl` against the plainest way, and `wrong`: why it is not used, or ""."""
+    """`kept`, for people to read.
+
+    Each has `model` (a path), `library`, `dtype`, `threads`, `gpu_layers`, the setting that was chosen
+    (`repack`; `least_rows`: sakuin computes products of so many rows and more, 0 none), `busy` (share of the
+    time in which others had the CPU), and `ways`: each with `repack`, `ours` (products by sakuin), `prefill`
+    in passes of 2,048 and `decode` in tokens/s, `kl` against the plainest way, and `wrong`: why it is not
+    used, or "".
+    """
     return [
         {
             "model": trial.path,
             **{name: trial.about.get(name) for name in ("library", "dtype", "gpu_layers")},
             "threads": (trial.about.get("threads") or [None])[0],
             **asdict(trial.setting),
+            "busy": trial.busy,
             "ways": [_way(each) for each in trial.measured],
         }
         for trial in kept()
@@ -122,8 +141,8 @@ def _read(path: Path) -> Trial | None:
     try:
         held = json.loads(path.read_bytes())
         measured = tuple(Measured.read(each) for each in held["measured"])
-        trial = Trial(dict(held["about"]), Setting(**held["setting"]), measured)
-        _ = trial.path, [each.prefill_rate for each in measured]
+        trial = Trial(dict(held["about"]), Setting(**held["setting"]), measured, int(held["tries"]))
+        _ = trial.path, trial.busy, [each.prefill_rate for each in measured]
         usable = isinstance(trial.setting.repack, bool) and isinstance(trial.setting.least_rows, int)
     except (OSError, ValueError, TypeError, LookupError, AttributeError):
         return None
