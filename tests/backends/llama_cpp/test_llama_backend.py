@@ -19,6 +19,7 @@ from sakuin.attention.exact import attend_blocks
 from sakuin.backends.hooks import AttentionCall
 from sakuin.backends.llama_cpp import locate
 from sakuin.backends.open import backend_of
+from sakuin.cache.sequence import QUERY_STEP
 from sakuin.config import RetrievalConfig
 from sakuin.context.generate import prefill
 from sakuin.errors import SakuinError
@@ -118,6 +119,21 @@ def test_the_state_of_windows_goes_on_from_a_snapshot(tiny: Tiny) -> None:
     model.restore_windows(other, state, READ)
     got, expected = said(model, other, tokens[READ:]), said(model, cache, tokens[READ:])
     assert divergence(expected, got).max() < 1e-4
+
+
+def test_a_filled_cache_goes_on_as_one_that_read_the_tokens(tiny: Tiny) -> None:
+    model = load(tiny)
+    tokens = tiny.tokens(READ + 8)[0].tolist()
+    source, queries = model.new_cache(None), {}
+
+    def keep(call: AttentionCall) -> None:
+        queries[call.layer] = call.q[0, :, ::QUERY_STEP].clone()
+
+    with model.attention_hook(keep):
+        model.forward(source, tokens[:READ])
+    filled = model.filled(FLAT, source, queries)
+    got = said(model, model.fork(filled), tokens[READ:])
+    assert divergence(said(model, source, tokens[READ:]), got).max() < 1e-4
 
 
 class Stop(Exception):

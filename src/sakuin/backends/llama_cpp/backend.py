@@ -257,6 +257,8 @@ class LlamaBackend(Backend):
     def filled(
         self, config: RetrievalConfig, source: LlamaCache, queries: Mapping[int, Tensor]
     ) -> LlamaCache:
+        with self._turn:
+            self.windows.save(source)
         cache = self.new_cache(config)
         cache.fill(source, queries)
         return cache
