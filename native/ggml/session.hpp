@@ -78,8 +78,6 @@ public:
         if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
     }
     const std::vector<Seen>& seen() const { return seen_; }
-    void forget_seen() { seen_.clear(); }
-    void set_threads(int n) { settings_.n_threads = n; }
     double attention_seconds = 0, product_seconds = 0;
 
 private:

@@ -1,37 +1,15 @@
 // Prefill's attention with AMX: tiles of 16 x 32 bf16 numbers.
 #include <immintrin.h>
 
+#include "kernels/amx.hpp"
 #include "kernels/prefill_attend.hpp"
 #include "kernels/prefill_pack.hpp"
 
 namespace sakuin {
 namespace {
 
-// Instructions as they are, with memory clobbered where it matters: the compiler moves stores past its own intrinsics.
 struct Amx {
-    struct alignas(64) Config {
-        uint8_t palette = 1, start_row = 0, reserved[14] = {};
-        uint16_t column_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-        uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-    };
-
-    // Tiles belong to a thread and other libraries use them too: configured for as long as they are needed, no longer.
-    struct Session {
-        Session() {
-            const Config config;
-            asm volatile("ldtilecfg %0" : : "m"(config) : "memory");
-        }
-        ~Session() { asm volatile("tilerelease" : : : "memory"); }
-        Session(const Session&) = delete;
-        Session& operator=(const Session&) = delete;
-    };
-
-#define SAKUIN_TILE_LOAD(tile, at, stride) \
-    asm volatile("tileloadd (%0,%1,1), %%tmm" #tile : : "r"(at), "r"(int64_t{stride}) : "memory")
-#define SAKUIN_TILE_STORE(tile, at, stride) \
-    asm volatile("tilestored %%tmm" #tile ", (%0,%1,1)" : : "r"(at), "r"(int64_t{stride}) : "memory")
-#define SAKUIN_TILE_ZERO(tile) asm volatile("tilezero %%tmm" #tile : :)
-#define SAKUIN_TILE_ADD(sum, a, b) asm volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #sum : :)
+    using Session = AmxTiles;
 
     // Multiplications come in steps of four: tiles 0 to 3 += tiles 4, 5 (rows) x tiles 6, 7 (columns). Each step loads
     // the tiles of the next as soon as they are free, for a load takes longer than a multiplication; odd steps take
@@ -42,43 +20,43 @@ struct Amx {
     };
 
     static inline __attribute__((always_inline)) void load(const Operands& x) {
-        SAKUIN_TILE_LOAD(4, x.rows, 64);
-        SAKUIN_TILE_LOAD(6, x.columns, 64);
-        SAKUIN_TILE_LOAD(7, x.columns + prefill_unit, 64);
-        SAKUIN_TILE_LOAD(5, x.rows + prefill_unit, 64);
+        SAKUIN_AMX_LOAD(4, x.rows, 64);
+        SAKUIN_AMX_LOAD(6, x.columns, 64);
+        SAKUIN_AMX_LOAD(7, x.columns + prefill_unit, 64);
+        SAKUIN_AMX_LOAD(5, x.rows + prefill_unit, 64);
     }
 
     template <bool Odd, class Before, class Fn>
     static inline __attribute__((always_inline)) void step(const Operands& next, const Before& before, Fn&& meanwhile) {
         if constexpr (!Odd) {
             before.template tile<0>();
-            SAKUIN_TILE_ADD(0, 4, 6);
+            SAKUIN_AMX_ADD(0, 4, 6);
             meanwhile();
             before.template tile<1>();
-            SAKUIN_TILE_ADD(1, 4, 7);
-            SAKUIN_TILE_LOAD(4, next.rows, 64);
+            SAKUIN_AMX_ADD(1, 4, 7);
+            SAKUIN_AMX_LOAD(4, next.rows, 64);
             meanwhile();
             before.template tile<3>();
-            SAKUIN_TILE_ADD(3, 5, 7);
-            SAKUIN_TILE_LOAD(7, next.columns + prefill_unit, 64);
+            SAKUIN_AMX_ADD(3, 5, 7);
+            SAKUIN_AMX_LOAD(7, next.columns + prefill_unit, 64);
             meanwhile();
             before.template tile<2>();
-            SAKUIN_TILE_ADD(2, 5, 6);
-            SAKUIN_TILE_LOAD(6, next.columns, 64);
-            SAKUIN_TILE_LOAD(5, next.rows + prefill_unit, 64);
+            SAKUIN_AMX_ADD(2, 5, 6);
+            SAKUIN_AMX_LOAD(6, next.columns, 64);
+            SAKUIN_AMX_LOAD(5, next.rows + prefill_unit, 64);
             meanwhile();
         } else {
-            SAKUIN_TILE_ADD(1, 4, 7);
+            SAKUIN_AMX_ADD(1, 4, 7);
             meanwhile();
-            SAKUIN_TILE_ADD(0, 4, 6);
-            SAKUIN_TILE_LOAD(4, next.rows, 64);
+            SAKUIN_AMX_ADD(0, 4, 6);
+            SAKUIN_AMX_LOAD(4, next.rows, 64);
             meanwhile();
-            SAKUIN_TILE_ADD(2, 5, 6);
-            SAKUIN_TILE_LOAD(6, next.columns, 64);
+            SAKUIN_AMX_ADD(2, 5, 6);
+            SAKUIN_AMX_LOAD(6, next.columns, 64);
             meanwhile();
-            SAKUIN_TILE_ADD(3, 5, 7);
-            SAKUIN_TILE_LOAD(7, next.columns + prefill_unit, 64);
-            SAKUIN_TILE_LOAD(5, next.rows + prefill_unit, 64);
+            SAKUIN_AMX_ADD(3, 5, 7);
+            SAKUIN_AMX_LOAD(7, next.columns + prefill_unit, 64);
+            SAKUIN_AMX_LOAD(5, next.rows + prefill_unit, 64);
             meanwhile();
         }
     }
@@ -89,10 +67,10 @@ struct Amx {
     };
     template <int I>
     static inline __attribute__((always_inline)) void store(float* to, int64_t bytes) {
-        if constexpr (I == 0) SAKUIN_TILE_STORE(0, to, bytes);
-        if constexpr (I == 1) SAKUIN_TILE_STORE(1, to, bytes);
-        if constexpr (I == 2) SAKUIN_TILE_STORE(2, to, bytes);
-        if constexpr (I == 3) SAKUIN_TILE_STORE(3, to, bytes);
+        if constexpr (I == 0) SAKUIN_AMX_STORE(0, to, bytes);
+        if constexpr (I == 1) SAKUIN_AMX_STORE(1, to, bytes);
+        if constexpr (I == 2) SAKUIN_AMX_STORE(2, to, bytes);
+        if constexpr (I == 3) SAKUIN_AMX_STORE(3, to, bytes);
     }
 
     // Stores the scores of the column before, if there is one, and starts from zero.
@@ -101,10 +79,10 @@ struct Amx {
         template <int I>
         inline __attribute__((always_inline)) void tile() const {
             if (previous != nullptr) store<I>(previous + I % 2 * 512 + I / 2 * 256, 64);
-            if constexpr (I == 0) SAKUIN_TILE_ZERO(0);
-            if constexpr (I == 1) SAKUIN_TILE_ZERO(1);
-            if constexpr (I == 2) SAKUIN_TILE_ZERO(2);
-            if constexpr (I == 3) SAKUIN_TILE_ZERO(3);
+            if constexpr (I == 0) SAKUIN_AMX_ZERO(0);
+            if constexpr (I == 1) SAKUIN_AMX_ZERO(1);
+            if constexpr (I == 2) SAKUIN_AMX_ZERO(2);
+            if constexpr (I == 3) SAKUIN_AMX_ZERO(3);
         }
     };
     struct Sums {
@@ -113,10 +91,10 @@ struct Amx {
         template <int I>
         inline __attribute__((always_inline)) void tile() const {
             const float* from = out + I % 2 * 16 + I / 2 * 16 * dim;
-            if constexpr (I == 0) SAKUIN_TILE_LOAD(0, from, dim * 4);
-            if constexpr (I == 1) SAKUIN_TILE_LOAD(1, from, dim * 4);
-            if constexpr (I == 2) SAKUIN_TILE_LOAD(2, from, dim * 4);
-            if constexpr (I == 3) SAKUIN_TILE_LOAD(3, from, dim * 4);
+            if constexpr (I == 0) SAKUIN_AMX_LOAD(0, from, dim * 4);
+            if constexpr (I == 1) SAKUIN_AMX_LOAD(1, from, dim * 4);
+            if constexpr (I == 2) SAKUIN_AMX_LOAD(2, from, dim * 4);
+            if constexpr (I == 3) SAKUIN_AMX_LOAD(3, from, dim * 4);
         }
     };
 

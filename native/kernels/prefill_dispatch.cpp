@@ -3,14 +3,7 @@
 #include <cstdlib>
 #include <stdexcept>
 
-#if defined(SAKUIN_X86)
-#include <cpuid.h>
-#endif
-#if defined(SAKUIN_X86) && defined(__linux__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-
+#include "kernels/amx.hpp"
 #include "kernels/dispatch.hpp"
 
 namespace sakuin {
@@ -20,20 +13,6 @@ extern const PrefillKernels prefill_avx512bf16, prefill_amx;
 #endif
 
 namespace {
-
-#if defined(SAKUIN_X86)
-// Whether the CPU has tiles and the system keeps them for us: Linux wants to be asked by each process, once.
-bool may_use_amx() {
-#if defined(__linux__) && defined(SYS_arch_prctl)
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d >> 22 & 1u) == 0 || (d >> 24 & 1u) == 0) return false;
-    constexpr int request = 0x1023, tile_data = 18;
-    return syscall(SYS_arch_prctl, request, tile_data) == 0;
-#else
-    return false;
-#endif
-}
-#endif
 
 std::vector<const PrefillKernels*> runnable() {
     std::vector<const PrefillKernels*> found;

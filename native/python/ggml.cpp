@@ -161,7 +161,6 @@ public:
     }
 
     nb::tuple seconds() const { return nb::make_tuple(session_.attention_seconds, session_.product_seconds); }
-    void set_threads(int n) { session_.set_threads(n); }
 
 private:
     static DType dtype_of(const std::string& name) {
@@ -217,7 +216,6 @@ void bind_ggml(nb::module_& m) {
              "One pass: llama_decode's code. parts: of each sequence (first row, rows, by layer its Steps or None for "
              "the\n"
              "hook). Raises what a hook raised.")
-        .def("set_threads", &PySession::set_threads, nb::arg("n"))
         .def_prop_ro(
             "seen", &PySession::seen,
             "(layer, cells, heads, KV heads, head_dim, value_dim, max_bias, softcap, sinks) of each attention\n"

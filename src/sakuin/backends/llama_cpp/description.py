@@ -15,6 +15,7 @@ from sakuin.backends.llama_cpp.shape import count_weights, rope_limit, shape_of
 from sakuin.backends.llama_cpp.vocabulary import LlamaVocabulary
 from sakuin.backends.shape import ModelShape
 from sakuin.backends.source import Source, resolve
+from sakuin.backends.window import check_window
 from sakuin.errors import SakuinError
 
 
@@ -81,16 +82,8 @@ def describe(name_or_path: str | os.PathLike[str], window: int | None = None) ->
 
 def _with_window(header: Header, shape: ModelShape, window: int, name: str) -> ModelShape:
     """The shape of a model whose positions are scaled by YaRN so that it reads `window` tokens."""
-    own, kind = shape.window, header.text(header.own("rope.scaling.type"), "none")
-    if own is None:
-        raise SakuinError(
-            f"{name} does not state how many tokens it reads, so its window cannot be made longer."
-        )
-    if isinstance(window, bool) or not isinstance(window, int) or window < own:
-        raise SakuinError(
-            f"window must be a whole number of at least {own:,} tokens, which {name} reads as it is; got "
-            f"{window!r}."
-        )
+    own = check_window(name, shape.window, window)
+    kind = header.text(header.own("rope.scaling.type"), "none")
     if window == own:
         return shape
     if kind not in ("none", "yarn"):

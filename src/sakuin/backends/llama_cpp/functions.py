@@ -56,12 +56,8 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_model_n_swa": (_i, (_p,)),
     "llama_model_is_recurrent": (_b, (_p,)),
     "llama_model_is_hybrid": (_b, (_p,)),
-    "llama_model_has_encoder": (_b, (_p,)),
-    "llama_model_is_diffusion": (_b, (_p,)),
     "llama_model_rope_type": (_i, (_p,)),
-    "llama_model_size": (ctypes.c_uint64, (_p,)),
     "llama_model_n_params": (ctypes.c_uint64, (_p,)),
-    "llama_model_chat_template": (_s, (_p, _s)),
     # a context and its memory
     "llama_free": (None, (_p,)),
     "llama_get_memory": (_p, (_p,)),
@@ -71,9 +67,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_state_seq_get_size_ext": (_z, (_p, _i, _u)),
     "llama_state_seq_get_data_ext": (_z, (_p, _p, _z, _i, _u)),
     "llama_state_seq_set_data_ext": (_z, (_p, _p, _z, _i, _u)),
-    "llama_set_n_threads": (None, (_p, _i, _i)),
     "llama_decode": (_i, (_p, Batch)),
-    "llama_synchronize": (None, (_p,)),
     "llama_get_logits_ith": (ctypes.POINTER(ctypes.c_float), (_p, _i)),
     # the vocabulary
     "llama_vocab_n_tokens": (_i, (_p,)),
@@ -81,14 +75,11 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_vocab_bos": (_i, (_p,)),
     "llama_vocab_eos": (_i, (_p,)),
     "llama_vocab_get_add_bos": (_b, (_p,)),
-    "llama_vocab_get_add_eos": (_b, (_p,)),
     "llama_vocab_is_eog": (_b, (_p, _i)),
-    "llama_vocab_is_control": (_b, (_p, _i)),
     "llama_vocab_get_text": (_s, (_p, _i)),
     "llama_vocab_get_attr": (_i, (_p, _i)),
     "llama_tokenize": (_i, (_p, _s, _i, _ints, _i, _b, _b)),
     "llama_token_to_piece": (_i, (_p, _i, _s, _i, _i, _b)),
-    "llama_detokenize": (_i, (_p, _ints, _i, _s, _i, _b, _b)),
 }
 """By name: what it returns, and what it takes."""
 

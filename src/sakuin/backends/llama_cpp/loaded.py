@@ -76,11 +76,7 @@ class Seen:
 
 
 class Loaded:
-    """A model's weights, mapped, and one context.
-
-    own : layers that attend to everything, by number. rotary : dimensions of a head that llama.cpp turns in
-    pairs and transformers in halves.
-    """
+    """A model's weights, mapped, and one context."""
 
     def __init__(self, library: Library, path: Path, options: Options) -> None:
         register(library)
@@ -121,8 +117,9 @@ class Loaded:
     ) -> None:
         """Make the context, for passes of at most so many sequences; another that was open is closed.
 
-        own, rotary, shared : of the session (`_native.GgmlSession`), whose `attend` is called for what is not
-        native.
+        own : by layer, whether it attends to everything. rotary : dimensions of a head that llama.cpp turns
+        in pairs and transformers in halves. shared : whether layers attend with keys of others. attend : is
+        called for what is not native (`_native.GgmlSession`).
         """
         self.close()
         options = self.options
@@ -188,7 +185,7 @@ class Loaded:
         assert self.context is not None
         if len(tokens) > self.most_tokens:  # llama.cpp would end the process
             raise ValueError(f"a pass has at most {self.most_tokens} tokens, got {len(tokens)}")
-        if sum(wanted) > max(min(OUTPUTS, self.most_tokens), self.n_sequences):
+        if sum(wanted) > min(OUTPUTS, self.most_tokens):
             raise ValueError(f"logits are given of at most {OUTPUTS} tokens of a pass, got {sum(wanted)}")
         code = self.session.run(self.context, tokens, positions, sequences, wanted, parts)
         if code:

@@ -20,6 +20,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from sakuin.backends.window import check_window
 from sakuin.errors import SakuinError
 
 _SLIDING = "sliding_attention"
@@ -51,16 +52,7 @@ def with_window(config: PreTrainedConfig, window: int, name: str = "this model")
     Raises `SakuinError` where the window is shorter than the model's own, or its positions cannot be scaled
     so.
     """
-    own = own_window(config)
-    if own is None:
-        raise SakuinError(
-            f"{name} does not state how many tokens it reads, so its window cannot be made longer."
-        )
-    if isinstance(window, bool) or not isinstance(window, int) or window < own:
-        raise SakuinError(
-            f"window must be a whole number of at least {own:,} tokens, which {name} reads as it is; got "
-            f"{window!r}."
-        )
+    own = check_window(name, own_window(config), window)
     changed = copy.deepcopy(config)
     if window == own:
         return changed
