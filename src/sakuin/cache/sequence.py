@@ -4,7 +4,7 @@ ones are sealed.
 In order of position a sequence is: `sink` tokens, the tokens in the index (sealed), jobs on their way into
 it, and the *tail* (unsealed: the recent window and what waits to be sealed). Sink and tail live on the
 model's device, the rest on the CPU. Padding never gets here. The sealed segments themselves belong to
-`sakuin.index`; the thread that seals is `sakuin.cache.sealing`.
+`sakuin.index`; which thread seals is decided in `sakuin.cache.sealing`.
 
 Called by `sakuin.cache.layer`.
 """
@@ -271,7 +271,9 @@ class TokenSequence:
         if not in_tail:
             self._tail.drop_first(n)
         self._jobs.append(job)
-        self._sealer.submit(job)
+        self._sealer.submit(job, beside_device=self._tail.keys.device.type != "cpu")
+        # Or the job would hold the memory that the tokens had in the tail until the next chunk.
+        self._publish(lambda job: job.sealed and not job.in_tail)
 
     def _take_queries(self, end: int) -> Tensor | None:
         """The kept queries of positions before `end`."""

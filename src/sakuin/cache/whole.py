@@ -58,7 +58,7 @@ class WholeCache:
             self.state.mass.crop(rows[0].n_tokens)
 
     def flush(self) -> None:
-        """Wait until all that the background thread was given is indexed; an error there is raised here."""
+        """Wait until all that was given to be sealed is indexed; an error there is raised here."""
         for row in self.rows():
             row.flush()
 
@@ -128,7 +128,7 @@ class WholeCache:
 
     @property
     def index_seconds(self) -> float:
-        """Seconds that building indexes took so far, on the background thread."""
+        """Seconds that building indexes took so far, on whichever thread."""
         return self.state.meter.seconds
 
     def track_mass(self, on: bool = True, above: float = 0.0) -> None:

@@ -3,8 +3,8 @@
 Every thread that runs a parallel torch operation gets a team of OpenMP workers of its own. With more workers
 than cores, libgomp stops waiting actively for the next region *in all teams*, and every small operation of
 the model then wakes a sleeping thread: on two cores a decode step took 10 ms longer for ever after. So
-background threads use one thread each. Called by `sakuin.cache.sealing`, and by `sakuin.backends.open` before
-a model is loaded.
+background threads use one thread each, and where there is no core for them they are not used in prefill
+(`spare_core`). Called by `sakuin.cache.sealing`, and by `sakuin.backends.open` before a model is loaded.
 """
 
 from __future__ import annotations
@@ -33,6 +33,11 @@ def settle(n: int | None = None) -> int:
     if n != torch.get_num_threads():
         torch.set_num_threads(n)
     return n
+
+
+def spare_core() -> bool:
+    """Whether a thread beside those that compute for a model would have a core of its own."""
+    return usable_cpus() > torch.get_num_threads()
 
 
 def work_alone() -> None:

@@ -148,7 +148,8 @@ def run_script(tmp_path, text):
 
 
 class TestSealingThread:
-    def test_it_ends_with_the_cache(self, llama):
+    def test_it_ends_with_the_cache(self, llama, monkeypatch):
+        monkeypatch.setattr("sakuin.cache.sealing.spare_core", lambda: True)
         before = sealing_threads()
         cache = prefilled(llama, 400)
         (thread,) = sealing_threads() - before

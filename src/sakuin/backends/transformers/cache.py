@@ -122,7 +122,7 @@ class RetrievalCache(Cache):
         self.whole.crop_mass()
 
     def flush(self) -> None:
-        """Wait until all that the background thread was given is indexed; an error there is raised here."""
+        """Wait until all that was given to be sealed is indexed; an error there is raised here."""
         self.whole.flush()
 
     def seal(self) -> None:
@@ -186,7 +186,7 @@ class RetrievalCache(Cache):
 
     @property
     def index_seconds(self) -> float:
-        """Seconds that building indexes took so far, on the background thread."""
+        """Seconds that building indexes took so far, on whichever thread."""
         return self.whole.index_seconds
 
     def track_mass(self, on: bool = True, above: float = 0.0) -> None:
