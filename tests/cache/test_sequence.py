@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -131,3 +133,25 @@ def test_a_long_sealed_front_does_not_stay_in_memory():
     buffer.drop_first(19900)
     assert buffer.nbytes < whole / 10
     assert buffer.keys[0, 0, 0] == 19900
+
+
+def test_what_growing_layers_have_outgrown_goes_back_to_the_system():
+    def resident() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("RssAnon:")).split()[1]) << 10
+
+    # From here on glibc's malloc keeps what is smaller, as it does in every process that has run a model.
+    large = torch.ones(7 << 20)
+    del large
+    chunk = torch.ones(KV_HEADS, 1024, 64)
+    buffers = [TokenBuffer(chunk[:, :0], chunk[:, :0], 0) for _ in range(16)]
+    kept, before = [], resident()
+    for _ in range(6):
+        for buffer in buffers:
+            buffer.append(chunk, chunk)
+            kept.append(torch.ones(1000))  # as kept queries do, it stands between what is freed
+    held = sum(buffer.nbytes for buffer in buffers)
+    assert held > 100e6
+    assert resident() - before < 1.2 * held
+    del buffers, buffer
+    assert resident() - before < 0.2 * held

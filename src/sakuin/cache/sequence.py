@@ -24,6 +24,7 @@ from sakuin.cache.token_buffer import GRACE, GROWTH, TokenBuffer
 from sakuin.config import RetrievalConfig
 from sakuin.index import _native
 from sakuin.index.base import Index, Static, new_index
+from sakuin.machine.pages import new_tensor
 
 QUERY_STEP = 4
 """Every so many positions a query is kept for the index."""
@@ -151,7 +152,7 @@ class TokenSequence:
         multiples of `QUERY_STEP` alone."""
         n = keys.shape[1]
         if kept.shape[1]:
-            self._queries.append(kept.clone() if kept.device.type == "cpu" else kept.cpu())
+            self._queries.append(_copied(kept) if kept.device.type == "cpu" else kept.cpu())
         missing = self.config.sink - len(self._sink)
         if missing > 0:
             self._sink.append(keys[:, :missing], values[:, :missing])
@@ -282,7 +283,7 @@ class TokenSequence:
             return None
         queries = torch.cat(self._queries, 1)
         taken, rest = queries[:, :n], queries[:, n:]
-        self._queries = [rest.clone()] if rest.shape[1] else []
+        self._queries = [_copied(rest)] if rest.shape[1] else []
         self._first_query += QUERY_STEP * taken.shape[1]
         return taken
 
@@ -386,3 +387,7 @@ class TokenSequence:
     def host_bytes(self) -> int:
         """Bytes of tokens on their way into the index (the index counts its own)."""
         return sum(job.keys.nbytes + job.values.nbytes for job in self._jobs if not job.in_tail)
+
+
+def _copied(queries: Tensor) -> Tensor:
+    return new_tensor(queries.shape, queries).copy_(queries)

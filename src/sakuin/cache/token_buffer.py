@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 
-import torch
 from torch import Tensor
+
+from sakuin.machine.pages import new_tensor
 
 
 class TokenBuffer:
@@ -86,9 +87,7 @@ class TokenBuffer:
 
 
 def _buffer(like: Tensor, capacity: int) -> Tensor:
-    # Tensors made in inference mode could not be written in place outside it later.
-    with torch.inference_mode(False):
-        return torch.empty((like.shape[0], capacity, like.shape[2]), dtype=like.dtype, device=like.device)
+    return new_tensor((like.shape[0], capacity, like.shape[2]), like)
 
 
 GROWTH = 256

@@ -11,11 +11,12 @@ from __future__ import annotations
 import contextlib
 import math
 import mmap
-import sys
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+
+from sakuin.machine.pages import from_system
 
 _HUGE = 2 << 20
 _LINE = 64
@@ -43,12 +44,9 @@ def _carved(wanted: Mapping[str, tuple[Sequence[int], torch.dtype]]) -> dict[str
 
 def _memory(size: int) -> Tensor:
     """`size` bytes, uint8."""
-    if size < _HUGE or not sys.platform.startswith("linux"):
-        return torch.empty(size, dtype=torch.uint8, device="cpu")
     # What is never touched, before the first such page and after the last byte, takes no memory.
-    try:
-        pages = mmap.mmap(-1, size + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except OSError:  # no memory: torch says so in its own words, or has a little less to find
+    pages = from_system(size + _HUGE) if size >= _HUGE else None
+    if pages is None:
         return torch.empty(size, dtype=torch.uint8, device="cpu")
     memory = torch.frombuffer(pages, dtype=torch.uint8)
     start = -memory.data_ptr() % _HUGE
