@@ -3,6 +3,7 @@
 #include <stdexcept>
 
 #include "ggml/session.hpp"
+#include "ggml/stores.hpp"
 
 namespace sakuin::ggml {
 namespace {
@@ -61,7 +62,9 @@ void register_device(const Library& given) {
     d.buffer_from_host_ptr = [](Device*, void* p, size_t n, size_t) { return library->cpu_buffer_from_ptr(p, n); };
     d.supports_op = [](Device*, const Tensor* op) {
         Session* const session = active();
-        return session != nullptr && session->accepts(op);
+        if (session == nullptr || !session->accepts(op)) return false;
+        if (noted_stores() != nullptr && op->op == library->ops.set_rows) noted_stores()->note(*library, op->view_src);
+        return true;
     };
     d.supports_buft = [](Device*, BufferType* type) { return library->buft_is_host(type); };
     device.reg = &registry;

@@ -1,6 +1,7 @@
 // Python entry points of the device that sakuin is to llama.cpp: registers it, and runs passes of a session. What is
 // not native calls back into Python with the GIL held; what it raises stops the pass and is raised again by `run`.
 #include "ggml/session.hpp"
+#include "ggml/stores.hpp"
 
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -103,16 +104,18 @@ void multiply(uintptr_t address, const std::string& kernels, int n_threads) {
 
 uintptr_t number(const void* p) { return reinterpret_cast<uintptr_t>(p); }
 
-// The session of `self` is the active one of this thread as long as this lives.
+// `slot` holds `now` as long as this lives: the session that is the active one of this thread, and where it notes.
+template <class T>
 class Active {
 public:
-    explicit Active(Session* session) : before_(std::exchange(ggml::active(), session)) {}
-    ~Active() { ggml::active() = before_; }
+    Active(T*& slot, T* now) : slot_(slot), before_(std::exchange(slot, now)) {}
+    ~Active() { slot_ = before_; }
     Active(const Active&) = delete;
     Active& operator=(const Active&) = delete;
 
 private:
-    Session* before_;
+    T*& slot_;
+    T* before_;
 };
 
 class PySession {
@@ -124,8 +127,12 @@ public:
 
     // Calls fn() with nodes accepted: a context is made in it, so that its graphs are laid out with the device.
     nb::object within(nb::callable fn) {
-        const Active active(&session_);
-        return fn();
+        ggml::Stores stores;
+        const Active active(ggml::active(), &session_);
+        const Active noted(ggml::noted_stores(), &stores);
+        nb::object made = fn();
+        given_back_ += stores.give_back();
+        return made;
     }
 
     int run(uintptr_t context, const std::vector<int32_t>& tokens, const std::vector<int32_t>& positions,
@@ -144,7 +151,7 @@ public:
             static_cast<int32_t>(n), ids.data(), nullptr, pos.data(), one.data(), seqs.data(), logits.data()};
         int code = 0;
         {
-            const Active active(&session_);
+            const Active active(ggml::active(), &session_);
             const nb::gil_scoped_release release;
             code = library().decode(reinterpret_cast<void*>(context), batch);
         }
@@ -160,6 +167,7 @@ public:
         return all;
     }
 
+    int64_t given_back() const { return given_back_; }
     nb::tuple seconds() const { return nb::make_tuple(session_.attention_seconds, session_.product_seconds); }
 
 private:
@@ -192,6 +200,7 @@ private:
 
     nb::callable attend_, multiply_;
     Session session_;
+    int64_t given_back_ = 0;
 };
 
 }  // namespace
@@ -210,7 +219,10 @@ void bind_ggml(nb::module_& m) {
         .def(nb::init<const std::string&, std::vector<bool>, int64_t, int64_t, int, bool, nb::callable, nb::callable>(),
              nb::kw_only(), nb::arg("dtype"), nb::arg("own"), nb::arg("rotary"), nb::arg("least_rows"),
              nb::arg("n_threads"), nb::arg("shared"), nb::arg("attend"), nb::arg("multiply"))
-        .def("within", &PySession::within, nb::arg("fn"), "fn(), while the device accepts nodes of this session.")
+        .def("within", &PySession::within, nb::arg("fn"),
+             "fn(), while the device accepts nodes of this session. In it a context is made; afterwards the memory of "
+             "the\n"
+             "stores that the session's own take the place of goes back to the system.")
         .def("run", &PySession::run, nb::arg("context"), nb::arg("tokens"), nb::arg("positions"), nb::arg("sequences"),
              nb::arg("wanted"), nb::arg("parts"),
              "One pass: llama_decode's code. parts: of each sequence (first row, rows, by layer its Steps or None for "
@@ -220,6 +232,8 @@ void bind_ggml(nb::module_& m) {
             "seen", &PySession::seen,
             "(layer, cells, heads, KV heads, head_dim, value_dim, max_bias, softcap, sinks) of each attention\n"
             "node.")
+        .def_prop_ro("given_back", &PySession::given_back,
+                     "Bytes of llama.cpp's own store of keys and values that went back to the system.")
         .def_prop_ro("seconds", &PySession::seconds, "Of attention and of products, in all passes so far.");
 }
 

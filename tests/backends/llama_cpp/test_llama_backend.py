@@ -77,6 +77,14 @@ def test_layers_are_what_the_header_says(tiny: Tiny) -> None:
     assert sorted(sliding) == sorted(tiny.sliding)
 
 
+def test_of_llama_cpps_own_store_only_windows_take_memory(tiny: Tiny) -> None:
+    model = load(tiny)
+    session = model.loaded.session
+    kept_here = [seen for seen in model.loaded.seen if model.shape.layers[seen.layer] == "full"]
+    stored = sum(2 * 2 * each.cells * each.kv_heads * each.head_dim for each in kept_here)
+    assert 0.9 * stored <= session.given_back <= stored
+
+
 def test_a_fork_goes_its_own_way(tiny: Tiny) -> None:
     model = load(tiny)
     tokens = tiny.tokens(READ + 40)[0].tolist()

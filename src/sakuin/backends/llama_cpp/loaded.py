@@ -1,7 +1,8 @@
 """A model loaded by llama.cpp and the context in which its passes run, with sakuin as their device.
 
-llama.cpp's own store of keys and values is as small as one pass: full attention happens here. What it keeps
-is the state of sliding windows and recurrent layers (`sakuin.backends.llama_cpp.windows`). Called by
+llama.cpp's own store of keys and values is as small as one pass: full attention happens here. The memory that
+it has for layers of full attention goes back to the system, since nobody reads or writes it. What it keeps is
+the state of sliding windows and recurrent layers (`sakuin.backends.llama_cpp.windows`). Called by
 `sakuin.backends.llama_cpp.backend`.
 """
 
