@@ -10,7 +10,9 @@ import pytest
 import torch
 from attention.test_exact import reference
 
+from sakuin.attention.softmax import Softmax
 from sakuin.index import _native
+from sakuin.index.prefill import attend_chunk
 
 KERNELS = _native.prefill_kernels()
 pytestmark = pytest.mark.skipif(not KERNELS, reason="this CPU has no kernels for prefill")
@@ -186,3 +188,13 @@ def test_a_forced_instruction_set_decides():
     assert kernel("avx512") == ""
     assert kernel("avx512bf16") == "avx512bf16"
     assert _native.prefill_kernel("float32") in ("", "avx2", "avx512")
+
+
+def test_a_chunk_is_attended_into_the_memory_that_is_given():
+    q, keys, values = arrays(300, 40, 6, 2, 64)
+    past = cut(keys[:, :260], values[:, :260], [100, 160])
+    place = torch.full((40, 6, 64), torch.nan).transpose(0, 1)
+    chunk = q, keys[:, 260:], values[:, 260:], past, Softmax(0.125)
+    found = attend_chunk(*chunk, place)
+    assert found.data_ptr() == place.data_ptr()
+    assert torch.equal(place, attend_chunk(*chunk))

@@ -42,18 +42,26 @@ class FullLayer:
         return 0 if self._buffer is None else self._buffer.nbytes
 
     def attend(
-        self, q: Tensor, keys: Tensor, values: Tensor, softmax: Softmax, *, store: bool = True
+        self,
+        q: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        softmax: Softmax,
+        *,
+        store: bool = True,
+        out: Tensor | None = None,
     ) -> Tensor:
         """Attention of the newest tokens: q and result, which is fp32, `(n_query_heads, t, head_dim)`, keys
-        and values `(n_kv_heads, t, head_dim)`. They are kept, unless they were by another layer's call."""
+        and values `(n_kv_heads, t, head_dim)`. They are kept, unless they were by another layer's call.
+        out : as `sakuin.index.prefill.attend_chunk` has it."""
         held = len(self) - (0 if store else keys.shape[1])
         past = [(self.keys[:, :held], self.values[:, :held])] if held else []
-        out = attend_chunk(q, keys, values, past, softmax)
+        found = attend_chunk(q, keys, values, past, softmax, out)
         if store:
             if self._buffer is None:
                 self._buffer = TokenBuffer(keys[:, :0], values[:, :0], keys.shape[1] + GROWTH + GRACE)
             self._buffer.append(keys, values)
-        return out
+        return found
 
     def keep_first(self, n: int) -> None:
         """Forget all but the first n tokens."""

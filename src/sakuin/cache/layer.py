@@ -126,11 +126,20 @@ class LayerCache:
         return Arrival()
 
     def attend(
-        self, arrival: Arrival, query: Tensor, keys: Tensor, values: Tensor, softmax: Softmax
+        self,
+        arrival: Arrival,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        softmax: Softmax,
+        out: Tensor | None = None,
     ) -> Tensor:
         """Store what arrived, unless it is stored, and attend from it: query and result, which is fp32,
         `(batch, n_query_heads, t, head_dim)`, keys and values `(batch, n_kv_heads, t, head_dim)`. The pass
-        was announced."""
+        was announced.
+
+        out : of one sequence without padding, as `sakuin.index.prefill.attend_chunk` has it.
+        """
         batch, _, t, _ = query.shape
         store, arrival.stored = not arrival.stored, True
         if not self.rows:
@@ -143,13 +152,13 @@ class LayerCache:
         for b in range(batch):
             row = query[b], keys[b], values[b]
             if real is None or bool(real[b].all()):
-                outs.append(self._attend_row(b, arrival, store, *row, softmax, exact))
+                outs.append(self._attend_row(b, arrival, store, *row, softmax, exact, out))
                 continue
             columns = real[b].nonzero()[:, 0].to(query.device)
             q, k, v = (x[:, columns] for x in row)
-            out = torch.zeros_like(query[b], dtype=torch.float32)
-            out[:, columns] = self._attend_row(b, arrival, store, q, k, v, softmax, exact)
-            outs.append(out)
+            padded_out = torch.zeros_like(query[b], dtype=torch.float32)
+            padded_out[:, columns] = self._attend_row(b, arrival, store, q, k, v, softmax, exact)
+            outs.append(padded_out)
         return outs[0][None] if batch == 1 else torch.stack(outs)
 
     def native_step(self, t: int) -> _native.SketchSteps | None:
@@ -178,28 +187,37 @@ class LayerCache:
         v: Tensor,
         softmax: Softmax,
         exact: bool,
+        out: Tensor | None = None,
     ) -> Tensor:
         """The attention of one row at its real tokens."""
         if not q.shape[1]:
             return q.float()
         if exact:
-            return self._exact(b, arrival, store, q, k, v, softmax)
+            return self._exact(b, arrival, store, q, k, v, softmax, out)
         if store:
             self.rows[b].before_decode()
             self.rows[b].append(k, v, q)
         return self._decode(b, q, softmax)
 
     def _exact(
-        self, b: int, arrival: Arrival, store: bool, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax
+        self,
+        b: int,
+        arrival: Arrival,
+        store: bool,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        softmax: Softmax,
+        out: Tensor | None,
     ) -> Tensor:
         row = self.rows[b]
         if store:
             arrival.pasts[b] = row.past()
-        out = attend_chunk(q, k, v, arrival.pasts[b], softmax)
+        found = attend_chunk(q, k, v, arrival.pasts[b], softmax, out)
         if store:
             row.append(k, v, q)
             row.seal_full_segments(newest=q.shape[1] if self.state.draft else 0)
-        return out
+        return found
 
     def _decode(self, b: int, q: Tensor, softmax: Softmax) -> Tensor:
         row, tracked = self.rows[b], self.state.mass if b == 0 else None

@@ -21,10 +21,19 @@ FEW = 16
 
 
 def attend_chunk(
-    q: Tensor, keys: Tensor, values: Tensor, past: Iterable[tuple[Tensor, Tensor]], softmax: Softmax
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    past: Iterable[tuple[Tensor, Tensor]],
+    softmax: Softmax,
+    out: Tensor | None = None,
 ) -> Tensor:
     """As `sakuin.attention.exact.attend_blocks`, in fp32: q `(n_query_heads, t, head_dim)`, keys and values
-    of the chunk `(n_kv_heads, t, head_dim)`, past: blocks `(n_kv_heads, n, head_dim)`."""
+    of the chunk `(n_kv_heads, t, head_dim)`, past: blocks `(n_kv_heads, n, head_dim)`.
+
+    out : fp32 `(n_query_heads, t, head_dim)`, each row in one piece, where the kernel may put the result and
+        return it; what is computed otherwise is not put there.
+    """
     if q.device.type != "cpu":
         return attend_blocks(q, keys, values, past, softmax).float()
     if q.shape[1] <= FEW:
@@ -37,7 +46,8 @@ def attend_chunk(
             return attend_blocks(q, keys, values, past, softmax).float()
         blocks.append(block)
     heads, t, d = q.shape
-    out = torch.empty(t, heads, d).transpose(0, 1)
+    if out is None:
+        out = torch.empty(t, heads, d).transpose(0, 1)
     sinks = None if softmax.sinks is None else softmax.sinks.float().contiguous()
     _native.prefill_attention(
         q,

@@ -233,9 +233,12 @@ class LlamaBackend(Backend):
         new_values = tensor_at(values, (kv_heads, t, head_dim), self.dtype)
         s_aux = tensor_at(sinks, (heads,), torch.float32) if sinks else None
         softmax = Softmax(scaling, softcap or None, s_aux)
-        found = self._caches[part].attend(layer, query, new_keys, new_values, softmax, again)
-        result = tensor_at(out, (t, heads, head_dim), torch.float32)
-        result.copy_(found.transpose(0, 1))
+        # Into the graph's own memory, unless somebody looks at it: it will hold something else soon.
+        result = tensor_at(out, (t, heads, head_dim), torch.float32).transpose(0, 1)
+        place = result if self._hook is None else None
+        found = self._caches[part].attend(layer, query, new_keys, new_values, softmax, again, place)
+        if found.data_ptr() != out:
+            result.copy_(found)
         if self._hook is not None:
             cache = self._caches[part]
             if cache.whole is None:

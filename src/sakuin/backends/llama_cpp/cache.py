@@ -70,16 +70,23 @@ class LlamaCache:
         self._ready = []
 
     def attend(
-        self, layer: int, q: Tensor, keys: Tensor, values: Tensor, softmax: Softmax, again: bool
+        self,
+        layer: int,
+        q: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        softmax: Softmax,
+        again: bool,
+        out: Tensor | None = None,
     ) -> Tensor:
         """Attention of the pass's tokens in a layer, which are kept unless this comes `again`: as
         `FullLayer.attend`."""
         if self.whole is None:
-            return self.full[layer].attend(q, keys, values, softmax, store=not again)
+            return self.full[layer].attend(q, keys, values, softmax, store=not again, out=out)
         inner = self.whole.layers[layer]
         if not again:
             self._arrivals[layer] = inner.announce(q.shape[1])
-        return inner.attend(self._arrivals[layer], q[None], keys[None], values[None], softmax)[0]
+        return inner.attend(self._arrivals[layer], q[None], keys[None], values[None], softmax, out)[0]
 
     def keep_first(self, n: int) -> None:
         """Forget all but the first n tokens: after a pass that failed, what its first layers took."""
