@@ -242,3 +242,15 @@ def test_passes_of_any_length_are_one_prompt(n: int, tmp_path: Path) -> None:
         assert divergence(expected, straight).max() < 2e-6
         (together,) = model.forward_together([model.new_cache(config)], [tokens])
         assert divergence(expected[n:], together[None]).max() < 2e-6
+
+
+def test_after_a_long_pass_what_it_has_used_goes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(write("llama", tmp_path))
+    closed: list[int] = []
+    monkeypatch.setattr("sakuin.backends.llama_cpp.backend.close_holes", lambda: closed.append(1))
+    cache = model.new_cache(FLAT)
+    model.forward(cache, [3] * 600)
+    model.forward(cache, [4])
+    assert closed == [1]

@@ -30,11 +30,14 @@ from sakuin.backends.shape import ModelShape
 from sakuin.cache.whole import WholeCache
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
+from sakuin.machine.pages import close_holes
 
 _STATE = "llama.cpp"
 """The name of llama.cpp's own state in a snapshot."""
 _DEVICE = torch.device("cpu")
 _OF_TRANSFORMERS = frozenset({"config", "generate", "generation_config", "named_parameters"})
+_LONG = 512
+"""Tokens of a pass after which what it has used for the moment is given back to the system."""
 MOST_TOGETHER = 64
 """Sequences of one pass, at most: llama.cpp's own limit is 256."""
 
@@ -188,6 +191,8 @@ class LlamaBackend(Backend):
             raise
         finally:
             self._caches = ()
+        if len(tokens) >= _LONG:
+            close_holes()
         if every:
             return [
                 torch.stack([loaded.logits(first + i) for i in range(count)]) for first, count, _ in parts
