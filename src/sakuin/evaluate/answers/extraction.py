@@ -89,7 +89,8 @@ def run(
         one.check_fits(model)
     for one in documents:
         if any(one.key(c) not in results for c in wanted):
-            _measure(model, tokenizer, one, wanted, results, say)
+            with backend_of(model, tokenizer).steady():
+                _measure(model, tokenizer, one, wanted, results, say)
         for c in wanted:
             yield Extraction(**results[one.key(c)])
 

@@ -118,7 +118,8 @@ def run(
             documents = [asker.document(length, depth, seed) for depth in grid.depths]
             missing = [each for each in documents if any(each.key(c) not in results for c in wanted)]
             if missing:
-                asker.measure(missing, wanted, results, say)
+                with asker.backend.steady():
+                    asker.measure(missing, wanted, results, say)
             for each in documents:
                 for c in wanted:
                     yield Cell(**results[each.key(c)])
@@ -149,11 +150,12 @@ class _Asker:
 
     def __init__(self, model: Any, tokenizer: Any, text: str, grid: Grid) -> None:
         self.model, self.tokenizer, self.grid = model, tokenizer, grid
+        self.backend = backend_of(model, tokenizer)
         self.prompt = Prompt.of(vocabulary_of(tokenizer))
         self.hay = self.prompt.encode(text)
         # Where a needle may go: after a line's end.
         self.breaks = [i + 1 for i, end in enumerate(self.hay.ends) if text[end - 1] == "\n"]
-        longest, most = max(grid.lengths), backend_of(model).shape.window
+        longest, most = max(grid.lengths), self.backend.shape.window
         if len(self.hay.ids) < longest or not self.breaks:
             raise SakuinError(
                 f"the haystack has {len(self.hay.ids):,} tokens, and {longest:,} are needed: give longer "

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from time import perf_counter
 from typing import Any
 
@@ -136,8 +137,8 @@ def ruler(
     prompt = Prompt.of(backend.vocabulary)
     scored = []
     made: dict[str, list[Sample]] = {}
-    for index in range(count):
-        for task in chosen:
+    with backend.steady():
+        for index, task in product(range(count), chosen):
             if task not in made:
                 made[task] = samples(tokenizer, task, length, count, seed, say)
             say(f"{task}, {length:,} tokens, sample {index + 1} of {count}")
