@@ -18,7 +18,7 @@ from sakuin.index.kind import kind_of
 Row = dict[str, Any]
 
 
-def _nats(x: float) -> str:
+def nats(x: float) -> str:
     return f"{x:.3f}" if x >= 0.1 else f"{x:.2g}" if x >= 1e-3 else f"{x:.6f}"
 
 
@@ -80,8 +80,8 @@ def _answers(row: Row) -> list[str]:
     return [
         _name(row),
         percent(row["touched_share"]),
-        f"{_nats(row['kl'])} ({_nats(row['kl_low'])} to {_nats(row['kl_high'])})",
-        _nats(row["kl_worst"]),
+        f"{nats(row['kl'])} ({nats(row['kl_low'])} to {nats(row['kl_high'])})",
+        nats(row["kl_worst"]),
         percent(row["top1"]),
         f"{row['lost']} of {row['retrieved']}",
     ]
@@ -91,7 +91,7 @@ def _more(row: Row) -> list[str]:
     return [
         _name(row),
         f"{row['tokens']:,}",
-        _nats(row["kl_retrieval"]),
+        nats(row["kl_retrieval"]),
         f"{row['perplexity_ratio']:.4f}",
         f"{row['error']:.4f}",
         f"{row['worst_head']:.3f}",
@@ -119,13 +119,13 @@ def _by(what: str, title: str, said: str, results: tuple[Row, ...]) -> Iterator[
             ours = named["balanced"]
             at = [result["model"], f"{int(value):,}" if value.isdecimal() else value]
             names = ("fast", "balanced", "faithful")
-            divergences.append([*at, *(_nats(named[n]["kl"]) if n in named else "" for n in names)])
+            divergences.append([*at, *(nats(named[n]["kl"]) if n in named else "" for n in names)])
             rest.append(
                 [
                     *at,
                     f"{ours['tokens']:,}",
                     percent(ours["touched_share"]),
-                    _nats(ours["kl_worst"]),
+                    nats(ours["kl_worst"]),
                     percent(ours["top1"]),
                     f"{ours['lost']} of {ours['retrieved']}",
                 ]
@@ -153,7 +153,7 @@ def peers(*results: Row) -> str:
 def _above(result: Row, row: Row) -> str:
     kind = row["configuration"].split("@")[0].split(":")[0]
     peer = kinds.is_known(kind) and kind_of(kind).peer
-    return _interval(result["ahead"][row["configuration"]], _nats) if peer else ""
+    return _interval(result["ahead"][row["configuration"]], nats) if peer else ""
 
 
 def layers(*results: Row) -> str:
@@ -170,15 +170,15 @@ def layers(*results: Row) -> str:
 
 
 GOALS: tuple[tuple[str, str, Callable[[Row], float], float, Callable[[float], str]], ...] = (
-    ("balanced", "KL mean", lambda row: row["kl"], 0.0004, _nats),
-    ("balanced", "worst token", lambda row: row["kl_worst"], 0.01, _nats),
+    ("balanced", "KL mean", lambda row: row["kl"], 0.0004, nats),
+    ("balanced", "worst token", lambda row: row["kl_worst"], 0.01, nats),
     ("balanced", "touched", lambda row: row["touched_share"], 0.09, percent),
     ("balanced", "tokens whose likeliest differs", lambda row: 1 - row["top1"], 0.015, percent),
     ("balanced", "perplexity ratio", lambda row: row["perplexity_ratio"], 1.001, lambda x: f"{x:.4f}"),
     ("balanced", "retrieved tokens lost", lambda row: row["lost"], 0, str),
-    ("faithful", "KL mean", lambda row: row["kl"], 0.00005, _nats),
+    ("faithful", "KL mean", lambda row: row["kl"], 0.00005, nats),
     ("faithful", "touched", lambda row: row["touched_share"], 0.14, percent),
-    ("fast", "KL mean", lambda row: row["kl"], 0.002, _nats),
+    ("fast", "KL mean", lambda row: row["kl"], 0.002, nats),
     ("fast", "touched", lambda row: row["touched_share"], 0.065, percent),
 )
 """Preset, what, how it is read from a row, the most it may be, how it is written."""
@@ -268,8 +268,8 @@ def knobs(*results: Row) -> str:
             [
                 f"{result['model']}, {result['tokens']:,}",
                 row["name"] if " " in row["name"] else f"`{row['name']}`",
-                _nats(row["kl"]),
-                _nats(row["kl_worst"]),
+                nats(row["kl"]),
+                nats(row["kl_worst"]),
                 percent(row["touched_share"]),
                 f"{row['device_bytes'] / 1e6:.0f} MB",
             ]

@@ -59,6 +59,23 @@ def fidelity(*results: Row) -> str:
         SmolLM2-135M and Gemma 3 270M, fp32."""
 
 
+def gguf(*results: Row) -> str:
+    found = [
+        (int(length), row)
+        for result in results
+        for length, rows in result["by_length"].items()
+        for row in rows
+        if row["configuration"] == "balanced"
+    ]
+    rows = [row for _, row in found]
+    lost, retrieved = (sum(row[name] for row in rows) for name in ("lost", "retrieved"))
+    return f"""
+        GGUF files of the same models, run by llama.cpp, read {_span((length for length, _ in found), ",")}
+        tokens. The KL divergence from exact attention is {_span((row["kl"] for row in rows), ".5f")} nats on
+        average, and {max(row["kl_worst"] for row in rows):.4f} at the worst token. Of {retrieved} tokens that
+        can only be known from far back, {lost or "none"} {"are" if lost > 1 else "is"} lost."""
+
+
 def ruler(*results: Row) -> str:
     rows = [
         row
@@ -122,6 +139,7 @@ FINDINGS: dict[str, tuple[str, Callable[..., str]]] = {
     "decode": ("decode_depth", decode),
     "contexts": ("contexts", contexts),
     "fidelity": ("evaluation-fidelity-*", fidelity),
+    "gguf": ("evaluation-llama-fidelity-*", gguf),
     "ruler": ("evaluation-ruler-*", ruler),
     "step": ("sketch_step-*", step),
     "end-to-end": ("end_to_end-*", end_to_end),

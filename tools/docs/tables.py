@@ -12,6 +12,7 @@ from context_tables import TABLES as CONTEXTS
 from end_to_end_tables import TABLES as END_TO_END
 from fidelity_tables import TABLES as FIDELITY
 from goal_tables import TABLES as GOALS
+from llama_tables import TABLES as LLAMA
 from markdown_parts import percent, table
 
 
@@ -286,6 +287,7 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {
     "llama-times": ("llama_step-*", _llama_times),
     "step": ("sketch_step-*", _step),
     **FIDELITY,
+    **LLAMA,
     **GOALS,
     **CONTEXTS,
     **END_TO_END,

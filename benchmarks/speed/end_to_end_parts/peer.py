@@ -132,6 +132,19 @@ class Peer:
         self._back_to(at)
         return {"ms": times[warm:]}
 
+    def logits_of(self, steps: int) -> np.ndarray:
+        """Logits `(steps, vocabulary)`, fp32, after each of the text's next tokens, one in a pass."""
+        rows = []
+        for _ in range(steps):
+            self._feed(1)
+            rows.append(self.logits.copy())
+        return np.stack(rows)
+
+    def close(self) -> None:
+        """Free llama.cpp's memory."""
+        self.library.llama_free(self.context)
+        self.library.llama_model_free(self.model)
+
     def chunk_at(self, to: int) -> float:
         """Tokens a second of one pass behind so many tokens."""
         self.fill(to)
