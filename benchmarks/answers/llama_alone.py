@@ -113,7 +113,9 @@ def rows(found: dict[str, dict[str, tuple[Tensor, Tensor]]]) -> list[dict[str, A
                 "kl": kl.mean().item(),
                 "kl_worst": kl.max().item(),
                 "top1": torch.cat([each[1] for each in of_kind.values()]).double().mean().item(),
-                "above_alone": {"mean": above.mean, "low": above.low, "high": above.high},
+                "above": above.mean,
+                "above_low": above.low,
+                "above_high": above.high,
             }
         )
     return made

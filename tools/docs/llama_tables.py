@@ -68,7 +68,7 @@ def alone(*results: Row) -> str:
                 f"{row['kl']:.4f}",
                 f"{row['kl_worst']:.3f}",
                 percent(row["top1"]),
-                "" if row is result["results"][0] else _above(row["above_alone"]),
+                "" if row is result["results"][0] else _above(row),
             ]
             for result in results
             for row in result["results"]
@@ -77,7 +77,7 @@ def alone(*results: Row) -> str:
 
 
 def _above(found: Row) -> str:
-    return f"{found['mean']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})"
+    return f"{found['above']:+.4f} ({found['above_low']:+.4f} to {found['above_high']:+.4f})"
 
 
 def two_backends(*results: Row) -> str:
