@@ -44,6 +44,16 @@ def test_a_cache_is_what_its_own_prefill_makes(kind: str) -> None:
     assert filled.stats()["index"] == kind
 
 
+def test_passes_are_as_long_with_full_attention_as_with_an_index() -> None:
+    prefilled = Prefilled.read(tiny("llama"), ids(N))
+    lengths: dict[str, list[int]] = {}
+    for name, cache in (("full", prefilled.full_cache()), ("flat", prefilled.retrieval_cache(FLAT))):
+        rows: list[torch.Tensor] = []
+        prefilled.continued(cache, ids()[N:], rows.append)
+        lengths[name] = [len(row) for row in rows]
+    assert lengths["full"] == lengths["flat"] == [16, 16, 8]
+
+
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3_text", "gpt_oss", "lfm2", "qwen3_5_text"])
 def test_exact_caches_of_many_families_say_what_full_attention_says(family: str) -> None:
     model, all_ids = tiny(family), ids()

@@ -33,9 +33,8 @@ CHUNK = 512
 that longer ones take a fifth longer with Gemma 3."""
 STEP = 16
 """Positions of one pass of a teacher-forced continuation. Up to `exact_above` of them go through an index
-each by itself, as in decoding, and the model's weights are read once for all."""
-FULL_STEP = 256
-"""The same with full attention."""
+each by itself, as in decoding, and the model's weights are read once for all. Full attention takes no more:
+sliding windows are llama.cpp's own, whose rounding differs with the length of a pass."""
 _TRIED = 32
 
 
@@ -149,7 +148,7 @@ class Prefilled:
         """Feed `ids` to a cache of these tokens, in passes through its indexes; `each` is given the logits of
         each pass, fp32 `(t, vocabulary)`."""
         retrieval = self.backend.retrieval(cache)
-        step = FULL_STEP if retrieval is None else min(STEP, retrieval.config.exact_above)
+        step = STEP if retrieval is None else min(STEP, retrieval.config.exact_above)
         for _, logits in forced(self.backend, cache, ids, step):
             if each:
                 each(logits.float())
