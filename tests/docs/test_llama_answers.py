@@ -41,17 +41,28 @@ def test_twenty_needles_each_about_something_else(part: Any) -> None:
         benchmark.written(3, [], 900_000)
 
 
-def test_answers_are_compared_with_the_readers_own(part: Any) -> None:
+def test_answers_are_compared_with_the_readers_and_the_askers_own(part: Any) -> None:
     benchmark = part("benchmarks.answers.two_backends")
-    planted = benchmark.needles(1)[:3]
-    one, two, three = (needle.number for needle in planted)
+    planted = benchmark.needles(1)[:2]
+    one, two = (needle.number for needle in planted)
+    right, wrong = [f"It is {one}.", f"It is {two}."], [f"It is {one}.", "I do not know."]
+    theirs, ours, steady = benchmark.ASKERS
     answers = {
-        ("a", "a"): [f"It is {one}.", f"It is {two}.", "I do not know."],
-        ("a", "b"): [f"It is {one}.", f"That is {two}.", f"{three}"],
+        (theirs, theirs): right,
+        (theirs, ours): wrong,
+        (theirs, steady): right,
+        (ours, theirs): right,
+        (ours, ours): wrong,
+        (ours, steady): wrong,
     }
-    own, other = benchmark.rows(planted, answers)
-    assert (own["found"], own["same_found"], own["same_answers"]) == (2, 3, 3)
-    assert (other["found"], other["same_found"], other["same_answers"]) == (3, 2, 1)
+    rows = {(row["reader"], row["asker"]): row for row in benchmark.rows(planted, answers)}
+    assert {at: row["found"] for at, row in rows.items()} == {
+        at: 2 if given == right else 1 for at, given in answers.items()
+    }
+    assert (rows[theirs, ours]["as_reader"], rows[theirs, ours]["as_own"]) == (1, 2)
+    assert (rows[theirs, steady]["as_reader"], rows[theirs, steady]["as_own"]) == (2, 1)
+    assert (rows[ours, theirs]["as_reader"], rows[ours, theirs]["as_own"]) == (1, 2)
+    assert (rows[ours, ours]["as_reader"], rows[ours, ours]["as_own"]) == (2, 2)
 
 
 def test_divergences_are_held_against_llama_cpps_own(part: Any) -> None:

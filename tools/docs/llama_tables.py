@@ -83,7 +83,7 @@ def _above(found: Row) -> str:
 def two_backends(*results: Row) -> str:
     """Contexts that one backend read, asked through each."""
     columns = {"model": "l", "read by": "l", "asked through": "l", "numbers found": "r"}
-    columns |= {"found alike": "r", "same answer": "r"}
+    columns |= {"answers as the reader's": "r", "as from a context of its own": "r"}
     return table(
         columns,
         (
@@ -92,8 +92,8 @@ def two_backends(*results: Row) -> str:
                 row["reader"],
                 row["asker"],
                 f"{row['found']} of {row['needles']}",
-                f"{row['same_found']} of {row['needles']}",
-                f"{row['same_answers']} of {row['needles']}",
+                f"{row['as_reader']} of {row['needles']}",
+                f"{row['as_own']} of {row['needles']}",
             ]
             for result in results
             for row in result["results"]
