@@ -8,7 +8,7 @@ CPP_FILES := $(shell find native -name '*.[ch]pp')
 NATIVE := CMakeLists.txt $(filter-out native/tests/%,$(CPP_FILES))
 CHECKED := build/native-tests
 
-.PHONY: help venv hooks llama-native demo test test-slow check lint types walls native-tests docs bench eval fuzz format clean
+.PHONY: help venv hooks llama-native demo test test-slow test-gpu-layers check lint types walls native-tests docs bench eval fuzz format clean
 
 help:  ## Show this.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -64,9 +64,13 @@ docs: venv
 
 # Only its shared libraries are used: none of what its Python part needs is installed. AMX kernels that gcc 12 builds
 # may kill the process; sakuin leaves them off.
+LLAMA_CPP_PYTHON := 0.3.36
 llama-native: venv  ## Build llama.cpp for this machine, to be used instead of the one that came as a wheel (5 minutes).
 	@CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF" \
-	  $(PIP) --no-deps --no-binary llama-cpp-python 'llama-cpp-python==0.3.36'
+	  $(PIP) --no-deps --no-binary llama-cpp-python 'llama-cpp-python==$(LLAMA_CPP_PYTHON)'
+
+test-gpu-layers: venv  ## Compare answers with layers on a GPU, Mesa's software device or the one of SAKUIN_LLAMA_LIBRARY.
+	@$(BIN)/python tools/llama/gpu_layers.py $(LLAMA_CPP_PYTHON) build/llama-vulkan
 
 bench: venv  ## Run the benchmarks that the figures in the docs come from (slow).
 	@$(BIN)/python -m benchmarks

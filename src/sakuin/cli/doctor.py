@@ -83,6 +83,7 @@ def _llama_cpp(found: dict[str, Any], auto: dict[str, str]) -> Iterator[tuple[st
         version = f", ggml {found['ggml']}" if found["ggml"] else ""
         yield "llama.cpp", f"{found['library']}{version}{where}"
         yield "llama.cpp's files", ", ".join(found["files"])
+        yield "llama.cpp's GPUs", ", ".join(found["gpus"]) or "none (gpu_layers needs one)"
     if found["problem"] is not None:
         yield "llama.cpp" if found["library"] is None else "it cannot be used", found["problem"]
     yield "GGUF files", f"run by {auto['backend']} ({auto['why']})"

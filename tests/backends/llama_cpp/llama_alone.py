@@ -18,12 +18,15 @@ _F32, _F16 = 0, 1
 
 
 class Alone:
-    """A model and one sequence. `flash`: with llama.cpp's flash attention and keys in fp16, else all fp32."""
+    """A model and one sequence. `flash`: with llama.cpp's flash attention and keys in fp16, else all fp32.
+    `gpu_layers`: so many on a GPU, with their keys, values and attention; -1 is all."""
 
-    def __init__(self, path: Path, cells: int = 1024, flash: bool = False, chunk: int = 512) -> None:
+    def __init__(
+        self, path: Path, cells: int = 1024, flash: bool = False, chunk: int = 512, gpu_layers: int = 0
+    ) -> None:
         self.library: Any = library()
         settings = self.library.llama_model_default_params()
-        settings.n_gpu_layers = 0
+        settings.n_gpu_layers = gpu_layers
         self.model = self.library.llama_model_load_from_file(str(path).encode(), settings)
         if not self.model:
             raise ValueError(f"{path}: {self.library.said()}")

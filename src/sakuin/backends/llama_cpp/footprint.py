@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+from sakuin.backends.llama_cpp.gpu import is_on_gpu
 from sakuin.backends.llama_cpp.header import Header, Tensor
 from sakuin.backends.llama_cpp.loaded import OUTPUTS, Options, cells_for
 from sakuin.backends.shape import ModelShape
@@ -39,8 +40,10 @@ class Footprint:
 
 def footprint(header: Header, shape: ModelShape, options: Options) -> Footprint:
     """What a file takes in host memory with these options."""
-    weights = int(_share_of_host(len(shape.layers), options.gpu_layers) * header.nbytes)
-    always = always_read(header, len(shape.layers), options.gpu_layers)
+    n_layers = len(shape.layers)
+    here = (each for each in header.tensors if not is_on_gpu(each, n_layers, options.gpu_layers))
+    weights = sum(tensor.nbytes for tensor in here)
+    always = always_read(header, n_layers, options.gpu_layers)
     attending = len(shape.layers) - shape.layers.count("recurrent") - shape.layers.count("none")
     store = attending * cells_for(options, shape.sliding_window) * shape.n_kv_heads * shape.head_dim * 2 * 2
     wide = 6 * shape.hidden + 3 * shape.intermediate + 4 * shape.n_query_heads * shape.head_dim
@@ -50,8 +53,11 @@ def footprint(header: Header, shape: ModelShape, options: Options) -> Footprint:
 
 def always_read(header: Header, n_layers: int, gpu_layers: int = 0) -> int:
     """Bytes of weights in host memory that every token reads."""
-    read = sum(tensor.nbytes for tensor in header.tensors if _is_always_read(header, tensor))
-    return int(_share_of_host(n_layers, gpu_layers) * read)
+    return sum(
+        tensor.nbytes
+        for tensor in header.tensors
+        if _is_always_read(header, tensor, gpu_layers != 0) and not is_on_gpu(tensor, n_layers, gpu_layers)
+    )
 
 
 def check(name: str, need: Footprint, have: Available | None = None) -> None:
@@ -73,15 +79,11 @@ def check(name: str, need: Footprint, have: Available | None = None) -> None:
         )
 
 
-def _is_always_read(header: Header, tensor: Tensor) -> bool:
-    """Whether every token reads all of a tensor: not of experts, nor of tables with a row for each word."""
+def _is_always_read(header: Header, tensor: Tensor, output_elsewhere: bool) -> bool:
+    """Whether every token reads all of a tensor: not of experts, nor of tables with a row for each word,
+    unless the table is the output too and is not multiplied on a GPU."""
     if "_exps" in tensor.name or tensor.name == "per_layer_token_embd.weight":
         return False
-    return tensor.name != "token_embd.weight" or "output.weight" not in header.by_name
-
-
-def _share_of_host(n_layers: int, gpu_layers: int) -> float:
-    """Share of the weights that stay in host memory: llama.cpp counts the output as one layer more."""
-    if gpu_layers < 0:
-        return 0.0
-    return max(0.0, 1 - gpu_layers / (n_layers + 1))
+    if tensor.name != "token_embd.weight":
+        return True
+    return "output.weight" not in header.by_name and not output_elsewhere

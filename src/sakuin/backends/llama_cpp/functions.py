@@ -27,6 +27,13 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "ggml_op_name": (_s, (_i,)),
     "ggml_log_set": (None, (_p, _p)),
     "ggml_type_name": (_s, (_i,)),
+    # its devices
+    "ggml_backend_dev_count": (_z, ()),
+    "ggml_backend_dev_get": (_p, (_z,)),
+    "ggml_backend_dev_type": (_i, (_p,)),
+    "ggml_backend_dev_name": (_s, (_p,)),
+    "ggml_backend_dev_description": (_s, (_p,)),
+    "ggml_backend_dev_memory": (None, (_p, ctypes.POINTER(_z), ctypes.POINTER(_z))),
     # the header of a file
     "gguf_init_from_file": (_p, (_s, HeaderParams)),
     "gguf_free": (None, (_p,)),

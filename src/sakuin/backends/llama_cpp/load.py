@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from sakuin.backends.llama_cpp import footprint
+from sakuin.backends.llama_cpp import footprint, gpu
 from sakuin.backends.llama_cpp.backend import LlamaBackend
 from sakuin.backends.llama_cpp.description import Description, describe
 from sakuin.backends.llama_cpp.library import library
@@ -50,6 +50,7 @@ def load(
     if window is not None and window != known.window:
         known = replace(known, window=window)
     header, shape, window = known.header, known.shape, known.window
+    gpu_layers = gpu.settle(known.name, gpu_layers, header, len(shape.layers), library())
     limit = rope_limit(header)
     options = Options(
         dtype=kept,

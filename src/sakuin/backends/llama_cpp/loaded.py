@@ -34,6 +34,8 @@ layers of both kinds are told apart by their number."""
 _PADDED = 256
 """llama.cpp rounds the number of cells up to a multiple of it."""
 _FLASH, _YARN, _F16 = 1, 2, 1
+_NO_DEVICES = (ctypes.c_void_p * 1)(None)
+"""A list of GPUs with nothing in it: without layers there, llama.cpp is not to take memory there either."""
 OUTPUTS = 256
 """Most tokens of a pass whose logits are asked for: what llama.cpp reserves memory for."""
 
@@ -84,10 +86,13 @@ class Loaded:
         self.library, self.options = library, options
         params = library.llama_model_default_params()
         params.n_gpu_layers = options.gpu_layers
+        if options.gpu_layers == 0:
+            params.devices = ctypes.addressof(_NO_DEVICES)
         params.use_extra_bufts = options.repack
         self.model = library.llama_model_load_from_file(str(path).encode(), params)
         if not self.model:
-            raise SakuinError(f"llama.cpp cannot read {path}: {library.said()}.")
+            where = " with layers on a GPU (gpu_layers)" if options.gpu_layers else ""
+            raise SakuinError(f"llama.cpp cannot load {path}{where}: {library.said()}.")
         pool = own_threads(library, options.n_threads)
         self._held: dict[str, int | None] = {"context": None, "model": self.model, "pool": pool}
         weakref.finalize(self, _free, library, self._held)
@@ -159,7 +164,9 @@ class Loaded:
         params.n_threads = params.n_threads_batch = options.n_threads
         params.flash_attn_type = _FLASH
         params.type_k = params.type_v = _F16
+        # Keys, values and attention stay in host memory also where the weights around them are on a GPU.
         params.offload_kqv = options.gpu_layers == 0
+        # A GPU may multiply weights that are not there too, in passes that are too short for sakuin.
         params.op_offload = options.gpu_layers != 0
         params.swa_full, params.kv_unified = False, True
         params.no_perf = True

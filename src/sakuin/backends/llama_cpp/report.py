@@ -10,10 +10,11 @@ import json
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sakuin.backends.llama_cpp import locate
 from sakuin.errors import SakuinError
+from sakuin.quantities import size_of
 
 _PATIENCE = 120
 """Seconds that the child has."""
@@ -24,14 +25,15 @@ class Report:
     """What was found.
 
     library : name and version; None where nothing was. source : "package", or the variable that names it.
-    files : its shared objects. ggml : its version, where it can be loaded. problem : why it cannot be used,
-    as a sentence, or None.
+    files : its shared objects. ggml : its version, where it can be loaded. gpus : those on which it can keep
+    weights here, in words. problem : why it cannot be used, as a sentence, or None.
     """
 
     library: str | None = None
     source: str | None = None
     files: tuple[str, ...] = ()
     ggml: str | None = None
+    gpus: tuple[str, ...] = ()
     problem: str | None = None
 
 
@@ -43,43 +45,46 @@ def examine() -> Report:
         return Report(source=locate.VARIABLE, problem=str(error))
     if found is None:
         return Report(problem=str(locate.no_library()))
-    ggml, problem = _tried(found)
     source = "package" if found.version else locate.VARIABLE
-    return Report(str(found), source, tuple(map(str, found.files)), ggml, problem)
+    return replace(_tried(found), library=str(found), source=source, files=tuple(map(str, found.files)))
 
 
-def _tried(found: locate.Found) -> tuple[str | None, str | None]:
-    """ggml's version, or why the library cannot be used."""
+def _tried(found: locate.Found) -> Report:
+    """What the library itself tells, or why it cannot be used."""
     try:
         done = subprocess.run(
             [sys.executable, "-m", __name__], capture_output=True, text=True, check=False, timeout=_PATIENCE
         )
     except subprocess.TimeoutExpired:
-        return None, f"{found} was not loaded within {_PATIENCE} s."
+        return Report(problem=f"{found} was not loaded within {_PATIENCE} s.")
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
-        return None, f"{found} ends the process that loads it ({name}); install another package or build."
+        ends = f"{found} ends the process that loads it ({name}); install another package or build."
+        return Report(problem=ends)
     try:
         said = json.loads(done.stdout)
     except json.JSONDecodeError:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        return None, f"{found} cannot be loaded: {last[:300].rstrip('.')}."
-    return said["ggml"], said["problem"]
+        return Report(problem=f"{found} cannot be loaded: {last[:300].rstrip('.')}.")
+    return Report(ggml=said["ggml"], gpus=tuple(said["gpus"]), problem=said["problem"])
 
 
 def main() -> None:
     """Load the library and register sakuin's device with it; say how that went."""
     from sakuin.backends.llama_cpp.device import register
+    from sakuin.backends.llama_cpp.gpu import gpus
     from sakuin.backends.llama_cpp.library import library
 
     ggml, problem = None, None
+    there: list[str] = []
     try:
         loaded = library()
         ggml = loaded.version
         register(loaded)
+        there = [f"{gpu}, {size_of(gpu.free)} free" if gpu.total else str(gpu) for gpu in gpus(loaded)]
     except SakuinError as error:
         problem = str(error)
-    print(json.dumps({"ggml": ggml, "problem": problem}))
+    print(json.dumps({"ggml": ggml, "gpus": there, "problem": problem}))
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def _trial(
     _log.info("first load of %s on this machine: measuring how it runs fastest, once", header.path.name)
     measured: list[Measured] = []
     with tempfile.TemporaryDirectory(prefix="sakuin-trial-") as name:
-        for repack in (False, True) if may_repack(header, library) else (False,):
+        for repack in (False, True) if may_repack(header, library, options.gpu_layers) else (False,):
             ended = _run(Path(name), header, replace(options, repack=repack))
             measured += ended.measured
             if repack:
@@ -117,13 +117,15 @@ def _words(way: Measured) -> str:
     return f"{who} and repacked weights" if way.repack else who
 
 
-def may_repack(header: Header, library: Library) -> bool:
+def may_repack(header: Header, library: Library, gpu_layers: int = 0) -> bool:
     """Whether repacked weights can be tried: where they make a difference, fit beside the file, and the
-    library has no kernels for AMX on a CPU that has it.
+    library has no kernels for AMX on a CPU that has it. What lies on a GPU is not repacked.
 
     Those kernels set up the CPU's tiles once a thread, and torch's products on the same thread take them
     away: the next pass dies.
     """
+    if gpu_layers < 0:
+        return False
     types = _REPACKED if "avx2" in cpu_flags() else _REPACKED | _REPACKED_ON_ARM
     nbytes = sum(tensor.nbytes for tensor in header.tensors if tensor.type in types)
     if nbytes < _MATTERS * header.nbytes:
