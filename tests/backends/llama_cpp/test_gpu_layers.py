@@ -14,6 +14,7 @@ from llama_alone import Alone, divergence
 from tiny_gguf import write
 
 import sakuin
+from sakuin.backends.hooks import AttentionCall
 from sakuin.backends.llama_cpp import locate, report, trial
 from sakuin.backends.llama_cpp.gpu import gpus
 from sakuin.backends.llama_cpp.library import library
@@ -139,6 +140,28 @@ def test_windows_and_recurrent_layers_too(architecture: str, layers: int, tmp_pa
     got = said(model, read(model, FLAT, tokens[:n]), tokens[n:])
     assert divergence(expected, got).max() < 1e-5
     assert (model.loaded.session.seconds[1] == 0) == (layers < 0)
+
+
+class Stop(Exception):
+    pass
+
+
+def test_an_exception_in_a_layer_stops_the_pass_and_the_next_is_right(tmp_path: Path) -> None:
+    tiny = write("qwen2", tmp_path)
+    ids = tiny.tokens(200)
+    with torch.no_grad():
+        expected = tiny.model(ids).logits[0, -1]
+    model, tokens = load(tiny.gguf, "all"), ids[0].tolist()
+    cache = read(model, FLAT, tokens[:100])
+
+    def stop(call: AttentionCall) -> None:
+        if call.layer == tiny.full[-1]:
+            raise Stop
+
+    with pytest.raises(Stop), model.attention_hook(stop):
+        model.forward(cache, tokens[100:])
+    assert cache.n_tokens == 100
+    assert divergence(expected, model.forward(cache, tokens[100:])) < 1e-5
 
 
 def test_a_library_with_a_gpu_answers_the_same_without_layers_there(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ class LlamaBackend(Backend):
     @contextmanager
     def steady(self) -> Iterator[None]:
         """llama.cpp's own products round a token's activations to 8 bits, by kernels that differ with the
-        number of tokens; so all products are sakuin's."""
+        number of tokens; so all products are sakuin's, but for those of weights on a GPU."""
         before = self.loaded.options
         self._use(replace(before, least_rows=1))
         try:
