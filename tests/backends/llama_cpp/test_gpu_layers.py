@@ -21,6 +21,8 @@ from sakuin.backends.llama_cpp.library import library
 from sakuin.config import RetrievalConfig
 from sakuin.context.generate import prefill
 
+pytestmark = pytest.mark.timeout(2400)  # a GPU of software may read two tokens a second
+
 FLAT = RetrievalConfig(index="flat", sink=16, recent=64)
 SKETCH = RetrievalConfig(index="sketch", sink=16, recent=64)
 READ, SAID = 512, 24
@@ -28,7 +30,7 @@ MEAN, WORST = 1e-3, 1e-2
 """KL, in nats: llama.cpp alone keeps keys and values in fp16, and its GPU kernels attend in it."""
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def gpu() -> None:
     if not locate.available():
         pytest.skip("there is no llama.cpp here")
@@ -58,6 +60,18 @@ def ids(path: Path, long_text: str) -> torch.Tensor:
 def everywhere(path: Path, ids: torch.Tensor) -> torch.Tensor:
     """Logits `(SAID, words)` of llama.cpp alone with all layers on the GPU, attention too."""
     return alone_on_gpu(path, ids, -1)
+
+
+@pytest.fixture(scope="module")
+def on_gpu(path: Path) -> Any:
+    """The model with all layers there."""
+    return load(path, "all")
+
+
+@pytest.fixture(scope="module")
+def sketch(on_gpu: Any, ids: torch.Tensor) -> Any:
+    """What it has read."""
+    return read(on_gpu, SKETCH, ids[0, :READ].tolist())
 
 
 def alone_on_gpu(path: Path, ids: torch.Tensor, layers: int) -> torch.Tensor:
@@ -91,40 +105,37 @@ def assert_close(expected: torch.Tensor, got: torch.Tensor) -> None:
 
 
 def test_all_layers_on_the_gpu_answer_as_llama_cpp_alone(
-    path: Path, ids: torch.Tensor, everywhere: torch.Tensor
+    on_gpu: Any, sketch: Any, ids: torch.Tensor, everywhere: torch.Tensor
 ) -> None:
-    model, tokens = load(path, "all"), ids[0].tolist()
-    for config in (SKETCH, FLAT, None):
-        cache = read(model, config, tokens[:READ])
-        if config is not None:
-            assert all(layer.sealed for layer in cache.whole.layers.values())
-        assert_close(everywhere, said(model, cache, tokens[READ:]))
+    tokens = ids[0].tolist()
+    assert sketch.whole.sealed_end > READ // 2
+    assert_close(everywhere, said(on_gpu, on_gpu.fork(sketch), tokens[READ:]))
+    flat = read(on_gpu, FLAT, tokens[:READ])
+    assert_close(everywhere, said(on_gpu, flat, tokens[READ:]))
     # Products of weights that are not in host memory stay where these are; attention does not.
-    attention, products = model.loaded.session.seconds
+    attention, products = on_gpu.loaded.session.seconds
     assert attention > 0
     assert products == 0
+
+
+def test_forks_and_sequences_together_go_their_own_way(on_gpu: Any, sketch: Any, ids: torch.Tensor) -> None:
+    tokens = ids[0].tolist()
+    first, second, third = (on_gpu.fork(sketch) for _ in range(3))
+    on_gpu.forward(second, tokens[:8])
+    expected = said(on_gpu, first, tokens[READ : READ + 8])
+    steps = [
+        on_gpu.forward_together([third, second], [[token], [tokens[8 + i]]])
+        for i, token in enumerate(tokens[READ : READ + 8])
+    ]
+    assert second.n_tokens == READ + 16
+    assert_close(expected, torch.stack([one for one, _ in steps]))
 
 
 def test_some_layers_on_the_gpu_answer_as_llama_cpp_alone(path: Path, ids: torch.Tensor) -> None:
     model, tokens = load(path, 8), ids[0].tolist()
     cache = read(model, SKETCH, tokens[:READ])
-    got = said(model, cache, tokens[READ:])
-    assert_close(alone_on_gpu(path, ids, 8), got)
+    assert_close(alone_on_gpu(path, ids, 8), said(model, cache, tokens[READ:]))
     assert model.loaded.session.seconds[1] > 0  # those of the layers in host memory
-
-
-def test_forks_and_sequences_together_go_their_own_way(path: Path, ids: torch.Tensor) -> None:
-    model, tokens = load(path, "all"), ids[0].tolist()
-    cache = read(model, SKETCH, tokens[:READ])
-    fork, third = model.fork(cache), model.fork(cache)
-    model.forward(fork, tokens[:8])
-    expected = said(model, cache, tokens[READ : READ + 8])
-    steps = [
-        model.forward_together([third, fork], [[token], [tokens[8 + i]]])
-        for i, token in enumerate(tokens[READ : READ + 8])
-    ]
-    assert fork.n_tokens == READ + 16
-    assert_close(expected, torch.stack([first for first, _ in steps]))
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "gemma3", "lfm2"])
