@@ -119,10 +119,11 @@ def test_a_goal_that_is_missed_is_said(changed: dict[str, Any], met: bool, part:
     result = {
         "model": "smollm2",
         "command": "sakuin eval fidelity --window 17408",
+        "by_text": {"english": [], "logs": []},
         "by_length": {"16384": [row(**changed), row(configuration="exact", kl=0.0)]},
     }
     ours, exact = part("llama_tables").fidelity(result).splitlines()[2:]
-    assert ours.startswith("| smollm2 by YaRN, 16,384 | `balanced` | 300 | 0.000")
+    assert ours.startswith("| smollm2 by YaRN, 16,384, 2 | `balanced` | 300 | 0.000")
     assert ours.endswith("| yes |") == met
     assert ours.endswith("| **no** |") != met
     assert exact.endswith("|  |")

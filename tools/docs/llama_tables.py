@@ -23,7 +23,7 @@ def met(row: Row) -> bool:
 
 def fidelity(*results: Row) -> str:
     """Every configuration at every length, against the goals of `balanced`."""
-    columns = {"model, tokens": "l", "configuration": "l", "compared": "r", "KL mean (95 %)": "r"}
+    columns = {"model, tokens, texts": "l", "configuration": "l", "compared": "r", "KL mean (95 %)": "r"}
     columns |= {"worst token": "r", "top-1": "r", "lost": "r", "touched": "r", "goal met": "l"}
     found = [
         (result, int(length), row)
@@ -35,7 +35,7 @@ def fidelity(*results: Row) -> str:
         columns,
         (
             [
-                f"{_model(result)}, {length:,}",
+                f"{_model(result)}, {length:,}, {len(result['by_text'])}",
                 f"`{row['configuration']}`",
                 f"{row['tokens']:,}",
                 f"{nats(row['kl'])} ({nats(row['kl_low'])} to {nats(row['kl_high'])})",
