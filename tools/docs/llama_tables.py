@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fidelity_tables import extraction, nats, needles, ruler
+from fidelity_tables import nats, needles
 from markdown_parts import percent, table
 
 Row = dict[str, Any]
@@ -103,10 +103,9 @@ def two_backends(*results: Row) -> str:
 
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {
     "llama-fidelity": ("evaluation-llama-fidelity-*", fidelity),
+    "llama-again": ("evaluation-llama-again-*", fidelity),
     "llama-alone": ("llama_alone-*", alone),
     "two-backends": ("two_backends-*", two_backends),
     "llama-needle": ("evaluation-llama-needle-*", needles),
-    "llama-extract": ("evaluation-llama-extract-*", extraction),
-    "llama-ruler": ("evaluation-llama-ruler-*", ruler),
 }
 """As in tools/docs/tables.py."""
