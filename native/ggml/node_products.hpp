@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "ggml/abi.hpp"
+#include "ggml/node.hpp"
 #include "ggml/product.hpp"
 #include "kernels/kernels.hpp"
 
@@ -19,7 +20,7 @@ public:
     NodeProducts(const Library& library, const ProductKernels& kernels) : library_(library), products_(kernels) {}
 
     // Before each pass: what earlier nodes held is gone.
-    void begin() { inputs_ = nullptr; }
+    void begin() { same_.forget(); }
     // MUL_MAT: src[0] (depth, width), src[1] (depth, rows) fp32, the node (width, rows) fp32.
     void multiply(const Tensor* node, int n_threads);
     // MUL_MAT_ID: src[0] (depth, width, experts), src[1] (depth, chosen or 1, tokens) fp32, src[2] (chosen, tokens)
@@ -27,19 +28,10 @@ public:
     void multiply_experts(const Tensor* node, int n_threads);
 
 private:
-    struct Rows {  // of one expert
-        std::vector<const float*> from;
-        std::vector<float*> to;
-    };
-
-    bool same_inputs(const Tensor* node);
-    Weight weight_of(const Tensor* w, const char* data) const;
-
     const Library& library_;
     Products products_;
-    const Tensor* inputs_ = nullptr;         // whose rows are packed
-    std::vector<const Tensor*> multiplied_;  // the nodes that were computed with them
-    std::vector<Rows> rows_;
+    SameInputs same_;
+    std::vector<ExpertRows> rows_;
 };
 
 }  // namespace sakuin::ggml

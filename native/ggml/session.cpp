@@ -86,19 +86,27 @@ bool Session::accepts_attention(const Tensor* op) {
            now.max_bias == 0.0f;
 }
 
-bool Session::accepts_product(const Tensor* op) const {
-    const Tensor *const w = op->src[0], *const x = op->src[1];
-    if (settings_.least_rows == 0 || op->ne[1] < settings_.least_rows || op->ne[2] != 1 || op->ne[3] != 1) return false;
-    return w->ne[2] == 1 && x->type == type_f32 && x->nb[0] == sizeof(float) && can_read(w);
+bool Session::is_few(const Tensor* weight, int64_t rows) const {
+    return gemv_ && rows <= settings_.few_rows && (settings_.least_rows == 0 || rows < settings_.least_rows) &&
+           gemv_->has(weight);
 }
 
-// Where the rows of the experts are as many, on the average, that reading all of their weights pays.
+bool Session::accepts_product(const Tensor* op) const {
+    const Tensor *const w = op->src[0], *const x = op->src[1];
+    if (op->ne[2] != 1 || op->ne[3] != 1 || w->ne[2] != 1) return false;
+    if (x->type != type_f32 || x->nb[0] != sizeof(float) || !can_read(w)) return false;
+    return is_few(w, op->ne[1]) || (settings_.least_rows > 0 && op->ne[1] >= settings_.least_rows);
+}
+
+// Of many tokens where the rows of the experts are as many, on the average, that reading all of their weights pays.
 bool Session::accepts_experts(const Tensor* op) const {
     const Tensor *const w = op->src[0], *const x = op->src[1], *const ids = op->src[2];
-    if (!products_ || settings_.least_rows == 0 || x->type != type_f32 || x->nb[0] != sizeof(float)) return false;
+    if (x->type != type_f32 || x->nb[0] != sizeof(float) || op->ne[3] != 1 || w->ne[3] != 1) return false;
+    if (!can_read(w)) return false;
+    if (is_few(w, ids->ne[1])) return true;
     const int64_t rows = ids->ne[0] * ids->ne[1];
-    return ids->ne[1] >= settings_.least_rows && rows * 4 >= settings_.least_rows * w->ne[2] && op->ne[3] == 1 &&
-           w->ne[3] == 1 && can_read(w);
+    return products_ && settings_.least_rows > 0 && ids->ne[1] >= settings_.least_rows &&
+           rows * 4 >= settings_.least_rows * w->ne[2];
 }
 
 bool Session::can_read(const Tensor* w) const {
@@ -198,11 +206,9 @@ void Session::attend(const Tensor* node) {
 
 void Session::multiply(const Tensor* node) {
     const Timer timer(product_seconds);
-    if (products_) {
-        products_->multiply(node, settings_.n_threads);
-        return;
-    }
     const Tensor *const w = node->src[0], *const x = node->src[1];
+    if (is_few(w, x->ne[1])) return gemv_->multiply(node, settings_.n_threads);
+    if (products_) return products_->multiply(node, settings_.n_threads);
     const int64_t size = dtype_size(settings_.dtype);
     ProductCall call{};
     call.rows = x->ne[1], call.depth = w->ne[0], call.width = w->ne[1];
@@ -228,6 +234,7 @@ void Session::multiply(const Tensor* node) {
 
 void Session::multiply_experts(const Tensor* node) {
     const Timer timer(product_seconds);
+    if (is_few(node->src[0], node->src[2]->ne[1])) return gemv_->multiply_experts(node, settings_.n_threads);
     products_->multiply_experts(node, settings_.n_threads);
 }
 

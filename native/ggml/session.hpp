@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "ggml/abi.hpp"
+#include "ggml/node_gemv.hpp"
 #include "ggml/node_products.hpp"
 #include "index/steps.hpp"
 #include "kernels/kernels.hpp"
@@ -54,7 +55,8 @@ struct Settings {
     DType dtype;            // of keys, values, queries and converted weights: f32 or bf16
     std::vector<bool> own;  // by layer: whether it is attended here
     int64_t rotary;         // dimensions of a head that are turned in pairs (2i, 2i + 1); 0: in halves, or not at all
-    int64_t least_rows;     // products of so many rows and more are computed here; 0: none
+    int64_t least_rows;     // products of so many rows and more are computed here, in dtype; 0: none
+    int64_t few_rows;       // of the others those of at most so many rows too, in 8 bits; 0: none
     int n_threads;
     bool shared;  // whether layers attend with keys and values of others
 };
@@ -63,7 +65,7 @@ class Session {
 public:
     Session(const Library& library, Settings settings, Hooks hooks)
         : library_(library), settings_(std::move(settings)), hooks_(std::move(hooks)),
-          products_(NodeProducts::make(library, settings_.dtype)) {}
+          products_(NodeProducts::make(library, settings_.dtype)), gemv_(NodeGemv::make(library)) {}
 
     // While a graph is made: whether the node is computed here.
     bool accepts(const Tensor* op);
@@ -73,6 +75,7 @@ public:
     void begin(std::vector<Part> parts) {
         parts_ = std::move(parts), error_ = nullptr;
         if (products_) products_->begin();
+        if (gemv_) gemv_->begin();
     }
     void rethrow() {
         if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
@@ -94,6 +97,7 @@ private:
     size_t place(int layer) const { return settings_.shared ? static_cast<size_t>(layer) : 0; }
     bool accepts_attention(const Tensor* op);
     bool accepts_product(const Tensor* op) const;
+    bool is_few(const Tensor* weight, int64_t rows) const;
     bool accepts_experts(const Tensor* op) const;
     bool can_read(const Tensor* weight) const;
     void store(const Tensor* node);
@@ -105,6 +109,7 @@ private:
     Settings settings_;
     Hooks hooks_;
     std::unique_ptr<NodeProducts> products_;  // null: products are computed by the hook
+    std::unique_ptr<NodeGemv> gemv_;          // null: those of a few rows stay with llama.cpp
     std::vector<Part> parts_;
     std::vector<Seen> seen_;
     // Of keys and of values what came last, by layer where layers share them; whether a layer's were attended with.

@@ -90,16 +90,21 @@ nb::dict node(uintptr_t address) {
 // A node of the library's own making is computed as a session would.
 void multiply(uintptr_t address, const std::string& kernels, int n_threads) {
     const auto* const node = reinterpret_cast<const ggml::Tensor*>(address);
-    const ProductKernels* const k = product_kernels(kernels);
-    if (k == nullptr) throw std::invalid_argument("this machine has no kernels for products called '" + kernels + "'");
-    ggml::NodeProducts products(library(), *k);
-    const nb::gil_scoped_release release;
-    if (node->op == library().ops.mul_mat)
-        products.multiply(node, n_threads);
-    else if (node->op == library().ops.mul_mat_id)
-        products.multiply_experts(node, n_threads);
+    const bool experts = node->op == library().ops.mul_mat_id;
+    if (!experts && node->op != library().ops.mul_mat) throw std::invalid_argument("the node is no product");
+    const auto run = [&](auto products) {
+        const nb::gil_scoped_release release;
+        if (experts)
+            products.multiply_experts(node, n_threads);
+        else
+            products.multiply(node, n_threads);
+    };
+    if (const ProductKernels* const k = product_kernels(kernels))
+        run(ggml::NodeProducts(library(), *k));
+    else if (const GemvKernels* const few = gemv_kernels(kernels))
+        run(ggml::NodeGemv(library(), *few));
     else
-        throw std::invalid_argument("the node is no product");
+        throw std::invalid_argument("this machine has no kernels for products called '" + kernels + "'");
 }
 
 uintptr_t number(const void* p) { return reinterpret_cast<uintptr_t>(p); }
@@ -120,10 +125,11 @@ private:
 
 class PySession {
 public:
-    PySession(const std::string& dtype, std::vector<bool> own, int64_t rotary, int64_t least_rows, int n_threads,
-              bool shared, nb::callable attend, nb::callable multiply)
+    PySession(const std::string& dtype, std::vector<bool> own, int64_t rotary, int64_t least_rows,
+              int64_t few_rows, int n_threads, bool shared, nb::callable attend, nb::callable multiply)
         : attend_(std::move(attend)), multiply_(std::move(multiply)),
-          session_(library(), {dtype_of(dtype), std::move(own), rotary, least_rows, n_threads, shared}, hooks()) {}
+          session_(library(), {dtype_of(dtype), std::move(own), rotary, least_rows, few_rows, n_threads, shared},
+                   hooks()) {}
 
     // Calls fn() with nodes accepted: a context is made in it, so that its graphs are laid out with the device.
     nb::object within(nb::callable fn) {
@@ -216,9 +222,10 @@ void bind_ggml(nb::module_& m) {
           "Compute a node MUL_MAT or MUL_MAT_ID whose sources and data lie in host memory, by its address; after\n"
           "ggml_register.");
     nb::class_<PySession>(m, "GgmlSession", "What sakuin does inside one context of llama.cpp.")
-        .def(nb::init<const std::string&, std::vector<bool>, int64_t, int64_t, int, bool, nb::callable, nb::callable>(),
+        .def(nb::init<const std::string&, std::vector<bool>, int64_t, int64_t, int64_t, int, bool, nb::callable,
+                      nb::callable>(),
              nb::kw_only(), nb::arg("dtype"), nb::arg("own"), nb::arg("rotary"), nb::arg("least_rows"),
-             nb::arg("n_threads"), nb::arg("shared"), nb::arg("attend"), nb::arg("multiply"))
+             nb::arg("few_rows"), nb::arg("n_threads"), nb::arg("shared"), nb::arg("attend"), nb::arg("multiply"))
         .def("within", &PySession::within, nb::arg("fn"),
              "fn(), while the device accepts nodes of this session. In it a context is made; afterwards the memory of "
              "the\n"

@@ -10,6 +10,7 @@
 #include <tuple>
 #include <vector>
 
+#include "ggml/gemv.hpp"
 #include "python/bindings.hpp"
 #include "python/tensor.hpp"
 
@@ -51,6 +52,40 @@ private:
     ggml::Products products_;
 };
 
+class PyGemv {
+public:
+    explicit PyGemv(const std::string& kernels) : gemv_(kernels_of_few(kernels)) {}
+
+    void multiply(nb::handle x, uintptr_t weight, const Format& format, nb::handle out, bool same, int n_threads) {
+        const Tensor a = read_tensor(x, "x", 2);
+        const Tensor c = read_tensor(out, "out", 2);
+        if (a.dtype != DType::f32 || c.dtype != DType::f32 || a.shape[0] != c.shape[0])
+            throw std::invalid_argument("x and out must be float32, with as many rows");
+        const WeightFormat f = format_of(format);
+        if (!gemv_.has(f.type, a.shape[1]))
+            throw std::invalid_argument("rows of " + std::to_string(a.shape[1]) + " numbers in type " +
+                                        std::to_string(f.type) + " have no kernel");
+        ggml::GemvJob job{{}, {}, {reinterpret_cast<const char*>(weight), a.shape[1] / f.block * f.block_bytes,
+                                   c.shape[1], a.shape[1], f}};
+        for (int64_t i = 0; i < a.shape[0]; ++i) {
+            job.x.push_back(a.f32() + i * a.stride[0]);
+            job.out.push_back(c.f32() + i * c.stride[0]);
+        }
+        const nb::gil_scoped_release release;
+        gemv_.multiply({job}, same, n_threads);
+    }
+
+private:
+    static const GemvKernels& kernels_of_few(const std::string& name) {
+        const GemvKernels* const k = gemv_kernels(name);
+        if (k == nullptr)
+            throw std::invalid_argument("this machine has no kernels for few rows called '" + name + "'");
+        return *k;
+    }
+
+    ggml::Gemv gemv_;
+};
+
 void unpack(uintptr_t weight, const Format& format, nb::handle out, const std::string& kernels) {
     const Tensor t = read_tensor(out, "out", 1);
     if (t.dtype != DType::bf16) throw std::invalid_argument("out must be bfloat16");
@@ -58,16 +93,17 @@ void unpack(uintptr_t weight, const Format& format, nb::handle out, const std::s
                                static_cast<uint16_t*>(t.data));
 }
 
-std::vector<std::string> names() {
+template <class Kernels>
+std::vector<std::string> names(const std::vector<const Kernels*>& all) {
     std::vector<std::string> out;
-    for (const ProductKernels* k : product_kernels()) out.emplace_back(k->name);
+    for (const Kernels* k : all) out.emplace_back(k->name);
     return out;
 }
 
 }  // namespace
 
 void bind_ggml_product(nb::module_& m) {
-    m.def("product_kernels", &names,
+    m.def("product_kernels", [] { return names(product_kernels()); },
           "Names of the kernels that multiply quantized weights with many rows here, best first.");
     nb::class_<PyProducts>(m, "GgmlProducts", "Products of a weight, as a GGUF file has it, with many rows, in bf16.")
         .def(nb::init<const std::string&>(), nb::arg("kernels") = "")
@@ -77,6 +113,13 @@ void bind_ggml_product(nb::module_& m) {
             "out[i, j] = x[i] . w[j]: x (rows, depth) and out (rows, width) fp32; weight the address of `width` rows,\n"
             "one after the other; format (type, numbers and bytes of a block, address of to_float). same: x is that\n"
             "of the call before.");
+    m.def("gemv_kernels", [] { return names(gemv_kernels()); },
+          "Names of the kernels that multiply quantized weights with a few rows here, best first.");
+    nb::class_<PyGemv>(m, "GgmlGemv", "Products of a weight, as a GGUF file has it, with a few rows, in 8 bits.")
+        .def(nb::init<const std::string&>(), nb::arg("kernels") = "")
+        .def("multiply", &PyGemv::multiply, nb::arg("x"), nb::arg("weight"), nb::arg("format"), nb::arg("out"),
+             nb::arg("same") = false, nb::arg("n_threads") = 1,
+             "As GgmlProducts.multiply. Rows of x are rounded to 8 bits, 32 numbers with a scale of their own.");
     m.def("ggml_unpack", &unpack, nb::arg("weight"), nb::arg("format"), nb::arg("out"), nb::arg("kernels") = "",
           "The numbers of a weight's row, in whole blocks, as bf16.");
 }

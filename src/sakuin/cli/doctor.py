@@ -91,8 +91,9 @@ def _llama_cpp(found: dict[str, Any], auto: dict[str, str]) -> Iterator[tuple[st
 
 def _trial(trial: dict[str, Any]) -> str:
     """What was chosen for a file, and what it is compared with."""
-    rows = trial["least_rows"]
-    chosen = f"sakuin's products from {rows} rows on" if rows else "llama.cpp's own products"
+    few, rows = trial["few_rows"], trial["least_rows"]
+    ours = [f"up to {few} rows"] * bool(few) + [f"from {rows} rows on"] * bool(rows)
+    chosen = f"sakuin's products {' and '.join(ours)}" if ours else "llama.cpp's own products"
     chosen += ", repacked weights" if trial["repack"] else ""
     ways = [f"{_name(way)}: {_figures(way)}" for way in trial["ways"]]
     if trial["busy"] >= 0.1:

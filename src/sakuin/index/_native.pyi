@@ -256,9 +256,22 @@ def ggml_said() -> bytes: ...
 def ggml_node(address: int) -> dict[str, Any]: ...
 def ggml_multiply(node: int, kernels: str = "", n_threads: int = 1) -> None: ...
 def product_kernels() -> list[str]: ...
+def gemv_kernels() -> list[str]: ...
 def ggml_unpack(weight: int, format: tuple[int, int, int, int], out: Tensor, kernels: str = "") -> None: ...
 
 class GgmlProducts:
+    def __init__(self, kernels: str = "") -> None: ...
+    def multiply(
+        self,
+        x: Tensor,
+        weight: int,
+        format: tuple[int, int, int, int],
+        out: Tensor,
+        same: bool = False,
+        n_threads: int = 1,
+    ) -> None: ...
+
+class GgmlGemv:
     def __init__(self, kernels: str = "") -> None: ...
     def multiply(
         self,
@@ -278,6 +291,7 @@ class GgmlSession:
         own: list[bool],
         rotary: int,
         least_rows: int,
+        few_rows: int,
         n_threads: int,
         shared: bool,
         attend: Callable[..., None],

@@ -20,19 +20,20 @@ from sakuin.backends.llama_cpp.header import Header
 from sakuin.backends.llama_cpp.library import library
 from sakuin.backends.llama_cpp.load import load
 from sakuin.backends.llama_cpp.loaded import Options
-from sakuin.backends.llama_cpp.trial_choice import LEAST, MOST, Measured, Setting, choose
+from sakuin.backends.llama_cpp.trial_choice import FEW, LEAST, MOST, MOST_FEW, Measured, Setting, choose
 from sakuin.errors import SakuinError
 
 pytestmark = pytest.mark.skipif(locate.find() is None, reason="no llama.cpp is installed")
 
 DYING = Path(__file__).with_name("dying_child.py")
 ROWS = [0, *(1 << power for power in range(LEAST.bit_length() - 1, MOST.bit_length()))]
+ROWS += range(FEW + 1, MOST_FEW + 2, FEW)  # behind those that are few
 
 
 @pytest.fixture(autouse=True)
 def trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """They are switched on, and kept in a folder of the test's own; what others do here counts little."""
-    monkeypatch.setattr(trial_kept, "_CALM", 0.8)
+    monkeypatch.setattr(trial_kept, "_CALM", 5.0)
     monkeypatch.delenv(trial.VARIABLE, raising=False)
     monkeypatch.setenv("SAKUIN_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "llama.cpp"
@@ -80,7 +81,7 @@ def test_the_first_load_tries_a_file_and_the_next_takes_what_was_found(
     assert children == [False]  # llama.cpp has no second form of fp32
     (found,) = trial_kept.kept()
     assert found.path == str(qwen.resolve())
-    assert found.setting == Setting(options.repack, options.least_rows)
+    assert found.setting == Setting(options.repack, options.least_rows, options.few_rows)
     assert not options.repack
     assert options.least_rows in ROWS
     assert [(each.repack, each.ours, each.wrong) for each in found.measured] == [
@@ -109,13 +110,16 @@ def test_doctor_shows_what_was_measured(trials: Path) -> None:
         way(True, False, 0.0, 0.0, wrong="its process died of SIGILL"),
     )
     busy = replace(ways[0], waited=0.25)
-    trial_kept.keep(trial_kept.Trial(about, Setting(False, 16), (busy, *ways[1:])))
+    trial_kept.keep(trial_kept.Trial(about, Setting(False, 16, 8), (busy, *ways[1:])))
     (told,) = json.loads(doctor("--json"))["trials"]
     assert told["model"] == "/models/some.gguf"
-    assert (told["least_rows"], told["repack"], told["threads"]) == (16, False, 2)
+    assert (told["least_rows"], told["few_rows"], told["repack"], told["threads"]) == (16, 8, False, 2)
     assert [way.get("prefill") for way in told["ways"]] == [pytest.approx(200), pytest.approx(1000), None]
     said = " ".join(doctor().split())
-    assert "some.gguf sakuin's products from 16 rows on (xllamacpp 1, 2 threads, bfloat16" in said
+    assert (
+        "some.gguf sakuin's products up to 8 rows and from 16 rows on (xllamacpp 1, 2 threads, bfloat16"
+        in said
+    )
     assert "llama.cpp's: prefill 200, decode 20 tokens/s" in said
     assert "llama.cpp's, repacked: its process died of SIGILL" in said
     assert "measured while others used the CPU, 25% of the time" in said
@@ -134,13 +138,13 @@ def test_what_was_measured_on_a_busy_machine_is_measured_again_a_few_times(
     qwen: Path, children: list[bool]
 ) -> None:
     about = trial_kept.key(Header.read(qwen), Options(torch.float32, 1), library())
-    ways = (replace(way(False, False, 0.0, 0.005), waited=0.9), way(False, True, 0.0, 0.001))
+    ways = (replace(way(False, False, 0.0, 0.005), waited=9.0), way(False, True, 0.0, 0.001))
     trial_kept.keep(trial_kept.Trial(about, Setting(False, 512), ways))
     tried(qwen)
     assert children == [False]
     (again,) = trial_kept.kept()
     assert again.tries == 2
-    assert again.busy < 0.9  # the calmer of both
+    assert again.busy < 9  # the calmer of both
     trial_kept.keep(trial_kept.Trial(about, Setting(False, 512), ways, tries=3))
     assert tried(qwen).least_rows == 512
     assert children == [False]
@@ -281,6 +285,22 @@ def test_products_go_to_whom_they_are_faster_with_from_so_many_rows_on() -> None
     for fixed, least in ((0.0, 8), (0.06, 16), (0.15, 64), (0.3, 128), (5.0, 0)):
         assert choose([plain, way(False, True, fixed, 0.001)]) == Setting(False, least)
     assert choose([plain, way(False, True, 0.0, 0.006)]) == Setting(False, 0)
+
+
+def test_products_of_few_rows_go_to_whom_they_are_faster_with() -> None:
+    plain = replace(way(False, False, 0.0, 0.005), few=(8, 0.08))
+    for decode, few, most in (
+        (0.05, 0.06, 0),
+        (0.03, 0.09, 1),
+        (0.03, 0.05, 24),
+        (0.03, 0.031, 32),
+        (0.03, 0.07, 8),
+    ):
+        ours = replace(way(False, True, 0.08, 0.001, decode), few=(8, few))
+        assert choose([plain, ours]) == Setting(False, max(32, most + 1), most)
+    assert choose([plain, replace(ours, few=(0, 0.0))]) == Setting(False, 32, 0)
+    reads = replace(way(False, True, 0.0, 0.006, 0.03), few=(8, 0.05))
+    assert choose([plain, reads]) == Setting(False, 0, 32)
 
 
 def test_what_is_wrong_is_not_chosen() -> None:

@@ -150,7 +150,7 @@ class LlamaBackend(Backend):
         """llama.cpp's own products round a token's activations to 8 bits, by kernels that differ with the
         number of tokens; so all products are sakuin's, but for those of weights on a GPU."""
         before = self.loaded.options
-        self._use(replace(before, least_rows=1))
+        self._use(replace(before, least_rows=1, few_rows=0))
         try:
             yield
         finally:

@@ -47,7 +47,9 @@ class Options:
     dtype : of keys, values and queries, and of weights in prefill: fp32 or bf16.
     n_threads : of the CPU. gpu_layers : layers whose weights lie on a GPU; -1 is all.
     repack : whether llama.cpp may keep a second, faster form of the weights. least_rows : rows from which on
-        products are computed by sakuin; 0 is never. window : to scale positions to by YaRN, from own_window.
+        products are computed by sakuin in `dtype`; 0 is never. few_rows : of fewer rows, up to so many, it
+        computes them too, with each row rounded to 8 bits, as llama.cpp does; 0 is never.
+    window : to scale positions to by YaRN, from own_window.
     chunk : most tokens of a pass. least_cells : of llama.cpp's store. most_tokens : of a sequence.
     """
 
@@ -56,6 +58,7 @@ class Options:
     gpu_layers: int = 0
     repack: bool = False
     least_rows: int = 64
+    few_rows: int = 8
     window: int | None = None
     own_window: int | None = None
     chunk: int = CHUNK
@@ -134,6 +137,7 @@ class Loaded:
             own=list(own),
             rotary=rotary,
             least_rows=options.least_rows,
+            few_rows=options.few_rows,
             n_threads=options.n_threads,
             shared=shared,
             attend=attend,

@@ -76,7 +76,7 @@ def tried(header: Header, options: Options, library: Library) -> Options:
             found = _trial(header, options, library, about, now) if now is None or now == found else now
     if found is None:
         return options
-    return replace(options, repack=found.setting.repack, least_rows=found.setting.least_rows)
+    return replace(options, **asdict(found.setting))
 
 
 def _trial(

@@ -27,11 +27,15 @@ from sakuin.backends.llama_cpp.header import Header
 from sakuin.backends.llama_cpp.library import library
 from sakuin.backends.llama_cpp.loaded import Loaded, Options
 from sakuin.backends.llama_cpp.shape import permuted, rotary_dim, shape_of
-from sakuin.backends.llama_cpp.trial_choice import LEAST, Measured
+from sakuin.backends.llama_cpp.trial_choice import FEW, Measured
 from sakuin.errors import SakuinError
+from sakuin.index import _native
 
 _CHUNK, _SHORT = 512, 32
 _STEPS = 6
+_THEIRS = {"least_rows": 0, "few_rows": 0}
+_IN_8_BITS = {"q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_K", "q5_K", "q6_K"}
+"""Types of weights that sakuin multiplies with few rows."""
 _SLOW = 2.0
 """Seconds of a pass that is not run twice."""
 _PATIENCE = {False: 2.0, True: 4.0}
@@ -67,11 +71,12 @@ def _try(request: dict[str, Any], reference: Path, answers: Any) -> None:
     given = request["options"]
     options = Options(**given | {"dtype": getattr(torch, given["dtype"]), "chunk": _CHUNK})
     loaded = Loaded(library(), header.path, options)
+    few = FEW if _native.gemv_kernels() and _IN_8_BITS & {each.type for each in header.tensors} else 0
     for ours in (False, True):
-        loaded.options = replace(options, least_rows=LEAST if ours else 0)
+        loaded.options = replace(options, **({"least_rows": FEW + 1, "few_rows": FEW} if ours else _THEIRS))
         backend = LlamaBackend(loaded, header, shape, None, rotary)
         start, waited = time.perf_counter(), _waited()
-        measured, seen = measure(backend, Measured(options.repack, ours))
+        measured, seen = measure(backend, Measured(options.repack, ours, few=(few, 0.0)))
         share = (_waited() - waited) / (time.perf_counter() - start) / options.n_threads
         measured = replace(measured, waited=max(share, 0.0))
         if reference.exists():
@@ -84,7 +89,7 @@ def _try(request: dict[str, Any], reference: Path, answers: Any) -> None:
 
 
 def measure(backend: LlamaBackend, way: Measured) -> tuple[Measured, Seen]:
-    """Passes and steps of a model, timed."""
+    """Passes and steps of a model, timed. way : with the rows of a pass of few, or none."""
     n = backend.loaded.n_vocab
     ids = [(7919 * i + 13) % n for i in range(_CHUNK)]
     cache = backend.new_cache(None)
@@ -93,6 +98,7 @@ def measure(backend: LlamaBackend, way: Measured) -> tuple[Measured, Seen]:
     first = time.perf_counter() - start
     steps = [_timed(backend, cache, ids[at : at + 1]) for at in range(_SHORT, _SHORT + _STEPS)]
     seen = torch.cat([logits[3::4], torch.stack([out for _, out in steps])])
+    few = min(_timed(backend, backend.new_cache(None), ids[:FEW])[0] for _ in range(2))
     short = first
     if first < _SLOW:
         short = min(_timed(backend, backend.new_cache(None), ids[:_SHORT])[0] for _ in range(2))
@@ -109,6 +115,7 @@ def measure(backend: LlamaBackend, way: Measured) -> tuple[Measured, Seen]:
         short=(_SHORT, short) if first < _SLOW or way.ours else (0, 0.0),
         long=(rows, long),
         decode=decode,
+        few=(FEW, few) if way.few[0] else (0, 0.0),
     )
     return measured, Seen(seen, rows, last)
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 LEAST, MOST = 8, 1024
-"""Rows from which on sakuin may compute products. With fewer llama.cpp is the faster one everywhere; where it
-takes more, few passes would have so many."""
+"""Rows from which on sakuin may compute products in a session's dtype. With fewer, weights are nowhere
+unpacked fast enough; where it takes more, few passes would have so many."""
+FEW, MOST_FEW = 8, 32
+"""Rows that sakuin's products in 8 bits take at a time, and at most."""
 _PASS = 2048
 _READ, _WRITTEN = 4096, 128
 """Tokens of the use that settings are compared by: a document of so many is read, an answer of so many
@@ -29,6 +31,8 @@ class Measured:
         computed by sakuin.
     wrong : why it cannot be used, as the end of a sentence; "" where it can.
     short, long : rows and seconds of two passes of prefill. decode : seconds a token.
+    few : rows and seconds of a pass of `FEW` rows; (0, 0) where sakuin has no products in 8 bits for the file
+        on this machine.
     kl : of the next token, against the plainest way, on average. spread : the same between one position and
         another, which shows how large it is for logits that have nothing to do with each other.
     waited : share of the time that its threads waited for a CPU, because others had it.
@@ -40,6 +44,7 @@ class Measured:
     short: tuple[int, float] = (0, 0.0)
     long: tuple[int, float] = (0, 0.0)
     decode: float = 0.0
+    few: tuple[int, float] = (0, 0.0)
     kl: float = 0.0
     spread: float = 0.0
     waited: float = 0.0
@@ -48,9 +53,8 @@ class Measured:
     def read(cls, told: Mapping[str, Any]) -> Measured:
         """From what `dataclasses.asdict` gave, through JSON. Raises `TypeError` or `LookupError` where it is
         something else."""
-        few, little = told["short"]
-        many, much = told["long"]
-        return cls(**{**told, "short": (int(few), float(little)), "long": (int(many), float(much))})
+        passes = {name: (int(told[name][0]), float(told[name][1])) for name in ("short", "long", "few")}
+        return cls(**{**told, **passes})
 
     @property
     def line(self) -> tuple[float, float]:
@@ -86,10 +90,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class Setting:
-    """repack : as of `Options`. least_rows : the same; 0 is never."""
+    """repack : as of `Options`. least_rows, few_rows : the same; 0 is never."""
 
     repack: bool
     least_rows: int
+    few_rows: int = 0
 
 
 def choose(measured: Iterable[Measured]) -> Setting | None:
@@ -98,24 +103,44 @@ def choose(measured: Iterable[Measured]) -> Setting | None:
     plain = right.get((False, False))
     if plain is None:
         return None
-    best, least = _seconds(right, False)
+    best, setting = _seconds(right, False)
     if (True, False) in right:
-        other, rows = _seconds(right, True)
+        other, repacked = _seconds(right, True)
         if other < _WORTH * best:
-            return Setting(True, rows)
-    return Setting(False, least)
+            return repacked
+    return setting
 
 
-def _seconds(right: dict[tuple[bool, bool], Measured], repack: bool) -> tuple[float, int]:
-    """Seconds of the use that settings are compared by, with the best `least_rows`, and these."""
+def _seconds(right: dict[tuple[bool, bool], Measured], repack: bool) -> tuple[float, Setting]:
+    """Seconds of the use that settings are compared by, and the best of them for this form of weights."""
     theirs, ours = right[repack, False], right.get((repack, True))
-    rows = 0 if ours is None else _crossing(theirs, ours)
-    reads = ours if ours is not None and rows else theirs
-    return _READ / _PASS * reads.seconds(_PASS) + _WRITTEN * theirs.decode, rows
+    if ours is None:
+        return _READ / _PASS * theirs.seconds(_PASS) + _WRITTEN * theirs.decode, Setting(repack, 0, 0)
+    few, least = _most_few(theirs, ours), _crossing(theirs, ours)
+    reads, steps = ours if least else theirs, ours if few else theirs
+    seconds = _READ / _PASS * reads.seconds(_PASS) + _WRITTEN * steps.decode
+    return seconds, Setting(repack, max(least, few + 1) if least else 0, few)
+
+
+def _most_few(theirs: Measured, ours: Measured) -> int:
+    """Rows up to which sakuin's products in 8 bits are the fastest; 0 is never."""
+    rows, seconds = ours.few
+    if rows == 0 or ours.decode >= theirs.decode:
+        return 0
+    if seconds >= theirs.few[1]:
+        return 1
+    each = (seconds - ours.decode) / (rows - 1) if rows > 1 else 0.0
+    most = rows
+    while most + FEW <= MOST_FEW and (
+        ours.decode + (most + FEW - 1) * each < min(theirs.seconds(most + FEW), ours.seconds(most + FEW))
+    ):
+        most += FEW
+    return most
 
 
 def _crossing(theirs: Measured, ours: Measured) -> int:
-    """Rows, a power of two, from which on sakuin's products are the faster ones; 0 is never."""
+    """Rows, a power of two, from which on sakuin's products in the session's dtype are faster than
+    llama.cpp's; 0 is never."""
     (fixed, each), (our_fixed, our_each) = theirs.line, ours.line
     rows = LEAST
     while rows <= MOST:

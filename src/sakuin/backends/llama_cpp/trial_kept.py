@@ -66,10 +66,10 @@ def reports() -> list[dict[str, Any]]:
     """`kept`, for people to read.
 
     Each has `model` (a path), `library`, `dtype`, `threads`, `gpu_layers`, the setting that was chosen
-    (`repack`; `least_rows`: sakuin computes products of so many rows and more, 0 none), `busy` (share of the
-    time in which others had the CPU), and `ways`: each with `repack`, `ours` (products by sakuin), `prefill`
-    in passes of 2,048 and `decode` in tokens/s, `kl` against the plainest way, and `wrong`: why it is not
-    used, or "".
+    (`repack`; `least_rows`: sakuin computes products of so many rows and more, 0 none; `few_rows`: and those
+    of at most so many, in 8 bits), `busy` (share of the time in which others had the CPU), and `ways`: each
+    with `repack`, `ours` (products by sakuin), `prefill` in passes of 2,048 and `decode` in tokens/s, `kl`
+    against the plainest way, and `wrong`: why it is not used, or "".
     """
     return [
         {
@@ -143,7 +143,8 @@ def _read(path: Path) -> Trial | None:
         measured = tuple(Measured.read(each) for each in held["measured"])
         trial = Trial(dict(held["about"]), Setting(**held["setting"]), measured, int(held["tries"]))
         _ = trial.path, trial.busy, [each.prefill_rate for each in measured]
-        usable = isinstance(trial.setting.repack, bool) and isinstance(trial.setting.least_rows, int)
+        setting = trial.setting
+        usable = isinstance(setting.repack, bool) and isinstance(setting.least_rows + setting.few_rows, int)
     except (OSError, ValueError, TypeError, LookupError, AttributeError):
         return None
     return trial if usable else None

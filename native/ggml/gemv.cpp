@@ -1,0 +1,82 @@
+#include "ggml/gemv.hpp"
+
+#include <algorithm>
+
+#include "parallel.hpp"
+
+namespace sakuin::ggml {
+namespace {
+
+constexpr int64_t task_bytes = 32 << 10;      // of a weight, at least, where there are more
+constexpr int64_t round_alone = 16 << 10;     // numbers: waking threads would take as long
+
+}  // namespace
+
+bool Gemv::has(int type, int64_t depth) const {
+    const int64_t block = type >= 10 ? 256 : 32;
+    return depth > 0 && depth % block == 0 && kernels_.offset(type) >= 0;
+}
+
+void Gemv::multiply(const std::vector<GemvJob>& jobs, bool same, int n_threads) {
+    if (jobs.empty()) return;
+    plan(jobs, n_threads);
+    const int offset = kernels_.offset(jobs.front().weight.format.type);
+    const bool one = jobs.size() == 1;
+    if (!same || !one || offset != offset_) round(n_threads);
+    offset_ = one ? offset : -1;
+    parallel_for(static_cast<int64_t>(tasks_.size()), n_threads, [&](int64_t i) {
+        const Task& task = tasks_[static_cast<size_t>(i)];
+        run(jobs[task.job], task);
+    });
+}
+
+void Gemv::plan(const std::vector<GemvJob>& jobs, int n_threads) {
+    groups_.clear(), first_group_.clear(), tasks_.clear();
+    int64_t chunks = 0, sums = 0;
+    for (size_t i = 0; i < jobs.size(); ++i) {
+        const GemvJob& job = jobs[i];
+        const Weight& w = job.weight;
+        first_group_.push_back(groups_.size());
+        const auto n = static_cast<int64_t>(job.x.size());
+        for (int64_t first = 0; first < n; first += gemv_most_rows) {
+            const int64_t some = std::min<int64_t>(gemv_most_rows, n - first);
+            groups_.push_back({&job, first, some, chunks, sums});
+            chunks += some * gemv_chunks(w.depth), sums += some * 2 * gemv_chunks(w.depth);
+        }
+        // As many for each thread.
+        const int64_t each = task_bytes * n_threads;
+        const int64_t wanted = (w.width * w.row_bytes + each - 1) / each * n_threads;
+        const int64_t count = std::clamp<int64_t>(wanted, 1, w.width);
+        for (int64_t t = 0; t < count; ++t) tasks_.push_back({i, w.width * t / count, w.width * (t + 1) / count});
+    }
+    first_group_.push_back(groups_.size());
+    if (static_cast<int64_t>(chunks_.size()) < chunks) chunks_.resize(static_cast<size_t>(chunks));
+    if (static_cast<int64_t>(sums_.size()) < sums) sums_.resize(static_cast<size_t>(sums));
+}
+
+void Gemv::round(int n_threads) {
+    int64_t numbers = 0;
+    for (const Group& g : groups_) numbers += g.n * g.job->weight.depth;
+    const auto one = [&](int64_t i) {
+        const Group& g = groups_[static_cast<size_t>(i / gemv_most_rows)];
+        const int64_t row = i % gemv_most_rows, depth = g.job->weight.depth;
+        if (row >= g.n) return;
+        kernels_.round({g.job->x[static_cast<size_t>(g.first + row)], depth, g.n,
+                        kernels_.offset(g.job->weight.format.type), chunks_.data() + g.chunk + row,
+                        sums_.data() + g.sum + row * 2 * gemv_chunks(depth)});
+    };
+    parallel_for(static_cast<int64_t>(groups_.size()) * gemv_most_rows, numbers < round_alone ? 1 : n_threads, one);
+}
+
+void Gemv::run(const GemvJob& job, const Task& task) const {
+    const Weight& w = job.weight;
+    for (size_t i = first_group_[task.job]; i < first_group_[task.job + 1]; ++i) {
+        const Group& g = groups_[i];
+        float* out[gemv_most_rows];
+        for (int64_t r = 0; r < g.n; ++r) out[r] = job.out[static_cast<size_t>(g.first + r)] + task.begin;
+        kernels_.multiply({w.format.type, w.data + task.begin * w.row_bytes, w.row_bytes, task.end - task.begin,
+                           w.depth, chunks_.data() + g.chunk, sums_.data() + g.sum, static_cast<int>(g.n), out});
+    }
+}
+
+}  // namespace sakuin::ggml

@@ -1,0 +1,32 @@
+#include "kernels/gemv.hpp"
+
+#include "kernels/dispatch.hpp"
+
+namespace sakuin {
+
+#if defined(SAKUIN_X86)
+extern const GemvKernels gemv_avx512vnni;
+#endif
+
+const std::vector<const GemvKernels*>& gemv_kernels() {
+    static const std::vector<const GemvKernels*> all = [] {
+        std::vector<const GemvKernels*> found;
+#if defined(SAKUIN_X86)
+        // The set with BF16 is the one that has VNNI.
+        if (available_isas().back() == "avx512bf16") found.push_back(&gemv_avx512vnni);
+#endif
+        return found;
+    }();
+    return all;
+}
+
+const GemvKernels* gemv_kernels(std::string_view name) {
+    const auto& all = gemv_kernels();
+    // A lower instruction set that is asked for has no kernels here.
+    if (name.empty()) return all.empty() || available_isas().back() != kernels().name ? nullptr : all.front();
+    for (const GemvKernels* k : all)
+        if (name == k->name) return k;
+    return nullptr;
+}
+
+}  // namespace sakuin
