@@ -7,8 +7,8 @@
 namespace sakuin::ggml {
 namespace {
 
-constexpr int64_t task_bytes = 32 << 10;      // of a weight, at least, where there are more
-constexpr int64_t round_alone = 16 << 10;     // numbers: waking threads would take as long
+constexpr int64_t task_bytes = 32 << 10;   // of a weight, at least, where there are more
+constexpr int64_t round_alone = 16 << 10;  // numbers: waking threads would take as long
 
 }  // namespace
 
@@ -24,6 +24,7 @@ void Gemv::multiply(const std::vector<GemvJob>& jobs, bool same, int n_threads) 
     const bool one = jobs.size() == 1;
     if (!same || !one || offset != offset_) round(n_threads);
     offset_ = one ? offset : -1;
+    arrange(n_threads);
     parallel_for(static_cast<int64_t>(tasks_.size()), n_threads, [&](int64_t i) {
         const Task& task = tasks_[static_cast<size_t>(i)];
         run(jobs[task.job], task);
@@ -32,7 +33,7 @@ void Gemv::multiply(const std::vector<GemvJob>& jobs, bool same, int n_threads) 
 
 void Gemv::plan(const std::vector<GemvJob>& jobs, int n_threads) {
     groups_.clear(), first_group_.clear(), tasks_.clear();
-    int64_t chunks = 0, sums = 0;
+    int64_t chunks = 0, sums = 0, tiles = 0;
     for (size_t i = 0; i < jobs.size(); ++i) {
         const GemvJob& job = jobs[i];
         const Weight& w = job.weight;
@@ -40,7 +41,9 @@ void Gemv::plan(const std::vector<GemvJob>& jobs, int n_threads) {
         const auto n = static_cast<int64_t>(job.x.size());
         for (int64_t first = 0; first < n; first += gemv_most_rows) {
             const int64_t some = std::min<int64_t>(gemv_most_rows, n - first);
-            groups_.push_back({&job, first, some, chunks, sums});
+            const bool as_tiles = kernels_.tiles_from != nullptr && some >= kernels_.tiles_from(w.format.type);
+            groups_.push_back({&job, first, some, chunks, sums, as_tiles ? tiles : -1});
+            if (as_tiles) tiles += gemv_chunks(w.depth) * kernels_.tiles(w.format.type);
             chunks += some * gemv_chunks(w.depth), sums += some * 2 * gemv_chunks(w.depth);
         }
         // As many for each thread.
@@ -51,6 +54,7 @@ void Gemv::plan(const std::vector<GemvJob>& jobs, int n_threads) {
     }
     first_group_.push_back(groups_.size());
     if (static_cast<int64_t>(chunks_.size()) < chunks) chunks_.resize(static_cast<size_t>(chunks));
+    if (static_cast<int64_t>(tiles_.size()) < tiles) tiles_.resize(static_cast<size_t>(tiles));
     if (static_cast<int64_t>(sums_.size()) < sums) sums_.resize(static_cast<size_t>(sums));
 }
 
@@ -68,14 +72,33 @@ void Gemv::round(int n_threads) {
     parallel_for(static_cast<int64_t>(groups_.size()) * gemv_most_rows, numbers < round_alone ? 1 : n_threads, one);
 }
 
+GemvRange Gemv::range(const Group& g) const {
+    const Weight& w = g.job->weight;
+    return {
+        w.format.type,         w.data, w.row_bytes, w.width, w.depth, chunks_.data() + g.chunk, sums_.data() + g.sum,
+        static_cast<int>(g.n), nullptr};
+}
+
+void Gemv::arrange(int n_threads) {
+    const auto with_tiles = [](const Group& g) { return g.tile >= 0; };
+    if (std::none_of(groups_.begin(), groups_.end(), with_tiles)) return;
+    parallel_for(static_cast<int64_t>(groups_.size()), n_threads, [&](int64_t i) {
+        const Group& g = groups_[static_cast<size_t>(i)];
+        if (with_tiles(g)) kernels_.arrange(range(g), tiles_.data() + g.tile);
+    });
+}
+
 void Gemv::run(const GemvJob& job, const Task& task) const {
-    const Weight& w = job.weight;
     for (size_t i = first_group_[task.job]; i < first_group_[task.job + 1]; ++i) {
         const Group& g = groups_[i];
         float* out[gemv_most_rows];
         for (int64_t r = 0; r < g.n; ++r) out[r] = job.out[static_cast<size_t>(g.first + r)] + task.begin;
-        kernels_.multiply({w.format.type, w.data + task.begin * w.row_bytes, w.row_bytes, task.end - task.begin,
-                           w.depth, chunks_.data() + g.chunk, sums_.data() + g.sum, static_cast<int>(g.n), out});
+        GemvRange p = range(g);
+        p.weight += task.begin * p.row_bytes, p.n = task.end - task.begin, p.out = out;
+        if (g.tile >= 0)
+            kernels_.multiply_tiles(p, tiles_.data() + g.tile);
+        else
+            kernels_.multiply(p);
     }
 }
 

@@ -31,6 +31,7 @@ private:
     struct Group {  // rows of a job that are multiplied at a time
         const GemvJob* job;
         int64_t first, n, chunk, sum;  // rows; where their chunks and sums begin
+        int64_t tile;                  // the same of their tiles; -1: they have none
     };
     struct Task {  // rows of a job's weight, with all of its groups
         size_t job;
@@ -39,11 +40,14 @@ private:
 
     void plan(const std::vector<GemvJob>& jobs, int n_threads);
     void round(int n_threads);
+    void arrange(int n_threads);
+    GemvRange range(const Group& group) const;
     void run(const GemvJob& job, const Task& task) const;
 
     const GemvKernels& kernels_;
     std::vector<GemvChunk> chunks_;
     std::vector<float> sums_;
+    std::vector<GemvTile> tiles_;
     std::vector<Group> groups_;
     std::vector<size_t> first_group_;  // of each job, and behind the last
     std::vector<Task> tasks_;

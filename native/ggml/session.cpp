@@ -175,33 +175,49 @@ void Session::attend(const Tensor* node) {
                                     std::to_string(settings_.rotary) + " of them");
     call.again = used_[layer];
     used_[layer] = true;
-    const int64_t size = dtype_size(settings_.dtype), d = call.head_dim;
-    for (size_t i = 0; i < parts_.size(); ++i) {
-        const Part& part = parts_[i];
+    if (rows_.size() < parts_.size()) rows_.resize(parts_.size());
+    for (const Part& part : parts_)
         if (part.first + part.count > q->ne[1]) throw std::runtime_error("llama.cpp has split a pass");
-        call.part = static_cast<int>(i), call.t = part.count;
-        const auto stride = [](size_t bytes) { return static_cast<int64_t>(bytes / sizeof(float)); };
-        const auto* const from = static_cast<const float*>(q->data) + part.first * stride(q->nb[1]);
-        auto* const to = at<char>(q_, call.heads * part.count * d * size);
-        convert({from, stride(q->nb[1]), stride(q->nb[2]), part.count, call.heads, d, settings_.rotary}, to,
-                settings_.dtype, settings_.n_threads);
-        call.q = to;
-        for (int kind = 0; kind < 2; ++kind) {
-            const Fresh& fresh = fresh_[kind][place(root.layer)];
-            auto& memory = kind == 0 ? keys_ : values_;
-            auto* const arranged = at<char>(memory, call.kv_heads * part.count * d * size);
-            arrange({fresh.data.data() + part.first * fresh.width * size, fresh.width, part.count, call.kv_heads, d,
-                     kind == 0 ? settings_.rotary : 0},
-                    arranged, settings_.dtype);
-            (kind == 0 ? call.keys : call.values) = arranged;
-        }
-        call.out = static_cast<float*>(node->data) + part.first * call.heads * d;
-        Steps* const steps = layer < part.steps.size() ? part.steps[layer] : nullptr;
-        if (steps != nullptr && !call.again)
-            steps->step(call);
-        else
-            hooks_.attend(call);
+    const auto n = static_cast<int64_t>(parts_.size());
+    const auto one = [&](int64_t i) { attend_part(node, call, static_cast<size_t>(i)); };
+    const bool native = !call.again && std::all_of(parts_.begin(), parts_.end(), [&](const Part& part) {
+        return layer < part.steps.size() && part.steps[layer] != nullptr;
+    });
+    // As many sequences as threads: a thread for each is faster than all threads for one after the other.
+    if (native && n >= settings_.n_threads)
+        parallel_for(n, settings_.n_threads, one);
+    else
+        for (int64_t i = 0; i < n; ++i) one(i);
+}
+
+void Session::attend_part(const Tensor* node, AttentionCall call, size_t number) {
+    const Part& part = parts_[number];
+    const auto layer = static_cast<size_t>(call.layer);
+    const Tensor* const q = node->src[0];
+    const int64_t size = dtype_size(settings_.dtype), d = call.head_dim;
+    PartRows& rows = rows_[number];
+    call.part = static_cast<int>(number), call.t = part.count;
+    const auto stride = [](size_t bytes) { return static_cast<int64_t>(bytes / sizeof(float)); };
+    const auto* const from = static_cast<const float*>(q->data) + part.first * stride(q->nb[1]);
+    auto* const to = at<char>(rows.q, call.heads * part.count * d * size);
+    convert({from, stride(q->nb[1]), stride(q->nb[2]), part.count, call.heads, d, settings_.rotary}, to,
+            settings_.dtype, settings_.n_threads);
+    call.q = to;
+    for (int kind = 0; kind < 2; ++kind) {
+        const Fresh& fresh = fresh_[kind][place(call.layer)];
+        auto& memory = kind == 0 ? rows.keys : rows.values;
+        auto* const arranged = at<char>(memory, call.kv_heads * part.count * d * size);
+        arrange({fresh.data.data() + part.first * fresh.width * size, fresh.width, part.count, call.kv_heads, d,
+                 kind == 0 ? settings_.rotary : 0},
+                arranged, settings_.dtype);
+        (kind == 0 ? call.keys : call.values) = arranged;
     }
+    call.out = static_cast<float*>(node->data) + part.first * call.heads * d;
+    Steps* const steps = layer < part.steps.size() ? part.steps[layer] : nullptr;
+    if (steps != nullptr && !call.again)
+        steps->step(call);
+    else
+        hooks_.attend(call);
 }
 
 void Session::multiply(const Tensor* node) {

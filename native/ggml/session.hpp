@@ -90,6 +90,10 @@ private:
         int64_t width = 0, t = 0;
     };
 
+    struct PartRows {  // of a part, in the session's dtype, (heads, t, head_dim)
+        std::vector<char> q, keys, values;
+    };
+
     bool is_own(int layer) const {
         return layer >= 0 && layer < static_cast<int>(settings_.own.size()) &&
                settings_.own[static_cast<size_t>(layer)];
@@ -102,6 +106,7 @@ private:
     bool can_read(const Tensor* weight) const;
     void store(const Tensor* node);
     void attend(const Tensor* node);
+    void attend_part(const Tensor* node, AttentionCall call, size_t number);
     void multiply(const Tensor* node);
     void multiply_experts(const Tensor* node);
 
@@ -115,7 +120,8 @@ private:
     // Of keys and of values what came last, by layer where layers share them; whether a layer's were attended with.
     std::vector<Fresh> fresh_[2];
     std::vector<bool> used_;
-    std::vector<char> q_, keys_, values_, x_, weight_;
+    std::vector<PartRows> rows_;
+    std::vector<char> x_, weight_;
     std::exception_ptr error_;
 };
 

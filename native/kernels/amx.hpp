@@ -9,6 +9,9 @@ namespace sakuin {
 // Whether CPU and system let this process multiply bf16 tiles; asks the system at the first call.
 bool may_use_amx();
 
+// The same of tiles of 8-bit numbers.
+bool may_use_amx_int8();
+
 // Tiles belong to a thread, and other libraries use them too: configured as eight of 16 rows of 64 bytes for as long as
 // this lives, and released.
 class AmxTiles {
@@ -38,5 +41,7 @@ private:
     asm volatile("tilestored %%tmm" #tile ", (%0,%1,1)" : : "r"(at), "r"(static_cast<int64_t>(stride)) : "memory")
 #define SAKUIN_AMX_ZERO(tile) asm volatile("tilezero %%tmm" #tile : :)
 #define SAKUIN_AMX_ADD(sum, a, b) asm volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #sum : :)
+// Unsigned times signed bytes.
+#define SAKUIN_AMX_ADD_WHOLE(sum, a, b) asm volatile("tdpbusd %%tmm" #b ", %%tmm" #a ", %%tmm" #sum : :)
 
 }  // namespace sakuin

@@ -1,11 +1,12 @@
 #include "kernels/gemv.hpp"
 
+#include "kernels/amx.hpp"
 #include "kernels/dispatch.hpp"
 
 namespace sakuin {
 
 #if defined(SAKUIN_X86)
-extern const GemvKernels gemv_avx512vnni;
+extern const GemvKernels gemv_avx512vnni, gemv_amx;
 #endif
 
 const std::vector<const GemvKernels*>& gemv_kernels() {
@@ -13,7 +14,10 @@ const std::vector<const GemvKernels*>& gemv_kernels() {
         std::vector<const GemvKernels*> found;
 #if defined(SAKUIN_X86)
         // The set with BF16 is the one that has VNNI.
-        if (available_isas().back() == "avx512bf16") found.push_back(&gemv_avx512vnni);
+        if (available_isas().back() == "avx512bf16") {
+            if (may_use_amx_int8()) found.push_back(&gemv_amx);
+            found.push_back(&gemv_avx512vnni);
+        }
 #endif
         return found;
     }();

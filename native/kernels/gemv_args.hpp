@@ -1,6 +1,6 @@
-// Arguments of the kernels that multiply a weight, as a file has it, with a few rows of x: see ggml/gemv.cpp, which cuts
-// the work into these pieces. Weights are read once for all rows and are multiplied as they lie, in whole numbers; for
-// that each row of x is rounded to 8 bits, 32 numbers with a scale of their own.
+// Arguments of the kernels that multiply a weight, as a file has it, with a few rows of x: see ggml/gemv.cpp, which
+// cuts the work into these pieces. Weights are read once for all rows and are multiplied as they lie, in whole numbers;
+// for that each row of x is rounded to 8 bits, 32 numbers with a scale of their own.
 #pragma once
 
 #include <cstdint>
@@ -41,12 +41,29 @@ struct GemvRange {
     float* const* out;
 };
 
+// 64 numbers of up to eight rows of x for tiles, of which the CPU multiplies 16 rows of the weight with 16 columns at a
+// time. A column is a row of x and half of the numbers, else zeros, since each half has a scale of its own; for types
+// with scales of 16 numbers, half of one half, in two tiles.
+struct alignas(64) GemvTile {
+    int8_t codes[16][64];  // line k: numbers 4k to 4k + 3 of the columns
+    int32_t bias[16];      // of columns
+    float scales[16], sums[16];
+};
+
 struct GemvKernels {
     const char* name;
     // Codes of a type are stored as `code + offset`; -1: the type has no kernel.
     int (*offset)(int type);
     void (*round)(const GemvInput&);
     void (*multiply)(const GemvRange&);
+    // Rows of x from which on they are multiplied as tiles, by type; null: never.
+    int (*tiles_from)(int type);
+    // Tiles of a chunk, by type.
+    int (*tiles)(int type);
+    // The tiles of all chunks of a range's rows, one after the other.
+    void (*arrange)(const GemvRange&, GemvTile*);
+    // As `multiply`, of a range's rows that are arranged.
+    void (*multiply_tiles)(const GemvRange&, const GemvTile*);
 };
 
 }  // namespace sakuin

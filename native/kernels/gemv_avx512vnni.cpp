@@ -5,6 +5,13 @@
 #include "kernels/gemv_types.hpp"
 
 namespace sakuin {
+
+// gemv_amx.cpp
+int gemv_tiles_from(int type);
+int gemv_tiles_of_type(int type);
+void gemv_arrange(const GemvRange& p, GemvTile* to);
+void gemv_tiles(const GemvRange& p, const GemvTile* x);
+
 namespace {
 
 constexpr int ahead = 2048;  // bytes of the weight that are asked for before they are read
@@ -33,11 +40,7 @@ void rows_of(const GemvRange& p) {
         row_of<Type, N>(s, p.weight + j * p.row_bytes, p.depth);
         for (int r = 0; r < N; ++r) {
             __m256 sum = _mm256_add_ps(_mm512_castps512_ps256(s.dots[r]), _mm512_extractf32x8_ps(s.dots[r], 1));
-            // Types of blocks of 256 take their minima off, the others lay them on.
-            if constexpr (Type::bytes > 100)
-                sum = _mm256_sub_ps(sum, s.minima[r]);
-            else
-                sum = _mm256_add_ps(sum, s.minima[r]);
+            if constexpr (Type::minima != 0) sum = _mm256_fmadd_ps(_mm256_set1_ps(Type::minima), s.minima[r], sum);
             __m128 four = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps(sum, 1));
             four = _mm_add_ps(four, _mm_movehl_ps(four, four));
             p.out[r][j] = _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
@@ -59,27 +62,12 @@ void of_type(const GemvRange& p) {
     }
 }
 
-template <class F>
-auto with_type(int type, F f) {
-    switch (type) {
-        case 2: return f(gemv::Q4_0{});
-        case 3: return f(gemv::Q4_1{});
-        case 6: return f(gemv::Q5_0{});
-        case 7: return f(gemv::Q5_1{});
-        case 8: return f(gemv::Q8_0{});
-        case 12: return f(gemv::Q4_K{});
-        case 13: return f(gemv::Q5_K{});
-        default: return f(gemv::Q6_K{});
-    }
-}
-
 int offset(int type) {
-    const bool known = type == 2 || type == 3 || (type >= 6 && type <= 8) || (type >= 12 && type <= 14);
-    return known ? with_type(type, []<class T>(T) { return T::offset; }) : -1;
+    return gemv::known(type) ? gemv::with_type(type, []<class T>(T) { return T::offset; }) : -1;
 }
 
 void multiply(const GemvRange& p) {
-    with_type(p.type, [&]<class T>(T) { of_type<T>(p); });
+    gemv::with_type(p.type, [&]<class T>(T) { of_type<T>(p); });
 }
 
 // 32 numbers: codes, sums of four, and the scale.
@@ -115,7 +103,10 @@ void round(const GemvInput& p) {
 
 }  // namespace
 
-extern const GemvKernels gemv_avx512vnni;
-constinit const GemvKernels gemv_avx512vnni{"avx512vnni", &offset, &round, &multiply};
+extern const GemvKernels gemv_avx512vnni, gemv_amx;
+constinit const GemvKernels gemv_avx512vnni{"avx512vnni", &offset, &round,  &multiply,
+                                            nullptr,      nullptr, nullptr, nullptr};
+constinit const GemvKernels gemv_amx{"amx_int8",          &offset,       &round,     &multiply, &gemv_tiles_from,
+                                     &gemv_tiles_of_type, &gemv_arrange, &gemv_tiles};
 
 }  // namespace sakuin

@@ -27,15 +27,14 @@ struct Sums {
 #pragma GCC unroll 8
         for (int r = 0; r < N; ++r, ++x) {
             const __m512i whole = _mm512_dpbusd_epi32(_mm512_load_si512(x->bias), codes, _mm512_load_si512(x->codes));
-            dots[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), _mm512_mul_ps(scales, _mm512_load_ps(x->scales)),
-                                      dots[r]);
+            dots[r] =
+                _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), _mm512_mul_ps(scales, _mm512_load_ps(x->scales)), dots[r]);
         }
     }
     // What the last `n` codes' blocks of 32 begin at: 8 blocks, or 2.
     void add_minima(__m256 least) {
 #pragma GCC unroll 8
-        for (int r = 0; r < N; ++r)
-            minima[r] = _mm256_fmadd_ps(least, _mm256_loadu_ps(sums + r * stride), minima[r]);
+        for (int r = 0; r < N; ++r) minima[r] = _mm256_fmadd_ps(least, _mm256_loadu_ps(sums + r * stride), minima[r]);
         sums += 8;
     }
     void add_two_minima(__m128 scale_and_least) {
@@ -43,8 +42,7 @@ struct Sums {
         for (int r = 0; r < N; ++r) {
             const __m128d two = _mm_load_sd(reinterpret_cast<const double*>(sums + r * stride));
             const __m128 apart = _mm_unpacklo_ps(_mm_setzero_ps(), _mm_castpd_ps(two));
-            minima[r] = _mm256_zextps128_ps256(
-                _mm_fmadd_ps(scale_and_least, apart, _mm256_castps256_ps128(minima[r])));
+            minima[r] = _mm256_zextps128_ps256(_mm_fmadd_ps(scale_and_least, apart, _mm256_castps256_ps128(minima[r])));
         }
         sums += 2;
     }
@@ -89,43 +87,48 @@ inline __m512i with_fifth(__m512i codes, uint32_t a, uint32_t b) {
     return _mm512_mask_add_epi8(codes, fifth, codes, _mm512_set1_epi8(16));
 }
 
+// Each type gives 64 codes with their scales to `add`, and to `add_minima` or `add_two_minima` what its codes begin at.
+//   bytes    of a block           offset  codes are stored as code + offset
+//   minima   1: codes begin at the least of their 32 numbers; -1: at its negative; 0: at zero
+//   scaled   numbers with one scale
+
 // Types of blocks of 32 numbers: two of them, at a and b.
 struct Q4_0 {
-    static constexpr int bytes = 18, offset = 8;
-    template <int N>
-    static void add(Sums<N>& s, const char* a, const char* b) {
+    static constexpr int bytes = 18, offset = 8, minima = 0, scaled = 32;
+    template <class To>
+    static void add(To& s, const char* a, const char* b) {
         s.add(nibbles(a + 2, b + 2), spread_halves(a, b));
     }
 };
 struct Q4_1 {
-    static constexpr int bytes = 20, offset = 0;
-    template <int N>
-    static void add(Sums<N>& s, const char* a, const char* b) {
+    static constexpr int bytes = 20, offset = 0, minima = 1, scaled = 32;
+    template <class To>
+    static void add(To& s, const char* a, const char* b) {
         const __m128 scales = two_pairs(a, b);
         s.add(nibbles(a + 4, b + 4), spread(scales, 0, 2));
         s.add_two_minima(scales);
     }
 };
 struct Q5_0 {
-    static constexpr int bytes = 22, offset = 16;
-    template <int N>
-    static void add(Sums<N>& s, const char* a, const char* b) {
+    static constexpr int bytes = 22, offset = 16, minima = 0, scaled = 32;
+    template <class To>
+    static void add(To& s, const char* a, const char* b) {
         s.add(with_fifth(nibbles(a + 6, b + 6), word(a + 2), word(b + 2)), spread_halves(a, b));
     }
 };
 struct Q5_1 {
-    static constexpr int bytes = 24, offset = 0;
-    template <int N>
-    static void add(Sums<N>& s, const char* a, const char* b) {
+    static constexpr int bytes = 24, offset = 0, minima = 1, scaled = 32;
+    template <class To>
+    static void add(To& s, const char* a, const char* b) {
         const __m128 scales = two_pairs(a, b);
         s.add(with_fifth(nibbles(a + 8, b + 8), word(a + 4), word(b + 4)), spread(scales, 0, 2));
         s.add_two_minima(scales);
     }
 };
 struct Q8_0 {
-    static constexpr int bytes = 34, offset = 128;
-    template <int N>
-    static void add(Sums<N>& s, const char* a, const char* b) {
+    static constexpr int bytes = 34, offset = 128, minima = 0, scaled = 32;
+    template <class To>
+    static void add(To& s, const char* a, const char* b) {
         const __m512i codes = _mm512_inserti64x4(_mm512_castsi256_si512(bytes32(a + 2)), bytes32(b + 2), 1);
         s.add(_mm512_xor_si512(codes, _mm512_set1_epi8(static_cast<char>(0x80))), spread_halves(a, b));
     }
@@ -138,10 +141,9 @@ struct Eight {
     __m256 scales, minima;
     explicit Eight(const char* p) {
         const uint32_t a = word(p + 4), b = word(p + 8), c = word(p + 12);
-        const __m128i bytes = _mm_set_epi32(static_cast<int>((c >> 4 & 0x0f0f0f0f) | (b >> 2 & 0x30303030)),
-                                            static_cast<int>(b & 0x3f3f3f3f),
-                                            static_cast<int>((c & 0x0f0f0f0f) | (a >> 2 & 0x30303030)),
-                                            static_cast<int>(a & 0x3f3f3f3f));
+        const __m128i bytes = _mm_set_epi32(
+            static_cast<int>((c >> 4 & 0x0f0f0f0f) | (b >> 2 & 0x30303030)), static_cast<int>(b & 0x3f3f3f3f),
+            static_cast<int>((c & 0x0f0f0f0f) | (a >> 2 & 0x30303030)), static_cast<int>(a & 0x3f3f3f3f));
         const __m512 all = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
         const __m128 factors = _mm_cvtph_ps(_mm_cvtsi32_si128(static_cast<int>(word(p))));
         const __m512 scaled = _mm512_mul_ps(all, spread(factors, 0, 1));
@@ -160,9 +162,9 @@ inline __m512i wide_nibbles(const char* p) {
 }
 
 struct Q4_K {
-    static constexpr int bytes = 144, offset = 0;
-    template <int N>
-    static void add(Sums<N>& s, const char* p) {
+    static constexpr int bytes = 144, offset = 0, minima = -1, scaled = 32;
+    template <class To>
+    static void add(To& s, const char* p) {
         const Eight eight(p);
 #pragma GCC unroll 4
         for (int j = 0; j < 8; j += 2) s.add(wide_nibbles(p + 16 + j * 16), eight.of(j));
@@ -170,9 +172,9 @@ struct Q4_K {
     }
 };
 struct Q5_K {
-    static constexpr int bytes = 176, offset = 0;
-    template <int N>
-    static void add(Sums<N>& s, const char* p) {
+    static constexpr int bytes = 176, offset = 0, minima = -1, scaled = 32;
+    template <class To>
+    static void add(To& s, const char* p) {
         const Eight eight(p);
         const __m512i fifths = _mm512_broadcast_i64x4(bytes32(p + 16));
 #pragma GCC unroll 4
@@ -187,9 +189,9 @@ struct Q5_K {
     }
 };
 struct Q6_K {
-    static constexpr int bytes = 210, offset = 32;
-    template <int N>
-    static void add(Sums<N>& s, const char* p) {
+    static constexpr int bytes = 210, offset = 32, minima = 0, scaled = 16;
+    template <class To>
+    static void add(To& s, const char* p) {
         const __m512 factor = _mm512_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(half(p + 208))));
         const __m512 scales = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes16(p + 192))), factor);
         const __m512i four = _mm512_set1_epi8(15), two = _mm512_set1_epi8(0x30);
@@ -208,5 +210,22 @@ struct Q6_K {
         }
     }
 };
+
+inline bool known(int type) { return type == 2 || type == 3 || (type >= 6 && type <= 8) || (type >= 12 && type <= 14); }
+
+// f(the type), by ggml's number of a known one.
+template <class F>
+auto with_type(int type, F f) {
+    switch (type) {
+        case 2: return f(Q4_0{});
+        case 3: return f(Q4_1{});
+        case 6: return f(Q5_0{});
+        case 7: return f(Q5_1{});
+        case 8: return f(Q8_0{});
+        case 12: return f(Q4_K{});
+        case 13: return f(Q5_K{});
+        default: return f(Q6_K{});
+    }
+}
 
 }  // namespace sakuin::gemv

@@ -125,8 +125,8 @@ private:
 
 class PySession {
 public:
-    PySession(const std::string& dtype, std::vector<bool> own, int64_t rotary, int64_t least_rows,
-              int64_t few_rows, int n_threads, bool shared, nb::callable attend, nb::callable multiply)
+    PySession(const std::string& dtype, std::vector<bool> own, int64_t rotary, int64_t least_rows, int64_t few_rows,
+              int n_threads, bool shared, nb::callable attend, nb::callable multiply)
         : attend_(std::move(attend)), multiply_(std::move(multiply)),
           session_(library(), {dtype_of(dtype), std::move(own), rotary, least_rows, few_rows, n_threads, shared},
                    hooks()) {}

@@ -65,8 +65,10 @@ public:
         if (!gemv_.has(f.type, a.shape[1]))
             throw std::invalid_argument("rows of " + std::to_string(a.shape[1]) + " numbers in type " +
                                         std::to_string(f.type) + " have no kernel");
-        ggml::GemvJob job{{}, {}, {reinterpret_cast<const char*>(weight), a.shape[1] / f.block * f.block_bytes,
-                                   c.shape[1], a.shape[1], f}};
+        ggml::GemvJob job{
+            {},
+            {},
+            {reinterpret_cast<const char*>(weight), a.shape[1] / f.block * f.block_bytes, c.shape[1], a.shape[1], f}};
         for (int64_t i = 0; i < a.shape[0]; ++i) {
             job.x.push_back(a.f32() + i * a.stride[0]);
             job.out.push_back(c.f32() + i * c.stride[0]);
@@ -78,8 +80,7 @@ public:
 private:
     static const GemvKernels& kernels_of_few(const std::string& name) {
         const GemvKernels* const k = gemv_kernels(name);
-        if (k == nullptr)
-            throw std::invalid_argument("this machine has no kernels for few rows called '" + name + "'");
+        if (k == nullptr) throw std::invalid_argument("this machine has no kernels for few rows called '" + name + "'");
         return *k;
     }
 
@@ -103,8 +104,9 @@ std::vector<std::string> names(const std::vector<const Kernels*>& all) {
 }  // namespace
 
 void bind_ggml_product(nb::module_& m) {
-    m.def("product_kernels", [] { return names(product_kernels()); },
-          "Names of the kernels that multiply quantized weights with many rows here, best first.");
+    m.def(
+        "product_kernels", [] { return names(product_kernels()); },
+        "Names of the kernels that multiply quantized weights with many rows here, best first.");
     nb::class_<PyProducts>(m, "GgmlProducts", "Products of a weight, as a GGUF file has it, with many rows, in bf16.")
         .def(nb::init<const std::string&>(), nb::arg("kernels") = "")
         .def(
@@ -113,8 +115,9 @@ void bind_ggml_product(nb::module_& m) {
             "out[i, j] = x[i] . w[j]: x (rows, depth) and out (rows, width) fp32; weight the address of `width` rows,\n"
             "one after the other; format (type, numbers and bytes of a block, address of to_float). same: x is that\n"
             "of the call before.");
-    m.def("gemv_kernels", [] { return names(gemv_kernels()); },
-          "Names of the kernels that multiply quantized weights with a few rows here, best first.");
+    m.def(
+        "gemv_kernels", [] { return names(gemv_kernels()); },
+        "Names of the kernels that multiply quantized weights with a few rows here, best first.");
     nb::class_<PyGemv>(m, "GgmlGemv", "Products of a weight, as a GGUF file has it, with a few rows, in 8 bits.")
         .def(nb::init<const std::string&>(), nb::arg("kernels") = "")
         .def("multiply", &PyGemv::multiply, nb::arg("x"), nb::arg("weight"), nb::arg("format"), nb::arg("out"),

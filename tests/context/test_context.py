@@ -55,8 +55,9 @@ def test_so_it_does_in_the_dtype_that_is_fast_here(text: str) -> None:
 
 def test_flat_says_what_full_attention_says(context: Context, smollm2: tuple[Any, Any], text: str) -> None:
     full = Context.from_text(*smollm2, text, "full")
-    for question in (QUESTION, "What is this document about?"):
-        assert context.ask(question, max_new_tokens=24).text == full.ask(question, max_new_tokens=24).text
+    with smollm2[0].steady():  # rounding to 8 bits would turn the last bit's difference into another word
+        for question in (QUESTION, "What is this document about?"):
+            assert context.ask(question, max_new_tokens=24).text == full.ask(question, max_new_tokens=24).text
     assert full.ask(QUESTION, max_new_tokens=8).evidence == []
     ours, theirs = (sum(one.kv_bytes().values()) for one in (context, full))
     assert 0 < theirs < 2 * ours  # as much, beside space to grow
