@@ -33,7 +33,6 @@ from sakuin.index import _native
 
 _CHUNK, _SHORT = 512, 32
 _STEPS = 6
-_THEIRS = {"least_rows": 0, "few_rows": 0}
 _IN_8_BITS = {"q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_K", "q5_K", "q6_K"}
 """Types of weights that sakuin multiplies with few rows."""
 _SLOW = 2.0
@@ -73,7 +72,8 @@ def _try(request: dict[str, Any], reference: Path, answers: Any) -> None:
     loaded = Loaded(library(), header.path, options)
     few = FEW if _native.gemv_kernels() and _IN_8_BITS & {each.type for each in header.tensors} else 0
     for ours in (False, True):
-        loaded.options = replace(options, **({"least_rows": FEW + 1, "few_rows": FEW} if ours else _THEIRS))
+        least, most_few = (FEW + 1, FEW) if ours else (0, 0)
+        loaded.options = replace(options, least_rows=least, few_rows=most_few)
         backend = LlamaBackend(loaded, header, shape, None, rotary)
         start, waited = time.perf_counter(), _waited()
         measured, seen = measure(backend, Measured(options.repack, ours, few=(few, 0.0)))
