@@ -1,5 +1,7 @@
 #include "kernels/gemv.hpp"
 
+#include <string>
+
 #include "kernels/amx.hpp"
 #include "kernels/dispatch.hpp"
 
@@ -13,8 +15,9 @@ const std::vector<const GemvKernels*>& gemv_kernels() {
     static const std::vector<const GemvKernels*> all = [] {
         std::vector<const GemvKernels*> found;
 #if defined(SAKUIN_X86)
-        // The set with BF16 is the one that has VNNI.
-        if (available_isas().back() == "avx512bf16") {
+        // The set with BF16 has VNNI, and so have CPUs before it.
+        const std::string& best = available_isas().back();
+        if (best == "avx512bf16" || (best == "avx512" && __builtin_cpu_supports("avx512vnni"))) {
             if (may_use_amx_int8()) found.push_back(&gemv_amx);
             found.push_back(&gemv_avx512vnni);
         }

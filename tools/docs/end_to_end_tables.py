@@ -99,9 +99,33 @@ def variants(*results: Row) -> str:
     return table(columns, rows)
 
 
+def _gemv(*results: Row) -> str:
+    """Products of a few rows: how many times as fast as llama.cpp's, and as reading the weight."""
+    counts = list(dict.fromkeys(row["rows"] for row in results[0]["rows"]))
+    columns = {"kernels": "l", "type": "l"}
+    columns |= {f"{n} row{'s' * (n > 1)}: ms": "r" for n in counts}
+    columns |= {f"llama.cpp / sakuin, {n}": "r" for n in counts} | {"of reading, 1": "r"}
+    rows = []
+    for result in results:
+        by = {(row["type"], row["rows"]): row for row in result["rows"]}
+        for name in dict.fromkeys(row["type"] for row in result["rows"]):
+            each = [by[name, n] for n in counts]
+            rows.append(
+                [
+                    result["kernels"],
+                    name,
+                    *(f"{row['ours_ms']:.1f}" for row in each),
+                    *(f"{row['ratio']:.1f}" for row in each),
+                    f"{100 * each[0]['of_reading']:.0f} %",
+                ]
+            )
+    return table(columns, rows)
+
+
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {
     "end-to-end-goals": ("end_to_end-*", goals),
     "end-to-end-times": ("end_to_end-*", times),
     "end-to-end-llama": ("end_to_end-*", variants),
+    "gemv": ("gemv-*", _gemv),
 }
 """As in tools/docs/tables.py."""

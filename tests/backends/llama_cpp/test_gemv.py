@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from ggml_numbers import F32, Q8_0, TYPES, Arena, error, format_of, quantized, random, unpacked
+from tiny_gguf import write
 from torch import Tensor
 
 from sakuin.backends.llama_cpp import locate
 from sakuin.backends.llama_cpp.device import register
 from sakuin.backends.llama_cpp.library import library
+from sakuin.backends.llama_cpp.load import load
 from sakuin.index import _native
 
 pytestmark = [
@@ -135,3 +138,29 @@ def test_experts_meet_the_rows_that_chose_them_in_8_bits(nodes: Arena, tokens: i
     every = expected(x[:, 0], packed, Q8_0, n_experts * width).view(tokens, n_experts, width)
     wanted = torch.stack([every[t, ids[t].long()] for t in range(tokens)])
     assert error(nodes.numbers(node)[0], wanted) < 2e-6
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("architecture", ["qwen2", "mixtral"])
+def test_a_model_decodes_with_them(architecture: str, tmp_path: Path) -> None:
+    """Alone and three sequences side by side, dense and of experts: as near to the weights as rounding lets."""
+    made = write(architecture, tmp_path, "Q8_0")
+    ids = made.tokens(120)
+    wanted = made.model(ids, use_cache=False).logits[0].log_softmax(-1)
+    backend, _ = load(made.gguf, dtype="fp32", threads=2)
+    assert backend.loaded.options.few_rows > 0
+    cache = backend.new_cache(None)
+    backend.forward(cache, ids[0, :100].tolist())
+    forks = [backend.fork(cache) for _ in range(3)]
+    before = backend.loaded.session.seconds[1]
+    for at in range(100, 120):
+        token = [ids[0, at].item()]
+        alone = backend.forward(cache, token)
+        assert _kl(wanted[at], alone.flatten()) < 2e-3
+        for one in backend.forward_together(forks, [token] * 3):
+            assert _kl(wanted[at], one.flatten()) < 2e-3
+    assert backend.loaded.session.seconds[1] > before
+
+
+def _kl(expected: Tensor, got: Tensor) -> float:
+    return (expected.exp() * (expected - got.log_softmax(-1))).sum().item()

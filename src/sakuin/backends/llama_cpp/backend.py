@@ -1,7 +1,7 @@
 """The backend of llama.cpp: passes of a GGUF model through its caches.
 
-Weights, norms and rotary embeddings are llama.cpp's; attention, keys and values, and the products of prefill
-are sakuin's. Called through `sakuin.backends.base.Backend`.
+Weights, norms and rotary embeddings are llama.cpp's; attention, keys and values, and the products of weights
+that it is faster with are sakuin's. Called through `sakuin.backends.base.Backend`.
 """
 
 from __future__ import annotations
