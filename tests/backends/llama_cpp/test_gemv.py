@@ -143,7 +143,7 @@ def test_experts_meet_the_rows_that_chose_them_in_8_bits(nodes: Arena, tokens: i
 @torch.no_grad()
 @pytest.mark.parametrize("architecture", ["qwen2", "mixtral"])
 def test_a_model_decodes_with_them(architecture: str, tmp_path: Path) -> None:
-    """Alone and three sequences side by side, dense and of experts: as near to the weights as rounding lets."""
+    """Alone and three sequences side by side, dense and of experts: as near as rounding lets."""
     made = write(architecture, tmp_path, "Q8_0")
     ids = made.tokens(120)
     wanted = made.model(ids, use_cache=False).logits[0].log_softmax(-1)
