@@ -14,7 +14,7 @@ LEAST, MOST = 8, 1024
 unpacked fast enough; where it takes more, few passes would have so many."""
 FEW, MOST_FEW = 8, 32
 """Rows that sakuin's products in 8 bits take at a time, and at most."""
-_PASS = 2048
+_PASS = 1024
 _READ, _WRITTEN = 4096, 128
 """Tokens of the use that settings are compared by: a document of so many is read, an answer of so many
 written."""
@@ -73,7 +73,7 @@ class Measured:
 
     @property
     def prefill_rate(self) -> float:
-        """Tokens/s of passes of 2,048."""
+        """Tokens/s of passes of 1,024."""
         return _PASS / max(self.seconds(_PASS), 1e-9)
 
     @property

@@ -68,7 +68,7 @@ def reports() -> list[dict[str, Any]]:
     Each has `model` (a path), `library`, `dtype`, `threads`, `gpu_layers`, the setting that was chosen
     (`repack`; `least_rows`: sakuin computes products of so many rows and more, 0 none; `few_rows`: and those
     of at most so many, in 8 bits), `busy` (share of the time in which others had the CPU), and `ways`: each
-    with `repack`, `ours` (products by sakuin), `prefill` in passes of 2,048 and `decode` in tokens/s, `kl`
+    with `repack`, `ours` (products by sakuin), `prefill` in passes of 1,024 and `decode` in tokens/s, `kl`
     against the plainest way, and `wrong`: why it is not used, or "".
     """
     return [
