@@ -2,8 +2,8 @@
 
 A text is read, then 128 tokens that follow are decoded, teacher-forced, one at a time. The truth is
 transformers' full attention in fp32, on the weights of the same GGUF file made fp32. llama.cpp alone has
-flash attention and keys and values in fp16, as it does best. What sakuin does is what a user gets: llama.cpp
-rounds activations in short passes here too. `full` is without an index, `balanced` with.
+flash attention and keys and values in fp16, as it does best. What sakuin does is what a user gets: rows
+are rounded to 8 bits in short passes here too. `full` is without an index, `balanced` with.
 
 Run: python -m benchmarks.answers.llama_alone [--models smollm2 gemma3-270m] [--tokens 4096]
      [--domains english code]

@@ -4,7 +4,7 @@ Four documents of technical English hold five magic numbers each. Every document
 by llama.cpp, from the same GGUF file, and stored. Then both backends load both stored contexts and say the
 likeliest answer to each question, to the letter the same or not.
 
-llama.cpp is asked twice. As a user asks, its kernels round what they multiply to 8 bits, which alone changes
+llama.cpp is asked twice. As a user asks, short passes round what they multiply to 8 bits, which alone changes
 where a small model hesitates. Steadily (`Backend.steady`) nothing is rounded: then only the context is left.
 
 Each answer is held against that of the backend that read (llama.cpp's without rounding), and against that of

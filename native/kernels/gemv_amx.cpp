@@ -1,4 +1,6 @@
-// Products of weights with four to eight rows of x by tiles of whole numbers. AVX-512 with VNNI, AMX with INT8.
+// AVX-512 with VNNI, AMX with INT8.
+#include "kernels/gemv_amx.hpp"
+
 #include <algorithm>
 #include <cstring>
 
@@ -6,11 +8,6 @@
 #include "kernels/gemv_types.hpp"
 
 namespace sakuin {
-
-int gemv_tiles_from(int type);
-int gemv_tiles_of_type(int type);
-void gemv_arrange(const GemvRange& p, GemvTile* to);
-void gemv_tiles(const GemvRange& p, const GemvTile* x);
 
 namespace {
 

@@ -2,15 +2,10 @@
 #include <algorithm>
 #include <limits>
 
+#include "kernels/gemv_amx.hpp"
 #include "kernels/gemv_types.hpp"
 
 namespace sakuin {
-
-// gemv_amx.cpp
-int gemv_tiles_from(int type);
-int gemv_tiles_of_type(int type);
-void gemv_arrange(const GemvRange& p, GemvTile* to);
-void gemv_tiles(const GemvRange& p, const GemvTile* x);
 
 namespace {
 

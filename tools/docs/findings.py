@@ -120,12 +120,16 @@ def _end_to_end(result: Row) -> str:
     ours, theirs = both[max(read)]
     step, slow = both[max(both)]
     m = result["machine"]
-    title = {"0.5b": "a model of 0.5B", "gemma3-270m": "Gemma 3 270M", "smollm2": "SmolLM2-135M"}[name]
+    title = {
+        "0.5b": "a model of 0.5B with random weights",
+        "gemma3-270m": "Gemma 3 270M",
+        "smollm2": "SmolLM2-135M",
+    }[name]
     return f"""
         {m["cpu"]} ({result["kind"]}, {m["threads"]} threads), {title}: the first answer to a document of
         {ours["tokens"]:,} tokens that it has never seen comes after {ours["first_answer_s"]:.0f} s, and with
-        llama.cpp alone after {theirs["first_answer_s"]:.0f} s. Behind {step["tokens"]:,} tokens a new token
-        takes {step["decode_ms"]:.0f} ms, and with llama.cpp alone {slow["decode_ms"]:.0f} ms."""
+        llama.cpp alone after {theirs["first_answer_s"]:,.0f} s. Behind {step["tokens"]:,} tokens a new token
+        takes {step["decode_ms"]:.0f} ms, and with llama.cpp alone {slow["decode_ms"]:,.0f} ms."""
 
 
 def _span(values: Iterable[float], form: str) -> str:

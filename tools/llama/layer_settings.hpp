@@ -1,6 +1,6 @@
 // What llama.cpp's Vulkan backend asks of Vulkan's headers and Debian 12's (1.3.239) lack: the structs of the extension
-// VK_EXT_layer_settings, which only its validation uses. Included before each of llama.cpp's C++ files by vulkan.py;
-// empty where the headers have the extension.
+// VK_EXT_layer_settings, which only its validation uses. Included before each of llama.cpp's C++ files by
+// gpu_layers.py; empty where the headers have the extension.
 #pragma once
 
 #if __has_include(<vulkan/vulkan_core.h>)

@@ -26,7 +26,7 @@ from sakuin.index import _native
 
 CHUNK = 1024
 """Tokens of one pass of prefill, at most: a weight's rows are converted once for all of them. Twice as many
-read 2 to 3 % faster and take 120 MB more (0.5B, AMX)."""
+read 2 % faster and take 120 MB more (0.5B, AMX)."""
 _LAST = 64
 """Tokens of the last pass beyond it: so few would not be read exactly by themselves."""
 _SPARE = 512
