@@ -56,6 +56,19 @@ def main() -> None:
         "goals": [],
     }
 
+    if chosen.add:
+        if not output.is_file():
+            sys.exit(f"--add: there is no {output.name} yet to add to; run without it first")
+        before = json.loads(output.read_text("utf-8"))
+        result["command"] = f"{before['command']}; {result['command']}"
+        # Each says what machine and commit it was measured with.
+        result["models"] = {
+            name: {"machine": before["machine"], **each}
+            for name, each in before["models"].items()
+            if name not in chosen.models
+        }
+        result["failures"] += [each for each in before["failures"] if each["model"] in result["models"]]
+
     def save() -> None:
         result["goals"] = goals(result)
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +109,9 @@ def _arguments(words: list[str]) -> argparse.Namespace:
         default=[],
         metavar="NAME=PATH",
         help="llama.cpp libraries, under which names; default: the packages that are installed",
+    )
+    parser.add_argument(
+        "--add", action="store_true", help="keep the other models of the file; both commands are kept with it"
     )
     parser.add_argument("--threads", type=int, help="of the CPU; default: as many as torch takes")
     parser.add_argument("--output", type=Path, help="the file to write, instead of benchmarks/results/…")
