@@ -65,7 +65,7 @@ def main() -> None:
         result["models"] = {
             name: {"machine": before["machine"], **each}
             for name, each in before["models"].items()
-            if name not in chosen.models
+            if name not in {case.name for case in cases}
         }
         result["failures"] += [each for each in before["failures"] if each["model"] in result["models"]]
 
