@@ -194,7 +194,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
 
 def test_rows_pair_each_sample_with_full_attention() -> None:
     def scored(task: str, index: int, name: str, score: float) -> Scored:
-        return Scored(task, 4096, index, name, score, "", (), 4000, 9, None, 1.0)
+        return Scored(task, 4096, index, name, score, f"{score}", (), 4000, 9, None, 1.0)
 
     rows = summarized(
         [
@@ -211,6 +211,7 @@ def test_rows_pair_each_sample_with_full_attention() -> None:
     vt, _, mean = rows
     assert (vt.full, vt.score, vt.loss.mean) == (60, 60, 0)
     assert (vt.solved, vt.kept) == (1, 0)
+    assert (vt.same, rows[1].same, mean.same) == (0, 1, 1)
     assert vt.kept_loss is not None
     assert vt.kept_loss.mean == -20
     assert (mean.full, mean.score) == (80, 80)

@@ -59,7 +59,8 @@ def ruler(
 
     A text's length is that of prompt and answer together. *loss* is the score less full attention's, with a
     95 % confidence interval by the paired bootstrap; *kept* are samples that full attention answers wholly
-    and the configuration too. Needs the extra `eval`.
+    and the configuration too; *same* are those with full attention's answer to the letter, right or wrong.
+    Needs the extra `eval`.
     """
     with reports_errors(goes_on):
         from sakuin.evaluate.answers.ruler import about, check_length, differing, summarized
@@ -135,7 +136,7 @@ def _show_one(rows: list[Row], length: int | None, name: str) -> None:
     where = "all lengths" if length is None else f"{length:,} tokens"
     table = Table(box=None, pad_edge=False, title=f"{name} at {where}", title_justify="left")
     table.add_column("task", no_wrap=True)
-    for column in ("samples", "full", name.partition(":")[0], "loss", "95 %", "kept", "touched"):
+    for column in ("samples", "full", name.partition(":")[0], "loss", "95 %", "kept", "same", "touched"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         touched = "" if row.touched_share is None else f"{row.touched_share:.1%}"
@@ -147,6 +148,7 @@ def _show_one(rows: list[Row], length: int | None, name: str) -> None:
             f"{row.loss.mean:+.2f}",
             f"{row.loss.low:+.2f} to {row.loss.high:+.2f}",
             f"{row.kept} of {row.solved}",
+            f"{row.same} of {row.loss.pairs}",
             touched,
             style="bold" if row.task is None else None,
         )

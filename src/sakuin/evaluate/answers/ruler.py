@@ -78,6 +78,7 @@ class Row:
     solved, kept : samples that full attention answers wholly (score 100), and those of them that the
         configuration answers wholly too. kept_loss : the difference over these alone, None where there are
         none.
+    same : samples whose answer is full attention's to the letter.
     """
 
     length: int | None
@@ -90,6 +91,7 @@ class Row:
     kept: int
     kept_loss: Difference | None
     touched_share: float | None
+    same: int
 
 
 def about(model: Any, name: str, seed: int) -> dict[str, Any]:
@@ -222,6 +224,11 @@ def _row(
         kept=sum(after == 100 for _, after in kept),
         kept_loss=difference(solved) if kept else None,
         touched_share=sum(shares) / len(shares) if shares else None,
+        same=sum(
+            one.prediction == full[one.length, one.task, one.index].prediction
+            for found in groups
+            for one in found
+        ),
     )
 
 
