@@ -127,3 +127,17 @@ def test_a_goal_that_is_missed_is_said(changed: dict[str, Any], met: bool, part:
     assert ours.endswith("| yes |") == met
     assert ours.endswith("| **no** |") != met
     assert exact.endswith("|  |")
+
+
+def test_rulers_answers_that_are_the_same_are_counted_beside_the_score(part: Any) -> None:
+    loss = {"mean": -50.0, "low": -100.0, "high": 0.0, "pairs": 2}
+    found = {"length": 4096, "configuration": "balanced", "task": "vt", "full": 100.0, "score": 50.0}
+    found |= {"loss": loss, "solved": 2, "kept": 1, "same": 1, "touched_share": 0.08}
+    lost = {"length": 4096, "configuration": "balanced", "task": "vt", "index": 1}
+    lost |= {"full": 100, "score": 0, "margin": 0.01}
+    result = {"about": {"model": "smollm2"}, "rows": [found, found | {"task": None}], "differing": [lost]}
+    said = part("llama_tables").ruler(result)
+    cells = "2 | 100.0 | 50.0 | -50.0 (-100.0 to +0.0) | 1 of 2 | 8.0 % | 1 of 2 |"
+    assert f"| vt | {cells}\n| all | {cells}\n" in said
+    assert "| smollm2 | 4,096 | vt | 2 | 100 | 0 | 0.010 nats |" in said
+    assert "nats" not in part("llama_tables").ruler(result | {"differing": []})

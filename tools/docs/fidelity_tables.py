@@ -41,7 +41,7 @@ def _lean(said: str, columns: dict[str, str], rows: Iterable[list[str]], once: S
     return f"{said}{facts}:", made
 
 
-def _captioned(*parts: Part) -> str:
+def captioned(*parts: Part) -> str:
     """Tables under each other, each after its own sentence."""
     return "\n".join(f"{said}\n\n{made}" for said, made in parts)
 
@@ -52,12 +52,12 @@ def _interval(found: Row, written: Callable[[float], str], name: str = "mean") -
 
 def configurations(*results: Row) -> str:
     """Every configuration of every model, over all texts and lengths."""
-    return _captioned(*_configurations(results))
+    return captioned(*_configurations(results))
 
 
 def presets(*results: Row) -> str:
     """What was wanted of the presets from 7K tokens on, then every figure of theirs."""
-    return _captioned(
+    return captioned(
         ("What was wanted from 7,000 tokens of context on:", goals(*results)), *_configurations(results)
     )
 
@@ -105,7 +105,7 @@ def where(*results: Row) -> str:
         *_by("by_length", "context", "length", results),
         *_by("by_text", "text", "kind of text", results),
     ]
-    return _captioned(*parts, ("Error of `balanced`, by layer:", layers(*results)))
+    return captioned(*parts, ("Error of `balanced`, by layer:", layers(*results)))
 
 
 def _by(what: str, title: str, said: str, results: tuple[Row, ...]) -> Iterator[Part]:
@@ -147,7 +147,7 @@ def peers(*results: Row) -> str:
         parts.append((f"{model}:", table(_ANSWERS | {"KL above `balanced` (95 %)": "r"}, answers)))
         more = (_more(row) for row in rows)
         parts.append(_lean(f"{model}, more of the same runs", _MORE, more, ["tokens compared"]))
-    return _captioned(*parts)
+    return captioned(*parts)
 
 
 def _above(result: Row, row: Row) -> str:
@@ -227,7 +227,7 @@ def needles(*results: Row) -> str:
             for row in rows
         )
         parts.append((said, table(columns, cells)))
-    return _captioned(*parts)
+    return captioned(*parts)
 
 
 def extraction(*results: Row) -> str:
@@ -279,10 +279,11 @@ def knobs(*results: Row) -> str:
     )
 
 
-_SCORES = {"full": "r", "score": "r", "loss (95 %)": "r", "kept": "r", "touched": "r"}
+SCORES = {"full": "r", "score": "r", "loss (95 %)": "r", "kept": "r", "touched": "r"}
+"""Columns of a row of RULER; `scores` gives its cells."""
 
 
-def _scores(row: Row) -> list[str]:
+def scores(row: Row) -> list[str]:
     return [
         f"{row['full']:.1f}",
         f"{row['score']:.1f}",
@@ -298,20 +299,21 @@ def _length(row: Row) -> str:
 
 def ruler(*results: Row) -> str:
     """RULER's means over the tasks, and the answers whose score is not full attention's."""
-    means = {"model": "l", "configuration": "l", "tokens": "r", "samples": "r"} | _SCORES
+    means = {"model": "l", "configuration": "l", "tokens": "r", "samples": "r"} | SCORES
     rows = [
-        [result["about"]["model"], _name(row), _length(row), str(row["loss"]["pairs"]), *_scores(row)]
+        [result["about"]["model"], _name(row), _length(row), str(row["loss"]["pairs"]), *scores(row)]
         for result in results
         for row in result["rows"]
         if row["task"] is None
     ]
-    return _captioned(
+    return captioned(
         _lean("Means over the tasks", means, rows, ["configuration"]),
-        _differing(results),
+        differing(*results),
     )
 
 
-def _differing(results: tuple[Row, ...]) -> Part:
+def differing(*results: Row) -> Part:
+    """RULER's answers that score otherwise than full attention's, and the sentence before them."""
     columns = {"model": "l", "configuration": "l", "tokens": "r", "task": "l", "sample": "r", "full": "r"}
     columns |= {"score": "r", "margin": "r"}
     rows = [
@@ -348,8 +350,8 @@ def ruler_tasks(*results: Row) -> str:
             said = f"**{result['about']['model']}, {length:,} tokens**, `{configuration}`, "
             said += " or ".join(map(str, samples)) + (" samples" if samples != [1] else " sample") + " a task"
             said += f". Both score 0 in {', '.join(hidden)}:" if hidden else ":"
-            parts.append((said, table({"task": "l"} | _SCORES, ([r["task"], *_scores(r)] for r in shown))))
-    return _captioned(*parts)
+            parts.append((said, table({"task": "l"} | SCORES, ([r["task"], *scores(r)] for r in shown))))
+    return captioned(*parts)
 
 
 def harness(*results: Row) -> str:
@@ -372,7 +374,7 @@ def harness(*results: Row) -> str:
                     "" if change is None else _interval(change, lambda x: f"{x:+.4f}"),
                 ]
             )
-    return _captioned(_lean("Every metric", columns, rows, ["model", "documents"]))
+    return captioned(_lean("Every metric", columns, rows, ["model", "documents"]))
 
 
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {

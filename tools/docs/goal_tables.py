@@ -90,7 +90,8 @@ def others(*results: Row) -> str:
     ):
         for result in results:
             if _kind(result) == kind:
-                rows += made(result)
+                by = ", llama.cpp" if result.get("backend") == "llama.cpp" else ""
+                rows += ([model + by, *rest] for model, *rest in made(result))
     return table({"model": "l", "goal": "l", "found": "l", "met": "l"}, rows)
 
 

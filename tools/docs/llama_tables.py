@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fidelity_tables import nats, needles
+from fidelity_tables import SCORES, captioned, differing, extraction, nats, needles, scores
 from markdown_parts import percent, table
 
 Row = dict[str, Any]
@@ -101,11 +101,38 @@ def two_backends(*results: Row) -> str:
     )
 
 
+def ruler(*results: Row) -> str:
+    """RULER's tasks, each and their mean, and the answers that score otherwise than full attention's."""
+    columns = {"task": "l", "samples": "r"} | SCORES | {"same answers": "r"}
+    parts = []
+    for result in results:
+        groups = dict.fromkeys((row["length"], row["configuration"]) for row in result["rows"])
+        for length, name in groups:
+            cells = (
+                [
+                    row["task"] or "all",
+                    str(row["loss"]["pairs"]),
+                    *scores(row),
+                    f"{row['same']} of {row['loss']['pairs']}",
+                ]
+                for row in result["rows"]
+                if (row["length"], row["configuration"]) == (length, name)
+            )
+            where = "all lengths" if length is None else f"{length:,} tokens"
+            said = f"**{result['about']['model']}, {where}**, `{name}`:"
+            parts.append((said, table(columns, cells)))
+    if any(result["differing"] for result in results):
+        parts.append(differing(*results))
+    return captioned(*parts)
+
+
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {
     "llama-fidelity": ("evaluation-llama-fidelity-*", fidelity),
     "llama-again": ("evaluation-llama-again-*", fidelity),
     "llama-alone": ("llama_alone-*", alone),
     "two-backends": ("two_backends-*", two_backends),
     "llama-needle": ("evaluation-llama-needle-*", needles),
+    "llama-ruler": ("evaluation-llama-ruler-*", ruler),
+    "llama-extract": ("evaluation-llama-extract-*", extraction),
 }
 """As in tools/docs/tables.py."""
