@@ -41,15 +41,14 @@ CHANGES: tuple[dict[str, Any], ...] = (
     {"reach": 2.0},
     {"reach": 3.0},
     {"cap": 0.15},
-    {"cap": 0.6},
+    {"cap": 0.3},
     {"tolerance": 0.5},
     {"tolerance": 2.0},
     # What `faithful` is made of.
     {"tolerance": 0.25},
     {"tolerance": 0.25, "sketch_bits": 1.5},
-    {"tolerance": 0.25, "cap": 0.6},
-    {"tolerance": 0.25, "cap": 0.6, "exact_share": 60.0},
-    {"tolerance": 0.3, "cap": 0.6, "exact_share": 60.0},
+    {"tolerance": 0.25, "exact_share": 60.0},
+    {"tolerance": 0.3, "exact_share": 60.0},
 )
 
 

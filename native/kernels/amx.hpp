@@ -41,7 +41,8 @@ private:
     asm volatile("tilestored %%tmm" #tile ", (%0,%1,1)" : : "r"(at), "r"(static_cast<int64_t>(stride)) : "memory")
 #define SAKUIN_AMX_ZERO(tile) asm volatile("tilezero %%tmm" #tile : :)
 #define SAKUIN_AMX_ADD(sum, a, b) asm volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #sum : :)
-// Unsigned times signed bytes.
+// Signed times unsigned bytes, and the other way round.
+#define SAKUIN_AMX_ADD_SIGNED(sum, a, b) asm volatile("tdpbsud %%tmm" #b ", %%tmm" #a ", %%tmm" #sum : :)
 #define SAKUIN_AMX_ADD_WHOLE(sum, a, b) asm volatile("tdpbusd %%tmm" #b ", %%tmm" #a ", %%tmm" #sum : :)
 
 }  // namespace sakuin

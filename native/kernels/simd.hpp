@@ -254,12 +254,6 @@ struct Generic {
         for (int i = 0; i < 32; ++i) k.v[i] = table.v[codes[i] >> Shift & 15];
         return k;
     }
-    // The same, by numbers of 16 bits from 0 to 15.
-    static SAKUIN_INLINE Keys32 entries(const uint16_t* which, const Table16& table) {
-        Keys32 k;
-        for (int i = 0; i < 32; ++i) k.v[i] = table.v[which[i] & 15];
-        return k;
-    }
     static SAKUIN_INLINE Keys32 max(Keys32 a, Keys32 b) {
         for (int i = 0; i < 32; ++i) a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
         return a;

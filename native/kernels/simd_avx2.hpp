@@ -127,12 +127,6 @@ struct Avx2 : Generic<Avx2, 8> {
         const __m256i c = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes)), nibble = _mm256_set1_epi8(15);
         return entries(_mm256_and_si256(Shift == 0 ? c : _mm256_srli_epi16(c, 4), nibble), table);
     }
-    static SAKUIN_INLINE Keys32 entries(const uint16_t* which, const Table16& table) {
-        const __m256i* p = reinterpret_cast<const __m256i*>(which);
-        return entries(
-            _mm256_permute4x64_epi64(_mm256_packus_epi16(_mm256_loadu_si256(p), _mm256_loadu_si256(p + 1)), 0xd8),
-            table);
-    }
     static SAKUIN_INLINE Keys32 entries(__m256i index, const Table16& table) {
         const __m256i l = _mm256_shuffle_epi8(table.low, index), h = _mm256_shuffle_epi8(table.high, index);
         return {_mm256_unpacklo_epi8(l, h), _mm256_unpackhi_epi8(l, h)};

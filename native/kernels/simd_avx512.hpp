@@ -128,9 +128,6 @@ struct Avx512Base : Generic<Tag, 16> {
         const __m512i c = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes)));
         return {_mm512_permutexvar_epi16(Shift == 0 ? c : _mm512_srli_epi16(c, 4), table.v)};
     }
-    static SAKUIN_INLINE Keys32 entries(const uint16_t* which, const Table16& table) {
-        return {_mm512_permutexvar_epi16(_mm512_loadu_si512(which), table.v)};
-    }
     static SAKUIN_INLINE Keys32 max(Keys32 a, Keys32 b) { return {_mm512_max_epu16(a.v, b.v)}; }
     static SAKUIN_INLINE uint32_t at_least(const uint16_t* z, const Keys32& limit) {
         return _mm512_cmpge_epu16_mask(_mm512_loadu_si512(z), limit.v);

@@ -88,6 +88,36 @@ struct CodeRows {
     const float* step;          // (16 * chunks): the quantizer's
 };
 
+// All keys of a segment, scored again from their codes in order: where many would be found, picking rows costs more
+// than reading them all.
+struct RescoreAll {
+    uint16_t* z;         // in: scores by sketch as in ScoreMap; out: those by the codes too, in the same unit
+    const float* scale;  // (padded,)
+    int group;
+    int64_t n;  // keys; what fills up the last list stays as it is
+    CodeRows codes;
+};
+
+// All keys of a segment, attended by their scores and by value codes.
+struct AttendAll {
+    const RescoreAll* codes;  // what makes the scores of `map` those by codes; null where they are
+    ScoreMap map;             // its quick form is not used
+    int64_t n;
+    const uint8_t* sketch;  // for the residue lengths: keys past their scale are attended exactly
+    int64_t list_bytes;
+    const float* lse;              // (padded,): weights are relative to this
+    const float* share;            // (padded,): times a weight: the share of the whole softmax
+    float exact_above;             // of the share, for any query head: such keys are left out
+    const uint8_t* value_codes;    // (n, value_bytes)
+    const uint16_t* value_params;  // (n, 2)
+    int64_t value_bytes;
+    int head_dim;
+    uint32_t* exact;         // out: the keys that were left out, room for n and 16 more
+    int64_t n_exact;         // out
+    float *total, *squares;  // out (padded,): sums of the weights and of their squares
+    float* out;              // (group, head_dim): what the values add up to is added
+};
+
 // Keys that were found: scored again from codes, and sorted by what that says. Constants per query head are (padded,);
 // arrays over the found keys are read and written as far as a vector of 16 numbers reaches from the last.
 struct Rescore {
@@ -127,13 +157,11 @@ struct SketchKernels {
     void (*list_sums)(const ScoreMap&, const float* top, int64_t n, float* sums, float* squares);
     // Keys whose reach is above `least`; returns how many
     int64_t (*find_reach)(const Reach&);
-    // Keeps those of `found` keys, as find_reach left them, whose reach is above `least`;
-    // uses neither z, sketch nor codes
-    int64_t (*filter_reach)(const Reach&, int64_t found);
     void (*rescore)(Rescore&);
     // fresh (group, stride) = the scores of the found keys by their codes, without the softcap; of `Rescore` it uses
     // map, index, rows, row_stride, m, codes, fresh, stride
     void (*score_codes)(const Rescore&);
+    void (*attend_all)(AttendAll&);
     // scores (m, padded) = q (group, head_dim) . keys[index], what fills up set to 0
     void (*score_rows)(const float* q, const void* keys, DType dtype, int head_dim, const uint32_t* index, int64_t m,
                        int group, float* scores);

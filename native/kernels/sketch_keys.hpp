@@ -210,32 +210,6 @@ struct SketchKeys {
         return n;
     }
 
-    static int64_t filter_reach(const Reach& a, int64_t found) {
-        Table16 limits[max_group];
-        make_limits(a, limits);
-        const uint16_t* lengths = a.rows + a.map.group * a.row_stride;
-        const int64_t lists = (a.n + list_size - 1) / list_size;
-        int64_t kept = 0, list = 0;
-        for (int64_t i = 0; i < found; i += 32) {
-            uint32_t mask = 0;
-            for (int g = 0; g < a.map.group; ++g)
-                mask |= I::at_least(a.rows + g * a.row_stride + i, I::entries(lengths + i, limits[g]));
-            if (found - i < 32) mask &= (1u << (found - i)) - 1u;
-            for (; list <= lists && a.begin[list] < i + 32; ++list)
-                a.begin[list] =
-                    static_cast<uint32_t>(kept + __builtin_popcount(mask & ((1u << (a.begin[list] - i)) - 1u)));
-            // In place: what is written never reaches what has not been read.
-            int64_t n = 0;
-            for (int k = 0; k < 32; k += lanes)
-                n += I::keep(a.index + kept + n, I::load_u32(a.index + i + k), mask >> k & ((1u << lanes) - 1u));
-            for (int g = 0; g <= a.map.group; ++g)
-                I::keep_halves(a.rows + g * a.row_stride + kept, a.rows + g * a.row_stride + i, mask);
-            kept += n;
-        }
-        for (; list <= lists; ++list) a.begin[list] = static_cast<uint32_t>(kept);
-        return kept;
-    }
-
     static SAKUIN_INLINE void make_limits(const Reach& a, Table16 (&limits)[max_group]) {
         const float least = __builtin_log2f(a.least);
         for (int g = 0; g < a.map.group; ++g) limits[g] = limits_of(a, g, least);

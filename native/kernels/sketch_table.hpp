@@ -2,6 +2,7 @@
 // Included only by the files compiled per instruction set.
 #pragma once
 
+#include "kernels/attend_all.hpp"
 #include "kernels/sketch_codes.hpp"
 #include "kernels/sketch_keys.hpp"
 #include "kernels/sketch_rescore.hpp"
@@ -21,9 +22,9 @@ constexpr SketchKernels make_sketch_table() {
         .scan = &SketchScan<I>::scan,
         .list_sums = &Keys::list_sums,
         .find_reach = &Keys::find_reach,
-        .filter_reach = &Keys::filter_reach,
         .rescore = &SketchRescore<I>::rescore,
         .score_codes = &SketchCodes<I>::score,
+        .attend_all = &AttendAllKeys<I>::attend_all,
         .score_rows = &Rows::score_rows,
         .weights = &SketchRescore<I>::weights,
         .add_rows = &Rows::add_rows,

@@ -69,7 +69,8 @@ class RetrievalConfig:
         Standard deviations of its own sketch error by which a token's score is raised when judging whether it
         may be large; 0.5 + that deviation where it is more, for heads that the sketch shows badly.
     cap
-        Largest share of the offloaded tokens that one step scores again; bounds the time of a step.
+        Largest share of a segment's tokens that a step scores again one by one. Where more may be large, the
+        segment is read whole, in order: that is quicker, and bounds the time of a step.
     sketch_bits
         Bits per dimension of a key's sketch, which every step reads; `"auto"` is 1.25, but not more than 128
         bits a key.
@@ -120,7 +121,7 @@ class RetrievalConfig:
     codes_share: float = 1.25
     exact_share: float = 30.0
     reach: float = 2.5
-    cap: float = 0.3
+    cap: float = 0.6
     sketch_bits: float | Literal["auto"] = "auto"
     code_bits: float | Literal["auto"] = "auto"
     top_k: int = 100
@@ -236,7 +237,7 @@ class RetrievalConfig:
 PRESETS: dict[str, dict[str, Any]] = {
     "fast": {"tolerance": 4.0},
     "balanced": {},
-    "faithful": {"tolerance": 0.25, "exact_share": 60.0, "cap": 0.6},
+    "faithful": {"tolerance": 0.25, "exact_share": 60.0},
     "exact": {"index": "flat"},
 }
 

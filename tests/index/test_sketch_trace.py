@@ -3,6 +3,7 @@ same for every instruction set and number of threads."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -56,6 +57,22 @@ def test_the_defaults_are_within_a_few_percent_and_a_fine_tolerance_is_exact(tra
     assert default < 0.03
     assert float(errors[1].max()) < 0.2
     assert finest < 2e-4
+
+
+@pytest.mark.parametrize("layer_id", LAYERS)
+def test_a_finer_tolerance_is_nearer_to_the_truth_down_to_exact(trace, layer_id):
+    layer = trace[layer_id]
+    truth, _ = attention(layer.asked, layer.keys, layer.values, layer.scaling)
+    index = of_trace(layer)
+    errors, touched = [], []
+    for tolerance in (4.0, 1.0, 0.25, 0.05, 0.01, 0.001, 0.0):
+        part = index.attend(layer.asked, scaling=layer.scaling, tolerance=tolerance)
+        errors.append(float(relative(part.out, truth).mean()))
+        touched.append(part.stats.touched_share)
+    assert all(finer < coarser for coarser, finer in pairwise(errors)), errors
+    # The last reads everything and no more, without a scan before.
+    assert all(finer >= coarser for coarser, finer in pairwise(touched[:-1])), touched
+    assert touched[-1] == 1.0
 
 
 def test_nothing_static_makes_it_harder_but_not_wrong(trace):

@@ -241,10 +241,14 @@ def attend(
     b: float = 1.25,
     c: float = 30.0,
     reach: float = 2.5,
-    cap: float = 0.3,
+    in_order: list[bool] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`out` (group, d), `lse` (group,) of the index alone, and each token's tier: 0 by its list, 1 the same
-    after it was scored again, 2 from its value code, 3 exactly."""
+    after it was scored again, 2 from its value code, 3 exactly.
+
+    in_order : for each segment, whether it is read whole: all keys by their codes, not only those that may be
+        large.
+    """
     query = query.double() * scaling
     group, n = len(query), sum(len(s.keys) for s in segments)
     a, b, c = (x * min(1.0, max(0.25, n / 4096)) for x in (a, b, c))
@@ -274,26 +278,29 @@ def attend(
         1,
     )
     length = torch.cat([s.length for s in segments])
-    z = capped(raw)
-    everything = torch.logaddexp(z.logsumexp(1), static)[:, None]
-
-    may_have = (capped(raw + raised) - everything).exp().amax(0).masked_fill(length == 15, torch.inf)
-    scored = (may_have > a / n).nonzero()[:, 0]
-    most = max(int(cap * n), min(n, 256))
-    if len(scored) > most:
-        scored = may_have.topk(most).indices
-
     by_code = []
     for p_, s in zip(p, segments, strict=True):
         eights = s.bits[1] == 8
         near = rounded(p_, s.steps[1] * ~eights, s.bits[1], 127, False)[0]
         by_code.append(near + rounded(p_, s.steps[1] * eights, s.bits[1], 32767, False)[0])
     refined = torch.cat([near @ s.codes.T for near, s in zip(by_code, segments, strict=True)], 1)
+    whole = torch.cat(
+        [
+            torch.full((len(s.keys),), each)
+            for s, each in zip(segments, in_order or [False] * len(segments), strict=True)
+        ]
+    )
+    z = capped(raw)
+    everything = torch.logaddexp(z.logsumexp(1), static)[:, None]
+
+    may_have = (capped(raw + raised) - everything).exp().amax(0).masked_fill(length == 15, torch.inf)
+    scored = ((may_have > a / n) | whole).nonzero()[:, 0]
     z[:, scored] = capped((raw + refined)[:, scored])
     share = (z - everything).exp().amax(0)
     tier = torch.zeros(n, dtype=torch.long)
     tier[scored] = 1
     tier[scored[share[scored] > b / n]] = 2
+    tier[whole] = 2
     tier[scored[(share[scored] > c / n) | (length[scored] == 15)]] = 3
     keys = torch.cat([s.keys for s in segments])
     z[:, tier == 3] = capped(query @ keys[tier == 3].T)

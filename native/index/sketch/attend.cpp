@@ -25,9 +25,9 @@ Scratch& scratch() {
 }
 
 Step::Step(const SketchAttend& args, std::vector<View>& views, int64_t t)
-    : a_(args), k_(*args.kernels->sketch), t_(t), d_(args.segments.front()->shape.head_dim),
-      width_(static_cast<size_t>(padded(static_cast<int>(args.group)))), to_(args.heads),
-      heads_(static_cast<size_t>(args.heads)), views_(views) {
+    : a_(args), k_(*args.kernels->sketch), attend_all_(attend_all_of(k_)), t_(t),
+      d_(args.segments.front()->shape.head_dim), width_(static_cast<size_t>(padded(static_cast<int>(args.group)))),
+      to_(args.heads), heads_(static_cast<size_t>(args.heads)), views_(views) {
     for (const SketchSegment* s : a_.segments) n_ += s->n;
     views_.resize(static_cast<size_t>(a_.heads) * a_.segments.size());
     for (int64_t h = 0; h < a_.heads; ++h) {
@@ -49,10 +49,6 @@ Step::Step(const SketchAttend& args, std::vector<View>& views, int64_t t)
 }
 
 int64_t Step::run() {
-    for (Head& head : heads_) head.so_far.assign(width_, -nothing);
-    for (int64_t h = 0; h < a_.heads; ++h)
-        for (size_t g = 0; g < groups(); ++g)
-            heads_[static_cast<size_t>(h)].so_far[g] = a_.beside ? nothing : static_lse(h, g);
     const int64_t at_once = heads_at_once();
     for (from_ = 0; from_ < a_.heads; from_ = to_) {
         to_ = std::min(from_ + at_once, a_.heads);
@@ -76,8 +72,8 @@ int64_t Step::run() {
     return touched;
 }
 
-// What finding asks for ahead of time is still in the cache when it is scored again only if not too many segments lie
-// between. So few heads are taken at a time, yet enough segments for all threads.
+// Scores are still in the cache when keys are found by them only if not too many segments lie between. So few heads are
+// taken at a time, yet enough segments for all threads.
 int64_t Step::heads_at_once() const {
     const int64_t segments = static_cast<int64_t>(a_.segments.size()), wanted = tasks_per_thread * a_.n_threads;
     return std::clamp<int64_t>((wanted + segments - 1) / segments, 1, a_.heads);
@@ -85,17 +81,10 @@ int64_t Step::heads_at_once() const {
 
 void Step::attend_heads() {
     each([this](View& v) {
-        if (v.first == 0 && a_.beside) {
-            a_.beside(v.head);
-            const std::lock_guard lock(head(v).mutex);
-            for (size_t g = 0; g < groups(); ++g)
-                head(v).so_far[g] = log2_add(head(v).so_far[g], static_lse(v.head, g));
-        }
+        if (v.first == 0 && a_.beside) a_.beside(v.head);
         scan(v);
-        find_beforehand(v);
     });
     for (int64_t h = from_; h < to_; ++h) estimate_lse(h);
-    limit();
     each([this](View& v) { attend(v); });
     for (int64_t h = from_; h < to_; ++h) {
         heads_[static_cast<size_t>(h)].strayed = strayed(h);
@@ -126,17 +115,18 @@ void Step::score(View& v, uint16_t* largest) {
         const float deviation = std::sqrt(v.variance[g]);
         v.sigma[g] = (searches_ ? a_.settings.reach : std::max(a_.settings.reach, 0.5f + deviation * ln2)) * deviation;
     }
-    std::vector<uint16_t>& z = keeps() ? v.z : scratch().z;
+    std::vector<uint16_t>& z = keeps() ? v.z : views_[index_of(v) - index_of(view(from_, 0))].z;
     ensure_size(z, v.lists() * list_size * a_.group);
     v.scores = z.data();
     k_.scan({of_head(s.sketch, v.head, v.lists() * s.shape.list_bytes()), v.lists(), s.shape.list_bytes(), subs,
-             group(), v.masks.data(), v.words.data(), v.start.data(), z.data(), largest});
+             group(), v.masks.data(), v.words.data(), v.start.data(), v.scores, largest});
 }
 
 void Step::scan(View& v) {
     const SketchSegment& s = *v.segment;
     uint16_t largest[max_group];
     score(v, largest);
+    v.by_codes = false;
     for (size_t g = 0; g < groups(); ++g)
         v.top[g] = cap_of(static_cast<float>(largest[g]) * v.scale[g] + v.bias[g], softcap());
     for (size_t g = 0; g < groups(); ++g) {
@@ -192,9 +182,21 @@ void Step::estimate_lse(int64_t h) {
 }
 
 // --- phase 2: attend -------------------------------------------------------------------------------------------------
-Rescore Step::rescore_of(View& v) {
+CodeRows Step::codes_of(const View& v) const {
     const SketchSegment& s = *v.segment;
     const int32_t* plan = of_head(s.code_plan, v.head, 3);
+    return {of_head(s.codes, v.head, s.n * s.shape.code_bytes),
+            s.shape.code_bytes,
+            plan[0],
+            plan[1],
+            plan[2],
+            v.p.data(),
+            static_cast<int>(d_),
+            of_head(s.code_coordinate, v.head, s.shape.chunks() * 16),
+            of_head(s.code_step, v.head, s.shape.chunks() * 16)};
+}
+
+Rescore Step::rescore_of(View& v) {
     v.stride = v.found + 16;
     std::vector<float>& fresh = keeps() ? v.fresh : scratch().fresh;
     ensure_size(fresh, v.stride * a_.group);
@@ -206,15 +208,7 @@ Rescore Step::rescore_of(View& v) {
     r.row_stride = v.row_stride();
     r.m = v.found;
     r.lists = v.lists();
-    r.codes = {of_head(s.codes, v.head, s.n * s.shape.code_bytes),
-               s.shape.code_bytes,
-               plan[0],
-               plan[1],
-               plan[2],
-               v.p.data(),
-               static_cast<int>(d_),
-               of_head(s.code_coordinate, v.head, s.shape.chunks() * 16),
-               of_head(s.code_step, v.head, s.shape.chunks() * 16)};
+    r.codes = codes_of(v);
     r.fresh = fresh.data();
     r.stride = v.stride;
     return r;
@@ -224,7 +218,10 @@ void Step::attend(View& v) {
     const SketchSegment& s = *v.segment;
     const Head& head = this->head(v);
     const SketchFiles::Reading reading(s.files);
-    sift(v);
+    if (!find(v)) {
+        attend_all(v);
+        return;
+    }
     if (s.files != nullptr) s.files->ask_codes(v.head, v.index.data(), v.found);
     Rescore r = rescore_of(v);
     float fold[max_group] = {};
@@ -243,13 +240,13 @@ void Step::attend(View& v) {
     ensure_size(v.coded.weights, (v.found + 4) * static_cast<int64_t>(width_));
     v.taken.resize(width_);
     v.put.resize(width_);
-    const float unit = head.tolerance / static_cast<float>(n_);
     r.top = v.top.data();
     r.lse = head.index_lse.data();
     r.fold = fold;
     r.share = head.share.data();
-    r.coded_above = std::min(a_.settings.coded, a_.settings.exact) * unit;  // what is attended exactly leaves its list
-    r.exact_above = a_.settings.exact * unit;
+    // What is attended exactly leaves its list.
+    r.coded_above = std::min(a_.settings.coded, a_.settings.exact) * head.tolerance / static_cast<float>(n_);
+    r.exact_above = exact_above(head);
     r.value_codes = of_head(s.value_codes, v.head, s.n * s.shape.value_bytes());
     r.value_bytes = s.shape.value_bytes();
     r.old = scratch().old.data();
@@ -263,13 +260,8 @@ void Step::attend(View& v) {
     k_.rescore(r);
     v.exact.n = r.n_exact;
     v.coded.n = r.n_coded;
-    if (s.files != nullptr) {
-        s.files->ask_exact(v.head, v.exact.index.data(), v.exact.n);
-        s.files->ask_value_codes(v.head, v.coded.index.data(), v.coded.n);
-    }
-    ensure_size(v.exact.weights, (v.exact.n + 4) * static_cast<int64_t>(width_));
-    score_exact(k_, s, v.head, head.q.data(), v.exact.index.data(), v.exact.n, group(), v.exact.weights.data());
-    k_.weights(v.exact.weights.data(), v.exact.n, group(), softcap(), head.index_lse.data());
+    if (s.files != nullptr) s.files->ask_value_codes(v.head, v.coded.index.data(), v.coded.n);
+    weigh_exact(v);
     add_up(v);
     add_tilt(v);
     for (size_t g = 0; g < width_; ++g) v.squares[g] = std::max(v.squares[g] * fold[g] * fold[g] - v.taken[g], 0.0f);
@@ -277,6 +269,16 @@ void Step::attend(View& v) {
     v.touched += v.found * s.shape.code_bytes + (v.found > 0 ? d_ * 6 : 0) + v.coded.n * (s.shape.value_bytes() + 4) +
                  exact_bytes(s, v.exact.n) + s.shape.leading() * d_ * 2 + d_ * 8 +
                  static_cast<int64_t>(sizeof(SketchSpread));
+}
+
+// The weights of the keys that are attended exactly, by themselves.
+void Step::weigh_exact(View& v) {
+    const SketchSegment& s = *v.segment;
+    if (s.files != nullptr) s.files->ask_exact(v.head, v.exact.index.data(), v.exact.n);
+    ensure_size(v.exact.weights, (v.exact.n + 4) * static_cast<int64_t>(width_));
+    float* w = v.exact.weights.data();
+    score_exact(k_, s, v.head, head(v).q.data(), v.exact.index.data(), v.exact.n, group(), w);
+    k_.weights(w, v.exact.n, group(), softcap(), head(v).index_lse.data());
 }
 
 void Step::add_up(View& v) {

@@ -17,19 +17,35 @@ constexpr float least_tolerance = 1.0f / 64.0f;
 // differ from their list's mean, scores that differ from their estimate, and what codes leave.
 void Step::expect_noise(View& v) {
     const SketchSpread& spread = v.segment->spread[v.head];
-    float coded[max_group] = {}, by_code[max_group] = {}, unused[max_group];
-    k_.moments(head(v).q.data(), v.p.data(), of_head(v.segment->mean, v.head, d_),
-               of_head(v.segment->code_residue, v.head, d_), group(), static_cast<int>(d_), unused, by_code);
+    float coded[max_group] = {}, code[max_group];
+    noise_by_code(v, code);
     for (size_t i = 0; i < static_cast<size_t>(v.coded.n) * width_; i += width_)
         for (size_t g = 0; g < width_; ++g) coded[g] += v.coded.weights[i + g] * v.coded.weights[i + g];
     v.noise.assign(width_, 0.0f);
     for (size_t g = 0; g < groups(); ++g) {
         const float slope = v.slope[g] * v.slope[g];
-        const float sketch = std::expm1(std::min(v.variance[g] * slope, most_variance)),
-                    code = std::expm1(std::min((by_code[g] + v.rounding[g]) * slope, most_variance));
+        const float sketch = std::expm1(std::min(v.variance[g] * slope, most_variance));
         v.noise[g] = (v.squares[g] * (1.0f + 2.0f * sketch) + v.put[g]) * spread.value +
-                     coded[g] * (spread.value_code + code * spread.variance);
+                     coded[g] * (spread.value_code + code[g] * spread.variance);
     }
+}
+
+// The same where all weights, but the exact ones, are by codes.
+void Step::expect_noise_of_codes(View& v) {
+    const SketchSpread& spread = v.segment->spread[v.head];
+    float code[max_group];
+    noise_by_code(v, code);
+    v.noise.assign(width_, 0.0f);
+    for (size_t g = 0; g < groups(); ++g) v.noise[g] = v.squares[g] * (spread.value_code + code[g] * spread.variance);
+}
+
+// The mean squared error of a weight by its key's code, as a share of its square.
+void Step::noise_by_code(View& v, float* by_code) {
+    float unused[max_group];
+    k_.moments(head(v).q.data(), v.p.data(), of_head(v.segment->mean, v.head, d_),
+               of_head(v.segment->code_residue, v.head, d_), group(), static_cast<int>(d_), unused, by_code);
+    for (size_t g = 0; g < groups(); ++g)
+        by_code[g] = std::expm1(std::min((by_code[g] + v.rounding[g]) * v.slope[g] * v.slope[g], most_variance));
 }
 
 // What the segments found together, and how far it may be off, as a share of the whole output's length.
@@ -92,11 +108,9 @@ bool Step::refine() {
         });
     };
     each_again([this](View& v) {
-        sum_lists(v);
-        find(v, head(v).lse.data(), rescored_above(head(v)));
+        if (!v.by_codes) sum_lists(v);
+        attend(v);
     });
-    limit();  // the others have no more keys than the cap allows
-    each_again([this](View& v) { attend(v); });
     for (size_t h = 0; h < heads_.size(); ++h)
         if (again[h]) sum_up(static_cast<int64_t>(h));
     return true;

@@ -64,8 +64,6 @@ public:
     }
 
 private:
-    size_t index_of(const View& v) const { return static_cast<size_t>(&v - views_.data()); }
-
     void gather(const std::vector<float>& from, size_t g, std::vector<float>& to) const {
         for (size_t i = g; i < from.size(); i += width_) to.push_back(from[i]);
     }

@@ -87,7 +87,7 @@ struct SketchSettings {
     // value code, is attended exactly.
     float rescore, coded, exact;
     float reach;  // a token is found by the share that it may have: its estimate plus so many standard deviations
-    float cap;    // at most this part of all tokens is scored again
+    float cap;    // a segment of which more than this part would be scored again is read whole
     float target_error;  // thresholds are lowered for the heads whose estimated error is above it; 0: none
 };
 
@@ -98,8 +98,7 @@ struct SketchAttend {
     int64_t heads, group, t;
     float scaling, softcap;   // softcap 0: none
     const float* static_lse;  // (heads * group, t) or null
-    // If given, called for each KV head beside the scan, and only then is its static_lse read (t is 1):
-    // so that both go in parallel.
+    // If given, called for each KV head before the scan, in parallel, and only then is its static_lse read (t is 1).
     std::function<void(int64_t head)> beside;
     const float* static_out;  // (heads * group, t, head_dim), to judge errors by the whole output; or null
     SketchSettings settings;

@@ -1,18 +1,18 @@
 // One attention step over a chain of `sketch` segments, for all KV heads at one query position. Internal to the files
-// that implement it: attend.cpp (the ordinary way), find.cpp (what is scored again), error.cpp (how far off it may be)
-// and stray.cpp (heads whose estimate fails, and what is reported); search.cpp takes its scan.
+// that implement it: attend.cpp (the ordinary way), find.cpp (what is scored again), in_order.cpp (segments that are
+// read whole), error.cpp (how far off it may be) and stray.cpp (heads whose estimate fails, and what is reported);
+// search.cpp takes its scan.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
-#include <mutex>
 #include <vector>
 
 #include "index/arithmetic.hpp"
 #include "index/sketch/sketch.hpp"
+#include "kernels/attend_all_of.hpp"
 #include "parallel.hpp"
 
 namespace sakuin {
@@ -50,15 +50,15 @@ struct View {
     std::vector<uint16_t> floor, rate, plus;  // as in ScoreMap, where `quick` says that they may be used
     bool quick = false;
     std::vector<float> in_list;          // (lists, padded) sums of weights
-    std::vector<uint16_t> z;             // scores of all keys, where they are kept (Step::keeps)
-    const uint16_t* scores = nullptr;    // them, or for the time of the scan those in the thread's scratch
+    std::vector<uint16_t> z;             // room for scores of all keys: its own, or of the view that lends it (scores)
+    uint16_t* scores = nullptr;          // of all keys, as in ScoreMap
     std::vector<uint32_t> masks, words;  // the queries as the scan takes them (ScanQuery)
     std::vector<int32_t> start;
 
     std::vector<uint32_t> index, begin;  // keys to be scored again, where each list's begin
     std::vector<uint16_t> rows;     // (group + 1, row_stride) their 16-bit scores; their residue lengths in quarters
     int64_t found = 0, stride = 0;  // stride: found and a vector more
-    bool sifted = false;            // whether `found` is by the final lse, or more by a lower bound of it
+    bool by_codes = false;          // `scores` are by the codes of all keys, no longer by their sketches
     std::vector<float> fresh;       // (group, stride) weights, where they are kept
 
     // Results, relative to the lse of the head's index.
@@ -75,18 +75,9 @@ struct View {
 
 // What a thread needs while it works on one segment: small enough to stay in its cache.
 struct Scratch {
-    std::vector<uint16_t> z;
     std::vector<float> fresh, old, best;  // (group, stride) weights, twice; (stride,) largest share for any query head
 };
 Scratch& scratch();
-
-// The found keys of a segment by how far they reach, where there are more than the cap allows.
-struct Ranked {
-    std::vector<uint16_t> reach;  // steps above the bar of `find`
-    std::vector<uint32_t> count;  // of the keys at each step
-    size_t bar = 0;               // keys from this step on stay,
-    int64_t below = 0;            // and so many of the step below
-};
 
 struct Head {
     std::vector<float> q;               // (group, head_dim), scaled to base 2
@@ -94,10 +85,6 @@ struct Head {
     std::vector<float> share;           // of the index in everything, by that; what fills up is 0
     bool strayed = false;               // the estimate was far off: the query is none that the index was built for
     float tolerance = 1.0f;             // multiplies the thresholds
-    // While segments are scanned: the static part's lse once it is there, and the sum of those of the index so far.
-    // A lower bound.
-    std::mutex mutex{};
-    std::vector<float> so_far;
     std::vector<float> out, total, covered,
         error;  // over all segments, relative to index_lse: (group, head_dim), padded each
 };
@@ -109,6 +96,7 @@ public:
 
 protected:
     View& view(int64_t h, size_t s) { return views_[static_cast<size_t>(h) * a_.segments.size() + s]; }
+    size_t index_of(const View& v) const { return static_cast<size_t>(&v - views_.data()); }
     Head& head(const View& v) { return heads_[static_cast<size_t>(v.head)]; }
     float softcap() const { return a_.softcap * log2e; }
     int group() const { return static_cast<int>(a_.group); }
@@ -144,21 +132,27 @@ protected:
     void estimate_lse(int64_t h);
     // Whether scores and weights of all segments are kept to the end of the step.
     bool keeps() const { return searches_ || a_.settings.target_error > 0.0f || a_.trace_tier != nullptr; }
-    float rescored_above(const Head& head) const {
-        return a_.settings.rescore * head.tolerance / static_cast<float>(n_);
+    // The share of the whole softmax from which on a key is attended exactly.
+    float exact_above(const Head& head) const { return a_.settings.exact * head.tolerance / static_cast<float>(n_); }
+    float score_of(const View& v, size_t key, size_t g) const {  // without the softcap
+        return static_cast<float>(v.scores[(key / 32 * groups() + g) * 32 + key % 32]) * v.scale[g] + v.bias[g];
     }
-    Reach reach(View& v, const float* lse, float least);
+    Reach reach(View& v, const float* lse, float least, int64_t first, int64_t n);
     void find(View& v, const float* lse, float least);
-    void find_beforehand(View& v);
-    void sift(View& v);
+    bool find(View& v);
+    template <class Many>
+    bool looks_crowded(View& v, const float* lse, float least, const Many& many);
+    void attend_all(View& v);
+    void list_coded(View& v);
+    void weigh_exact(View& v);
+    CodeRows codes_of(const View& v) const;
     Rescore rescore_of(View& v);
-    void limit();
-    std::vector<uint16_t> reach_of(const View& v);
-    void keep_best(View& v, Ranked& r);
     void attend(View& v);
     void add_up(View& v);
     void add_tilt(View& v);
     void expect_noise(View& v);
+    void expect_noise_of_codes(View& v);
+    void noise_by_code(View& v, float* by_code);
     void sum_up(int64_t h);
     bool refine();
     int64_t finish(int64_t h);
@@ -171,12 +165,13 @@ protected:
 
     const SketchAttend& a_;
     const SketchKernels& k_;
+    void (*const attend_all_)(AttendAll&);
     const int64_t t_, d_;
     const size_t width_;     // the group, padded
     int64_t from_ = 0, to_;  // heads that are worked on
     int64_t n_ = 0;
-    bool searches_ = false;   // scores are inner products then, not logits
-    std::deque<Head> heads_;  // does not move them
+    bool searches_ = false;  // scores are inner products then, not logits
+    std::vector<Head> heads_;
     std::vector<View>& views_;
 };
 

@@ -93,12 +93,8 @@ void Step::write_trace(View& v, const std::vector<float>& share) {
         tier[order[key]] = how;
     };
     for (size_t i = 0; i < static_cast<size_t>(v.segment->n); ++i)
-        put(i, 0.0f, [&](size_t g) {
-            const float x =
-                static_cast<float>(v.scores[(i / 32 * groups() + g) * 32 + i % 32]) * v.scale[g] + v.bias[g];
-            return std::exp2(cap_of(x, softcap()) - lse[g]);
-        });
-    for (size_t i = 0; i < static_cast<size_t>(v.found); ++i)
+        put(i, 0.0f, [&](size_t g) { return std::exp2(cap_of(score_of(v, i, g), softcap()) - lse[g]); });
+    for (size_t i = 0; i < static_cast<size_t>(v.by_codes ? 0 : v.found); ++i)
         put(v.index[i], 1.0f, [&](size_t g) { return v.fresh[g * static_cast<size_t>(v.stride) + i]; });
     for (size_t i = 0; i < static_cast<size_t>(v.coded.n); ++i)
         put(v.coded.index[i], 2.0f, [&](size_t g) { return v.coded.weights[i * width_ + g]; });

@@ -222,9 +222,10 @@ TEST(rows_in_files_change_nothing) {
         SketchFiles files(a.s);
         on_disk.files = &files;
         for (const std::string& isa : available_isas()) {
-            for (const float target : {0.0f, 1e-5f}) {  // the second attends all exactly
-                const Step plain({&a.s}, q, 3, 2, 1.0f, 0.3f, 0.0f, isa, 2, target),
-                    same({&on_disk}, q, 3, 2, 1.0f, 0.3f, 0.0f, isa, 2, target);
+            // The second reads whole segments, the third attends all exactly.
+            for (const auto& [cap, target] : {std::pair{0.3f, 0.0f}, {0.0f, 0.0f}, {0.3f, 1e-5f}}) {
+                const Step plain({&a.s}, q, 3, 2, 1.0f, cap, 0.0f, isa, 2, target),
+                    same({&on_disk}, q, 3, 2, 1.0f, cap, 0.0f, isa, 2, target);
                 CHECK(plain.out == same.out && plain.lse == same.lse && plain.tier == same.tier &&
                           plain.touched == same.touched,
                       isa);
@@ -260,7 +261,8 @@ TEST(damaged_codes_and_numbers_lead_nowhere_outside_the_arrays) {
         if (round % 4 == 2) q[5] = std::numeric_limits<float>::infinity();
         for (const std::string& isa : available_isas())
             for (const float softcap : {0.0f, 5.0f}) {
-                const Step step({&s.s}, q, 4, 1, round % 2 == 0 ? 1.0f : 1e-4f, 0.3f, softcap, isa, 1);
+                const Step step({&s.s}, q, 4, 1, round % 2 == 0 ? 1.0f : 1e-4f, round % 3 == 0 ? 0.0f : 0.3f, softcap,
+                                isa, 1);
                 CHECK(step.touched > 0, isa);
                 Floats scores(2 * 4 * 9);
                 std::vector<int64_t> ids(scores.size());
@@ -282,22 +284,25 @@ TEST(damaged_codes_and_numbers_lead_nowhere_outside_the_arrays) {
     }
 }
 
-TEST(the_cap_keeps_the_keys_that_may_be_largest) {
+TEST(segments_of_which_many_keys_would_be_found_are_read_whole) {
     Random random(11);
-    const int64_t n = 2000;
-    const Sealed s(random, 1, n, 16, 4, 8, 1);
-    const Floats q = normals(random, 16);
+    const int64_t n = 2000, d = 16;
+    const Sealed s(random, 1, n, d, 4, 8, 1);
+    const Floats q = normals(random, d);
     for (const std::string& isa : available_isas()) {
-        const Step all({&s.s}, q, 1, 1, 0.01f, 1.0f, 0.0f, isa, 1), few({&s.s}, q, 1, 1, 0.01f, 0.2f, 0.0f, isa, 1);
-        int64_t scored = 0;
-        float kept = 0.0f, dropped = 0.0f;
-        for (int64_t i = 0; i < n; ++i) {
-            scored += few.tier[at(i)] > 0.0f;
-            float& most = few.tier[at(i)] > 0.0f ? kept : dropped;
-            most = std::max(most, all.weight[at(i)]);
+        const Step picked({&s.s}, q, 1, 1, 1.0f, 1.0f, 0.0f, isa, 1), whole({&s.s}, q, 1, 1, 1.0f, 0.01f, 0.0f, isa, 1);
+        const auto scored = [&](const Step& step, float from) {
+            return std::count_if(step.tier.begin(), step.tier.end(), [&](float x) { return x >= from; });
+        };
+        CHECK(scored(picked, 1.0f) > n / 50 && scored(picked, 1.0f) < n * 9 / 10, isa);
+        CHECK(scored(whole, 2.0f) == n, isa + " " + std::to_string(scored(whole, 2.0f)));
+        CHECK(std::abs(whole.lse[0] - picked.lse[0]) < 0.05f, isa);
+        float size = 0.0f, off = 0.0f;
+        for (int64_t j = 0; j < d; ++j) {
+            size += picked.out[at(j)] * picked.out[at(j)];
+            off += (whole.out[at(j)] - picked.out[at(j)]) * (whole.out[at(j)] - picked.out[at(j)]);
         }
-        CHECK(scored <= 400 && scored > 380, isa + " " + std::to_string(scored));
-        CHECK(kept > dropped, isa);
+        CHECK(off < 0.05f * size, isa + " " + std::to_string(off / size));
     }
 }
 
