@@ -15,6 +15,8 @@ from sakuin import Context, Library, load
 from sakuin.documents import Document
 
 SAID = json.loads((old.HERE / "said.json").read_text())
+# The last token is a near-tie of a random model, which the error of a step decides; these ask nearly exactly.
+FINE = old.CONFIG.with_changes(tolerance=0.001)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,8 @@ def test_an_old_snapshot_answers_as_it_did_and_is_not_written_anew(
     context = Context.load(kept / "snapshot", *model)
     assert context.reused_tokens == context.tokens > 150
     assert context.documents == [Document("a.txt", old.TEXT[:170])]
-    assert old.answer_of(context) == SAID["snapshot"]
+    assert old.answer_of(context)[:10] == SAID["snapshot"][:10]
+    assert old.answer_of(Context.load(kept / "snapshot", *model, FINE)) == SAID["snapshot"]
     context.save(kept / "snapshot")
     assert files(kept / "snapshot") == before
     # Read again, the same text has the same names.
