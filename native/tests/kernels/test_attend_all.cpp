@@ -28,7 +28,10 @@ struct Values {
           lengths(at(lists_of(keys) * 32)), lse(at(padded(group)), std::numeric_limits<float>::infinity()),
           share(at(padded(group)), 0.0f), total(at(padded(group)), -1.0f), squares(total), out(at(group * head_dim)) {
         for (uint8_t& x : lengths) x = static_cast<uint8_t>(random.below(15) | random.below(15) << 4);
-        for (int64_t i = 7; i < n; i += 97) lengths[at(i / 64 * 32 + i % 32)] |= i % 64 < 32 ? 15 : 240;
+        for (int64_t i = 7; i < n; i += 97) {
+            uint8_t& both = lengths[at(i / 64 * 32 + i % 32)];
+            both = static_cast<uint8_t>(both | (i % 64 < 32 ? 15 : 240));
+        }
         for (int64_t i = 0; i < n; ++i) {
             params.push_back(bf16(random.normal()));
             params.push_back(bf16(0.01f + 0.01f * static_cast<float>(random.below(10))));
