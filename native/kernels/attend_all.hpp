@@ -31,7 +31,6 @@ struct AttendAllKeys {
     static constexpr int lanes = I::lanes, keys = KeysAtOnce::keys, block = 32;
     typedef int8_t Lower __attribute__((vector_size(lanes)));
     typedef uint8_t Bytes __attribute__((vector_size(16)));
-    static constexpr float most_factor = 32512.0f;  // 127 * 256: its upper byte, rounded, fits into 8 bits
 
     // What all keys add up to for one query head.
     struct Sums {
@@ -104,13 +103,6 @@ private:
         return b;
     }
 
-    static float bf16(uint16_t v) {
-        const uint32_t bits = static_cast<uint32_t>(v) << 16;
-        float f;
-        __builtin_memcpy(&f, &bits, 4);
-        return f;
-    }
-
     static SAKUIN_INLINE void prefetch(const void* p, int64_t bytes) {
         for (int64_t i = 0; i < bytes; i += 64) I::prefetch(static_cast<const char*>(p) + i);
     }
@@ -118,8 +110,8 @@ private:
     static void read_params(const AttendAll& a, int64_t first, int here, KeysAtOnce& b) {
         const uint16_t* params = a.value_params + 2 * first;
         for (int i = 0; i < here; ++i) {
-            b.low[i] = bf16(params[2 * i]);
-            b.step[i] = bf16(params[2 * i + 1]);
+            b.low[i] = SketchRows<I>::bf16(params[2 * i]);
+            b.step[i] = SketchRows<I>::bf16(params[2 * i + 1]);
         }
         for (int i = here; i < keys; ++i) b.low[i] = b.step[i] = 0.0f;
     }
@@ -172,7 +164,7 @@ private:
             I::store(w + k, scaled);
         }
         sums = now;
-        float unit = I::hmax(largest) * (1.0f / most_factor);
+        float unit = I::hmax(largest) * (1.0f / most_of_two_bytes);
         if (!(unit > 1e-30f)) unit = 1.0f;
         b.unit[g] = unit;
         const F inverse = I::set1(1.0f / unit);
@@ -180,7 +172,7 @@ private:
         int8_t* lower = upper + KeysAtOnce::heads_a_set * keys;
         for (int k = 0; k < keys; k += lanes) {
             // Damaged steps may be anything; what is no number becomes 0.
-            const F y = I::min(I::max(I::fma(I::load(w + k), inverse, I::set1(0.5f)), F{}), I::set1(most_factor));
+            const F y = I::min(I::max(I::fma(I::load(w + k), inverse, I::set1(0.5f)), F{}), I::set1(most_of_two_bytes));
             const S whole = __builtin_convertvector(y, S), high = (whole + 128) >> 8;
             const Lower a = __builtin_convertvector(high, Lower), c = __builtin_convertvector(whole, Lower);
             __builtin_memcpy(upper + k, &a, sizeof a);

@@ -13,8 +13,7 @@ namespace {
 
 constexpr int block = 16;  // keys: a column each of a tile of codes
 constexpr int most_numbers = 16 * 16, numbers_a_tile = 64, most_tiles = most_numbers / numbers_a_tile;
-constexpr int heads_a_tile = 8;          // a row each for the upper and for the lower byte of its factors
-constexpr float most_factor = 32512.0f;  // 127 * 256: its upper byte, rounded, fits into 8 bits
+constexpr int heads_a_tile = 8;  // a row each for the upper and for the lower byte of its factors
 
 struct alignas(64) CodeBuffers {
     uint8_t codes[2][most_tiles * 16][4 * block];       // (turn, numbers / 4, keys, 4)
@@ -65,7 +64,7 @@ private:
             const float size = x[i] < 0.0f ? -x[i] : x[i];
             largest = size > largest ? size : largest;
         }
-        float unit = largest * (1.0f / most_factor);
+        float unit = largest * (1.0f / most_of_two_bytes);
         if (!(unit > 1e-30f)) unit = 1.0f;
         const int set = head / heads_a_tile, row = head % heads_a_tile;
         int at = 0;  // the number's place in a column of tiles
@@ -76,9 +75,9 @@ private:
                     for (int i = 0; i < 4; ++i, ++at) {
                         // What is no number becomes the least.
                         const float y = x[chunk * 16 + (i * (8 / bits) + part) * words + word] * (1.0f / unit),
-                                    held = y > most_factor     ? most_factor
-                                           : y >= -most_factor ? y
-                                                               : -most_factor;
+                                    held = y > most_of_two_bytes     ? most_of_two_bytes
+                                           : y >= -most_of_two_bytes ? y
+                                                                     : -most_of_two_bytes;
                         const int whole = static_cast<int>(held + (held < 0.0f ? -0.5f : 0.5f)),
                                   upper = (whole + 128) >> 8;
                         auto& tile = b_.factors[set][at / numbers_a_tile];

@@ -16,6 +16,10 @@ namespace sakuin {
 constexpr int list_size = 64;
 constexpr int max_group = 16;
 
+// 127 * 256: the largest whole number whose upper byte, rounded, fits into 8 bits. What is multiplied in two bytes, an
+// upper and a lower one with a sign each, is rounded to whole multiples of a unit up to this.
+constexpr float most_of_two_bytes = 32512.0f;
+
 // Numbers of single keys stand side by side for all query heads of the group, filled up to 4, 8 or 16: so a key is one
 // vector. Arrays per query head have this length too;
 // what fills them up has scale 0, share 0 and an lse of +inf, and weighs nothing.

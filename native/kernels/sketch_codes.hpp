@@ -18,7 +18,6 @@ struct SketchCodes {
     using H = typename I::H;
     static constexpr int lanes = I::lanes;
     static constexpr int most_numbers = 16 * 16;  // of a row, at the largest head_dim
-    static constexpr float most_fine = 32512.0f;  // 127 * 256: its upper byte, rounded, fits into 8 bits
     static constexpr int ahead = 2;               // blocks of keys whose rows are fetched before they are needed
 
     // fresh (group, stride): the scores of the found keys by their codes, softcap and all else left out.
@@ -59,7 +58,7 @@ private:
             for (int i = 0; i < all; ++i) x[i] = r.coordinate[i] < 0 ? 0.0f : p[r.coordinate[i]] * r.step[i];
             int16_t whole[most_numbers];
             q.unit_of_eights[g] = round(x, eights, 32767.0f, whole);
-            q.unit[g] = round(x + eights, all - eights, Fine ? most_fine : 127.0f, whole + eights);
+            q.unit[g] = round(x + eights, all - eights, Fine ? most_of_two_bytes : 127.0f, whole + eights);
             for (int i = 0; i < all; ++i) {
                 const int c = i / 16;
                 middle +=

@@ -30,6 +30,13 @@ struct SketchRows {
                 reinterpret_cast<S>((w >> (shift + static_cast<uint32_t>(h * lanes * 2))) & 15u), F);
     }
 
+    static SAKUIN_INLINE float bf16(uint16_t v) {
+        const uint32_t bits = static_cast<uint32_t>(v) << 16;
+        float f;
+        __builtin_memcpy(&f, &bits, 4);
+        return f;
+    }
+
     // --- sums across lanes -------------------------------------------------------------------------------------------
     // to[g] += the sum of acc[g]; `to` has room for 4 numbers for up to 4 vectors, for 8 for more,
     // to which nothing is added.
@@ -176,13 +183,6 @@ struct SketchRows {
     }
 
 private:
-    static SAKUIN_INLINE float bf16(uint16_t v) {
-        const uint32_t bits = static_cast<uint32_t>(v) << 16;
-        float f;
-        __builtin_memcpy(&f, &bits, 4);
-        return f;
-    }
-
     template <DType T>
     static SAKUIN_INLINE F number(const void* rows, int64_t at, int n) {
         if constexpr (T == DType::f32) {

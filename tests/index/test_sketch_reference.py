@@ -135,6 +135,36 @@ def test_other_bits_agree_as_well(trace, sketch_bits, code_bits):
     assert float(relative(part.out[:3, 1], truth).mean()) <= 1.1 * float(relative(out, truth).mean())
 
 
+@pytest.mark.parametrize("layer_id", LAYERS)
+@pytest.mark.parametrize("softcap", [None, 12.0])
+def test_segments_that_are_read_whole_agree_as_well(trace, layer_id, softcap):
+    layer = trace[layer_id]
+    part = native(layer, cap=0.0).attend(
+        layer.asked[:, STEPS], scaling=layer.scaling, softcap=softcap, trace=True
+    )
+    segments = sealed(layer, 0)
+    for step, position in enumerate(STEPS):
+        query = layer.asked[:3, position]
+        seen = part.trace.tier[0, step].long()
+        assert all(read_in_order(segments, seen))
+        out, lse, tier = plain.attend(
+            segments, query, layer.scaling, softcap=softcap, in_order=[True] * len(segments)
+        )
+        assert float((seen != tier).double().mean()) < 0.02
+        assert float((part.lse[:3, step] - lse).abs().max()) < 0.02
+        assert float(relative(part.out[:3, step], out).max()) < 0.03
+
+
+@pytest.mark.parametrize("layer_id", LAYERS)
+def test_segments_that_are_read_whole_know_their_error(trace, layer_id):
+    layer = trace[layer_id]
+    part = native(layer, cap=0.0).attend(layer.asked, scaling=layer.scaling)
+    truth = torch.stack([exact(layer, row // 3, query) for row, query in enumerate(layer.asked)])
+    true = (part.out.double() - truth).norm(dim=-1) / truth.norm(dim=-1)
+    assert part.stats.error is not None
+    assert 0.7 < float((part.stats.error / true).median()) < 1.5
+
+
 def test_the_sketch_spends_its_bits_as_the_reference_does(trace):
     """Decoded from the packed segment: coordinates, bits and ranges of the first segment's sketch."""
     layer = trace[LAYERS[0]]

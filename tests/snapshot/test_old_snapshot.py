@@ -47,7 +47,7 @@ def test_an_old_snapshot_answers_as_it_did_and_is_not_written_anew(
     context = Context.load(kept / "snapshot", *model)
     assert context.reused_tokens == context.tokens > 150
     assert context.documents == [Document("a.txt", old.TEXT[:170])]
-    assert old.answer_of(context)[:10] == SAID["snapshot"][:10]
+    assert old.answer_of(context)[:-1] == SAID["snapshot"][:-1]
     assert old.answer_of(Context.load(kept / "snapshot", *model, FINE)) == SAID["snapshot"]
     context.save(kept / "snapshot")
     assert files(kept / "snapshot") == before
