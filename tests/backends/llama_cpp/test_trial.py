@@ -323,6 +323,7 @@ def test_repacked_weights_must_be_worth_their_memory() -> None:
 
 def test_logits_that_have_nothing_to_do_with_the_plain_ones_are_far() -> None:
     assert not replace(way(False, True, 0, 1), kl=0.06, spread=3.4).is_far
+    assert not replace(way(False, True, 0, 1), kl=0.067, spread=0.581).is_far  # 28 layers, as measured
     assert not replace(way(False, True, 0, 1), kl=1e-5, spread=1e-6).is_far
     assert replace(way(False, True, 0, 1), kl=2.0, spread=3.4).is_far
     assert replace(way(False, True, 0, 1), kl=float("nan"), spread=3.4).is_far

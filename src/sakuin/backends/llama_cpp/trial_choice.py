@@ -20,7 +20,7 @@ _READ, _WRITTEN = 4096, 128
 written."""
 _WORTH = 0.9
 """Share of the time that repacked weights must need at most, since they double the memory of the weights."""
-_SHARE, _FLOOR = 0.1, 1e-3
+_SHARE, _FLOOR = 0.2, 1e-3
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,11 @@ class Measured:
 
     @property
     def is_far(self) -> bool:
-        """Whether its logits are others than those of the plainest way: rounding gives a few hundredths of
-        the spread on tokens at random."""
+        """Whether its logits are others than those of the plainest way.
+
+        On tokens at random rounding gives a few hundredths of the spread, and more the deeper a model is: 0.115
+        in one of 28 layers with random weights. Products that are wrong give more than half of it, or NaN.
+        """
         return not self.kl <= max(_SHARE * self.spread, _FLOOR)
 
 
