@@ -85,8 +85,8 @@ class Measured:
     def is_far(self) -> bool:
         """Whether its logits are others than those of the plainest way.
 
-        On tokens at random rounding gives a few hundredths of the spread, and more the deeper a model is: 0.115
-        in one of 28 layers with random weights. Products that are wrong give more than half of it, or NaN.
+        On tokens at random rounding gives a few hundredths of the spread, and more the deeper a model is:
+        0.115 in one of 28 layers with random weights. Products that are wrong give more than half, or NaN.
         """
         return not self.kl <= max(_SHARE * self.spread, _FLOOR)
 
