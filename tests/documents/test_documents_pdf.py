@@ -9,7 +9,7 @@ from pathlib import Path
 import made
 import pytest
 
-from sakuin.documents import Document, Mark, pdfium, read
+from sakuin.documents import Document, Mark, limits, read
 from sakuin.documents.pages import Line, drop_running, joined, lines
 from sakuin.errors import SakuinError
 
@@ -185,7 +185,7 @@ def test_a_file_that_unpacks_to_gigabytes_costs_a_sentence(
     packed = b"".join(packer.compress(step) for _ in range(300)) + packer.flush()
     path = tmp_path / "bomb.pdf"
     path.write_bytes(made.bare_pdf(packed, b"/Filter/FlateDecode"))
-    monkeypatch.setattr(pdfium, "MOST_BYTES", 256 << 20)
+    monkeypatch.setattr(limits, "MOST_MEMORY", 256 << 20)
     with pytest.raises(SakuinError, match="more than 256 MB of memory"):
         read(path)
 

@@ -10,7 +10,7 @@ from typing import Any
 import made
 import pytest
 
-from sakuin.documents import read, word
+from sakuin.documents import limits, read
 from sakuin.errors import SakuinError
 
 
@@ -98,7 +98,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     path = made.word(tmp_path / "a.docx", lease)
 
     def swell(name: str, data: bytes) -> bytes:
-        return data + b" " * (word.MOST_XML + 1) if name == "word/document.xml" else data
+        return data + b" " * (limits.MOST_XML + 1) if name == "word/document.xml" else data
 
     path.write_bytes(made.repacked(path, swell))
     assert path.stat().st_size < 1 << 20

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sakuin.backends import catalogue
 from sakuin.errors import SakuinError
+from sakuin.storage.paths import expanded, is_file, is_folder, shortened
 
 
 @dataclass(frozen=True)
@@ -36,25 +37,26 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Source:
                 f"the model {name} is not on this machine yet; `sakuin models get {name}` fetches it."
             )
         return Source(name, str(model.path.parent), model.file)
-    path = Path(name).expanduser()
-    if name and path.is_dir():
-        if (path / "config.json").is_file():
+    path = expanded(name)
+    if name and is_folder(path):
+        if is_file(path / "config.json"):
             return Source(name, str(path))
         raise SakuinError(
             f"the folder {name} holds no config.json, so it is no model folder; name a folder that "
             "transformers' save_pretrained wrote, or a .gguf file."
         )
     if path.suffix.lower() == ".gguf":
-        if not path.is_file():
-            raise SakuinError(f"there is no file {name}; check the path of the model.")
+        if not is_file(path):
+            raise SakuinError(f"there is no file {shortened(name)}; check the path of the model.")
         return Source(name, str(path.parent), path.name)
-    if path.is_file():
+    if is_file(path):
         raise SakuinError(
             f"{name} is a file but not a .gguf file; name a model folder, a .gguf file or a hub id."
         )
     if not name or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise SakuinError(
-            f"there is no model at {name!r}; name a folder, a .gguf file, a hub id, or {known_names()}."
+            f"there is no model at {shortened(name)!r}; name a folder, a .gguf file, a hub id, or "
+            f"{known_names()}."
         )
     return Source(name, name)
 

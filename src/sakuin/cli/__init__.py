@@ -7,6 +7,7 @@ prints. Heavy modules are imported inside the commands, so that `--help` and `--
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -15,7 +16,8 @@ import typer
 
 import sakuin
 from sakuin.cli import ask, bench, chat, contexts, doctor, evaluate, models
-from sakuin.cli.errors import reports_usage
+from sakuin.cli.errors import reports_errors, reports_usage
+from sakuin.cli.show import say
 
 app = typer.Typer(
     name="sakuin",
@@ -28,7 +30,8 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"sakuin {sakuin.__version__}")
+        with reports_errors():
+            say(f"sakuin {sakuin.__version__}")
         raise typer.Exit()
 
 
@@ -54,5 +57,7 @@ def main() -> None:
     """Entry point of `sakuin`."""
     # Bars that libraries draw would run through ours; tqdm reads this when it is imported.
     os.environ.setdefault("TQDM_DISABLE", "1")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may know fewer characters than a text has
     with reports_usage():
         sys.exit(app(prog_name="sakuin", standalone_mode=False))

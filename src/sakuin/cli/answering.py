@@ -8,7 +8,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 from sakuin import kinds
-from sakuin.cli.show import console, facts, notes
+from sakuin.cli.printable import one_line
+from sakuin.cli.show import Written, console, facts, tell
 from sakuin.errors import SakuinError
 from sakuin.quantities import size_of
 
@@ -56,26 +57,37 @@ def settings(
     return config
 
 
-def check_answer(max_new_tokens: int, question: str | None = None) -> None:
-    """Refuse a length that is none, and a question that asks nothing."""
+def check_answer(max_new_tokens: int) -> None:
+    """Refuse a length that is none."""
     if max_new_tokens < 1:
         raise SakuinError(f"--max-new-tokens must be at least 1, got {max_new_tokens}.")
-    if question is not None and not question.strip():
-        raise SakuinError("the question is empty; ask something.")
+
+
+def typed(text: str, what: str) -> str:
+    """What somebody typed, as text. Raises `SakuinError` where it is empty or its bytes are no UTF-8.
+
+    text : as Python has it, with halves of characters for bytes that it could not decode.
+    """
+    try:
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise SakuinError(
+            f"{what} holds the byte 0x{error.object[error.start]:02x}, which is not UTF-8; write it in UTF-8."
+        ) from None
+    except UnicodeEncodeError as error:
+        raise SakuinError(
+            f"{what} holds half a character (U+{ord(error.object[error.start]):04X}); leave it out."
+        ) from None
+    if not text.strip():
+        raise SakuinError(f"{what} is empty; ask something.")
+    return text
 
 
 def streamed(context: Context, question: str, max_new_tokens: int, stream: bool) -> Answer:
     """Ask, and with `stream` print the answer as it grows and end its line."""
-    written = False
-
-    def write(piece: str) -> None:
-        nonlocal written
-        written = True
-        print(piece, end="", flush=True)
-
-    answer = context.ask(question, max_new_tokens, write if stream else None)
-    if written:
-        print()
+    written = Written()
+    answer = context.ask(question, max_new_tokens, written if stream else None)
+    written.end()
     return answer
 
 
@@ -107,19 +119,20 @@ def print_answer(context: Context, answer: Answer) -> None:
     from rich.text import Text
 
     if not answer.text:
-        notes.print("(The model gave no answer.)")
+        tell("(The model gave no answer.)")
     if not answer.finished:
-        notes.print(f"(Cut off after {answer.new_tokens} tokens; --max-new-tokens allows more.)", style="dim")
+        tell(f"(Cut off after {answer.new_tokens} tokens; --max-new-tokens allows more.)")
     if answer.evidence:
         table = Table(box=None, pad_edge=False)
         table.add_column("passage", no_wrap=True)
         table.add_column("weight", justify="right")
         table.add_column("text", overflow="fold")
         for span in answer.evidence[:_SHOWN]:
-            words = Text(" ".join(span.text.split()))
-            if span.heading is not None and span.heading not in words.plain:
-                words = Text.assemble((f"{span.heading}: ", "dim"), words)
-            table.add_row(Text(_place(span)), f"{span.weight:.0%}", words)
+            words = Text(one_line(span.text))
+            heading = one_line(span.heading or "")
+            if heading not in words.plain:
+                words = Text.assemble((f"{heading}: ", "dim"), words)
+            table.add_row(one_line(_place(span)), f"{span.weight:.0%}", words)
         console.print()
         console.print(table)
     console.print()

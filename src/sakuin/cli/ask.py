@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json as json_
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sakuin.cli.answering import as_object, check_answer, print_answer, settings, streamed
+from sakuin.cli.answering import as_object, check_answer, print_answer, settings, streamed, typed
 from sakuin.cli.errors import reports_errors
 from sakuin.cli.loading import Loading
 from sakuin.cli.options import (
@@ -24,8 +22,9 @@ from sakuin.cli.options import (
 )
 from sakuin.cli.progress import progress_bar
 from sakuin.cli.reading import documents_of
-from sakuin.cli.show import notes
+from sakuin.cli.show import notes, say_json
 from sakuin.errors import SakuinError
+from sakuin.storage.paths import is_file, shortened
 
 if TYPE_CHECKING:
     from sakuin import Context, RetrievalConfig
@@ -94,22 +93,21 @@ def ask(
         context = _read(texts, model, config, loading)
         answer = streamed(context, question, max_new_tokens, stream=not json)
         if json:
-            print(json_.dumps(as_object(context, answer, model), ensure_ascii=False))
+            say_json(as_object(context, answer, model))
         else:
             print_answer(context, answer)
 
 
 def _split(words: list[str]) -> tuple[list[str], str]:
     if len(words) < 2:
-        raise SakuinError(f"give at least one file and then the question, got only {words[0]!r}.")
+        raise SakuinError(f"give at least one file and then the question, got only {shortened(words[0])!r}.")
     *paths, question = words
-    if Path(question).is_file():
+    if is_file(question):
         raise SakuinError(
             f"the last word must be the question, and {question!r} is a file; put the question last, in "
             "quotes."
         )
-    if not question.strip():
-        raise SakuinError("the question is empty; ask something.")
+    question = typed(question, "the question")
     if paths.count("-") > 1:
         raise SakuinError("standard input (-) can be read once only; name it once.")
     return paths, question

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,8 @@ import typer
 from sakuin.cli.errors import reports_errors
 from sakuin.cli.loading import Loading
 from sakuin.cli.options import Backend, GpuLayers, Json, Threads
-from sakuin.cli.show import console, notes, show_table
+from sakuin.cli.show import console, notes, say_json, show_table
+from sakuin.storage.paths import is_folder
 
 app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
 
@@ -80,7 +80,7 @@ def index(
         with notes.status("exact attention", spinner="line") as status:
             rows = [asdict(row) for row in compare(found, say=status.update)]
         if json:
-            print(json_.dumps({"trace": found.about, "methods": rows}))
+            say_json({"trace": found.about, "methods": rows})
         else:
             _show(found, rows)
 
@@ -118,7 +118,7 @@ def search(
                 for row in compare_search(found, peers=PEERS if peers else (), k=k, say=status.update)
             ]
         if json:
-            print(json_.dumps({"trace": found.about, "k": k, "methods": rows}))
+            say_json({"trace": found.about, "k": k, "methods": rows})
         else:
             _show_search(found, k, rows)
 
@@ -147,7 +147,7 @@ def _captured(file: Path | None, model: str, length: int, save: Path | None, loa
                 "--save keeps a trace that is captured, and --trace reads one; leave one of them out"
             )
         return Trace.load(file)
-    if save is not None and not save.parent.is_dir():
+    if save is not None and not is_folder(save.parent):
         raise ValueError(f"there is no folder {save.parent} to save the trace in; make it first")
     loaded = loading.load(model)
     with notes.status(f"capturing a trace of {length:,} tokens from {model}", spinner="line"):

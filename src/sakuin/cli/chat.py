@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json as json_
+import io
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sakuin.cli.answering import as_object, check_answer
-from sakuin.cli.errors import reports_errors
+from sakuin.cli.answering import as_object, check_answer, typed
+from sakuin.cli.errors import reports_errors, sentence
 from sakuin.cli.loading import Loading
 from sakuin.cli.options import MODEL_HELP, Backend, Device, Encoding, Folder, GpuLayers, Threads
 from sakuin.cli.progress import progress_bar
 from sakuin.cli.reading import documents_of, open_context
-from sakuin.cli.show import notes
+from sakuin.cli.show import Written, complain, say, say_json, tell
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
@@ -31,6 +31,11 @@ Its = Annotated[
 Temperature = Annotated[
     float, typer.Option(metavar="X", help="0 takes the likeliest token; above, tokens are drawn.")
 ]
+_MOST = 1 << 24
+"""Characters of a message: standard input may be a line without end."""
+
+_MOST_REFUSED = 1000
+"""Messages in a row that are refused before a conversation is given up: standard input may be `yes`."""
 
 
 def chat(
@@ -104,12 +109,14 @@ class _Saving:
             before = talk.tokens
             if before:
                 keep(growing=True)  # what has been read; says now whether there is room
-            interrupted, self.talking = False, True
+            ended: BaseException | None = None
+            self.talking = True
             try:
                 converse()
-            except KeyboardInterrupt:
-                interrupted = True
-                notes.print(f"interrupted; keeping what was said as {self.name}", style="dim")
+            except (KeyboardInterrupt, SakuinError) as error:
+                ended = error
+                if isinstance(error, KeyboardInterrupt):
+                    tell(f"interrupted; keeping what was said as {self.name}")
             if talk.tokens > before:
                 try:
                     keep()
@@ -117,9 +124,9 @@ class _Saving:
                     kept = f"{self.name} holds what was read before it" if before else "nothing is kept"
                     raise SakuinError(f"the conversation cannot be kept, {kept}: {error}") from None
             if before or talk.tokens:
-                notes.print(f"kept as {self.name}", style="dim")
-            if interrupted:
-                raise KeyboardInterrupt
+                tell(f"kept as {self.name}")
+            if ended is not None:
+                raise ended
 
 
 def _read(files: list[str], name: str, encoding: str | None, loading: Loading) -> Context:
@@ -136,11 +143,17 @@ def _read(files: list[str], name: str, encoding: str | None, loading: Loading) -
 
 def _messages(json: bool) -> Iterator[str]:
     """Lines of standard input, asked for where a person types."""
+    if sys.stdin is None:
+        raise SakuinError("standard input is closed; messages are read from it.")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no text are told, message by message
     prompting = sys.stdin.isatty() and not json
     while True:
         if prompting:
-            print("> ", end="", flush=True, file=sys.stderr)
-        line = sys.stdin.readline()
+            complain("> ", end="")
+        line = sys.stdin.readline(_MOST + 1)
+        if len(line) > _MOST:
+            raise SakuinError(f"a message has more than {_MOST:,} characters; name a file that holds them.")
         if not line or line.strip() == "/quit":
             return
         if line.strip():
@@ -148,19 +161,25 @@ def _messages(json: bool) -> Iterator[str]:
 
 
 def _converse(talk: Context, name: str, max_new_tokens: int, temperature: float, json: bool) -> None:
+    refused = 0
     for message in _messages(json):
+        written = Written()
         try:
-            answer = talk.chat(message, max_new_tokens, None if json else _write, temperature)
+            message = typed(message, "the message")
+            answer = talk.chat(message, max_new_tokens, None if json else written, temperature)
         except SakuinError as error:
-            # A message that does not fit must not end the conversation.
-            print(f"sakuin: {error}", file=sys.stderr, flush=True)
+            # A message that does not fit must not end the conversation, unless they come without end.
+            written.end()
+            refused += 1
+            if refused == _MOST_REFUSED:
+                raise
+            complain(f"sakuin: {sentence(error)}")
             continue
+        refused = 0
         if json:
             said = as_object(talk, answer, name) | {"reused_tokens": answer.reused_tokens}
-            print(json_.dumps(said, ensure_ascii=False), flush=True)
+            say_json(said)
         else:
-            print("" if answer.text else "(The model gave no answer.)", flush=True)
-
-
-def _write(piece: str) -> None:
-    print(piece, end="", flush=True)
+            written.end()
+            if not answer.text:
+                say("(The model gave no answer.)")

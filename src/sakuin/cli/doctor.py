@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ import typer
 
 from sakuin.cli.errors import reports_errors
 from sakuin.cli.options import Backend, Json, Window
-from sakuin.cli.show import console, facts
+from sakuin.cli.show import console, facts, say_json
 
 
 def doctor(
@@ -30,7 +29,7 @@ def doctor(
 
         report = examine(model, window, backend)
         if json:
-            print(json_.dumps(report))
+            say_json(report)
         else:
             console.print(facts(_rows(report)))
 

@@ -12,9 +12,12 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import typer
+
+from sakuin.cli.printable import one_line, printable
+from sakuin.cli.show import complain
 
 _PATIENCE = 0.7
 """Seconds that an interrupted command has for tidying up before the process ends anyway."""
@@ -35,19 +38,20 @@ def reports_errors(
     try:
         with _interrupted_promptly(left, patient):
             yield
+            _flush()  # what cannot be written is told here, not when Python ends
     except KeyboardInterrupt:
         # Everything has been tidied up on the way here. An orderly end would wait for threads, and where the
         # interrupt fell into an import Python itself would end by the signal instead of with this code.
-        sys.stdout.flush()
+        _give_up_output()
         _say(_interrupted(left))
         os._exit(130)
-    except BrokenPipeError:
-        # Whoever read the output has gone; Python would complain once more when it closes standard output.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read the output has gone
+        _give_up_output()
         raise typer.Exit(141) from None
     except Exception as error:
         if os.environ.get("SAKUIN_TRACEBACK") == "1":
-            traceback.print_exc()
+            complain(printable(traceback.format_exc()), end="")
+        _give_up_output()
         _say(sentence(error))
         raise typer.Exit(2) from None
 
@@ -56,10 +60,20 @@ def reports_errors(
 def reports_usage() -> Iterator[None]:
     """Run the parser: a wrong option or argument becomes a sentence that names it, and exit code 2."""
     try:
-        yield
+        try:
+            yield
+        finally:
+            _flush()
     except (KeyboardInterrupt, typer.Abort):
         _say("Interrupted.")
         raise SystemExit(130) from None
+    except BrokenPipeError:
+        _give_up_output()
+        raise SystemExit(141) from None
+    except OSError as error:  # the help or the version, into a full disk
+        _give_up_output()
+        _say(sentence(error))
+        raise SystemExit(2) from None
     except Exception as error:
         # Typer brings a parser of its own, whose module is not public; its errors carry these.
         show, code = getattr(error, "format_message", None), getattr(error, "exit_code", None)
@@ -90,9 +104,12 @@ def _given(error: Exception) -> str:
 
 def sentence(error: Exception) -> str:
     """What an error says, in one line that names its kind where its author did not write for users."""
-    text = " ".join(str(error).split())
+    text = one_line(str(error))
     if isinstance(error, ValueError | TypeError) and text:
         return text if text.endswith(".") else text + "."
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{one_line(str(error.filename))}: " if error.filename else ""
+        return f"{where}{error.strerror[0].lower()}{error.strerror[1:]}."
     if isinstance(error, MemoryError):
         return "Memory ran out; take a smaller model or document."
     detail = f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -100,7 +117,25 @@ def sentence(error: Exception) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"sakuin: {text}", file=sys.stderr, flush=True)
+    complain(f"sakuin: {one_line(text)}")
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _give_up_output() -> None:
+    """Where standard output or error takes nothing more, send it nowhere: Python would complain once more
+    when it closes them, and end with a code of its own."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            with suppress(OSError, ValueError, AttributeError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)
 
 
 def _interrupted(left: Callable[[], str] | None) -> str:
@@ -132,7 +167,7 @@ def _interrupted_promptly(left: Callable[[], str] | None, patient: Callable[[], 
             if asked == 1 and patient():
                 continue
             if byte[0] == signal.SIGINT and not done.wait(_PATIENCE):
-                if sys.stderr.isatty():
+                if sys.stderr is not None and sys.stderr.isatty():
                     sys.stderr.write("\x1b[?25h\n")  # a progress bar hides the cursor
                 _say(_interrupted(left))
                 os._exit(130)

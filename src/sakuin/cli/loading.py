@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sakuin.cli.show import notes
+from sakuin.cli.show import notes, tell
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ class _Teller(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if notes.is_terminal or record.levelno >= logging.WARNING:
-            notes.print(record.getMessage(), style="dim", markup=False)
+            tell(record.getMessage())
 
 
 @contextmanager
@@ -99,7 +98,7 @@ def trials_told() -> Iterator[None]:
 def say(name: str, chosen: Choice) -> None:
     """Tell who runs a model, and why: as progress, to whoever looks on."""
     if notes.is_terminal:
-        notes.print(f"{name} is run by {chosen.backend} ({chosen.why})", style="dim", markup=False)
+        tell(f"{name} is run by {chosen.backend} ({chosen.why})")
 
 
 def quiet(chosen: Choice) -> None:
@@ -107,4 +106,3 @@ def quiet(chosen: Choice) -> None:
     from sakuin.backends.open import quiet
 
     quiet(chosen.backend)
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_
 from typing import Annotated
 
 import typer
 
 from sakuin.cli.errors import reports_errors
 from sakuin.cli.options import Json
-from sakuin.cli.show import bar, notes, show_table
+from sakuin.cli.show import bar, say, say_json, show_table, tell
 
 app = typer.Typer(help="Models that can be had without a model hub.", no_args_is_help=True)
 
@@ -27,14 +26,12 @@ def list_(json: Json = False) -> None:
         entries = list(catalogue.MODELS.values())
         if json:
             keys = ("name", "title", "licence", "context", "size")
-            print(
-                json_.dumps(
-                    [
-                        {key: getattr(entry, key) for key in keys}
-                        | {"path": str(entry.path) if entry.is_here else None, "backend": chosen.backend}
-                        for entry in entries
-                    ]
-                )
+            say_json(
+                [
+                    {key: getattr(entry, key) for key in keys}
+                    | {"path": str(entry.path) if entry.is_here else None, "backend": chosen.backend}
+                    for entry in entries
+                ]
             )
             return
         table = Table(box=None, pad_edge=False)
@@ -53,7 +50,7 @@ def list_(json: Json = False) -> None:
             )
         show_table(table)
         if chosen.backend == "transformers":
-            notes.print(f"Run by transformers: {chosen.why}.", style="dim", markup=False)
+            tell(f"Run by transformers: {chosen.why}.")
 
 
 @app.command("get")
@@ -73,10 +70,10 @@ def get(
             task = progress.add_task(f"writing {name}", total=None, visible=not was_here)
             path = catalogue.get(
                 name,
-                say=lambda text: progress.console.print(text, highlight=False),
+                say=progress.console.print,
                 progress=lambda done, total: progress.update(task, completed=done, total=total),
             )
         if json:
-            print(json_.dumps({"name": name, "path": str(path), "was_here": was_here}))
+            say_json({"name": name, "path": str(path), "was_here": was_here})
         else:
-            print(f"{name} was here already: {path}" if was_here else f"{name} is here now: {path}")
+            say(f"{name} was here already: {path}" if was_here else f"{name} is here now: {path}")

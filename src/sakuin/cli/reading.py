@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sakuin.cli.loading import Loading
-from sakuin.cli.show import notes
+from sakuin.cli.show import notes, tell
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def documents_of(paths: list[str], encoding: str | None) -> list[Document]:
     with notes.status("reading"):
         texts = [documents.read(path, encoding) for path in paths]
     for note in (note for text in texts for note in text.notes):
-        notes.print(note, style="dim", markup=False)
+        tell(note)
     return texts
 
 

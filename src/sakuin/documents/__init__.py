@@ -1,9 +1,10 @@
 """Reading documents as people have them: plain text, Markdown, HTML, PDF and Word files.
 
-`read` tells by the content what a file is, and has its text laid out by the room for its kind: `text`,
-`markup`, `pdf`, `word`. What they find comes back as a `Document`, with the page and the heading of every
-passage, and with notes on what the file holds that is not in its text. PDF, Word and HTML need the extra
-`documents`. Called by `sakuin.context.context` and by the command line.
+`read` tells by the content what a file is, and has its text laid out by the file for its kind: `text`,
+`markup`, `pdf`, `word`; all but plain text in a process of its own (`apart`, `child`). What they find comes
+back as a `Document`, with the page and the heading of every passage, and with notes on what the file holds
+that is not in its text. PDF, Word and HTML need the extra `documents`. Called by `sakuin.context.context` and
+by the command line.
 """
 
 from sakuin.documents.document import Document, Mark

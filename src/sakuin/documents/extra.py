@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from sakuin.documents.kinds import Kind
 from sakuin.errors import SakuinError
 
+_NEEDS: dict[Kind, tuple[str, tuple[str, ...]]] = {
+    "pdf": ("a PDF", ("pypdfium2",)),
+    "word": ("a Word document", ("mammoth", "bs4", "markdownify", "lxml")),
+    "html": ("HTML", ("bs4", "markdownify", "lxml")),
+}
 
-def need(name: str, called: str, *modules: str) -> None:
+
+def check(kind: Kind, name: str) -> None:
     """Raise `SakuinError` where a module that reading the file `name` takes is not installed."""
+    called, modules = _NEEDS.get(kind, ("", ()))
     if any(find_spec(module) is None for module in modules):
         raise SakuinError(
             f"{name} is {called}, and reading it takes an extra: pip install 'sakuin[documents]'."

@@ -7,6 +7,7 @@ than the running text is taken for one, and a bold line that begins with a numbe
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import Counter
 
 from sakuin.documents.pages import Line, Pages
@@ -35,15 +36,18 @@ def find(pages: Pages, bookmarks: list[list[object]]) -> dict[tuple[int, int], s
 
 def _by_bookmarks(pages: Pages, bookmarks: list[tuple[str, int]]) -> dict[tuple[int, int], str]:
     found: dict[tuple[int, int], str] = {}
+    places: dict[int, _Places] = {}
     page_before, line_before = -1, -1
     for title, page in bookmarks:
         title = " ".join(title.split())
         if not title or not 0 <= page < len(pages):
             continue
         first = line_before + 1 if page == page_before else 0
-        line, words = _line_of(title, pages[page], first)
+        if page not in places:
+            places[page] = _Places(pages[page])
+        line, words = places[page].find(title, first)
         if line is None:  # the words stand otherwise on the page: what is sure is the page
-            line = next((at for at, each in enumerate(pages[page]) if each.text and at >= first), None)
+            line = _next(places[page].full, first)
             if line is None or (page, line) in found:
                 continue
         else:
@@ -52,18 +56,42 @@ def _by_bookmarks(pages: Pages, bookmarks: list[tuple[str, int]]) -> dict[tuple[
     return found
 
 
-def _line_of(title: str, lines: list[Line], first: int) -> tuple[int | None, str]:
-    """The line that begins a title, and the title as the page has it: over some lines, with a number
-    before it.
+class _Places:
+    """Where each title would be found on a page: a page of many lines may have many bookmarks.
+
+    full : the lines that are not empty, counted from 0.
     """
-    wanted = _letters(title)
-    for count in range(1, _MOST_LINES + 1):
-        for at in range(first, len(lines)):
-            text = " ".join(line.text for line in lines[at : at + count])
-            plain = _NUMBERING.sub("", text, count=1)
-            if lines[at].text and wanted and wanted in (_letters(text), _letters(plain)):
-                return at, text
-    return None, title
+
+    def __init__(self, lines: list[Line]) -> None:
+        self._lines = lines
+        self.full = [at for at, line in enumerate(lines) if line.text]
+        # By how many lines a title takes, and by its letters, the lines that begin it.
+        self._begin: list[dict[str, list[int]]] = [{} for _ in range(_MOST_LINES)]
+        for at in self.full:
+            for count, begin in enumerate(self._begin, 1):
+                text = self._text(at, count)
+                for letters in {_letters(text), _letters(_NUMBERING.sub("", text, count=1))}:
+                    begin.setdefault(letters, []).append(at)
+
+    def find(self, title: str, first: int) -> tuple[int | None, str]:
+        """The line, from `first` on, that begins a title, and the title as the page has it: over some lines,
+        with a number before it.
+        """
+        if wanted := _letters(title):
+            for count, begin in enumerate(self._begin, 1):
+                at = _next(begin.get(wanted, []), first)
+                if at is not None:
+                    return at, self._text(at, count)
+        return None, title
+
+    def _text(self, at: int, count: int) -> str:
+        return " ".join(line.text for line in self._lines[at : at + count])
+
+
+def _next(rising: list[int], first: int) -> int | None:
+    """The first of rising numbers that is at least `first`."""
+    at = bisect_left(rising, first)
+    return rising[at] if at < len(rising) else None
 
 
 def _letters(text: str) -> str:

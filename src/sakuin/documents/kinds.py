@@ -39,10 +39,9 @@ _MAY_BE_HTML = ("", ".txt", ".text", ".pdf", ".docx", ".doc", ".asp", ".aspx", "
 none.
 """
 
-_HTML = re.compile(
-    rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)[\s>]", re.I | re.S
-)
-_TAG = re.compile(rb"<(?:!doctype|/?[a-z][a-z0-9]*)[^<>]*>", re.I)
+_HTML = re.compile(rb"<(?:!doctype\s+html|html|head|body)[\s>]", re.I)
+_HTML_WITHIN = 4096
+_TAG = re.compile(rb"<(?:!doctype|/?[a-z])[^<>]*>", re.I)
 _PDF_WITHIN = 1024
 """Bytes at a file's start within which readers of PDF accept its mark."""
 
@@ -79,18 +78,19 @@ def by_suffix(name: str) -> Kind:
 
 
 def of(data: bytes, name: str) -> Kind:
-    """What `data`, a file called `name`, is. Raises `SakuinError` where it is nothing that can be read."""
+    """What `data`, a file called `name`, is. Raises `SakuinError` where it is nothing that can be read. A zip
+    archive is "word" here; whether it holds a document, `check_word` sees."""
     should = by_suffix(name)
     head = data[:_PDF_WITHIN]
     if b"%PDF-" in head and (should == "pdf" or head.lstrip(b"\xef\xbb\xbf\r\n\t ").startswith(b"%PDF-")):
         return "pdf"
     if data.startswith(b"PK\x03\x04"):
-        return _in_zip(data, name)
+        return "word"
     _refuse(data, name)
     if should == "html":
         # Words without a single tag would lose their line ends as HTML.
         return "html" if _TAG.search(data) or b"\0" in head else "text"
-    if suffix(name) in _MAY_BE_HTML and _HTML.match(data.removeprefix(b"\xef\xbb\xbf")[:4096]):
+    if suffix(name) in _MAY_BE_HTML and _begins_as_html(data):
         return "html"
     return "markdown" if should == "markdown" else "text"
 
@@ -105,6 +105,16 @@ def note(kind: Kind, name: str) -> str | None:
     return f"{name} is {CALLED[kind]} in spite of its suffix {suffix(name)}, and was read as such."
 
 
+def _begins_as_html(data: bytes) -> bool:
+    """Whether the first tag is one that HTML begins with, after comments and what XML begins with."""
+    head = data.removeprefix(b"\xef\xbb\xbf")[:_HTML_WITHIN].lstrip()
+    if head.startswith(b"<?xml"):
+        head = head.partition(b">")[2].lstrip()
+    while head.startswith(b"<!--"):
+        head = head[4:].partition(b"-->")[2].lstrip()
+    return _HTML.match(head) is not None
+
+
 def _refuse(data: bytes, name: str) -> None:
     if data.startswith(b"\xd0\xcf\x11\xe0"):
         if "EncryptedPackage".encode("utf-16-le") in data:
@@ -117,7 +127,8 @@ def _refuse(data: bytes, name: str) -> None:
             raise SakuinError(f"{name} is {called}, not text; extract its text first.")
 
 
-def _in_zip(data: bytes, name: str) -> Kind:
+def check_word(data: bytes, name: str) -> None:
+    """Raise `SakuinError` where the zip archive `data` is no Word document."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             inside = archive.namelist()
@@ -129,7 +140,7 @@ def _in_zip(data: bytes, name: str) -> Kind:
             ) from None
         raise SakuinError(f"{name} is a damaged zip archive, not text; get it once more.") from None
     if "[Content_Types].xml" in inside and any(entry.startswith("word/") for entry in inside):
-        return "word"
+        return
     for entry, called, remedy in _IN_A_ZIP:
         if any(each.startswith(entry) for each in inside):
             raise SakuinError(f"{name} is {called}, which sakuin does not read; {remedy}.")

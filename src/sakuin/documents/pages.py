@@ -20,8 +20,10 @@ _SIGNS = {
     **dict.fromkeys((0x02, 0xAD), "\ufffe"),
     0x00: "",
 }
-_DIVIDED = re.compile(r"(\w*)\ufffe(\w*)")
-"""A word around the sign that PDFium puts where a hyphen stood at a line's end."""
+_DIVIDED = "\ufffe"
+"""What PDFium puts where a hyphen stood at a line's end."""
+
+_WORD = re.compile(r"\w*")
 
 _NUMBERS = (re.compile(r"\d{1,6}(?=\D*$)"), re.compile(r"\d{1,6}"))
 _PAGE_NUMBER = re.compile(r"[-–—\s]*\d{1,6}[-–—\s]*")
@@ -66,20 +68,37 @@ def lines(taken: list[list[tuple[str, float, int, float | None]]]) -> Pages:
     ]
     words = Counter(re.findall(r"\w+(?:-\w+)*", "\n".join(line.text for page in found for line in page)))
 
-    def undivided(match: re.Match[str]) -> str:
-        first, rest = match[1], match[2]
-        if not rest or not first:
-            return match[0] if match.end() == len(match.string) else first + rest
-        kept = f"{first}-{rest}"
-        # A hyphen that is written elsewhere too, or before a capital or a figure, belongs to the word.
-        belongs = words[kept] > words[first + rest] or rest[0].isupper() or rest[0].isdigit()
-        return kept if belongs else first + rest
-
     for page in found:
         for line in page:
-            if "\ufffe" in line.text:
-                line.text = _DIVIDED.sub(undivided, line.text)
+            if _DIVIDED in line.text:
+                line.text = _undivided(line.text, words)
     return found
+
+
+def _undivided(text: str, words: Counter[str]) -> str:
+    """`text` with its divided words put together; a division at its end stays, for the next line to see."""
+    parts = text.split(_DIVIDED)
+    pieces = parts[:1]
+    for before, after in pairwise(parts):
+        first, rest = _last_word(before), _first_word(after)
+        if first and rest:
+            # A hyphen that is written elsewhere too, or before a capital or a figure, belongs to the word.
+            hyphen = words[f"{first}-{rest}"] > words[first + rest] or rest[0].isupper() or rest[0].isdigit()
+            pieces.append("-" * hyphen)
+        pieces.append(after)
+    return "".join(pieces) + (_DIVIDED if not parts[-1] else "")
+
+
+def _first_word(text: str) -> str:
+    found = _WORD.match(text)
+    return found[0] if found else ""
+
+
+def _last_word(text: str) -> str:
+    start = len(text)
+    while start and (text[start - 1].isalnum() or text[start - 1] == "_"):
+        start -= 1
+    return text[start:]
 
 
 def drop_running(pages: Pages) -> list[str]:
@@ -164,8 +183,8 @@ def joined(pages: Pages, headings: dict[tuple[int, int], str]) -> tuple[str, tup
             if title or not opened:
                 marks.append(Mark(length, number + 1, heading))
             opened = True
-            divided = line.text.endswith("\ufffe")
-            pieces.append(line.text.removesuffix("\ufffe"))
+            divided = line.text.endswith(_DIVIDED)
+            pieces.append(line.text.removesuffix(_DIVIDED))
             length += len(pieces[-1])
         if not opened:  # it has no text, and its number is not to be lost
             marks.append(Mark(length, number + 1, heading))

@@ -6,32 +6,33 @@ holds that has no text (a scan, a picture) is said here.
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
-from sakuin.documents import extra, headings, pages, pdfium
+from sakuin.documents import headings, pages, pdfium
 from sakuin.documents.document import Document
-from sakuin.documents.markup import counted, listed
+from sakuin.documents.limits import MOST_CHARACTERS, MOST_PAGES
+from sakuin.documents.words import counted, listed
 from sakuin.errors import SakuinError
 
 _UNREADABLE = re.compile(r"[\ufffd\ue000-\uf8ff\x01-\x08\x0e-\x1f]")
 _MOST_UNREADABLE = 0.3
+_QUOTED = 80
+"""Characters of a running line that are said."""
+
+_MOST_RUNS = 20
+"""Runs of page numbers that are said."""
 
 
 def read(data: bytes, name: str) -> Document:
     """The document in the PDF `data`."""
-    extra.need(name, "a PDF", "pypdfium2")
     taken = _taken_apart(data, name)
     found = pages.lines([page["lines"] for page in taken["pages"]])
     notes = _notes(taken, found, data, name)
     dropped = pages.drop_running(found)
     if dropped:
         notes.append(
-            f"{name} repeats {listed([repr(line) for line in dropped[:3]])}"
+            f"{name} repeats {listed([repr(line[:_QUOTED]) for line in dropped[:3]])}"
             f"{' and more' * (len(dropped) > 3)} on its pages, which was read once."
         )
     text, marks = pages.joined(found, headings.find(found, taken["bookmarks"]))
@@ -39,22 +40,12 @@ def read(data: bytes, name: str) -> Document:
 
 
 def _taken_apart(data: bytes, name: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-P", str(Path(pdfium.__file__)), str(pdfium.MOST_BYTES)],
-        input=data,
-        capture_output=True,
-        check=False,
-    )
-    try:
-        taken: dict[str, Any] = json.loads(done.stdout)
-    except ValueError:
-        taken = {"error": "memory" if done.returncode else "damaged"}
+    taken = pdfium.take_apart(data)
     remedy = {
         "encrypted": f"{name} is encrypted; save it without a password, for example with qpdf --decrypt.",
         "damaged": f"{name} is damaged or cut short: no pages are found in it; get it once more.",
-        "long": f"{name} holds more than {pdfium.MOST_CHARACTERS:,} characters; split it.",
-        "memory": f"{name} cannot be read: taking its pages apart failed or took more than "
-        f"{pdfium.MOST_BYTES >> 20:,} MB of memory, as damaged files do; print it into a new PDF.",
+        "long": f"{name} holds more than {MOST_CHARACTERS:,} characters; split it.",
+        "pages": f"{name} says that it has more than {MOST_PAGES:,} pages, and no more are read; split it.",
     }
     if error := taken.get("error"):
         raise SakuinError(remedy[error])
@@ -123,5 +114,6 @@ def _numbers(numbers: list[int]) -> str:
             runs[-1][1] = number
         else:
             runs.append([number, number])
-    said = [f"{first}" if first == last else f"{first}-{last}" for first, last in runs]
+    said = [f"{first}" if first == last else f"{first}-{last}" for first, last in runs[:_MOST_RUNS]]
+    said += ["others"] if len(runs) > _MOST_RUNS else []
     return ("page " if len(numbers) == 1 else "pages ") + listed(said)

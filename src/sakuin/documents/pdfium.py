@@ -1,32 +1,25 @@
-"""The part of reading a PDF that runs in a process of its own: PDFium takes the pages apart into lines.
+"""PDFium takes the pages of a PDF apart into lines.
 
-PDFium is C++ and gets files from strangers. In a process of its own a file that makes it crash, or that
-unpacks to gigabytes, costs a sentence and not the user's session, and threads need no lock. Run by
-`sakuin.documents.pdf` as a script, with the limit of memory as its argument, the file on standard input and
-one JSON object on standard output; it imports nothing of sakuin.
+PDFium is C++, gets files from strangers and is for one thread: this runs in `sakuin.documents.child` only.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import re
-import sys
 from ctypes import c_double
 from typing import Any
 
-MOST_BYTES = 2 << 30
-"""Memory that taking a file apart may use, beside the file itself."""
+from sakuin.documents.limits import MOST_CHARACTERS, MOST_PAGES
 
-MOST_CHARACTERS = 64_000_000
-MOST_BOOKMARKS = 20_000
+_MOST_BOOKMARKS = 20_000
 
 _LINE_END = re.compile(r"\r\n?|\n")
 
 
 def take_apart(data: bytes) -> dict[str, Any]:
-    """The pages of a PDF, or `{"error": "encrypted" | "damaged" | "long"}`.
+    """The pages of a PDF, or `{"error": "encrypted" | "damaged" | "long" | "pages"}`.
 
     pages : for each its `lines`, `[text, size, weight, y]`: size (points) and weight of the first letter's
         font and the height of its baseline, 0, 0 and None where they cannot be told; the count of its
@@ -41,6 +34,8 @@ def take_apart(data: bytes) -> dict[str, Any]:
     except pypdfium2.PdfiumError as error:
         locked = error.err_code in (raw.FPDF_ERR_PASSWORD, raw.FPDF_ERR_SECURITY)
         return {"error": "encrypted" if locked else "damaged"}
+    if len(pdf) > MOST_PAGES:
+        return {"error": "pages"}
     form = pdf.get_formtype()
     if form != raw.FORMTYPE_NONE:
         with contextlib.suppress(pypdfium2.PdfiumError):
@@ -107,27 +102,9 @@ def _bookmarks(pdf: Any) -> list[list[Any]]:
 
     found: list[list[Any]] = []
     with contextlib.suppress(pypdfium2.PdfiumError):
-        for bookmark in itertools.islice(pdf.get_toc(), MOST_BOOKMARKS):
+        for bookmark in itertools.islice(pdf.get_toc(), _MOST_BOOKMARKS):
             destination = bookmark.get_dest()
             page = destination.get_index() if destination else None
             if page is not None:
                 found.append([bookmark.get_title(), page, bookmark.level])
     return found
-
-
-def main() -> None:
-    data = sys.stdin.buffer.read()
-    with contextlib.suppress(ImportError, ValueError, OSError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[1]) + len(data),) * 2)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    try:
-        taken = take_apart(data)
-    except MemoryError:
-        taken = {"error": "memory"}
-    json.dump(taken, sys.stdout)
-
-
-if __name__ == "__main__":
-    main()

@@ -12,22 +12,32 @@ import re
 import zipfile
 import zlib
 from dataclasses import replace
+from typing import Any, BinaryIO
+from xml.dom import expatbuilder, minidom
 
-from sakuin.documents import extra, markup
+from sakuin.documents import kinds, markup
 from sakuin.documents.document import Document
+from sakuin.documents.limits import MOST_UNPACKED, MOST_XML
+from sakuin.documents.words import counted, listed
 from sakuin.errors import SakuinError
 
-MOST_XML = 64 << 20
-"""Bytes that the XML of a document may unpack to; a book of a thousand pages has some 20 MB."""
+_LOOKED_AT = 256
+"""Bytes at a part's start that show whether it can be XML."""
+
+_BEFORE_XML = b"\xef\xbb\xbf\xff\xfe\0\t\n\r "
+"""What may stand before the first tag: blanks, a byte order mark, and the zeros of UTF-16."""
+
+_BACK = re.compile(r'(<a href="#(?:foot|end)note-ref-[^"<>]*">)↑</a>')
+"""mammoth's way back from a note."""
 
 _STYLES = "p[style-name='Title'] => h1:fresh\np[style-name='Subtitle'] => p:fresh"
 
 
 def read(data: bytes, name: str) -> Document:
     """The document in the Word file `data`."""
-    extra.need(name, "a Word document", "mammoth", "bs4", "markdownify", "lxml")
     import mammoth
 
+    kinds.check_word(data, name)
     lacks, notes = _survey(data, name)
     pictures = 0
 
@@ -36,12 +46,15 @@ def read(data: bytes, name: str) -> Document:
         pictures += 1
         return {}
 
+    setattr(minidom, "parse", _parse_xml)  # noqa: B010  # for mammoth; this process reads nothing else
     try:
         found = mammoth.convert_to_html(
             io.BytesIO(data), style_map=_STYLES, convert_image=mammoth.images.img_element(count)
         )
     except RecursionError:
         raise SakuinError(f"{name} nests its tables too deeply to be read; save it as PDF.") from None
+    except MemoryError:
+        raise
     except Exception as error:  # of zip, XML and the library: all mean the same to whoever has the file
         raise SakuinError(
             f"{name} is damaged and cannot be read ({type(error).__name__}: {str(error)[:120]}); open it in "
@@ -49,18 +62,49 @@ def read(data: bytes, name: str) -> Document:
         ) from None
     equations = sum("oMath" in message.message for message in found.messages)
     if pictures:
-        lacks.insert(0, markup.counted(pictures, "picture"))
+        lacks.insert(0, counted(pictures, "picture"))
     if equations:
         lacks.insert(0, "equations")
     if not re.search(r"\w", re.sub(r"<[^>]*>", "", found.value)):
-        has = f" and holds only {markup.listed(lacks)}" if lacks else ""
+        has = f" and holds only {listed(lacks)}" if lacks else ""
         raise SakuinError(
             f"{name} has no text{has}; if it is a scan, run text recognition (OCR) over it first."
         )
-    document = markup.lay_out(found.value.replace("↑", ""), name)
+    document = markup.lay_out(_BACK.sub(r"\1</a>", found.value), name)
     if lacks:
-        notes.append(f"not read of {name}: {markup.listed(lacks)}.")
+        notes.append(f"not read of {name}: {listed(lacks)}.")
     return replace(document, notes=tuple(notes))
+
+
+def _parse_xml(file: BinaryIO) -> Any:
+    """minidom's own `parse` gets a long text in pieces of some kilobytes and copies all of it for each."""
+    data = file.read()
+    builder = expatbuilder.ExpatBuilderNS()
+    builder.getParser().buffer_size = max(len(data), 1)
+    return builder.parseString(data)
+
+
+def _check_sizes(archive: zipfile.ZipFile, name: str) -> None:
+    """Refuse what unpacks to too much. Any part that can be XML counts as such, whatever it is called: which
+    one holds the text the file says itself."""
+    parts = archive.infolist()
+    whole = sum(part.file_size for part in parts)
+    if whole > MOST_UNPACKED:
+        raise SakuinError(
+            f"{name} unpacks to {whole >> 20:,} MB, and at most {MOST_UNPACKED >> 20:,} MB are read; split "
+            "it, or save it as PDF or text."
+        )
+    size = 0
+    for part in parts if whole > MOST_XML else []:
+        with archive.open(part) as file:
+            head = file.read(_LOOKED_AT).lstrip(_BEFORE_XML)
+        if not head or head.startswith(b"<"):
+            size += part.file_size
+    if size > MOST_XML:
+        raise SakuinError(
+            f"{name} unpacks to {size >> 20:,} MB of XML, and at most {MOST_XML >> 20} MB are read; split "
+            "it, or save it as PDF or text."
+        )
 
 
 def _survey(data: bytes, name: str) -> tuple[list[str], list[str]]:
@@ -68,14 +112,9 @@ def _survey(data: bytes, name: str) -> tuple[list[str], list[str]]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             parts = archive.infolist()
-            size = sum(part.file_size for part in parts if part.filename.endswith((".xml", ".rels")))
-            if size > MOST_XML:
-                raise SakuinError(
-                    f"{name} unpacks to {size >> 20:,} MB of XML, and at most {MOST_XML >> 20} MB are read; "
-                    "split it, or save it as PDF or text."
-                )
             if any(part.flag_bits & 1 for part in parts):
                 raise SakuinError(f"{name} is encrypted; save it without a password.")
+            _check_sizes(archive, name)
             body = archive.read("word/document.xml") if "word/document.xml" in archive.namelist() else b""
             around = b"".join(
                 archive.read(part)

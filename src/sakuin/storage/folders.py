@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from sakuin.errors import SakuinError
+from sakuin.storage.paths import expanded
 
 
 def cache_folder() -> Path:
@@ -20,7 +21,7 @@ def default_folder() -> Path:
     """`$SAKUIN_LIBRARY`, else `sakuin/library` in the user's data folder (`$XDG_DATA_HOME`, else
     `~/.local/share`)."""
     if own := os.environ.get("SAKUIN_LIBRARY"):
-        return Path(own).expanduser()
+        return expanded(own)
     base = os.environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path.home() / ".local" / "share") / "sakuin" / "library"
 

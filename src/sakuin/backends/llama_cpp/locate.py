@@ -18,6 +18,7 @@ from pathlib import Path
 
 from sakuin.errors import SakuinError
 from sakuin.machine.cpu import cpu_flags
+from sakuin.storage.paths import expanded, is_file, is_folder
 
 VARIABLE = "SAKUIN_LLAMA_LIBRARY"
 """Names a llama.cpp library to use instead of an installed package's."""
@@ -76,10 +77,10 @@ def no_library() -> SakuinError:
 
 
 def _named(named: str) -> Found:
-    path = Path(named).expanduser()
-    if path.is_dir():
+    path = expanded(named)
+    if is_folder(path):
         path = path / "libllama.so"
-    if not path.is_file():
+    if not is_file(path):
         raise SakuinError(
             f"{VARIABLE} names {named}, where there is no file; name a libllama.so, or unset it to use an "
             "installed package."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,7 +22,7 @@ from sakuin.cli.options import (
 )
 from sakuin.cli.progress import progress_bar
 from sakuin.cli.reading import documents_of
-from sakuin.cli.show import console, notes
+from sakuin.cli.show import say, say_json, tell
 from sakuin.quantities import seconds_of, size_of
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def add(
         loading.choose(model)
         where.check_new(name, resume)
         if resume and not where.kept_of(name):
-            notes.print(f"Nothing of {name} is kept of an earlier add; it begins anew.", markup=False)
+            tell(f"Nothing of {name} is kept of an earlier add; it begins anew.")
         texts = documents_of(files, encoding)
         changes: dict[str, Any] = {"index": index, "kv_dtype": kv_dtype}
         config = RetrievalConfig(**{key: value for key, value in changes.items() if value is not None})
@@ -100,12 +99,10 @@ def _print_added(name: str, context: Context, size: int, json: bool) -> None:
             "prefill_s": context.prefill_s,
             "bytes": size,
         }
-        print(json_.dumps(said, ensure_ascii=False))
+        say_json(said)
         return
     reused = f", {context.reused_tokens:,} of them taken from what is stored" if context.reused_tokens else ""
-    console.print(
-        f"{name}: {context.tokens:,} tokens{reused}, {size_of(size)}, read in {context.prefill_s:.1f} s"
-    )
+    say(f"{name}: {context.tokens:,} tokens{reused}, {size_of(size)}, read in {context.prefill_s:.1f} s")
 
 
 def _left_of(name: str, library: str | None) -> str:

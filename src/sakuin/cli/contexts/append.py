@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,7 +26,7 @@ from sakuin.cli.options import (
     Threads,
 )
 from sakuin.cli.reading import documents_of, load_model_of
-from sakuin.cli.show import notes
+from sakuin.cli.show import say, say_json, tell
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def append(
             if follow:
                 _follow(Path(files[0]), grow)
             elif not grow():
-                notes.print(f"{name} holds all of it already.")
+                tell(f"{name} holds all of it already.")
 
 
 def _print_grown(name: str, context: Context, before: int, seconds: float, json: bool) -> None:
@@ -99,9 +98,9 @@ def _print_grown(name: str, context: Context, before: int, seconds: float, json:
             "tokens": context.tokens,
             "seconds": seconds,
         }
-        print(json_.dumps(said, ensure_ascii=False), flush=True)
+        say_json(said)
     else:
-        print(f"{name}: {more:,} tokens more, {context.tokens:,} in all", flush=True)
+        say(f"{name}: {more:,} tokens more, {context.tokens:,} in all")
 
 
 def _new(context: Any, text: Any, last: bool, whole_lines: bool = False) -> Any:
@@ -131,7 +130,7 @@ def _follow(path: Path, grow: Callable[[bool], bool]) -> None:
     it is never quiet, `grow` is called every few seconds, with True: whole lines only."""
     seen, failed = _bytes_in(path), 0  # from before reading: what comes meanwhile is read next
     grow(False)
-    notes.print(f"following {path}; Ctrl-C ends it", style="dim")
+    tell(f"following {path}; Ctrl-C ends it")
     with suppress(KeyboardInterrupt):
         while True:
             time.sleep(_PAUSE)
@@ -163,3 +162,7 @@ def _bytes_in(path: Path) -> int | None:
         return path.stat().st_size
     except FileNotFoundError:
         return None
+    except (OSError, ValueError) as error:
+        raise SakuinError(
+            f"{path} cannot be followed: {getattr(error, 'strerror', None) or error}."
+        ) from None

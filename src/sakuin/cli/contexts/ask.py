@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json as json_
 from typing import Annotated
 
 import typer
 
-from sakuin.cli.answering import as_object, check_answer, print_answer, streamed
+from sakuin.cli.answering import as_object, check_answer, print_answer, streamed, typed
 from sakuin.cli.errors import reports_errors
 from sakuin.cli.loading import Loading
 from sakuin.cli.options import (
@@ -22,7 +21,7 @@ from sakuin.cli.options import (
     Threads,
 )
 from sakuin.cli.reading import open_context
-from sakuin.cli.show import notes
+from sakuin.cli.show import say_json, tell
 
 
 def ask(
@@ -48,17 +47,17 @@ def ask(
     with reports_errors():
         from sakuin import Library
 
-        check_answer(max_new_tokens, question)
+        check_answer(max_new_tokens)
+        question = typed(question, "the question")
         loading = Loading(device=device, backend=backend, gpu_layers=gpu_layers, threads=threads)
         context, model_name = open_context(Library(library), name, model, loading, offload)
         answer = streamed(context, question, max_new_tokens, stream=not json)
         if json:
             said = as_object(context, answer, model_name) | {"reused_tokens": answer.reused_tokens}
-            print(json_.dumps(said, ensure_ascii=False))
+            say_json(said)
             return
         print_answer(context, answer)
-        notes.print(
+        tell(
             f"{answer.reused_tokens:,} of {answer.tokens:,} tokens taken from the library, "
-            f"{answer.tokens - answer.reused_tokens:,} prefilled",
-            style="dim",
+            f"{answer.tokens - answer.reused_tokens:,} prefilled"
         )

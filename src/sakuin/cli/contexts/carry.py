@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_
 from typing import Annotated
 
 import typer
 
 from sakuin.cli.errors import reports_errors
 from sakuin.cli.options import Folder, Json, Name
+from sakuin.cli.show import say, say_json
 from sakuin.quantities import size_of
 
 
@@ -26,9 +26,10 @@ def export(
         from sakuin.library.archive import export_to
 
         size = export_to(where, name, file)
-        print(
-            json_.dumps({"name": name, "file": file, "bytes": size}) if json else f"{file}: {size_of(size)}"
-        )
+        if json:
+            say_json({"name": name, "file": file, "bytes": size})
+        else:
+            say(f"{file}: {size_of(size)}")
 
 
 def import_(
@@ -47,4 +48,7 @@ def import_(
         from sakuin.library.archive import import_from
 
         taken = import_from(where, file, name)
-        print(json_.dumps({"name": taken}) if json else f"{taken} is here now")
+        if json:
+            say_json({"name": taken})
+        else:
+            say(f"{taken} is here now")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_
 import time
 from dataclasses import asdict
 from typing import Annotated
@@ -11,7 +10,8 @@ import typer
 
 from sakuin.cli.errors import reports_errors
 from sakuin.cli.options import Folder, Json, Name
-from sakuin.cli.show import console, facts, notes
+from sakuin.cli.printable import one_line
+from sakuin.cli.show import console, facts, notes, say, say_json, show_table, tell
 from sakuin.quantities import size_of, span_of
 
 
@@ -25,7 +25,7 @@ def list_(library: Folder = None, json: Json = False) -> None:
         where = Library(library)
         entries = where.entries()
         if json:
-            print(json_.dumps([asdict(entry) for entry in entries], ensure_ascii=False))
+            say_json([asdict(entry) for entry in entries])
             return
         table = Table(box=None, pad_edge=False)
         for column in ("name", "model", "tokens", "size", "alone", "age", "asked", "kept"):
@@ -35,8 +35,8 @@ def list_(library: Folder = None, json: Json = False) -> None:
             if e.kept_until is not None and e.state == "whole":
                 marks.append(f"for {span_of(e.kept_until - time.time())}")
             table.add_row(
-                e.name,
-                e.model,
+                one_line(e.name),
+                one_line(e.model),
                 f"{e.tokens:,}",
                 size_of(e.bytes),
                 size_of(e.own_bytes),
@@ -44,19 +44,18 @@ def list_(library: Folder = None, json: Json = False) -> None:
                 span_of(time.time() - e.asked) if e.asked else "" if e.state == "unfinished" else "never",
                 ", ".join(marks),
             )
-        console.print(table)
+        show_table(table)
         if entries:
             quota = where.quota
             of = "" if quota is None else f" of {size_of(quota)}"
-            notes.print(f"{size_of(where.folder.size())}{of} in {where.folder.path}", style="dim")
+            tell(f"{size_of(where.folder.size())}{of} in {where.folder.path}")
             if any(e.state == "expired" for e in entries):
-                notes.print(
+                tell(
                     "What is expired goes with the next command that changes the library; `sakuin contexts "
-                    "keep NAME --for ever` takes it back.",
-                    style="dim",
+                    "keep NAME --for ever` takes it back."
                 )
         else:
-            notes.print(f"There is nothing in {where.folder.path} yet; `sakuin contexts add` adds something.")
+            tell(f"There is nothing in {where.folder.path} yet; `sakuin contexts add` adds something.")
 
 
 def show(name: Name, library: Folder = None, json: Json = False) -> None:
@@ -66,7 +65,7 @@ def show(name: Name, library: Folder = None, json: Json = False) -> None:
 
         found = Library(library).show(name)
         if json:
-            print(json_.dumps(found, ensure_ascii=False))
+            say_json(found)
             return
         rows = [
             ("name", name),
@@ -107,10 +106,10 @@ def verify(
                 state: [one for one in found if states.get(one) == state]
                 for state in ("unfinished", "expired")
             }
-            print(json_.dumps({"damage": found, **marked}, ensure_ascii=False))
+            say_json({"damage": found, **marked})
         else:
             for one, damage in found.items():
                 state = "; ".join(damage) or "well"
-                print(f"{one}: {state}, {states[one]}" if one in states else f"{one}: {state}")
+                say(f"{one}: {state}, {states[one]}" if one in states else f"{one}: {state}")
     if any(found.values()):
         raise typer.Exit(1)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sakuin.cli.errors import reports_errors
 from sakuin.cli.options import Folder, Json, Name
+from sakuin.cli.show import say, say_json
 from sakuin.errors import SakuinError
 from sakuin.quantities import bytes_of, seconds_of, size_of
 
@@ -74,15 +74,15 @@ def quota(
             where.quota = None if size == "none" else bytes_of(size, "SIZE")
         taken, most = (where.folder.size() if where.folder.exists else 0), where.quota
         if json:
-            print(json_.dumps({"quota": most, "bytes": taken}))
+            say_json({"quota": most, "bytes": taken})
         else:
-            print(f"{size_of(taken)} of {'no quota' if most is None else size_of(most)}")
+            say(f"{size_of(taken)} of {'no quota' if most is None else size_of(most)}")
 
 
 def _print_swept(swept: Swept, json: bool) -> None:
     if json:
         said = {"contexts": swept.contexts, "files": swept.files, "bytes": swept.bytes}
-        print(json_.dumps(said, ensure_ascii=False))
+        say_json(said)
     else:
         gone = f"{', '.join(swept.contexts)} and " if swept.contexts else ""
-        print(f"removed {gone}{swept.files} file{'' if swept.files == 1 else 's'}, {size_of(swept.bytes)}")
+        say(f"removed {gone}{swept.files} file{'' if swept.files == 1 else 's'}, {size_of(swept.bytes)}")

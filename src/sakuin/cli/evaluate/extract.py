@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,7 +23,7 @@ from sakuin.cli.evaluate.options import (
 )
 from sakuin.cli.loading import Loading
 from sakuin.cli.options import Backend, Device, GpuLayers, Json, Model, Threads, Window
-from sakuin.cli.show import console, notes, show_table
+from sakuin.cli.show import console, notes, say_json, show_table
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def extract(
         }
         write(folder, "extract", report, results)
         if json:
-            print(json_.dumps(report, ensure_ascii=False))
+            say_json(report)
         else:
             _show(scores(found))
             console.print(f"\nResults are in {folder}.")

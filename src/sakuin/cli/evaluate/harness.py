@@ -13,7 +13,7 @@ from sakuin.cli.errors import reports_errors
 from sakuin.cli.evaluate.options import Configurations, Dtype, Out, Subject, command, goes_on, write
 from sakuin.cli.loading import Loading
 from sakuin.cli.options import Backend, Device, GpuLayers, Json, Model, Threads, Window
-from sakuin.cli.show import console, notes, show_table
+from sakuin.cli.show import console, notes, say_json, show_table
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def harness(
         }
         write(folder, "harness", report, results)
         if json:
-            print(json_.dumps(report))
+            say_json(report)
         else:
             _show(metrics, folder)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,7 +24,7 @@ from sakuin.cli.evaluate.options import (
 )
 from sakuin.cli.loading import Loading
 from sakuin.cli.options import Backend, Device, GpuLayers, Json, Model, Threads, Window
-from sakuin.cli.show import console, notes, show_table
+from sakuin.cli.show import console, notes, say_json, show_table
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ def needle(
         if pictures:
             report["pictures"] = [str(path) for path in draw_needle(cells, folder, model)]
         if json:
-            print(json_.dumps(report, ensure_ascii=False))
+            say_json(report)
         else:
             _show(found, folder)
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sakuin.attention.partial import PartialAttention
 from sakuin.index import Index, build_index
+from sakuin.storage.paths import is_file
 
 FORMAT = "sakuin-trace-1"
 RUNNING = 512
@@ -165,7 +166,7 @@ class Trace:
         from safetensors import SafetensorError, safe_open
 
         path = Path(path)
-        if not path.is_file():
+        if not is_file(path):
             raise ValueError(f"there is no trace {path}; make one with sakuin.evaluate.capture")
         try:
             with safe_open(str(path), "pt") as file:

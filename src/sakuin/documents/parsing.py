@@ -1,0 +1,29 @@
+"""From the bytes of a file whose kind is known to a document. Runs in `sakuin.documents.child`."""
+
+from __future__ import annotations
+
+from sakuin.documents import text
+from sakuin.documents.document import Document
+from sakuin.documents.kinds import Kind
+from sakuin.documents.limits import check_length
+
+
+def parse(data: bytes, kind: Kind, name: str, encoding: str | None) -> Document:
+    """The document in `data`, a file called `name`. Raises `SakuinError` where there is none to be read."""
+    # Each kind brings libraries that take long to import, and only one kind is read.
+    if kind == "pdf":
+        from sakuin.documents import pdf
+
+        document = pdf.read(data, name)
+    elif kind == "word":
+        from sakuin.documents import word
+
+        document = word.read(data, name)
+    elif kind == "html":
+        from sakuin.documents import markup
+
+        document = markup.read(data, name, encoding)
+    else:
+        document = text.read(data, name, encoding, markdown=kind == "markdown")
+    check_length(len(document.text), name)
+    return document
