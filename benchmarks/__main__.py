@@ -14,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sakuin.machine import children
+
 HERE = Path(__file__).parent
 
 
@@ -46,7 +48,8 @@ def main() -> None:
         return
     for name in chosen.names or names():
         print(f"== {name}", flush=True)
-        if code := subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode:
+        command, environment = children.python("-m", f"benchmarks.{name}"), children.environment(HERE.parent)
+        if code := subprocess.run(command, env=environment, check=False).returncode:
             sys.exit(code)
 
 

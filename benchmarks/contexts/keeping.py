@@ -63,7 +63,7 @@ def child(folder: Path, dtype: str, steps: int, group: str = "", offload: str = 
     """Load the snapshot in a fresh process and ask it."""
     script = CHILD.format(model=MODEL, question=QUESTION)
     run = subprocess.run(
-        [sys.executable, "-c", script, str(folder), dtype, group, offload, str(steps)],
+        [sys.executable, "-P", "-c", script, str(folder), dtype, group, offload, str(steps)],
         capture_output=True,
         text=True,
         check=False,

@@ -18,9 +18,7 @@ benchmarks/results/choice-<isa>.json.
 from __future__ import annotations
 
 import math
-import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -38,6 +36,7 @@ from sakuin.evaluate import Trace, capture, longer
 from sakuin.evaluate.traces.trace import Layer
 from sakuin.index import Static, _native, choice
 from sakuin.index.costs import COSTS, FlatCosts, SketchCosts, StepCosts
+from sakuin.machine import children
 
 LENGTH, LAYERS, LONGEST = 4600, (3, 12, 17, 26), 32768
 TOKENS = (1024, 2048, 4096, 8192, 16384, LONGEST)
@@ -318,8 +317,9 @@ def main() -> None:
             trace = Path(folder) / "trace.safetensors"
             longer(capture(*load("smollm2", "fp32"), LENGTH, LAYERS), LONGEST).save(trace)
         for isa in args.isa or [isa for isa in _native.isas() if isa in COSTS]:
-            command = [sys.executable, "-m", "benchmarks.speed.choice", "--isa", isa, "--trace", str(trace)]
-            subprocess.run(command, env=os.environ | {"SAKUIN_ISA": isa}, check=True)
+            words = ("-m", "benchmarks.speed.choice", "--isa", isa, "--trace", str(trace))
+            environment = children.environment(Path(__file__).parents[2], SAKUIN_ISA=isa)
+            subprocess.run(children.python(*words), env=environment, check=True)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,32 @@ torch and transformers are imported when a name that needs them is first used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import os
+import sys
 
-from sakuin.backends.transformers import register
-from sakuin.version import __version__
+
+def _leave_current_folder() -> None:
+    """Take the current folder off the path where `python -m sakuin` has put it there: a `json.py` or
+    `torch.py` beside somebody's documents would be run in the place of the library. A program that imports
+    sakuin keeps its path."""
+    # While `-m` looks for its module, argv begins with it and ends with the words for the program.
+    named = sys.orig_argv[-len(sys.argv)].removeprefix("-m") if sys.argv[:1] == ["-m"] else ""
+    if (named == "sakuin" or named.startswith("sakuin.")) and not sys.flags.safe_path:
+        try:
+            here = os.getcwd()
+        except OSError:  # a folder that is gone holds no code
+            return
+        if sys.path[:1] == [here]:
+            del sys.path[0]
+
+
+_leave_current_folder()  # before anything else is looked for
+
+from importlib import import_module  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
+
+from sakuin.backends.transformers import register  # noqa: E402
+from sakuin.version import __version__  # noqa: E402
 
 # name -> module that holds it; resolved on first use (PEP 562), so that `import sakuin` stays fast.
 _WHERE = {

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import InitVar, dataclass, field, fields, replace
+from numbers import Number
 from typing import Any, Literal
 
 from sakuin import kinds
+from sakuin.arguments import integer, real, shown
 
 KVDtype = Literal["auto", "bf16", "fp16", "fp32", "int8"]
 
@@ -137,8 +139,9 @@ class RetrievalConfig:
     ask_kind: InitVar[bool] = field(default=True, kw_only=True)
 
     def __post_init__(self, ask_kind: bool) -> None:
+        self._take_plain_numbers()
         # A stored context may be of a kind whose package is not installed here; it can be listed and removed.
-        if not (kinds.is_known(self.index) or (isinstance(self.index, str) and not ask_kind)):
+        if not isinstance(self.index, str) or (ask_kind and not kinds.is_known(self.index)):
             _one_of("index", self.index, kinds.names())
         _one_of("kv_dtype", self.kv_dtype, KV_DTYPES)
         _one_of("offload", self.offload, ("memory", "disk"))
@@ -157,8 +160,8 @@ class RetrievalConfig:
         if self.nprobe is not None:
             check_count_or_share("nprobe", self.nprobe)
         if not isinstance(self.estimate_rest, bool):
-            raise ValueError(f"estimate_rest must be True or False, got {self.estimate_rest!r}")
-        if self.segment != "auto":
+            raise ValueError(f"estimate_rest must be True or False, got {shown(self.estimate_rest)}")
+        if not isinstance(self.segment, str) or self.segment != "auto":
             check_whole("segment", self.segment, 64)
             if self.segment % 64 or self.segment > MOST_SEGMENT:
                 raise ValueError(
@@ -170,16 +173,26 @@ class RetrievalConfig:
         check_between("cap", self.cap, 0.0, 1.0)
         if self.target_error is not None:
             check_between("target_error", self.target_error, 1e-6, 1.0)
-        if self.sketch_bits != "auto":
+        if not isinstance(self.sketch_bits, str) or self.sketch_bits != "auto":
             check_between("sketch_bits", self.sketch_bits, 0.5, 4.0)
-        if self.code_bits != "auto":
+        if not isinstance(self.code_bits, str) or self.code_bits != "auto":
             check_between("code_bits", self.code_bits, 1.0, 8.0)
         if not isinstance(self.options, dict):
-            raise ValueError(f"options must be a dict of a kind's own settings, got {self.options!r}")
+            raise ValueError(f"options must be a dict of a kind's own settings, got {shown(self.options)}")
         if ask_kind and self._concerns_kind:
             kind = kinds.of(self.index)
             object.__setattr__(self, "options", kinds.completed(kind, self.options))
             kind.check(self)
+
+    def _take_plain_numbers(self) -> None:
+        """Hold NumPy's numbers as Python's own, which JSON has too."""
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Number) and not isinstance(value, int | float):
+                whole = integer(value)
+                plain = real(value) if whole is None else whole
+                if plain is not None:
+                    object.__setattr__(self, f.name, plain)
 
     @property
     def _concerns_kind(self) -> bool:
@@ -191,8 +204,7 @@ class RetrievalConfig:
     def preset(cls, name: str, **changes: Any) -> RetrievalConfig:
         """The settings behind a word: `"fast"`, `"balanced"` (the default), `"faithful"` or `"exact"`;
         `changes` override."""
-        if name not in PRESETS:
-            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
+        _one_of("preset", name, tuple(PRESETS))
         return cls(**{**PRESETS[name], **changes})
 
     def segment_tokens(self, head_dim: int) -> int:
@@ -244,29 +256,33 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def check_tolerance(value: float, name: str = "tolerance") -> float:
     """`value` if it is a finite number of at least 0; else a `ValueError` that names it."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
-    return float(value)
+    number = real(value)
+    if number is None or number < 0:
+        raise ValueError(f"{name} must be a finite number of at least 0, got {shown(value)}")
+    return number
 
 
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {shown(value)}")
 
 
 def check_whole(name: str, value: object, least: int) -> None:
     """Raise a `ValueError` that names `value` unless it is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    number = integer(value)
+    if number is None or number < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {shown(value)}")
 
 
 def check_count_or_share(name: str, value: int | float) -> None:
     """Raise a `ValueError` that names `value` unless it is a count or a share (see `count_of`)."""
-    count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-    if not count and not (isinstance(value, float) and 0.0 < value <= 1.0):
+    count, share = integer(value), real(value)
+    if count is None and share is not None and 0.0 < share <= 1.0:
+        return
+    if count is None or count < 1:
         raise ValueError(
             f"{name} must be a count (a whole number of at least 1) or a share (a float above 0 and up to "
-            f"1.0), got {value!r}"
+            f"1.0), got {shown(value)}"
         )
 
 
@@ -277,5 +293,6 @@ def count_of(value: int | float, whole: int) -> int:
 
 def check_between(name: str, value: float, low: float, high: float) -> None:
     """Raise a `ValueError` that names `value` unless it is a number from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ValueError(f"{name} must be between {low:g} and {high:g}, got {value!r}")
+    number = real(value)
+    if number is None or not low <= number <= high:
+        raise ValueError(f"{name} must be between {low:g} and {high:g}, got {shown(value)}")

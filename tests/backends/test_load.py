@@ -3,6 +3,7 @@ said."""
 
 from __future__ import annotations
 
+import json
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -190,3 +191,13 @@ def test_a_model_folder_without_a_tokenizer_is_said_to_be_unreadable(tmp_path: P
 
 def test_the_window_is_the_configurations(smollm2_by_transformers: tuple[Any, Any]) -> None:
     assert own_window(smollm2_by_transformers[0].config) == catalogue.MODELS["smollm2"].context
+
+
+def test_code_that_a_model_folder_brings_is_not_run(tmp_path: Path) -> None:
+    brought = {"AutoConfig": "brought.Config", "AutoModelForCausalLM": "brought.Model"}
+    said = {"model_type": "brought", "auto_map": brought, "architectures": ["Model"]}
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    (tmp_path / "brought.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(SakuinError, match=r"cannot be read: .*code"):
+        models.load(tmp_path)
+    assert not (tmp_path / "ran").exists()

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
 from sakuin.backends import catalogue
 from sakuin.backends.catalogue import KnownModel, Part
+from sakuin.backends.open import describe, load
+from sakuin.backends.source import resolve
 from sakuin.errors import SakuinError
 
 WHOLE = os.urandom(3 << 20)
@@ -171,3 +175,83 @@ def test_two_at_once_both_end_with_the_whole_file(model: KnownModel, tmp_path: P
     assert [process.wait() for process in running] == [0, 0]
     assert model.path.read_bytes() == WHOLE
     assert [path.name for path in model.path.parent.iterdir()] == ["tiny.gguf"]
+
+
+# -- whether a kept file is still the one that was fetched ---------------------------------------------------
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files of which all was read."""
+    seen: list[str] = []
+    usual = hashlib.file_digest
+
+    def counted(file: IO[bytes], name: str) -> Any:
+        seen.append(Path(file.name).name)
+        return usual(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    return seen
+
+
+def change(path: Path, at: int = 1000) -> None:
+    """Turn one bit of a file, and give it the time that it had."""
+    stat = path.stat()
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 1]))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize("by_path", [False, True])
+def test_a_file_that_was_changed_is_refused_with_the_way_out(model: KnownModel, by_path: bool) -> None:
+    path = catalogue.get("tiny")
+    named = path if by_path else "tiny"
+    assert resolve(named).gguf_path == path
+    change(path)
+    for call in (resolve, describe, load):
+        with pytest.raises(SakuinError, match=r"its SHA-256 is .* `sakuin models get tiny` fetches it anew"):
+            call(named)
+    path.write_bytes(WHOLE[:-1])
+    with pytest.raises(SakuinError, match=r"it has 3,145,727 bytes instead of 3,145,728"):
+        resolve(named)
+
+
+def test_a_changed_file_is_fetched_anew(model: KnownModel) -> None:
+    path = catalogue.get("tiny")
+    change(path)
+    assert catalogue.get("tiny").read_bytes() == WHOLE
+    assert resolve("tiny").gguf_path == path
+
+
+def test_a_file_is_read_once_for_each_time_of_its_change(
+    model: KnownModel, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = catalogue.get("tiny")
+    for _ in range(3):
+        resolve("tiny")
+    assert hashed == []  # what was fetched was checked then
+    path.touch()
+    for _ in range(3):
+        resolve("tiny")
+        monkeypatch.setattr(catalogue, "_sound", set())  # as in another process
+    assert hashed == ["tiny.gguf"]
+
+
+def test_a_cache_folder_that_cannot_be_written_checks_in_each_process(
+    model: KnownModel, cache: Path, hashed: list[str]
+) -> None:
+    catalogue.get("tiny")
+    shutil.rmtree(cache / "checked")
+    (cache / "checked").touch()
+    (cache / "models" / "tiny.gguf").touch()
+    for _ in range(2):
+        resolve("tiny")
+    assert hashed == ["tiny.gguf"]
+    (cache / "checked").unlink()
+    (cache / "checked").mkdir()
+    (cache / "checked" / "tiny.gguf.json").write_text("{")
+    catalogue._sound.clear()
+    assert resolve("tiny").gguf_path

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from sakuin.backends.llama_cpp.locate import VARIABLE
 from sakuin.backends.llama_cpp.report import examine
+from sakuin.machine import children
 from sakuin.machine.cpu import usable_cpus
 
 TESTS = "tests/backends/llama_cpp/test_gpu_layers.py"
@@ -43,7 +44,9 @@ def main(version: str, folder: Path) -> int:
     if not found.gpus:
         raise SystemExit(f"{found.library} sees no GPU here; for Vulkan in software install {PACKAGES}.")
     print(f"{found.library} (ggml {found.ggml}) on {', '.join(found.gpus)}", flush=True)
-    return subprocess.run([sys.executable, "-m", "pytest", "-v", TESTS], check=False).returncode
+    return subprocess.run(
+        children.python("-m", "pytest", "-v", TESTS), env=children.environment(), check=False
+    ).returncode
 
 
 def _built(version: str, folder: Path) -> Path:
@@ -64,9 +67,9 @@ def _source(version: str, folder: Path) -> Path:
     name = f"llama_cpp_python-{version}"
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / name / "pyproject.toml").is_file():
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+        pip = children.python("-m", "pip", "download", "--quiet", "--disable-pip-version-check")
         what = ["--no-deps", "--no-build-isolation", "--no-binary=:all:", f"llama-cpp-python=={version}"]
-        subprocess.run([*pip, "--dest", str(folder), *what], check=True)
+        subprocess.run([*pip, "--dest", str(folder), *what], env=children.environment(), check=True)
         with tarfile.open(folder / f"{name}.tar.gz") as packed:
             packed.extractall(folder, filter="data")
     return folder / name / "vendor" / "llama.cpp"

@@ -12,11 +12,12 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from time import monotonic
 from typing import Any
+
+from sakuin.machine import children as processes
 
 ROOT = Path(__file__).parents[3]
 VARIABLE = "SAKUIN_LLAMA_LIBRARY"
@@ -33,11 +34,11 @@ class Child:
     """
 
     def __init__(self, kind: str, settings: dict[str, Any], library: str = "") -> None:
-        environment = {**os.environ, "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1"}
+        environment = processes.environment(ROOT, TQDM_DISABLE="1", HF_HUB_OFFLINE="1")
         if library:
             environment[VARIABLE] = library
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
-        command = [sys.executable, "-m", "benchmarks.speed.end_to_end_parts.child", kind]
+        command = processes.python("-m", "benchmarks.speed.end_to_end_parts.child", kind)
         self._process = subprocess.Popen(
             [*command, json.dumps(settings)],
             stdin=subprocess.PIPE,

@@ -87,6 +87,8 @@ def merge(parts: Sequence[PartialAttention]) -> PartialAttention:
 
     `parts` share shapes: `out` `(..., t, head_dim)`, `lse` `(..., t)`. The result carries no stats.
     """
+    if not isinstance(parts, Sequence) or not all(isinstance(part, PartialAttention) for part in parts):
+        raise TypeError(f"merge takes a list of PartialAttention, got {type(parts).__name__}")
     if not parts:
         raise ValueError("merge needs at least one partial attention, got none")
     shape = parts[0].out.shape

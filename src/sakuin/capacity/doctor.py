@@ -57,8 +57,10 @@ def _commit() -> str | None:
             ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
         ).stdout.strip()
 
+    # An environment can lie in the checkout of something else, whose settings name programs for git to run.
+    if not (Path(__file__).parents[3] / ".git").exists():
+        return None
     try:
-        # An environment can lie in the checkout of something else.
         git("ls-files", "--error-unmatch", "--", Path(__file__).name)
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", "../../native")
         return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")

@@ -122,7 +122,7 @@ def _read(
     """A context of the documents. Before the weights are loaded, it is seen whether all of it will fit."""
     from sakuin import Context
     from sakuin.capacity import need
-    from sakuin.context.checks import check_length
+    from sakuin.context.checks import check_characters, check_length
     from sakuin.prompts.reading import Reading
 
     with notes.status("starting"):
@@ -130,6 +130,7 @@ def _read(
         _, kind = loading.place(chosen)
         known = loading.describe(name, chosen)
         reading = Reading().with_documents(texts)
+        check_characters(known.vocabulary, reading.body, known.shape.window)
         encoded = known.vocabulary.encode(reading.body)
         tokens = reading.own_tokens(encoded)
         check_length(known.shape.window, tokens, sum(len(text.text) for text in texts))

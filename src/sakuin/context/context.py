@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from sakuin import documents
-from sakuin.backends.open import backend_of
+from sakuin import arguments, documents
 from sakuin.capacity import need
 from sakuin.config import RetrievalConfig
+from sakuin.context import checks
 from sakuin.context.answer import Answer, Asking, answer
-from sakuin.context.checks import check_length, checked_message, settings_meant
+from sakuin.context.checks import check_length
 from sakuin.context.generate import Sampling, prefill_steps
 from sakuin.documents import Document
 from sakuin.errors import SakuinError
@@ -54,9 +54,8 @@ class Context:
         self, model: Any, tokenizer: Any, config: RetrievalConfig | Literal["full"] | None = None
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
-        self.config = settings_meant(config)
-        self.backend = backend_of(model, tokenizer)
-        self.backend.check()
+        self.config = checks.settings_meant(config)
+        self.backend = checks.ready_backend(model, tokenizer)
         self.cache: Any = self.backend.new_cache(self.config)
         self.prefill_s = 0.0
         self.reused_tokens = 0
@@ -89,7 +88,8 @@ class Context:
         Raises `SakuinError` where the text is empty, longer than the model's window, or takes more memory
         than there is.
         """
-        return cls.from_documents(model, tokenizer, [Document("", text)], config, progress)
+        whole = Document("", arguments.text("text", text, "from_files reads files"))
+        return cls.from_documents(model, tokenizer, [whole], config, progress)
 
     @classmethod
     def from_files(
@@ -104,9 +104,10 @@ class Context:
         """Prefill the texts in files, one after another, as `sakuin.documents.read` reads them; `-` is
         standard input. Else as `from_text`.
         """
-        return cls.from_documents(
-            model, tokenizer, [documents.read(path, encoding) for path in paths], config, progress
-        )
+        files = checks.listed_paths(paths)
+        checks.check_before_reading(model, tokenizer, config, progress, encoding)
+        texts = [documents.read(path, encoding) for path in files]
+        return cls.from_documents(model, tokenizer, texts, config, progress)
 
     @classmethod
     def from_documents(
@@ -124,11 +125,11 @@ class Context:
         keeper : is shown the cache as it grows, and may know how it begins (`sakuin.library` has one).
         encoded : the tokens of `Reading().with_documents(texts).body`, from callers that have measured it.
         """
-        if not texts or not any(document.text.strip() for document in texts):
-            raise SakuinError("the document is empty; there is nothing to ask about.")
+        texts = checks.listed_documents(texts, progress)
+        checks.check_keeper(keeper)
         context = cls(model, tokenizer, config)
         reading = context._reading.with_documents(texts)
-        context._grow(reading.grown(context._prompt, encoded=encoded), progress, keeper)
+        context._grow(context._grown(reading, encoded), progress, keeper)
         return context
 
     @classmethod
@@ -145,13 +146,12 @@ class Context:
         Where the last message is the user's, `chat()` answers it; `ask` puts its question under it. Evidence
         names a message by its number and role. Else as `from_text`.
         """
-        checked = [checked_message(i, message) for i, message in enumerate(messages)]
-        if not checked:
-            raise SakuinError("there are no messages; give at least one.")
+        checked = checks.listed_messages(messages, progress)
         context = cls(model, tokenizer, config)
         reading, prompt = context._reading, context._prompt
         opened = checked[-1]["role"] != "user"
         following = [{"role": "user", "content": ""}] if opened else []
+        checks.check_characters(prompt.vocabulary, checks.joined(checked), context.backend.shape.window)
         leads = prompt.pieces([*checked, *following])
         for i, (message, lead) in enumerate(zip(checked, leads, strict=False)):
             document = Document(f"message {i + 1} ({message['role']})", message["content"])
@@ -170,6 +170,7 @@ class Context:
 
         Where the text does not fit, the context stays as it was.
         """
+        checks.check_more(text, progress)
         with self._growing:
             reading = self._reading
             if isinstance(text, Document):
@@ -178,11 +179,11 @@ class Context:
                     text = text.text
                 elif text.text:
                     title = f"\n\n{text.name}:\n\n" if reading.body else ""
-                    self._grow(reading.with_document(text, title).grown(self._prompt), progress)
+                    self._grow(self._grown(reading.with_document(text, title)), progress)
                     return
             if text:
                 assert isinstance(text, str)
-                self._grow(reading.with_more(text).grown(self._prompt), progress)
+                self._grow(self._grown(reading.with_more(text)), progress)
 
     def fork(self) -> Context:
         """A second context that has read the same, shares its memory, and goes its own way."""
@@ -212,7 +213,7 @@ class Context:
 
         Raises `SakuinError` where the question is empty or does not fit into the model's window.
         """
-        if not question.strip():
+        if not arguments.text("question", question).strip():
             raise SakuinError("the question is empty; ask something.")
         asking = Asking(max_new_tokens, Sampling(temperature, top_p, seed), stream)
         with self._lock:
@@ -233,14 +234,14 @@ class Context:
         message : None answers what the user said last (of `from_messages`).
         """
         asking = Asking(max_new_tokens, Sampling(temperature, top_p, seed), stream)
+        message = None if message is None else arguments.text("message", message).strip()
         with self._growing:
             with self._lock:
                 reading, cache = self._reading, self.backend.fork(self.cache)
             if message is None and (reading.lead or not reading.documents):
                 raise SakuinError("there is no message to answer; give one.")
-            if message is not None and not message.strip():
+            if message == "":
                 raise SakuinError("the message is empty; say something.")
-            message = None if message is None else message.strip()
             said, grown = answer(self.backend, cache, self._prompt, reading, message, asking, keep=True)
             exact = reading.exact
             if (retrieval := self.backend.retrieval(cache)) is not None:
@@ -261,7 +262,7 @@ class Context:
         A process that is killed meanwhile leaves what was there before. Raises `SakuinError` where the folder
         holds something else, the disk is full, or the kind of index cannot be stored.
         """
-        store.save(path, self.snapshot())
+        store.save(arguments.path("path", path), self.snapshot())
 
     @classmethod
     def load(
@@ -274,9 +275,9 @@ class Context:
         Raises `SakuinError` where the files are missing or damaged, or belong to another model, tokenizer,
         chat template, dtype or version; nothing is made then.
         """
-        backend = backend_of(model, tokenizer)
-        backend.check()
-        return cls.of_snapshot(store.load(path, backend, config))
+        where = arguments.path("path", path)
+        checks.check_stored(config)
+        return cls.of_snapshot(store.load(where, checks.ready_backend(model, tokenizer), config))
 
     def snapshot(self) -> store.Snapshot:
         """All that there is to store."""
@@ -296,6 +297,7 @@ class Context:
     @classmethod
     def of_snapshot(cls, found: store.Snapshot) -> Context:
         """The context of a snapshot that was read."""
+        checks.check_snapshot(found)
         context = cls(found.backend.model, found.backend.tokenizer, found.config)
         context._take(found.reading, found.cache)
         context._windows = found.windows
@@ -325,6 +327,13 @@ class Context:
         return self.backend.nbytes(self.cache)
 
     # -- inside ----------------------------------------------------------------------------------------------
+
+    def _grown(self, reading: Reading, encoded: Encoded | None = None) -> Reading:
+        """With the tokens of the text that waits; one that is far too long is not made into tokens."""
+        if encoded is None:
+            backend, read = self.backend, len(reading.ids)
+            checks.check_characters(backend.vocabulary, reading.waiting, backend.shape.window, read)
+        return reading.grown(self._prompt, encoded=encoded)
 
     def _grow(self, reading: Reading, progress: Progress | None, keeper: Keeper | None = None) -> None:
         """Prefill the tokens that `reading` has more, and hold it."""

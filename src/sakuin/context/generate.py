@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sakuin.arguments import real, shown, whole
 from sakuin.backends.base import Backend
 
 
@@ -26,10 +27,15 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature must be a finite number of at least 0, got {self.temperature!r}")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p!r}")
+        temperature, top_p = real(self.temperature), real(self.top_p)
+        if temperature is None or temperature < 0:
+            raise ValueError(
+                f"temperature must be a finite number of at least 0, got {shown(self.temperature)}"
+            )
+        if top_p is None or not 0 < top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, got {shown(self.top_p)}")
+        if self.seed is not None:
+            object.__setattr__(self, "seed", whole("seed", self.seed, -(1 << 63), (1 << 64) - 1))
 
     def chooser(self) -> Callable[[Tensor], int]:
         """A function from logits `(vocabulary,)` to a token."""

@@ -23,6 +23,7 @@ from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
 from sakuin.index import _native
 from sakuin.index.base import Index, Pair, Static, StoredSegment, check_array
+from sakuin.index.checks import check_attend
 from sakuin.index.choice import HeadShape, stored_as
 from sakuin.index.flat import FlatIndex
 from sakuin.index.kind import Kind, register
@@ -128,6 +129,7 @@ class AutoIndex(Index):
         mass: Tensor | None = None,
     ) -> PartialAttention:
         self.check_query(q)
+        check_attend(self, q, scaling, softcap, static_lse, mass)
         return self.chosen.attend(
             q, scaling=scaling, static_lse=static_lse, softcap=softcap, tolerance=tolerance, mass=mass
         )

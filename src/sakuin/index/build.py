@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sakuin import kinds
+from sakuin.arguments import shown, whole
 from sakuin.config import RetrievalConfig
 from sakuin.index.base import Index, check_array, new_index
 from sakuin.index.checks import check_geometry
@@ -50,8 +51,8 @@ def build_index(
     TypeError, ValueError
         One sentence for a wrong type, shape, dtype or value, NaN and infinity among them.
     """
-    if not kinds.is_known(kind):
-        raise ValueError(f"kind must be one of {', '.join(kinds.names())}, got {kind!r}")
+    if not isinstance(kind, str) or not kinds.is_known(kind):
+        raise ValueError(f"kind must be one of {', '.join(kinds.names())}, got {shown(kind)}")
     config = RetrievalConfig().with_changes(index=kind, **knobs)
     _check_pair(keys, values, config)
     heads, n, head_dim = keys.shape
@@ -90,8 +91,7 @@ def _check_pair(keys: Tensor, values: Tensor, config: RetrievalConfig) -> None:
 
 def _group_size(given: int | None, queries: Tensor | None, heads: int, head_dim: int) -> int:
     """Query heads per KV head, as given or as the queries have them."""
-    if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < 1):
-        raise ValueError(f"group_size must be a whole number of at least 1, got {given!r}")
+    given = None if given is None else whole("group_size", given, 1)
     if queries is None:
         return 1 if given is None else given
     check_array("queries", queries, None, head_dim)

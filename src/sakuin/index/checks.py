@@ -6,11 +6,10 @@ remedy.
 
 from __future__ import annotations
 
-from math import isfinite
-
 import torch
 from torch import Tensor
 
+from sakuin.arguments import integer, real, shown
 from sakuin.config import RetrievalConfig
 from sakuin.dtypes import torch_dtype
 from sakuin.index.base import Index, check_array
@@ -40,16 +39,19 @@ def check_finite(name: str, x: Tensor) -> None:
         )
 
 
-def check_k(k: int, n_tokens: int) -> None:
-    """Raise a `ValueError` unless `search` can return k of `n_tokens` keys."""
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= n_tokens:
-        raise ValueError(f"k must be a whole number from 1 to the index's {n_tokens} tokens, got {k!r}")
+def check_k(k: int, n_tokens: int) -> int:
+    """`k` as a plain int; a `ValueError` unless `search` can return k of `n_tokens` keys."""
+    number = integer(k)
+    if number is None or not 1 <= number <= n_tokens:
+        raise ValueError(f"k must be a whole number from 1 to the index's {n_tokens} tokens, got {shown(k)}")
+    return number
 
 
 def check_crop(n_tokens: int, have: int) -> None:
     """Raise a `ValueError` unless `crop` can keep `n_tokens` of the index's tokens."""
-    if not 0 <= n_tokens <= have:
-        raise ValueError(f"crop takes 0 to the index's {have} tokens, got {n_tokens}")
+    number = integer(n_tokens)
+    if number is None or not 0 <= number <= have:
+        raise ValueError(f"crop takes 0 to the index's {have} tokens, got {shown(n_tokens)}")
 
 
 def check_attend(
@@ -62,23 +64,29 @@ def check_attend(
 ) -> None:
     """Raise a `ValueError` unless `Index.attend` can take these beside `q`. Native kernels check the same
     themselves."""
-    if not isfinite(scaling):
-        raise ValueError(f"scaling must be a finite number, got {scaling}")
-    if softcap is not None and not softcap > 0:
-        raise ValueError(f"softcap must be above 0 or None, got {softcap}")
-    if static_lse is not None and static_lse.shape != q.shape[:2]:
-        raise ValueError(
-            f"static_lse must have shape {tuple(q.shape[:2])}, got shape {tuple(static_lse.shape)}"
-        )
+    if real(scaling) is None:
+        raise ValueError(f"scaling must be a finite number, got {shown(scaling)}")
+    if softcap is not None and (real(softcap) or 0.0) <= 0:
+        raise ValueError(f"softcap must be above 0 or None, got {shown(softcap)}")
+    if static_lse is not None and (not isinstance(static_lse, Tensor) or static_lse.shape != q.shape[:2]):
+        raise ValueError(f"static_lse must have shape {tuple(q.shape[:2])}, got {_form(static_lse)}")
     shape = (index.n_kv_heads, index.n_tokens)
+    if mass is not None and not isinstance(mass, Tensor):
+        raise ValueError(f"mass must be float32 of shape {shape}, got {_form(mass)}")
     if mass is not None and (mass.dtype != torch.float32 or mass.shape != shape):
         raise ValueError(
             f"mass must be float32 of shape {shape}, got {mass.dtype} of shape {tuple(mass.shape)}"
         )
 
 
+def _form(value: object) -> str:
+    return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else shown(value)
+
+
 def stored_pair(index: Index, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """`keys` and `values`, which must have one shape, as `stored` has each."""
+    check_array("keys", keys, None, None)
+    check_array("values", values, None, None)
     if keys.shape != values.shape:
         raise ValueError(
             f"keys and values must have one shape, got {tuple(keys.shape)} and {tuple(values.shape)}"

@@ -16,7 +16,7 @@ from sakuin.config import RetrievalConfig, check_tolerance
 from sakuin.index import _native
 from sakuin.index.base import Index, Static, StoredSegment, check_array
 from sakuin.index.chain import one_ahead
-from sakuin.index.checks import check_crop, check_geometry, check_k, stored_pair
+from sakuin.index.checks import check_attend, check_crop, check_geometry, check_k, stored_pair
 from sakuin.index.choice import HeadShape
 from sakuin.index.int8 import SCALES, Int8KV, floats_of, span_of
 from sakuin.index.kind import register
@@ -95,6 +95,7 @@ class FlatIndex(Index):
         mass: Tensor | None = None,
     ) -> PartialAttention:
         self.check_query(q)
+        check_attend(self, q, scaling, softcap, static_lse, mass)
         if tolerance is not None:
             check_tolerance(tolerance)
         heads, t = q.shape[:2]
@@ -149,7 +150,7 @@ class FlatIndex(Index):
 
     def search(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
         self.check_query(q)
-        check_k(k, self._n_tokens)
+        k = check_k(k, self._n_tokens)
         heads, t = q.shape[:2]
         rows = q.float().reshape(self.n_kv_heads, -1, self.head_dim)
         scores, ids, pending, first, held = [], [], [], 0, 0

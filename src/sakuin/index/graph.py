@@ -18,7 +18,7 @@ from sakuin.attention.partial import PartialAttention, Stats
 from sakuin.config import RetrievalConfig, check_tolerance, count_of
 from sakuin.index import _native
 from sakuin.index.base import Index
-from sakuin.index.checks import check_crop, check_geometry, check_k, stored_pair
+from sakuin.index.checks import check_attend, check_crop, check_geometry, check_k, stored_pair
 from sakuin.index.choice import HeadShape
 from sakuin.index.growing_rows import GrowingRows
 from sakuin.index.kind import by_ratio, register
@@ -198,6 +198,7 @@ class GraphIndex(Index):
         mass: Tensor | None = None,
     ) -> PartialAttention:
         self.check_query(q)
+        check_attend(self, q, scaling, softcap, static_lse, mass)
         tolerance = self.config.tolerance if tolerance is None else check_tolerance(tolerance)
         n = self.n_tokens
         if self._keys is None or self._values is None or self._means is None or n == 0:
@@ -232,7 +233,7 @@ class GraphIndex(Index):
         the inner product was computed, int64 `(n_query_heads, t)`."""
         self.check_query(q)
         n = self.n_tokens
-        check_k(k, n)
+        k = check_k(k, n)
         assert self._keys is not None
         scores, ids, scanned, _ = self._graph.search(
             q,

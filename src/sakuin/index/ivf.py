@@ -19,7 +19,7 @@ from sakuin.config import RetrievalConfig, check_tolerance, count_of
 from sakuin.index import _native
 from sakuin.index.base import Index, StoredSegment
 from sakuin.index.chain import in_order, one_ahead, whole_within
-from sakuin.index.checks import check_crop, check_geometry, check_k, stored_pair
+from sakuin.index.checks import check_attend, check_crop, check_geometry, check_k, stored_pair
 from sakuin.index.choice import HeadShape
 from sakuin.index.kind import by_ratio, register
 from sakuin.index.sizes import Layout, pair_layout
@@ -196,6 +196,7 @@ class IvfIndex(Index):
         mass: Tensor | None = None,
     ) -> PartialAttention:
         self.check_query(q)
+        check_attend(self, q, scaling, softcap, static_lse, mass)
         tolerance = self.config.tolerance if tolerance is None else check_tolerance(tolerance)
         if not self._segments:
             return self.seen_nothing(q)
@@ -223,7 +224,7 @@ class IvfIndex(Index):
     def search(self, q: Tensor, k: int) -> tuple[Tensor, Tensor]:
         self.check_query(q)
         n = self.n_tokens
-        check_k(k, n)
+        k = check_k(k, n)
         scores, ids = torch.empty(*q.shape[:2], k), torch.empty(*q.shape[:2], k, dtype=torch.int64)
         probes, budget = self._limits(self.config.tolerance)
         _native.ivf_search(

@@ -19,7 +19,7 @@ from sakuin.config import RetrievalConfig, check_count_or_share, check_tolerance
 from sakuin.index import _native
 from sakuin.index.base import Index, Pair, Static, StoredSegment
 from sakuin.index.chain import in_order, on_disk, one_ahead, whole_within
-from sakuin.index.checks import check_crop, check_geometry, check_k, stored_pair
+from sakuin.index.checks import check_attend, check_crop, check_geometry, check_k, stored_pair
 from sakuin.index.choice import HeadShape
 from sakuin.index.int8 import SCALES, floats_of, span_of
 from sakuin.index.kind import register
@@ -229,6 +229,7 @@ class SketchIndex(Index):
     ) -> PartialAttention:
         """As `Index.attend`; `trace` also tells what became of each token (slower)."""
         self.check_query(q)
+        check_attend(self, q, scaling, softcap, static_lse, mass)
         tolerance = self.config.tolerance if tolerance is None else check_tolerance(tolerance)
         if not self._segments:
             shape = (self.n_kv_heads, q.shape[1], 0)
@@ -303,7 +304,7 @@ class SketchIndex(Index):
         """
         self.check_query(q)
         n = self.n_tokens
-        check_k(k, n)
+        k = check_k(k, n)
         if candidates is None:
             wanted = round(_CANDIDATES * n) + 3 * k
         else:

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
+from sakuin import arguments
 from sakuin.errors import SakuinError
 from sakuin.library.folder import checked_name
 from sakuin.library.library import Library
@@ -36,7 +37,7 @@ _EPOCH = 0
 
 def export_to(library: Library, name: str, path: str | os.PathLike[str]) -> int:
     """Write the context `name` into the new file `path`; its bytes."""
-    target = Path(path)
+    target = Path(arguments.path("path", path))
     manifest = library.find(name).manifest
     if target.exists():
         raise SakuinError(f"{target} is there already; name another file, or remove it first.")
@@ -67,7 +68,7 @@ def import_from(library: Library, path: str | os.PathLike[str], name: str | None
     Whether it fits a model is seen when it is opened. What it says is believed as the model's own: import
     what you trust.
     """
-    source = Path(path)
+    source = Path(arguments.path("path", path))
     name = checked_name(source.name.split(".")[0] if name is None else name)
     library.folder.make()
     if library.is_there(name):

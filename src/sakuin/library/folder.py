@@ -22,6 +22,7 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
+from sakuin import arguments
 from sakuin.errors import SakuinError
 from sakuin.snapshot import manifest as manifests
 from sakuin.snapshot.manifest import Manifest, Outline
@@ -36,7 +37,7 @@ _NAME = re.compile(r"[^\W_][\w.+-]{0,99}")
 
 def checked_name(name: str) -> str:
     """`name` if a context may be called so."""
-    name = unicodedata.normalize("NFC", name)
+    name = unicodedata.normalize("NFC", arguments.text("name", name))
     if not _NAME.fullmatch(name) or len(name.encode()) > 200:
         raise SakuinError(
             f"a context cannot be named {name!r}; use letters, digits, '.', '-', '+' and '_', beginning "

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sakuin import arguments
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
 from sakuin.library.folder import Folder, Stored, checked_name, expired
@@ -30,6 +31,16 @@ from sakuin.storage.locks import locked
 if TYPE_CHECKING:
     from sakuin.context.context import Context, Progress
     from sakuin.documents import Document
+
+
+def _until(keep_for: float | None) -> float | None:
+    """When the time of a context is over that is kept for so many seconds from now; None for never."""
+    if keep_for is None or (isinstance(keep_for, float) and keep_for == float("inf")):
+        return None
+    seconds = arguments.real(keep_for)
+    if seconds is None:
+        raise SakuinError(f"keep_for must be a number of seconds, got {arguments.shown(keep_for)}.")
+    return time.time() + seconds
 
 
 @dataclass(frozen=True)
@@ -58,7 +69,7 @@ class Library:
     """Named contexts in the folder `path`, or in `$SAKUIN_LIBRARY`."""
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self.folder = Folder(Path(path) if path is not None else default_folder())
+        self.folder = Folder(default_folder() if path is None else Path(arguments.path("path", path)))
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -168,18 +179,23 @@ class Library:
 
         Raises `SakuinError` where there is such a context, or no room for it.
         """
-        from sakuin.backends.open import backend_of
+        from sakuin.context import checks
         from sakuin.context.context import Context  # torch
         from sakuin.library.adding import Adding
         from sakuin.library.writing import publish
 
-        name = self.check_new(name, resume)
+        name = self.check_new(name, arguments.flag("resume", resume))
+        texts = checks.listed_documents(texts, progress)
+        _until(keep_for)
+        arguments.flag("pin", pin)
+        checks.check_stored(config)
+        backend = checks.ready_backend(model, tokenizer)
         self.folder.make()
         with self._working_on(name):
-            adding = Adding(self.folder, name, backend_of(model, tokenizer), config or RetrievalConfig())
+            adding = Adding(self.folder, name, backend, config or RetrievalConfig())
             context = Context.from_documents(model, tokenizer, texts, config, progress, adding)
-            until = None if keep_for is None else time.time() + keep_for
-            publish(self.folder, name, context, pinned=pin, kept_until=until)
+            # From now on, when all has been read.
+            publish(self.folder, name, context, pinned=pin, kept_until=_until(keep_for))
         return context
 
     def check_new(self, name: str, resume: bool = False) -> str:
@@ -207,6 +223,7 @@ class Library:
 
     def is_there(self, name: str) -> bool:
         """Whether there is such a context, and not past its time."""
+        arguments.text("name", name)
         try:
             path = self.folder.manifest(name)
             return path.exists() and not expired(self.folder.find(name, late=True).manifest)
@@ -228,6 +245,8 @@ class Library:
         from sakuin.library.writing import publish  # torch
 
         name = self.check_new(name)
+        if not hasattr(context, "snapshot"):
+            raise TypeError(f"context must be a Context, got {arguments.shown(context)}.")
         self.folder.make()
         with self._working_on(name):
 
@@ -277,6 +296,9 @@ class Library:
 
         One past its time comes back so, if its files are all there.
         """
+        if pinned is not None:
+            arguments.flag("pinned", pinned)
+        until = None if keep_for is None else _until(keep_for)
         stored = self.folder.find(name, late=True)
         with locked(self.folder.lock):
             manifest = self.folder.newest(stored, late=True).manifest
@@ -285,7 +307,6 @@ class Library:
             if pinned is not None:
                 manifest = replace(manifest, pinned=pinned)
             if keep_for is not None:
-                until = None if keep_for == float("inf") else time.time() + keep_for
                 manifest = replace(manifest, kept_until=until)
             self.folder.write(stored.name, manifest)
             sweep(self.folder, spare=stored.name)
@@ -323,6 +344,7 @@ class Library:
 
     @quota.setter
     def quota(self, size: int | None) -> None:
+        size = None if size is None else arguments.whole("quota", size, 0)
         self.folder.make()
         with locked(self.folder.lock):
             self.folder.write_quota(size)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sakuin.backends.open import backend_of
 from sakuin.config import RetrievalConfig
+from sakuin.context.checks import check_stored, ready_backend
 from sakuin.context.context import Context
 from sakuin.errors import SakuinError
 from sakuin.library.folder import Folder, Stored
@@ -22,8 +22,8 @@ def opened(
     changed the context meanwhile. Without a model, the one that it was read with is loaded."""
     if model is None:
         model, tokenizer = load_model_of(stored)
-    backend = backend_of(model, tokenizer)
-    backend.check()
+    check_stored(config)
+    backend = ready_backend(model, tokenizer)
     stored = folder.newest(stored)
     for left in reversed(range(_TRIES)):
         try:

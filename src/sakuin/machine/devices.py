@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from sakuin.arguments import shown
 from sakuin.dtypes import FLOATS, torch_dtype
 from sakuin.errors import SakuinError
 from sakuin.machine.cpu import cpu_flags
@@ -15,7 +16,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     if device == "auto":
         return torch.device("cuda" if gpus else "cpu")
     try:
-        place = torch.device(device)
+        place = torch.device(device) if isinstance(device, str | torch.device) else None
     except (RuntimeError, TypeError):
         place = None
     if place is None or place.type not in ("cpu", "cuda"):
@@ -37,14 +38,16 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
 def resolve_dtype(dtype: str | torch.dtype = "auto", device: str | torch.device = "cpu") -> torch.dtype:
     """The dtype that a word means on a device of this machine."""
-    if isinstance(dtype, torch.dtype):
+    if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
         return dtype
-    if dtype == "auto":
+    if isinstance(dtype, str) and dtype == "auto":
         fast = torch.device(device).type != "cpu" or _BF16_FLAGS & cpu_flags()
         return torch.bfloat16 if fast else torch.float32
-    found = torch_dtype(dtype)
+    found = torch_dtype(dtype) if isinstance(dtype, str) else None
     if found is None:
-        raise SakuinError(f"dtype must be auto, {', '.join(FLOATS)} or a torch dtype, got {dtype!r}.")
+        raise SakuinError(
+            f"dtype must be auto, {', '.join(FLOATS)} or a torch dtype of floats, got {shown(dtype)}."
+        )
     return found
 
 

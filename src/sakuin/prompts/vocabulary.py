@@ -6,10 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from sakuin.errors import SakuinError
+
+GUARD = "\ue000"
+"""A letter that no word holds: what stands behind it is made into tokens as within a text."""
+
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokens of a text, and where in it each begins and ends."""
+    """Tokens of a text, and which of its characters each stands for: from `starts` on, before `ends`."""
 
     ids: list[int]
     starts: list[int]
@@ -41,7 +46,8 @@ class Vocabulary(Protocol):
         """The vocabulary's own token for the end of a text."""
 
     def encode(self, text: str) -> Encoded:
-        """Tokens of a user's text; words in it that look like special tokens are not made into them."""
+        """Tokens of a user's text; nothing in it becomes a special or an added token. Raises `SakuinError`
+        where the text holds half a character."""
 
     def special(self, text: str) -> list[int]:
         """Tokens of a piece of the chat template, its special tokens made into them."""
@@ -51,3 +57,14 @@ class Vocabulary(Protocol):
 
     def render(self, messages: Sequence[dict[str, str]], *, answer: bool) -> str:
         """`messages` in the chat template; `answer`: up to where the model's answer begins."""
+
+
+def utf8(text: str) -> bytes:
+    """The bytes of a text. Raises `SakuinError` where it holds half a character, which has no tokens."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise SakuinError(
+            f"the text holds half a character (the lone surrogate U+{ord(text[error.start]):04X} at position "
+            f"{error.start:,}), which has no tokens; decode the text with the right encoding."
+        ) from error

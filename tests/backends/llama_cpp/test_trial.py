@@ -63,7 +63,7 @@ def tried(path: Path, n_threads: int = 1) -> Options:
 
 
 def dies(monkeypatch: pytest.MonkeyPatch, by: str, answers: int) -> None:
-    monkeypatch.setattr(trial, "CHILD", ("-P", str(DYING), by, str(answers)))
+    monkeypatch.setattr(trial, "CHILD", (str(DYING), by, str(answers)))
 
 
 def doctor(*words: str) -> str:

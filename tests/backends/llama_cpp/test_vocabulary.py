@@ -21,14 +21,15 @@ from tokenizers import pre_tokenizers
 from written import TENSORS, written
 
 from sakuin.backends import catalogue
-from sakuin.backends.llama_cpp import cuts, vocabulary
+from sakuin.backends.llama_cpp import vocabulary
 from sakuin.backends.llama_cpp.align import align
-from sakuin.backends.llama_cpp.cuts import Cuts, bounded
 from sakuin.backends.llama_cpp.header import Header
 from sakuin.backends.llama_cpp.vocabulary import LlamaVocabulary
 from sakuin.backends.transformers.load import describe
 from sakuin.backends.transformers.vocabulary import TransformersVocabulary
 from sakuin.errors import SakuinError
+from sakuin.prompts import cuts
+from sakuin.prompts.cuts import Cuts, bounded
 from sakuin.prompts.template import Prompt
 
 NAMES = ("smollm2", "gemma3-270m", "llama", "mistral", "gemma2")

@@ -66,5 +66,5 @@ def load(
     loaded = Loaded(library(), header.path, tried(header, options, library()))
     vocabulary = LlamaVocabulary(loaded.model, header, loaded)
     rotary = rotary_dim(header) if permuted(header) else 0
-    backend = LlamaBackend(loaded, header, shape, vocabulary, rotary, known.name)
+    backend = LlamaBackend(loaded, header, shape, vocabulary, rotary, known.source.lasting_name)
     return backend, vocabulary

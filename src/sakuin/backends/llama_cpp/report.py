@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from sakuin.backends.llama_cpp import locate
 from sakuin.errors import SakuinError
+from sakuin.machine import children
 from sakuin.quantities import size_of
 
 _PATIENCE = 120
@@ -53,7 +54,12 @@ def _tried(found: locate.Found) -> Report:
     """What the library itself tells, or why it cannot be used."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", __name__], capture_output=True, text=True, check=False, timeout=_PATIENCE
+            children.python("-m", __name__),
+            env=children.environment(Path(__file__).parents[3]),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_PATIENCE,
         )
     except subprocess.TimeoutExpired:
         return Report(problem=f"{found} was not loaded within {_PATIENCE} s.")

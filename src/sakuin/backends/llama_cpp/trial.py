@@ -29,13 +29,14 @@ from sakuin.backends.llama_cpp.loaded import Options
 from sakuin.backends.llama_cpp.trial_choice import Measured, choose
 from sakuin.backends.llama_cpp.trial_kept import Trial
 from sakuin.errors import SakuinError
+from sakuin.machine import children
 from sakuin.machine.cpu import cpu_flags
 from sakuin.machine.memory import available
 
 VARIABLE = "SAKUIN_LLAMA_TRIAL"
 """`off` leaves trials out: settings are then those that are right everywhere, whatever their speed."""
 
-CHILD = ("-P", "-m", "sakuin.backends.llama_cpp.trial_child")
+CHILD = ("-m", "sakuin.backends.llama_cpp.trial_child")
 """What Python is told to run."""
 
 _log = logging.getLogger("sakuin.trial")
@@ -158,15 +159,14 @@ def _run(folder: Path, header: Header, options: Options) -> _Ended:
     given = asdict(options) | {"dtype": str(options.dtype).removeprefix("torch.")}
     request = {"path": str(header.path), "torch_threads": torch.get_num_threads(), "options": given}
     (folder / "request.json").write_text(json.dumps(request))
-    paths = [str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]
     end = ""
     with (folder / "said").open("w+b") as said:
         child = subprocess.Popen(
-            [sys.executable, *CHILD, str(folder)],
+            children.python(*CHILD, str(folder)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=said,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            env=children.environment(Path(__file__).parents[3]),
         )
         limit = 60 + header.nbytes / _BYTES_A_SECOND
         try:

@@ -5,7 +5,8 @@ which it has a byte. Where transformers loses a rule when it reads a GGUF file, 
 does not know that each digit of SmolLM2 is a word of its own (digits behind several blanks), and it merges
 more than 31 blanks of Gemma in another way.
 
-How the text of a long document is cut for llama.cpp is in `cuts`.
+How the text of a long document is cut is in `sakuin.prompts.cuts`, how nothing in it becomes a token of the
+template in `sakuin.prompts.added`.
 """
 
 from __future__ import annotations
@@ -23,18 +24,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sakuin.backends.llama_cpp.align import align
-from sakuin.backends.llama_cpp.cuts import LONG, Cuts, bounded
 from sakuin.backends.llama_cpp.header import Header
 from sakuin.backends.llama_cpp.library import library
 from sakuin.backends.llama_cpp.template import Template
 from sakuin.errors import SakuinError
-from sakuin.prompts.vocabulary import Encoded
+from sakuin.prompts import added
+from sakuin.prompts.cuts import LONG, Cuts, bounded
+from sakuin.prompts.vocabulary import GUARD, Encoded, utf8
 
 _NONE, _PIECES, _BYTES = 0, 1, 2
 """llama.cpp's numbers of kinds of vocabularies: none, SentencePiece's, byte-level BPE's."""
 _CONTROL = 1 | 8
 """Attributes of tokens that stand for no text: unknown, control."""
 _TYPES, _BYTE = "tokenizer.ggml.token_type", 6
+_ADDED = (3, 4)
+"""Types of added tokens: control, user-defined. The latter llama.cpp makes of any text."""
 _NO_TOKEN = -1
 _BLANK = "▁"
 
@@ -57,8 +61,8 @@ class LlamaVocabulary:
                 f"{header.path} holds no vocabulary, so no text can be put to it; get another file of the "
                 "model."
             )
-        types = header.long.get(_TYPES, np.array(header.values.get(_TYPES, ())))
-        if self.kind == _PIECES and np.count_nonzero(types == _BYTE) < 256:
+        self._types = header.long.get(_TYPES, np.array(header.values.get(_TYPES, ())))
+        if self.kind == _PIECES and np.count_nonzero(self._types == _BYTE) < 256:
             # The library would end the process at the first character that has no token.
             raise SakuinError(
                 f"the vocabulary of {header.path} lacks tokens for single bytes, so there are texts that it "
@@ -141,13 +145,11 @@ class LlamaVocabulary:
         return self.kind == _PIECES if stated is None else bool(stated) and self.kind == _PIECES
 
     def encode(self, text: str) -> Encoded:
-        raw = _utf8(text)
-        ids = self._tokens(text)
-        starts, ends = self._offsets(text, raw, ids)
-        return Encoded(ids.tolist(), starts, ends)
+        utf8(text)
+        return added.encoded(text, self._added, self._encode, self._apart)
 
     def special(self, text: str) -> list[int]:
-        found: list[int] = self._tokenize(_utf8(text), special=True).tolist()
+        found: list[int] = self._tokenize(utf8(text), special=True).tolist()
         return found
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -160,6 +162,45 @@ class LlamaVocabulary:
         return self.template.render(messages, answer=answer)
 
     # -- tokens ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _added(self) -> frozenset[int]:
+        """Tokens that no text of a user becomes."""
+        stated = np.flatnonzero(np.isin(self._types[: len(self)], _ADDED)).tolist()
+        # llama.cpp takes some that a file calls plain words for the end of a turn.
+        found = {*stated, *self.end_tokens}
+        return frozenset(
+            token for token in found if not added.is_blank(self._piece(token).decode("utf-8", "replace"))
+        )
+
+    def _encode(self, text: str, first: bool) -> Encoded:
+        """Tokens of a text, or of a piece that stands behind another."""
+        ids = self._tokens(text)
+        if not first and self.space_prefix:  # which would put a blank before it
+            guard, behind = self._tokens(GUARD), self._tokens(GUARD + text)
+            if np.array_equal(behind[: len(guard)], guard):
+                ids = behind[len(guard) :]
+        starts, ends = self._offsets(text, text.encode(), ids)
+        return Encoded(ids.tolist(), starts, ends)
+
+    def _apart(self, text: str, first: bool) -> Encoded:
+        """Tokens of a text character by character, and of one that is an added token byte by byte. A byte
+        that has no other token keeps that."""
+        ids: list[int] = []
+        places: list[int] = []
+        for at, character in enumerate(text):
+            before = len(ids)
+            for token in self._encode(character, first and not at).ids:
+                spelled = character.encode() if token in self._added else b""
+                ids += [self._bytes.get(byte, token) for byte in spelled] or [token]
+            places += [at] * (len(ids) - before)
+        return Encoded(ids, places, [place + 1 for place in places])
+
+    @cached_property
+    def _bytes(self) -> dict[int, int]:
+        """The tokens of single bytes."""
+        pieces = ((self._piece(token), token) for token in range(len(self)) if token not in self._added)
+        return {piece[0]: token for piece, token in pieces if len(piece) == 1}
 
     def _tokens(self, text: str) -> NDArray[np.int32]:
         """Of a user's text. llama.cpp needs a time that grows with the square of a long text's length where a
@@ -252,13 +293,3 @@ class LlamaVocabulary:
 
 class _Owner:
     """Whose end frees a model."""
-
-
-def _utf8(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise SakuinError(
-            f"the text holds half a character (the lone surrogate U+{ord(text[error.start]):04X} at position "
-            f"{error.start:,}), which has no tokens; decode the text with the right encoding."
-        ) from error

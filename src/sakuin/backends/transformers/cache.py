@@ -20,6 +20,7 @@ from transformers.cache_utils import (
     get_layer_types_and_kwargs,
 )
 
+from sakuin.arguments import integer, shown
 from sakuin.backends.transformers.layer import RetrievalLayer
 from sakuin.backends.transformers.mask import PaddingMask
 from sakuin.backends.transformers.other_layers import copy_layer, held_tensors
@@ -108,6 +109,8 @@ class RetrievalCache(Cache):
         if a layer no longer has the tokens that would be its window afterwards (call
         `activate_past_recording` before the pass that may be undone).
         """
+        if integer(tokens_to_remove) is None:
+            raise TypeError(f"crop takes a number of tokens, got {shown(tokens_to_remove)}")
         if tokens_to_remove > 0:
             raise ValueError(
                 f"crop takes a negative number of tokens to remove, got {tokens_to_remove}; to keep the "
@@ -136,6 +139,11 @@ class RetrievalCache(Cache):
         queries : for each full-attention layer those of the positions that are multiples of 4, after RoPE,
             `(n_query_heads, m, head_dim)`.
         """
+        if not isinstance(source, Cache) or not isinstance(queries, Mapping):
+            raise TypeError(
+                "fill takes a cache of transformers and the queries of each full-attention layer by number, "
+                f"got {shown(source)} and {shown(queries)}"
+            )
         if self.get_seq_length():
             raise ValueError(
                 f"this cache holds {self.get_seq_length()} tokens already: fill a new RetrievalCache"
@@ -161,6 +169,8 @@ class RetrievalCache(Cache):
         config : other settings for the fork. They must build the same segments: only settings that each step
             reads (`Kind.step_settings`) may differ.
         """
+        if config is not None and not isinstance(config, RetrievalConfig):
+            raise TypeError(f"config must be a RetrievalConfig or None, got {shown(config)}")
         other = copy.copy(self)
         others = {
             number: copy_layer(layer)

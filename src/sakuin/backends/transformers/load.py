@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -80,8 +80,9 @@ def describe(name_or_path: str | os.PathLike[str], window: int | None = None) ->
     else:
         try:
             with _without_remarks():
-                config = AutoConfig.from_pretrained(source.place)
-                tokenizer = AutoTokenizer.from_pretrained(source.place)
+                # False: a model that brings code of its own is refused, where transformers would ask.
+                config = AutoConfig.from_pretrained(source.place, trust_remote_code=False)
+                tokenizer = AutoTokenizer.from_pretrained(source.place, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise _not_there(source, error) from error
     if not getattr(tokenizer, "is_fast", False):
@@ -109,6 +110,7 @@ def load(
         "dtype": resolve_dtype(dtype, place),
         "attn_implementation": "sakuin",
         "config": known.config,
+        "trust_remote_code": False,
     }
     file = None
     if known.source.gguf:
@@ -131,7 +133,7 @@ def load(
             f"the memory of {place} is too small for {known.source.name}: load it with device cpu, or take a "
             "smaller model."
         ) from error
-    model.sakuin_name = known.source.name  # by which a stored context finds it again
+    model.sakuin_name = known.source.lasting_name  # by which a stored context finds it again
     if file is not None and not report["missing_keys"]:  # what is missing, transformers draws at random
         loaded_from(model, known.tokenizer, file)
     return model, known.tokenizer
@@ -149,7 +151,7 @@ def _describe_gguf(source: Source) -> tuple[PreTrainedConfig, Any]:
 
     Reading them takes transformers ten seconds and more (each of 262,144 words is a Python object of its
     own), so both are kept in the cache folder in transformers' ordinary form, under a name that changes with
-    the file.
+    the file. All loads read that form, the first one too.
     """
     if missing := [name for name in ("accelerate", "gguf") if find_spec(name) is None]:
         raise SakuinError(
@@ -167,33 +169,56 @@ def _describe_gguf(source: Source) -> tuple[PreTrainedConfig, Any]:
     stat = path.stat()
     state = json.dumps([str(path.resolve()), stat.st_size, stat.st_mtime_ns, transformers.__version__])
     kept = folders.cache_folder() / "gguf" / hashlib.sha256(state.encode()).hexdigest()[:24]
-    if kept.is_dir():
-        return AutoConfig.from_pretrained(kept), AutoTokenizer.from_pretrained(kept)
+    with suppress(Exception):  # whatever a folder raises that is not there or damaged: it is made anew
+        return _read_kept(kept)
+    with tempfile.TemporaryDirectory(prefix="sakuin-") as name:
+        fresh = Path(name)
+        _convert(source, path, fresh)
+        # What transformers makes of the file is not what it makes of what it has saved (a Gemma tokenizer
+        # has no normalizer at first), so that the first load too reads what later ones will read.
+        return _read_kept(kept if _keep(fresh, kept) else fresh)
+
+
+def _read_kept(folder: Path) -> tuple[PreTrainedConfig, Any]:
+    if not folder.is_dir():
+        raise FileNotFoundError(folder)  # transformers would ask a hub
+    return (
+        AutoConfig.from_pretrained(folder, trust_remote_code=False),
+        AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
+    )
+
+
+def _convert(source: Source, path: Path, folder: Path) -> None:
+    """Write the configuration and the tokenizer of a GGUF file into a folder."""
     try:
         config = AutoConfig.from_pretrained(source.place, gguf_file=source.gguf)
         tokenizer = AutoTokenizer.from_pretrained(source.place, gguf_file=source.gguf)
     except Exception as error:  # whatever a parser raises that runs past the end of a torn file
         raise SakuinError(f"transformers cannot read {path}: {_first_line(error)}.") from error
-    _keep(kept, config, tokenizer)
-    return config, tokenizer
+    config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
-def _keep(folder: Path, config: PreTrainedConfig, tokenizer: Any) -> None:
-    """Write both under `folder`, all or nothing; a cache folder that cannot be written costs time at the next
-    call, no more."""
+def _keep(fresh: Path, folder: Path) -> bool:
+    """Copy what was converted to `folder`, all or nothing. False where the cache folder cannot be written,
+    which costs time at the next call, no more."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+        new = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
     except OSError:
-        return
+        return False
+    old = new.with_name(f"{new.name}-old")
     try:
-        config.save_pretrained(fresh)
-        tokenizer.save_pretrained(fresh)
-        fresh.rename(folder)
+        shutil.copytree(fresh, new, dirs_exist_ok=True)
+        if folder.is_dir():  # which could not be read, or another process has made it just now
+            folder.rename(old)
+        new.rename(folder)
+        return True
     except OSError:
-        pass
+        return False
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import hashlib
 import json
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import Any
 from sakuin.backends.open import for_transformers, vocabulary_of
 from sakuin.errors import SakuinError
 from sakuin.evaluate.texts import ruler_sentences
+from sakuin.machine import children
 from sakuin.prompts.template import Prompt
 from sakuin.storage import folders
 
@@ -203,11 +203,18 @@ def _generate(
             **kind["args"],
         }
         # By its file, since importing it by its name would import all that lies beside it, torch included.
-        command = [sys.executable, "-P", ruler_sentences.__file__, str(script)]
+        command = children.python(ruler_sentences.__file__, str(script))
         for key, value in given.items():
             command += [f"--{key}", str(value)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience)
+            done = subprocess.run(
+                command,
+                env=children.environment(),
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=patience,
+            )
         except subprocess.TimeoutExpired:
             raise SakuinError(
                 f"RULER's generator made no samples of {task} within {patience:,.0f} s at {tokens:,} tokens: "

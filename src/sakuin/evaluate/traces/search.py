@@ -9,10 +9,8 @@ can be read. Behind `sakuin bench search` and benchmarks.speed.search.
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,6 +28,7 @@ from torch import Tensor
 from sakuin.errors import SakuinError
 from sakuin.evaluate.traces import search_peers
 from sakuin.evaluate.traces.trace import Layer, Trace
+from sakuin.machine import children
 
 
 @dataclass(frozen=True)
@@ -230,13 +229,13 @@ def _theirs(peer: str, k: int, case: _Case) -> list[_Measured]:
         np.save(folder / "queries.npy", case.queries.numpy())
         threads = torch.get_num_threads()
         given = {"folder": name, "method": peer, "threads": threads, "k": k}
-        # -P: the script's folder, which holds modules of ours, is no place to import from.
+        # Neither is the script's folder, which holds modules of ours, a place to import from.
         done = subprocess.run(
-            [sys.executable, "-P", search_peers.__file__, json.dumps(given)],
+            children.python(search_peers.__file__, json.dumps(given)),
             capture_output=True,
             text=True,
             # The BLAS in Faiss' wheel would take every core while it builds.
-            env={**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)},
+            env=children.environment(OMP_NUM_THREADS=str(threads), OPENBLAS_NUM_THREADS=str(threads)),
         )
         if done.returncode != 0:
             last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]

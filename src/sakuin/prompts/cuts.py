@@ -1,5 +1,8 @@
 """Where a long text can be cut before it is made into tokens, so that the tokens are those of the whole.
 
+llama.cpp needs a time that grows with the square of a long text's length where a vocabulary has tokens of its
+own for lines and blanks, and transformers' tokenizers take a hundred times a text's bytes in memory.
+
 A cut is right where no token of the vocabulary crosses it, whatever is merged on both sides. Between the end
 of a word and the blank before the next, and between a line's end and the next word, hardly a vocabulary has
 tokens that cross; those that do are found by looking at every token once.
