@@ -85,8 +85,9 @@ eval: venv  ## Measure whether answers stay what full attention gives: a short f
 	@$(BIN)/sakuin eval extract --lengths 2000 --by-number --configurations "full balanced"
 	@$(BIN)/sakuin eval ruler --samples 1 --tasks "niah_single_1 niah_multikey_1 qa_1" --configurations balanced
 
-fuzz: venv  ## Throw thousands of odd arrays at the native core.
+fuzz: venv  ## Throw thousands of odd arrays at the native core; forged files and kills at libraries.
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/index/test_native_fuzz*.py
+	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/library/test_fuzz_*.py tests/snapshot/test_snapshot_fuzz.py
 
 format: venv  ## Write the generated docs; format the code.
 	@$(BIN)/python tools/docs/generate.py

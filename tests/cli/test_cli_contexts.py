@@ -125,7 +125,7 @@ def test_the_library_is_listed_shown_verified_and_tidied(
     assert here("contexts", "import", file, "copy")[1] == "copy is here now\n"
     assert "no context named 'nosuch'" in here.refused("contexts", "rm", "copy", "nosuch")
     Library().change("copy", keep_for=-1)
-    assert "next command that changes the library" in here("contexts", "list")[2]
+    assert "command that changes the library" in here("contexts", "list")[2]
     assert "copy: well, expired\n" in here("contexts", "verify")[1]
     assert here("contexts", "verify", "copy")[:2] == (0, "copy: well, expired\n")
     assert here("contexts", "keep", "copy", "--for", "ever")[0] == 0

@@ -18,6 +18,7 @@ import pytest
 from stored import MORE, model_of, read, said
 
 from sakuin import Library
+from sakuin.storage.whole_files import may_be_temporary
 
 HERE = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -103,7 +104,7 @@ def killed_at_random(tmp_path: Path, times: int) -> dict[str, int]:
         }
         assert set(library.folder.parts.all()) == needed
         everything = [path.name for path in library.folder.path.rglob("*") if path.is_file()]
-        assert not [name for name in everything if name.startswith(".new-")]
+        assert not [name for name in everything if may_be_temporary(name)]
     assert worker.process.stdin is not None
     worker.process.stdin.close()
     assert worker.process.wait(30) == 0

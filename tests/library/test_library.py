@@ -4,6 +4,7 @@ lost."""
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from sakuin.capacity.disk import stored_bytes
 from sakuin.documents import Document
 from sakuin.errors import SakuinError
 from sakuin.library import archive
+from sakuin.library.folder import GRACE
 from sakuin.storage.locks import locked
 
 FIRST, SECOND = TEXT, TEXT[:1000] + "But the rest of it is another story altogether. " * 12
@@ -209,12 +211,21 @@ def test_a_context_is_gone_after_its_time(library: Library) -> None:
     assert entry.state == "expired"
     assert library.verify("short") == library.verify() == {"short": []}
     add(library, "long", f"long {FIRST}", keep_for=3600)  # sweeps
+    assert names(library) == ["long", "short"]  # a clock may be wrong for a while
+    a_day_later(library, "short")
+    library.change("long", keep_for=3600)  # sweeps
     assert names(library) == ["long"]
     assert library.gc().files == 0
     library.change("long", keep_for=float("inf"), pinned=True)
     (entry,) = library.entries()
     assert (entry.kept_until, entry.pinned) == (None, True)
     assert library.verify() == {"long": []}
+
+
+def a_day_later(library: Library, name: str) -> None:
+    """It was a day ago that the context's time was found to be over."""
+    when = time.time() - GRACE - 60
+    os.utime(library.folder.contexts / f"{name}.over", (when, when))
 
 
 def test_an_expired_context_is_taken_back(library: Library, tmp_path: Path) -> None:
@@ -240,6 +251,8 @@ def test_an_expired_context_is_taken_back(library: Library, tmp_path: Path) -> N
 def test_of_expired_contexts_the_ones_in_use_stay(library: Library) -> None:
     context = add(library, "first", TEXT[:300])
     library.change("first", keep_for=-1)
+    library.gc()
+    a_day_later(library, "first")
     library.folder.locks.joinpath("first").touch()
     with locked(library.folder.locks / "first"):
         library.quota = 10**9

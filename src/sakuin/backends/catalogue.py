@@ -138,7 +138,7 @@ def get(
     say = say or (lambda _: None)
     if model.terms:
         say(model.terms)
-    model.path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(model.path.parent)
     _check_space(model)
     with tempfile.TemporaryDirectory(prefix=".get-", dir=model.path.parent) as folder:
         if model.stated is not None:

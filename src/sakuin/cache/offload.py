@@ -21,7 +21,7 @@ from sakuin.index.chain import on_disk
 from sakuin.index.kind import Kind, kind_of
 from sakuin.index.large_pages import in_large_pages
 from sakuin.storage import tensorfile
-from sakuin.storage.folders import cache_folder, free_bytes
+from sakuin.storage.folders import cache_folder, free_bytes, make_folder
 
 _LEAST = 0.5
 """Share of a whole segment from which on a segment is worth a file: smaller ones will be merged soon."""
@@ -61,7 +61,7 @@ def _spilled(tensors: Mapping[str, Tensor], kind: type[Kind]) -> dict[str, Tenso
     folder = cache_folder() / "offloaded"
     need = tensorfile.file_size(rows.values())
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(folder)
         free = free_bytes(folder)
         if free < 2 * need:
             raise SakuinError(

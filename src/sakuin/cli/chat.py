@@ -82,7 +82,7 @@ def chat(
 
         where = Library(library)
         if save is not None:
-            where.check_new(save)
+            saving.name = where.check_new(save)
         if context is not None:
             talk, name = open_context(where, context, model, loading)
         else:

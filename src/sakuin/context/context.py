@@ -31,6 +31,7 @@ from sakuin.prompts.template import Prompt
 from sakuin.prompts.vocabulary import Encoded
 from sakuin.snapshot import parts, store
 from sakuin.snapshot.part import Part
+from sakuin.snapshot.part_files import Origin
 from sakuin.snapshot.parts import Keeper
 
 __all__ = ["Answer", "Context", "Keeper", "Progress", "check_length"]
@@ -64,6 +65,7 @@ class Context:
         self._windows: list[Part] = []
         self._index_s = 0.0
         self._before_s = 0.0, 0.0  # prefill and index, of who wrote the snapshot
+        self._origin: Origin | None = None
         self._lock = threading.Lock()  # held for a moment, to take or set what goes together
         self._growing = threading.RLock()  # held while the context grows
 
@@ -292,6 +294,7 @@ class Context:
                 list(self._windows),
                 self._before_s[0] + self.prefill_s,
                 self._before_s[1] + self.index_s,
+                self._origin,
             )
 
     @classmethod
@@ -302,6 +305,7 @@ class Context:
         context._take(found.reading, found.cache)
         context._windows = found.windows
         context._before_s = found.prefill_s, found.index_s
+        context._origin = found.origin
         context.reused_tokens = len(found.reading.ids)
         return context
 

@@ -2,7 +2,8 @@
 
 `adding` reads a new one, and `prefix` finds what is stored of its beginning; `opening` and `keeping` go from
 files to a context and back, `model` loads the model that a context was read with; `quota` makes room,
-`sweeping` removes what nobody needs, `archive` puts one context into one file.
+`sweeping` removes what nobody needs, `archive` puts one context into one file, `codes` knows what was
+computed here.
 """
 
 from sakuin.library.folder import Stored

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 from sakuin import arguments
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
-from sakuin.library.folder import Folder, Stored, checked_name, expired
+from sakuin.library.folder import Folder, Listed, Stored, checked_name, expired, normal
 from sakuin.library.sweeping import Swept, sweep
 from sakuin.snapshot import manifest as manifests
 from sakuin.snapshot.manifest import StoredPart
+from sakuin.snapshot.part_files import Key, key_of
 from sakuin.storage.folders import default_folder
 from sakuin.storage.locks import locked
 
@@ -139,9 +140,7 @@ class Library:
     def verify(self, name: str | None = None) -> dict[str, list[str]]:
         """What is wrong with each context, or with `name` alone: sentences, none where all is well. All of
         every file is read, of unfinished and expired contexts too."""
-        wanted = [one for one in self.folder.listed() if name in (None, one.name)]
-        if name is not None and not wanted:
-            self.folder.find(name)  # says so
+        wanted = self._named(name)
         found: dict[str, list[str]] = {}
         checked: dict[StoredPart, str | None] = {}
         for one in wanted:
@@ -154,6 +153,16 @@ class Library:
                     checked[part] = self.folder.parts.damage(part)
                 if damage := checked[part]:
                     damages.append(damage)
+        return found
+
+    def imported(self, name: str | None = None) -> dict[str, list[str]]:
+        """Of each context, or of `name` alone, the part files that were not computed here but came with an
+        `import`, or from a folder of `Context.save`; none of those that the user trusts. Contexts that are
+        read later share none of them."""
+        found: dict[str, list[str]] = {}
+        for one in self._named(name):
+            new = sorted(file for file in one.files if not self.folder.codes.knows(file))
+            found[one.name] = sorted({*found.get(one.name, []), *new})
         return found
 
     # -- growing ---------------------------------------------------------------------------------------------
@@ -191,16 +200,19 @@ class Library:
         checks.check_stored(config)
         backend = checks.ready_backend(model, tokenizer)
         self.folder.make()
-        with self._working_on(name):
+        with self.folder.working_on(name):
             adding = Adding(self.folder, name, backend, config or RetrievalConfig())
             context = Context.from_documents(model, tokenizer, texts, config, progress, adding)
             # From now on, when all has been read.
-            publish(self.folder, name, context, pinned=pin, kept_until=_until(keep_for))
+            until = _until(keep_for)
+            publish(self.folder, name, context, kept=adding.kept, pinned=pin, kept_until=until)
         return context
 
     def check_new(self, name: str, resume: bool = False) -> str:
-        """`name` if a context may be made under it; else the reason, before the work begins."""
+        """`name`, as it stands in the library, if a context may be made under it; else the reason, before the
+        work begins."""
         name = checked_name(name)
+        self.folder.check_writable()
         if self.is_there(name):
             raise SakuinError(
                 f"there is a context named {name!r} already; take another name, `append` to it, or `rm` it "
@@ -248,10 +260,14 @@ class Library:
         if not hasattr(context, "snapshot"):
             raise TypeError(f"context must be a Context, got {arguments.shown(context)}.")
         self.folder.make()
-        with self._working_on(name):
+        kept: dict[Key, StoredPart] = {}
+        with self.folder.working_on(name):
 
             def keep(growing: bool = False) -> None:
-                publish(self.folder, name, context, growing=growing, pinned=False, kept_until=None)
+                stored = publish(
+                    self.folder, name, context, kept=kept, growing=growing, pinned=False, kept_until=None
+                )
+                kept.update((key_of(part), part) for part in stored.manifest.parts)
 
             yield keep
 
@@ -279,7 +295,7 @@ class Library:
         from sakuin.library.writing import publish  # torch
 
         stored = self._found(name)
-        with self._working_on(stored.name):
+        with self.folder.working_on(stored.name):
             stored, context = opened(self.folder, stored, model, tokenizer)
             self.folder.touch(stored.name)
 
@@ -319,7 +335,7 @@ class Library:
             for name in every:
                 if not any(self.folder.manifest(name, unfinished).exists() for unfinished in (False, True)):
                     self.folder.find(name)  # says so
-                held.enter_context(self._working_on(name))
+                held.enter_context(self.folder.working_on(name))
             held.enter_context(locked(self.folder.lock))
             for name in every:
                 for unfinished in (False, True):
@@ -355,8 +371,10 @@ class Library:
     def _found(self, name: str | Stored) -> Stored:
         return name if isinstance(name, Stored) else self.folder.find(name)
 
-    @contextmanager
-    def _working_on(self, name: str) -> Iterator[None]:
-        busy = f"the context {name!r} is being read or appended to by another process; wait until it is done."
-        with locked(self.folder.locks / name, busy):
-            yield
+    def _named(self, name: str | None) -> list[Listed]:
+        """The contexts of this name, whole and unfinished, or all."""
+        wanted = None if name is None else normal(name)
+        found = [one for one in self.folder.listed() if wanted in (None, one.name)]
+        if name is not None and not found:
+            self.folder.find(name)  # says so
+        return found

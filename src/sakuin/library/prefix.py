@@ -36,7 +36,7 @@ def longest(
     """The context that begins most like the sequence, and its parts up to where they differ, so that the last
     ends where the rest begins; "" and none where nothing is common.
 
-    there : the files that are there, and their sizes; a part of another size is damaged and not taken.
+    there : the files that may be taken, and their sizes; a part of another size is damaged and not taken.
     """
     best: tuple[str, list[StoredPart]] = "", []
     for one in contexts:

@@ -5,12 +5,16 @@ The caller holds the library's lock. Called by the rest of `sakuin.library`.
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 from sakuin.errors import SakuinError
-from sakuin.library.folder import Folder, expired
+from sakuin.library.folder import Folder
 from sakuin.snapshot.manifest import Outline
-from sakuin.storage.whole_files import TEMPORARY
+from sakuin.storage.whole_files import is_temporary, unwritable
 
 
 @dataclass(frozen=True)
@@ -22,16 +26,26 @@ class Swept:
     bytes: int
 
 
-def sweep(folder: Folder, *, spare: str = "", given_up: bool = False, complain: bool = False) -> Swept:
-    """Remove contexts past their time, but not `spare`, and files that no manifest names.
+def sweep(
+    folder: Folder,
+    *,
+    spare: str = "",
+    keep: Collection[str] = (),
+    given_up: bool = False,
+    complain: bool = False,
+) -> Swept:
+    """Remove contexts whose time has been over for a day, but not `spare`, and files that no manifest names.
 
-    given_up : unfinished contexts that nobody works on too. complain : about a damaged manifest, because of
-    which no file can be removed.
+    keep : names of part files that are about to be named. given_up : unfinished contexts that nobody works on
+    too. complain : about a damaged manifest, because of which no file can be removed.
     """
     staying, gone = [], []
     for one in folder.listed():
         over = (
-            isinstance(one.said, Outline) and not one.unfinished and expired(one.said) and one.name != spare
+            isinstance(one.said, Outline)
+            and not one.unfinished
+            and folder.is_over(one.name, one.said)
+            and one.name != spare
         )
         if (over or (one.unfinished and given_up)) and not folder.is_being_read(one.name):
             folder.remove(one.name, one.unfinished)
@@ -47,12 +61,30 @@ def sweep(folder: Folder, *, spare: str = "", given_up: bool = False, complain: 
                 f"restore it, or `sakuin contexts rm {broken[0]}` first."
             )
         return Swept(gone, 0, 0)
-    needed = {file for one in staying for file in one.files}
-    files = folder.parts
-    going = {file: size for file, size in files.all().items() if file not in needed}
-    strays = [files.folder / stray for stray in files.strays()]
-    for place in (folder.path, folder.contexts, folder.unfinished):
-        strays += place.glob(f"{TEMPORARY}*")
-    for path in [files.folder / file for file in going] + strays:
-        path.unlink(missing_ok=True)
+    needed = {file for one in staying for file in one.files} | set(keep)
+    files, there = folder.parts, folder.parts.all()
+    going = {file: size for file, size in there.items() if file not in needed}
+    places = (folder.path, folder.contexts, folder.unfinished, files.folder)
+    strays = [
+        place / name
+        for place in places
+        for name in os.listdir(place)
+        if is_temporary(name) and name not in keep
+    ]
+    files.remove(going)
+    try:
+        for path in strays:
+            path.unlink(missing_ok=True)
+        for path in _given_up_imports(folder):
+            shutil.rmtree(path, ignore_errors=True)
+    except OSError as error:
+        raise unwritable(folder.path, error) from error
+    folder.codes.forget(there.keys() - going.keys())
     return Swept(gone, len(going) + len(strays), sum(going.values()))
+
+
+def _given_up_imports(folder: Folder) -> list[Path]:
+    """What processes that were killed left of contexts that they imported."""
+    if not folder.incoming.is_dir():
+        return []
+    return [path for path in folder.incoming.iterdir() if not folder.is_being_read(path.name)]

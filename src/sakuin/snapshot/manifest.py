@@ -10,7 +10,9 @@ import base64
 import binascii
 import hashlib
 import json
+import os
 import re
+import stat
 import sys
 from array import array
 from collections.abc import Sequence
@@ -29,6 +31,8 @@ TRANSFORMERS = "transformers"
 
 KINDS = ("sink", "segment", "tail", "window")
 
+MOST_BYTES = 1 << 28
+"""Of a manifest: those of ten million tokens have fewer."""
 _MOST_TOKENS = 1 << 31
 _MOST_BYTES = 1 << 48
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -129,6 +133,11 @@ class Manifest:
         return sum(part.size for part in self.parts)
 
     @property
+    def files(self) -> set[str]:
+        """The files that it names."""
+        return {part.file for part in self.parts}
+
+    @property
     def outline(self) -> Outline:
         """What it says without the text and its tokens."""
         return Outline(
@@ -186,13 +195,33 @@ def decode(data: bytes, where: str) -> Manifest:
 
 def read(path: Path) -> Manifest:
     """The manifest at `path`."""
+    return decode(_bytes_of(path), str(path))
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether the file at `path` is a manifest of ours, well or damaged, by what it holds: many programs
+    call a file so."""
     try:
-        data = path.read_bytes()
+        said = json.loads(_bytes_of(path).decode("utf-8", "surrogatepass"))
+    except (SakuinError, ValueError, RecursionError):
+        return False
+    return isinstance(said, dict) and {"format", "fingerprint", "parts", "checksum"} <= said.keys()
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not be waited for
+        with os.fdopen(handle, "rb") as file:
+            about = os.fstat(handle)
+            if not stat.S_ISREG(about.st_mode):
+                raise _damaged(str(path), "it is no regular file")
+            if about.st_size > MOST_BYTES:
+                raise _damaged(str(path), f"a manifest does not have {about.st_size:,} bytes")
+            return file.read(MOST_BYTES)
     except FileNotFoundError:
         raise SakuinError(f"there is no snapshot at {path}; check the path.") from None
     except OSError as error:
         raise SakuinError(f"{path} cannot be read: {error.strerror or error}.") from None
-    return decode(data, str(path))
 
 
 def described(manifest: Manifest) -> dict[str, Any]:

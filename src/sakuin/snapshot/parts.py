@@ -24,6 +24,7 @@ from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
 from sakuin.index.base import StoredSegment, new_index
 from sakuin.index.kind import kind_of
+from sakuin.snapshot.checks import Checks, damaged
 from sakuin.snapshot.manifest import KINDS
 from sakuin.snapshot.part import Part
 from sakuin.storage import tensorfile
@@ -158,14 +159,16 @@ def restored_cache(backend: Backend, config: RetrievalConfig, parts: Iterable[Pa
     for part in parts:
         by_kind[part.kind].append(part)
     like = torch.empty(0, dtype=backend.dtype, device=backend.device)
+    checks = Checks(backend, config)
     try:
         for i, layer in _retrieval(backend, cache).layers.items():
-            _restore_row(i, layer, by_kind, like, backend.shape.n_query_heads, n_tokens)
+            _restore_row(i, layer, by_kind, like, backend.shape.n_query_heads, n_tokens, checks)
         (window,) = by_kind["window"] or [Part("window", 0, n_tokens, {})]
+        checks.window(window.tensors)
         backend.restore_windows(cache, window.tensors, n_tokens)
     except SakuinError:
         raise
-    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise SakuinError(
             f"the snapshot's tensors do not make a sequence of {n_tokens:,} tokens: {_sentence(error)}."
         ) from error
@@ -179,17 +182,16 @@ def _restore_row(
     like: Tensor,
     n_query_heads: int,
     n_tokens: int,
+    checks: Checks,
 ) -> None:
     config = layer.state.config
     (sink,) = parts["sink"]
-    keys, values = (_of_layer(sink, i)[name] for name in ("keys", "values"))
+    keys, values = checks.rows("sink", i, _of_layer(sink, i))
     heads, n_sink, head_dim = keys.shape
-    if values.shape != keys.shape or n_sink != sink.end:
-        raise SakuinError(f"the sink of layer {i} has not the shape that it should: the snapshot is damaged.")
+    if values.shape != keys.shape or (sink.start, sink.end) != (0, n_sink):
+        raise damaged(f"the sink of layer {i} has not the shape that it should")
     if n_query_heads % heads:
-        raise SakuinError(
-            f"{n_query_heads} query heads cannot share {heads} stored KV heads: the snapshot is damaged."
-        )
+        raise damaged(f"{n_query_heads} query heads cannot share {heads} stored KV heads")
     index = new_index(heads, head_dim, n_query_heads // heads, config)
     segments, at = [], n_sink
     for part in parts["segment"]:
@@ -208,15 +210,14 @@ def _restore_row(
     state = SequenceState((keys, values), tail, None, at + -at % QUERY_STEP)
     if parts["tail"]:
         own = _of_layer(parts["tail"][0], i)
-        first_query, exact_last = own["next"].tolist()
-        state = SequenceState(
-            (keys, values), (own["keys"], own["values"]), own.get("queries"), first_query, bool(exact_last)
-        )
+        tail = checks.rows("tail", i, own)
+        first_query, exact_last = checks.queries(i, own, keys, n_tokens)
+        state = SequenceState((keys, values), tail, own.get("queries"), first_query, exact_last)
     index.restore(segments, own if parts["tail"] else None)
     if index.n_tokens != at - n_sink or at + state.tail[0].shape[1] != n_tokens:
-        raise SakuinError(
+        raise damaged(
             f"layer {i} holds {n_sink + index.n_tokens + state.tail[0].shape[1]:,} tokens where "
-            f"{n_tokens:,} are needed: the snapshot is damaged."
+            f"{n_tokens:,} are needed"
         )
     layer.restore(like, n_query_heads, index, state)
 

@@ -25,11 +25,11 @@ from sakuin.prompts.reading import Reading
 from sakuin.snapshot import manifest as manifests
 from sakuin.snapshot.manifest import Manifest, StoredDocument, StoredPart
 from sakuin.snapshot.part import Names, Part, owner_of, settings_of
-from sakuin.snapshot.part_files import PartFiles
+from sakuin.snapshot.part_files import Key, Origin, PartFiles, key_of
 from sakuin.snapshot.parts import all_parts, head_dim_of, restored_cache
 from sakuin.storage.folders import make_folder, sync_folder
 from sakuin.storage.locks import locked
-from sakuin.storage.whole_files import TEMPORARY, write_whole
+from sakuin.storage.whole_files import is_temporary, may_be_temporary, write_whole
 
 MANIFEST, PARTS, LOCK = "manifest.json", "parts", "lock"
 _TRIES = 3
@@ -38,7 +38,7 @@ _TRIES = 3
 @dataclass(frozen=True)
 class Snapshot:
     """A context as it is stored or was read. windows : the state of layers without an index at positions
-    before the end."""
+    before the end. origin : the files that it was opened from, if it was."""
 
     backend: Backend
     cache: Any
@@ -47,6 +47,7 @@ class Snapshot:
     windows: list[Part] = field(default_factory=list)
     prefill_s: float = 0.0
     index_s: float = 0.0
+    origin: Origin | None = None
 
     @property
     def whole(self) -> WholeCache:
@@ -132,10 +133,12 @@ def snapshot_of(
     n = len(found.ids)
     windows = [part for part in parts if part.kind == "window" and part.end < n]
     cache = restored_cache(backend, settings, [part for part in parts if part not in windows], n)
-    snapshot = Snapshot(backend, cache, reading, settings, windows, found.prefill_s, found.index_s)
-    expected = snapshot.names(found.fingerprint) if settings == found.config else None
+    origin = Origin(files, tuple(found.parts))
+    snapshot = Snapshot(backend, cache, reading, settings, windows, found.prefill_s, found.index_s, origin)
+    # By the settings that it was stored with, whatever it is used with now.
+    expected = replace(snapshot, config=found.config).names(found.fingerprint)
     for part in found.parts:
-        if expected is not None and expected.of(part.kind, part.start, part.end) != part.name:
+        if expected.of(*key_of(part)) != part.name:
             raise SakuinError(f"{where} is damaged: {part.file} is not a part of this text.")
     return snapshot
 
@@ -213,25 +216,50 @@ def save(path: str | os.PathLike[str], snapshot: Snapshot) -> Manifest:
     """Write `snapshot` into the folder `path`, over the one that may be there."""
     folder = Path(path)
     make_folder(folder)
-    known = {MANIFEST, PARTS, LOCK}
-    odd = [name for name in os.listdir(folder) if name not in known and not name.startswith(TEMPORARY)]
+    _check_own(folder)
+    parts, names = snapshot.parts(), snapshot.names()
+    with locked(folder / LOCK):
+        _check_own(folder)  # since then somebody may have written
+        make_folder(folder / PARTS)
+        sync_folder(folder)
+        files = PartFiles(folder / PARTS)
+        kept = _kept(snapshot.origin, files)
+        manifest = manifest_of(snapshot, files.put(parts, names, kept, snapshot.origin))
+        write_whole(folder / MANIFEST, manifest.encode())
+        # Only what says itself that it is a part: a user's file may be called anything.
+        going = [file for file in files.all() if file not in manifest.files and files.is_part(file)]
+        files.remove([*going, *files.strays()])
+        PartFiles(folder).remove(name for name in os.listdir(folder) if is_temporary(name))
+    return manifest
+
+
+def _check_own(folder: Path) -> None:
+    """Refuse a folder that holds what no snapshot does, by content: many programs call a file so."""
+
+    def is_ours(name: str) -> bool:
+        path = folder / name
+        if name == MANIFEST:
+            return manifests.is_manifest(path)
+        if name == PARTS:
+            return path.is_dir()
+        return may_be_temporary(name) or (name == LOCK and path.is_file() and not path.stat().st_size)
+
+    try:
+        odd = [name for name in os.listdir(folder) if not is_ours(name)]
+        if not odd and (folder / PARTS).is_dir():
+            odd = [f"{PARTS}/{name}" for name in PartFiles(folder / PARTS).others()]
+    except OSError as error:
+        raise SakuinError(f"{folder} cannot be read: {error.strerror or error}.") from None
     if odd:
         raise SakuinError(
             f"{folder} is a folder that holds other things ({odd[0]}); name an empty one, or one that is new."
         )
-    parts, names = snapshot.parts(), snapshot.names()
-    with locked(folder / LOCK):
-        make_folder(folder / PARTS)
-        sync_folder(folder)
-        files = PartFiles(folder / PARTS)
-        manifest = manifest_of(snapshot, files.put(parts, names))
-        write_whole(folder / MANIFEST, manifest.encode())
-        needed = {part.file for part in manifest.parts}
-        for name in [*set(files.all()) - needed, *files.strays()]:
-            (files.folder / name).unlink(missing_ok=True)
-        for stray in folder.glob(f"{TEMPORARY}*"):
-            stray.unlink(missing_ok=True)
-    return manifest
+
+
+def _kept(origin: Origin | None, files: PartFiles) -> dict[Key, StoredPart]:
+    """What a context has in this folder already, where it was opened from it."""
+    same = origin is not None and os.path.realpath(origin.files.folder) == os.path.realpath(files.folder)
+    return {key_of(part): part for part in origin.parts} if origin is not None and same else {}
 
 
 def load(path: str | os.PathLike[str], backend: Backend, config: RetrievalConfig | None = None) -> Snapshot:

@@ -1,1 +1,1 @@
-"""Files that are whole or not there, locks between processes, and where things are kept."""
+"""Files that are whole or not there, locks between processes, archives, and where things are kept."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -27,10 +28,20 @@ def default_folder() -> Path:
 
 
 def make_folder(folder: Path) -> None:
-    """Make `folder` and what is above it, for this user only; a `SakuinError` where that cannot be."""
+    """Make `folder` and what is missing above it, each of mode 0700 whatever the umask; a folder that is
+    there keeps its mode. A `SakuinError` where that cannot be."""
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except (FileExistsError, NotADirectoryError):
+        missing, at = [], folder
+        while not at.exists():
+            missing.append(at)
+            at = at.parent
+        for one in reversed(missing):
+            with contextlib.suppress(FileExistsError):  # somebody else was faster, whose it is then
+                one.mkdir(mode=0o700)
+                one.chmod(0o700)
+        if not folder.is_dir():
+            raise NotADirectoryError
+    except NotADirectoryError:
         raise SakuinError(f"{folder} is a file, and a folder is needed there; name another.") from None
     except OSError as error:
         raise SakuinError(

@@ -19,6 +19,7 @@ import json
 import math
 import mmap
 import os
+import stat
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -46,8 +47,10 @@ DTYPES = {
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _LINE = 64
 _PAGE = 4096
-_MOST_HEADER = 1 << 26
+_MOST_HEADER = 1 << 24
 _MOST_DIMENSIONS = 8
+_MOST_OF_NOTHING = 1 << 22
+"""Most of a dimension of a tensor without numbers, whose bytes in the file bound none of the others."""
 _PAD = "_pad"
 
 
@@ -108,9 +111,12 @@ def open_mapped(path: str | os.PathLike[str], size: int | None = None) -> Mapped
     Raises `SakuinError` where it is not what it should be, `FileNotFoundError` where it is missing.
     """
     name = os.fspath(path)
-    handle = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+    handle = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not be waited for
     try:
-        found = os.fstat(handle).st_size
+        about = os.fstat(handle)
+        if not stat.S_ISREG(about.st_mode):
+            raise SakuinError(f"{name} is no regular file: it is damaged.")
+        found = about.st_size
         if size is not None and found != size:
             raise SakuinError(f"{name} has {found:,} bytes where {size:,} were written: it is damaged.")
         if found < 8:
@@ -209,6 +215,8 @@ def _checked(
             raise _damaged(name, f"the tensor {key[:80]!r} is not described as it should be") from None
         if len(shape) > _MOST_DIMENSIONS or any(type(n) is not int or not 0 <= n < 1 << 48 for n in numbers):
             raise _damaged(name, f"the tensor {key[:80]!r} has no proper shape or place")
+        if 0 in shape and max(shape) > _MOST_OF_NOTHING:
+            raise _damaged(name, f"the tensor {key[:80]!r} has no numbers and the shape {tuple(shape)}")
         if last - first != math.prod(shape) * dtype.itemsize or first % dtype.itemsize:
             raise _damaged(name, f"the place of the tensor {key[:80]!r} does not fit its shape")
         entries[key] = (dtype, shape, first, last)

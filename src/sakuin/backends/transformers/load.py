@@ -203,9 +203,9 @@ def _keep(fresh: Path, folder: Path) -> bool:
     """Copy what was converted to `folder`, all or nothing. False where the cache folder cannot be written,
     which costs time at the next call, no more."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        folders.make_folder(folder.parent)
         new = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
-    except OSError:
+    except (OSError, SakuinError):
         return False
     old = new.with_name(f"{new.name}-old")
     try:

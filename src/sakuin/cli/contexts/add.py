@@ -71,7 +71,7 @@ def add(
         keep = None if keep_for is None else seconds_of(keep_for, "--keep-for")
         loading = Loading(dtype, device, None, backend, gpu_layers, threads)
         loading.choose(model)
-        where.check_new(name, resume)
+        name = where.check_new(name, resume)
         if resume and not where.kept_of(name):
             tell(f"Nothing of {name} is kept of an earlier add; it begins anew.")
         texts = documents_of(files, encoding)

@@ -64,6 +64,8 @@ def append(
             raise SakuinError(f"--follow needs one file, got {len(files)}: {', '.join(files)}.")
         where = Library(library)
         stored = where.find(name)
+        where.folder.check_writable()
+        name = stored.name
         loading = Loading(device=device, backend=backend, gpu_layers=gpu_layers, threads=threads)
         loaded, tokenizer = load_model_of(stored, model, loading)
         with where.appending(stored, loaded, tokenizer) as (context, keep):

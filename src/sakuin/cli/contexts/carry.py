@@ -37,6 +37,12 @@ def import_(
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="What to call it; else as the file.")
     ] = None,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust", help="Share what is read in it with later contexts, as if it had been read here."
+        ),
+    ] = False,
     library: Folder = None,
     json: Json = False,
 ) -> None:
@@ -47,7 +53,7 @@ def import_(
         where = Library(library)
         from sakuin.library.archive import import_from
 
-        taken = import_from(where, file, name)
+        taken = import_from(where, file, name, trust=trust)
         if json:
             say_json({"name": taken})
         else:

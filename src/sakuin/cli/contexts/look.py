@@ -51,8 +51,8 @@ def list_(library: Folder = None, json: Json = False) -> None:
             tell(f"{size_of(where.folder.size())}{of} in {where.folder.path}")
             if any(e.state == "expired" for e in entries):
                 tell(
-                    "What is expired goes with the next command that changes the library; `sakuin contexts "
-                    "keep NAME --for ever` takes it back."
+                    "What is expired goes with a command that changes the library, a day after one has found "
+                    "it so; `sakuin contexts keep NAME --for ever` takes it back."
                 )
         else:
             tell(f"There is nothing in {where.folder.path} yet; `sakuin contexts add` adds something.")
@@ -63,12 +63,15 @@ def show(name: Name, library: Folder = None, json: Json = False) -> None:
     with reports_errors():
         from sakuin import Library
 
-        found = Library(library).show(name)
+        where = Library(library)
+        found = where.show(name)
+        imported = len(where.imported(found["name"])[found["name"]])
+        found |= {"imported": imported}
         if json:
             say_json(found)
             return
         rows = [
-            ("name", name),
+            ("name", found["name"]),
             ("documents", ", ".join(found["documents"]) or "none"),
             ("tokens", f"{found['tokens']:,}"),
             ("model", f"{found['model'] or 'given in Python'}, {found['dtype']}"),
@@ -77,6 +80,7 @@ def show(name: Name, library: Folder = None, json: Json = False) -> None:
                 "size",
                 f"{size_of(found['bytes'])} in {found['files']} files, {size_of(found['own_bytes'])} its own",
             ),
+            *((("imported", f"{imported} of these files"),) if imported else ()),
             ("read", f"{span_of(time.time() - found['created'])} ago, in {found['prefill_s']:.1f} s"),
         ]
         asked = found["asked"]
@@ -100,16 +104,20 @@ def verify(
         where = Library(library)
         with notes.status("reading"):
             found = where.verify(name)
+        imported = {one: files for one, files in where.imported(name).items() if files}
         states = {e.name: e.state for e in where.entries() if e.state in ("unfinished", "expired")}
         if json:
             marked = {
                 state: [one for one in found if states.get(one) == state]
                 for state in ("unfinished", "expired")
             }
-            say_json({"damage": found, **marked})
+            say_json({"damage": found, **marked, "imported": imported})
         else:
             for one, damage in found.items():
                 state = "; ".join(damage) or "well"
-                say(f"{one}: {state}, {states[one]}" if one in states else f"{one}: {state}")
+                state += f", {states[one]}" if one in states else ""
+                if one in imported:
+                    state += f", {len(imported[one])} of its files imported"
+                say(f"{one}: {state}")
     if any(found.values()):
         raise typer.Exit(1)
