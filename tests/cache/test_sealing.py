@@ -91,6 +91,58 @@ def test_an_error_is_kept_for_who_wants_the_index(spare: bool) -> None:
             each.result()
 
 
+def test_what_failed_for_want_of_memory_is_tried_again_when_it_is_needed(
+    spare: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, failures = SketchIndex.append, [MemoryError("no memory")] * 2
+
+    def failing(self: SketchIndex, *run: torch.Tensor | None) -> None:
+        if failures:
+            raise failures.pop()
+        append(self, *run)
+
+    monkeypatch.setattr(SketchIndex, "append", failing)
+    sealer, first = Sealer(), job_of()
+    sealer.submit(first)
+    second = job_of(first)
+    with pytest.raises(MemoryError):
+        first.result()
+    sealer.submit(second)
+    assert not failures
+    assert second.result().n_tokens == 2 * SEGMENT
+    assert first.result().n_tokens == SEGMENT
+
+
+def test_a_job_that_an_interrupt_kept_from_the_worker_is_done_by_who_needs_it() -> None:
+    first = job_of()
+    second = job_of(first)
+    assert second.result().n_tokens == 2 * SEGMENT
+
+
+def test_the_jobs_of_a_cache_that_is_gone_are_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sakuin.cache.sealing.spare_core", lambda: True)
+    append, running, go = SketchIndex.append, threading.Event(), threading.Event()
+
+    def slow(self: SketchIndex, *run: torch.Tensor | None) -> None:
+        running.set()
+        assert go.wait(60)
+        append(self, *run)
+
+    monkeypatch.setattr(SketchIndex, "append", slow)
+    sealer, jobs = Sealer(), [job_of() for _ in range(3)]
+    for job in jobs:
+        sealer.submit(job)
+    assert running.wait(60)
+    thread = sealer._thread
+    assert thread is not None
+    del sealer
+    go.set()
+    thread.join(60)
+    assert [job.sealed for job in jobs] == [True, False, False]
+    with pytest.raises(RuntimeError, match="sealing was stopped"):
+        jobs[2].result()
+
+
 def test_an_interrupt_is_raised_at_once_and_loses_no_tokens(
     no_spare_core: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,11 +7,13 @@ against it.
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 from torch import Tensor
 
 from sakuin.attention.softmax import Softmax
 from sakuin.cache.token_buffer import GRACE, GROWTH, TokenBuffer
+from sakuin.cache.undo import GoBack
 from sakuin.index.prefill import attend_chunk
 
 
@@ -67,6 +69,10 @@ class FullLayer:
         """Forget all but the first n tokens."""
         if self._buffer is not None:
             self._buffer.keep_first(n)
+
+    def restorer(self) -> GoBack:
+        """A function that lets it hold again what it holds now."""
+        return partial(self.keep_first, len(self))
 
     def fork(self) -> FullLayer:
         """A second layer with the same tokens, sharing memory until either side writes."""

@@ -18,6 +18,7 @@ from sakuin.attention.softmax import Softmax
 from sakuin.cache.pass_state import PassState
 from sakuin.cache.sequence import QUERY_STEP, SequenceState, TokenSequence
 from sakuin.cache.step_log import StepLog
+from sakuin.cache.undo import GoBack
 from sakuin.dtypes import name_of, torch_dtype
 from sakuin.index import Index, _native, decode_by_parts
 from sakuin.index.prefill import attend_chunk
@@ -30,12 +31,14 @@ _FILLED_AT_ONCE = 2048
 class Arrival:
     """The keys and values of one pass on their way into a layer. It holds none of them itself.
 
+    t : positions, padding counted.
     real : which of the tokens are no padding, bool `(batch, t)` on the CPU; None where all are.
     stored : whether the layer holds them already.
     pasts : by row, the blocks before this pass. Layers that share keys and values attend again with the same
         arrival, and need the past as it was before it.
     """
 
+    t: int
     real: Tensor | None = None
     stored: bool = False
     pasts: dict[int, Iterable[tuple[Tensor, Tensor]]] = field(default_factory=dict)
@@ -59,6 +62,11 @@ class LayerCache:
             for sums in row.take_sums():
                 self._log.add_sums(sums)
         return self._log
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Of keys and values on the model's device; None while there are none."""
+        return self.rows[0].sink[0].dtype if self.rows else None
 
     # -- what it holds ---------------------------------------------------------------------------------------
 
@@ -121,9 +129,34 @@ class LayerCache:
     # -- attention -------------------------------------------------------------------------------------------
 
     def announce(self, t: int) -> Arrival:
-        """A pass of t positions begins, padding counted: its keys and values are on their way."""
-        self.length += t
-        return Arrival()
+        """A pass of t positions begins, padding counted: its keys and values are on their way. Nothing is
+        changed before `attend` has them."""
+        return Arrival(t)
+
+    def restorer(self) -> GoBack:
+        """A function that lets the layer be what it is now."""
+        rows, length, log = self.rows, self.length, self._log.copy()
+        padded = [list(each) for each in self.padded]
+        each_back = [row.restorer() for row in rows]
+
+        def back() -> None:
+            for one in each_back:
+                one()
+            self.rows, self.length, self._log = rows, length, log
+            self.padded = [list(each) for each in padded]
+
+        return back
+
+    def known_real(self, length: int) -> Tensor | None:
+        """Which of the first `length` positions are no padding, bool `(batch, length)` on the CPU; None where
+        all are."""
+        if not any(self.padded):
+            return None
+        found = torch.ones(len(self.rows), length, dtype=torch.bool)
+        for row, padded in zip(found, self.padded, strict=True):
+            for start, real in padded:
+                row[start : start + len(real)] = real[: max(0, length - start)]
+        return None if bool(found.all()) else found
 
     def attend(
         self,
@@ -135,20 +168,25 @@ class LayerCache:
         out: Tensor | None = None,
     ) -> Tensor:
         """Store what arrived, unless it is stored, and attend from it: query and result, which is fp32,
-        `(batch, n_query_heads, t, head_dim)`, keys and values `(batch, n_kv_heads, t, head_dim)`. The pass
-        was announced.
+        `(batch, n_query_heads, t, head_dim)`, keys and values `(batch, n_kv_heads, t, head_dim)`. What this
+        changes is noted in the cache's undo log.
 
         out : of one sequence without padding, as `sakuin.index.prefill.attend_chunk` has it.
         """
         batch, _, t, _ = query.shape
         store, arrival.stored = not arrival.stored, True
+        if store:
+            self._note()
         if not self.rows:
             self._start(query, keys, values)
         real = arrival.real
-        if real is not None and store:
-            for padded, its in zip(self.padded, real, strict=True):
-                padded.append((self.length - t, its))
+        if store:
+            if real is not None:
+                for padded, its in zip(self.padded, real, strict=True):
+                    padded.append((self.length, its))
+            self.length += arrival.t
         exact, outs = t > self.state.config.exact_above, []
+        before = self._log.positions
         for b in range(batch):
             row = query[b], keys[b], values[b]
             if real is None or bool(real[b].all()):
@@ -159,6 +197,8 @@ class LayerCache:
             padded_out = torch.zeros_like(query[b], dtype=torch.float32)
             padded_out[:, columns] = self._attend_row(b, arrival, store, q, k, v, softmax, exact)
             outs.append(padded_out)
+        if store:
+            self._log.count(self._log.positions - before)
         return outs[0][None] if batch == 1 else torch.stack(outs)
 
     def native_step(self, t: int) -> _native.SketchSteps | None:
@@ -167,6 +207,7 @@ class LayerCache:
         if len(self.rows) != 1 or t > self.state.config.exact_above:
             return None
         (row,), tracked = self.rows, self.state.mass
+        self._note()
         row.before_decode()
         if tracked is None:
             return row.native_step(t)
@@ -233,6 +274,12 @@ class LayerCache:
             tracked.count(sums, step, q.shape[0] // row.n_kv_heads)
         self._log.add(part.stats, perf_counter() - started)
         return part.out
+
+    def _note(self) -> None:
+        """Before anything changes."""
+        self.state.undo.note(self)
+        if self.state.mass is not None:
+            self.state.undo.note(self.state.mass)
 
     def _start(self, query: Tensor, key: Tensor, value: Tensor) -> None:
         batch, heads = query.shape[:2]

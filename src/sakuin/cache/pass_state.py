@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from sakuin.cache.sealing import Meter, Sealer
 from sakuin.cache.tracked_mass import TrackedMass
+from sakuin.cache.undo import UndoLog
 from sakuin.config import RetrievalConfig
 
 
@@ -20,6 +21,7 @@ class PassState:
     draft : whether the tokens of a pass may be taken back until the next one, so that they are not sealed
         before.
     mass : the attention that tokens receive; None while nobody asks for it.
+    undo : how what the running pass has changed was before it.
     """
 
     config: RetrievalConfig
@@ -27,3 +29,4 @@ class PassState:
     meter: Meter = field(default_factory=Meter)
     draft: bool = False
     mass: TrackedMass | None = None
+    undo: UndoLog = field(default_factory=UndoLog)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import atexit
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -68,7 +68,10 @@ class Job:
         self._meter = meter
         self._result: Index | None = None
         self._error: BaseException | None = None
+        self._given_up = False
         self._done = threading.Event()
+        self._turn = threading.Lock()
+        self.handed_over = False
 
     @property
     def done(self) -> bool:
@@ -84,8 +87,11 @@ class Job:
 
         An interrupt is raised, and leaves the job as if it had not been run.
         """
-        if self.done:
-            return
+        with self._turn:
+            if not self.done:
+                self._append()
+
+    def _append(self) -> None:
         started = perf_counter()
         try:
             base = self._base.result() if isinstance(self._base, Job) else self._base
@@ -94,16 +100,15 @@ class Job:
             index.append(self.keys, self.values, self.queries)
             if index.config.offload == "disk":
                 to_disk(index)
-            self._result = index
+            self._result, self._error, self._base = index, None, None
         except Exception as error:
             self._error = error
         self._meter.seconds += perf_counter() - started
         self._done.set()
-        self._base = None
 
     def fail(self, error: BaseException) -> None:
         """Not to be run any more: whoever waits gets this error."""
-        self._error = error
+        self._error, self._given_up = error, True
         self._done.set()
 
     def abandon(self) -> None:
@@ -115,9 +120,16 @@ class Job:
         )
 
     def result(self) -> Index:
-        """The index with this job's tokens, waiting for the worker if need be; an error of `append` is raised
-        here."""
+        """The index with this job's tokens, waiting for the worker if need be. A job that failed, for lack of
+        memory or of room on the disk, is tried again here; what fails again is raised."""
+        if not self.handed_over:  # an interrupt came between making it and handing it over
+            with _as_in_a_thread():
+                self.run()
         self._done.wait()
+        if self._error is not None and not self._given_up:
+            with self._turn, _as_in_a_thread():
+                if self._error is not None:
+                    self._append()
         if self._error is not None:
             raise self._error
         assert self._result is not None
@@ -132,8 +144,7 @@ class Sealer:
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
-        weakref.finalize(self, self._queue.put, None)
-        _SEALERS.add(self)
+        weakref.finalize(self, self._queue.put, None)  # one call that no interrupt parts
 
     def submit(self, job: Job, beside_device: bool = False) -> None:
         """Run `job` after its base: in the calling thread where no core is spare and its tokens have left the
@@ -147,28 +158,33 @@ class Sealer:
         try:
             with _as_in_a_thread():
                 job.run()
+            job.handed_over = True
         except BaseException:  # an interrupt: the tokens are nowhere else any more
             self._hand_over(job)
             raise
 
     def _hand_over(self, job: Job) -> None:
+        if _closing.is_set():  # no thread can be started any more; who needs the index makes it
+            return
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(
-                    target=_work, args=(self._queue,), name="sakuin-sealing", daemon=True
+                thread = threading.Thread(
+                    target=_work, args=(self._queue, weakref.ref(self)), name="sakuin-sealing", daemon=True
                 )
-                self._thread.start()
+                _WORKERS[thread] = self._queue
+                thread.start()
+                self._thread = thread
         self._queue.put(job)
+        job.handed_over = True
 
-    def stop(self) -> None:
-        """Drop the jobs that wait and end the thread after the one that runs."""
-        with suppress(Empty):
-            while True:
-                if (job := self._queue.get_nowait()) is not None:
-                    job.abandon()
-        self._queue.put(None)
-        if self._thread is not None:
-            self._thread.join()
+
+def _dismiss(queue: SimpleQueue[Job | None]) -> None:
+    """Drop the jobs that wait, and let the thread end after the one that runs."""
+    with suppress(Empty):
+        while True:
+            if (job := queue.get_nowait()) is not None:
+                job.abandon()
+    queue.put(None)
 
 
 @contextmanager
@@ -178,34 +194,46 @@ def _as_in_a_thread() -> Iterator[None]:
         yield
 
 
-def _work(queue: SimpleQueue[Job | None]) -> None:
-    # Holds the queue alone, so that the thread keeps no cache alive.
-    work_alone()
-    keep_scratch()
-    wait: float | None = None
-    while True:
-        try:
-            job = queue.get(timeout=wait)
-        except Empty:
-            drop_scratch()
-            wait = None
-            continue
-        if job is None:
-            return
-        try:
-            job.run()
-        except BaseException as error:
-            job.fail(error)
-        del job
-        wait = _IDLE
+def _work(queue: SimpleQueue[Job | None], sealer: Callable[[], Sealer | None]) -> None:
+    # Holds the queue and a weak reference, so that the thread keeps no cache alive.
+    try:
+        work_alone()
+        keep_scratch()
+        wait: float | None = None
+        while True:
+            try:
+                job = queue.get(timeout=wait)
+            except Empty:
+                drop_scratch()
+                wait = None
+                continue
+            if job is None:
+                return
+            if sealer() is None:  # nobody is there to want it
+                job.abandon()
+                continue
+            try:
+                job.run()
+            except BaseException as error:
+                job.fail(error)
+            del job
+            wait = _IDLE
+    finally:
+        _WORKERS.pop(threading.current_thread(), None)
 
 
-_SEALERS: weakref.WeakSet[Sealer] = weakref.WeakSet()
+_WORKERS: dict[threading.Thread, SimpleQueue[Job | None]] = {}
+"""All threads that seal, with what they wait for. The sealer may be gone before its thread has ended."""
+_closing = threading.Event()
 
 
 @atexit.register
 def _stop_all() -> None:
     # A daemon thread that comes back from native code while the interpreter ends would take the process down
-    # with it.
-    for sealer in list(_SEALERS):
-        sealer.stop()
+    # with it ("terminate called without an active exception").
+    _closing.set()
+    for thread, queue in list(_WORKERS.items()):
+        _dismiss(queue)
+        while thread.is_alive():
+            with suppress(KeyboardInterrupt):
+                thread.join()

@@ -12,15 +12,16 @@ Called by `sakuin.cache.layer`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch import Tensor
 
+from sakuin.cache.past import Past
 from sakuin.cache.sealing import Job, Meter, Sealer
 from sakuin.cache.token_buffer import GRACE, GROWTH, TokenBuffer
+from sakuin.cache.undo import GoBack
 from sakuin.config import RetrievalConfig
 from sakuin.index import _native
 from sakuin.index.base import Index, Static, new_index
@@ -28,23 +29,6 @@ from sakuin.machine.pages import new_tensor
 
 QUERY_STEP = 4
 """Every so many positions a query is kept for the index."""
-
-
-class Past:
-    """The blocks of a sequence at one moment, sink, index and the rest; may be gone through more than once.
-
-    Blocks of the index are asked for one by one: those in int8 are made anew each time.
-    """
-
-    def __init__(
-        self, sink: tuple[Tensor, Tensor], index: Index, newest: list[tuple[Tensor, Tensor]]
-    ) -> None:
-        self._sink, self._index, self._newest = sink, index, newest
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for block in chain([self._sink], self._index.blocks(), self._newest):
-            if block[0].shape[1]:
-                yield block
 
 
 @dataclass(frozen=True)
@@ -269,9 +253,10 @@ class TokenSequence:
             in_tail=in_tail,
             due=due,
         )
-        if not in_tail:
-            self._tail.drop_first(n)
-        self._jobs.append(job)
+        jobs, start = [*self._jobs, job], self._tail.start + (0 if in_tail else n)
+        # In one line, which no interrupt parts: every token is at one place.
+        self._jobs, self._tail.start = jobs, start
+        self._tail.shrink()
         self._sealer.submit(job, beside_device=self._tail.keys.device.type != "cpu")
         # Or the job would hold the memory that the tokens had in the tail until the next chunk.
         self._publish(lambda job: job.sealed and not job.in_tail)
@@ -283,18 +268,19 @@ class TokenSequence:
             return None
         queries = torch.cat(self._queries, 1)
         taken, rest = queries[:, :n], queries[:, n:]
-        self._queries = [_copied(rest)] if rest.shape[1] else []
-        self._first_query += QUERY_STEP * taken.shape[1]
+        left = [_copied(rest)] if rest.shape[1] else []
+        self._queries, self._first_query = left, self._first_query + QUERY_STEP * taken.shape[1]
         return taken
 
     def _publish(self, which: Callable[[Job], bool]) -> None:
         """Put the results of the oldest jobs, as long as `which(job)`, in the place of the index."""
         while self._jobs and which(self._jobs[0]):
             job = self._jobs[0]
-            self.index = job.result()
-            del self._jobs[0]
-            if job.in_tail:
-                self._tail.drop_first(job.n_tokens)
+            index, jobs = job.result(), self._jobs[1:]
+            start = self._tail.start + (job.n_tokens if job.in_tail else 0)
+            # In one line, as in `_seal`.
+            self.index, self._jobs, self._tail.start = index, jobs, start
+            self._tail.shrink()
 
     # -- going back, copies ----------------------------------------------------------------------------------
 
@@ -339,6 +325,22 @@ class TokenSequence:
         if meter is not None:
             other._meter = meter
         return other
+
+    def restorer(self) -> GoBack:
+        """A function that lets the sequence be what it is now. A job that is under way goes on meanwhile;
+        what it makes of tokens that are taken back nobody takes."""
+        sink, tail = self._sink.restorer(), self._tail.restorer()
+        jobs, queries = list(self._jobs), list(self._queries)
+        held = self.index, self.n_tokens, self._first_query, self._exact_last
+
+        def back() -> None:
+            sink()
+            tail()
+            self._jobs, self._queries, self._kept = list(jobs), list(queries), None
+            self.index, self.n_tokens, self._first_query, self._exact_last = held
+            self._forget_steps()
+
+        return back
 
     def use(self, config: RetrievalConfig) -> None:
         """Take other settings, which must build the same segments; forks keep theirs."""

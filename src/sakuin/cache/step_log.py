@@ -6,6 +6,7 @@ Called by `sakuin.cache.layer`; `WholeCache.stats` makes its answer of these.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -18,11 +19,16 @@ BATCH = 64
 
 
 class StepLog:
-    """Sums over the decode steps of one layer. A step is one pass of one sequence through an index that holds
-    tokens."""
+    """Sums over the decode steps of one layer. A step is one pass through an index that holds tokens, of one
+    sequence or a batch of them; where other layers share the layer's keys and attend too, it is still one.
+
+    steps, tokens : so many steps, of so many tokens of all sequences. positions : as `tokens`, those of
+    layers that share the keys counted again: over them the means are taken.
+    """
 
     def __init__(self) -> None:
         self.steps = 0
+        self.tokens = 0
         self.seconds = 0.0
         self.touched_bytes = 0
         self.offloaded_bytes = 0
@@ -30,11 +36,18 @@ class StepLog:
         self._shares = torch.zeros(4, dtype=torch.float64)  # exact, codes, coverage, error, over positions
         self._waiting: list[Stats] = []
 
+    def copy(self) -> StepLog:
+        """The same sums, which this one's next steps do not change."""
+        other = copy.copy(self)
+        other._waiting = list(self._waiting)
+        return other
+
     def add(self, stats: Stats | None, seconds: float) -> None:
-        """Note a step; one over an empty index is no step of retrieval and is left out."""
+        """Note what attention of one sequence spent; over an empty index it is no step of retrieval and is
+        left out. Who has noted all sequences of a pass counts the step."""
         if stats is None or not stats.offloaded_bytes:
             return
-        self.steps += 1
+        self.positions += stats.coverage.shape[1]
         self.seconds += seconds
         self.touched_bytes += stats.touched_bytes
         self.offloaded_bytes += stats.offloaded_bytes
@@ -42,10 +55,16 @@ class StepLog:
         if len(self._waiting) >= BATCH:
             self._reduce()
 
+    def count(self, tokens: int) -> None:
+        """Count a step of so many tokens of all sequences; of none it is none."""
+        self.steps += tokens > 0
+        self.tokens += tokens
+
     def add_sums(self, sums: tuple[float, ...]) -> None:
         """Note steps that were added up already, as `_native.SketchSteps.sums` gives them."""
         steps, positions, touched, offloaded, exact, codes, coverage, error, seconds = sums
         self.steps += int(steps)
+        self.tokens += int(positions)
         self.seconds += seconds
         self.touched_bytes += int(touched)
         self.offloaded_bytes += int(offloaded)
@@ -65,7 +84,6 @@ class StepLog:
             for stats in waiting
         ]
         columns.append(torch.cat(known, 1))
-        self.positions += columns[0].shape[1]
         # Never in place: the batch may have been a step in inference mode, and what reads it need not be.
         self._shares = self._shares + torch.stack([column.double().mean(0).sum() for column in columns])
 
@@ -82,7 +100,7 @@ def summarize(logs: Sequence[StepLog]) -> dict[str, Any]:
     shares = sum((log.shares() for log in logs), torch.zeros(4, dtype=torch.float64))
     positions = sum(log.positions for log in logs)
     steps = max((log.steps for log in logs), default=0)
-    tokens = max((log.positions for log in logs), default=0)
+    tokens = max((log.tokens for log in logs), default=0)
     touched = sum(log.touched_bytes for log in logs)
     offloaded = sum(log.offloaded_bytes for log in logs)
     exact, codes, coverage, error = (shares / positions).tolist() if positions else (0.0, 0.0, 1.0, 0.0)

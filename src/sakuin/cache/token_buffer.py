@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 from torch import Tensor
 
+from sakuin.cache.undo import GoBack
 from sakuin.machine.pages import new_tensor
 
 
@@ -62,6 +64,10 @@ class TokenBuffer:
 
     def drop_first(self, n: int) -> None:
         self.start += n
+        self.shrink()
+
+    def shrink(self) -> None:
+        """After `start` was moved on: let go of memory in front of it, if that is much."""
         # Sealing a long prompt leaves a long dead front; do not let it double the memory of the context.
         if self.start > len(self) + 4 * GROWTH:
             self._move(len(self) + GROWTH + GRACE)
@@ -74,6 +80,11 @@ class TokenBuffer:
         self._shared = other._shared = True
         return other
 
+    def restorer(self) -> GoBack:
+        """A function that lets it hold again what it holds now: tokens are written behind `end` only, or into
+        other memory."""
+        return partial(self._hold, self._keys, self._values, self.start, self.end, self._shared)
+
     def _move(self, capacity: int) -> None:
         self._take(self.keys, self.values, capacity)
 
@@ -82,8 +93,11 @@ class TokenBuffer:
         n = keys.shape[1]
         new_keys[:, :n].copy_(keys)
         new_values[:, :n].copy_(values)
-        self._keys, self._values = new_keys, new_values
-        self.start, self.end, self._shared = 0, n, False
+        self._hold(new_keys, new_values, 0, n, False)
+
+    def _hold(self, keys: Tensor, values: Tensor, start: int, end: int, shared: bool) -> None:
+        # In one line, which no interrupt parts.
+        self._keys, self._values, self.start, self.end, self._shared = keys, values, start, end, shared
 
 
 def _buffer(like: Tensor, capacity: int) -> Tensor:

@@ -5,8 +5,12 @@ Evidence is made of it (`sakuin.context.evidence`). Called by `sakuin.cache.laye
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
+
+from sakuin.cache.undo import GoBack
 
 
 class TrackedMass:
@@ -39,6 +43,10 @@ class TrackedMass:
     def crop(self, n_tokens: int) -> None:
         """Keep the first `n_tokens` tokens."""
         self.sums = self.sums[:, :n_tokens].contiguous()
+
+    def restorer(self) -> GoBack:
+        """A function that forgets tokens which come from now on. What others receive meanwhile stays."""
+        return partial(self.crop, self.sums.shape[1])
 
     def reset(self) -> None:
         """Forget what was counted."""

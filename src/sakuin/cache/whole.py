@@ -50,6 +50,12 @@ class WholeCache:
             layer.reset()
         if self.state.mass is not None:
             self.state.mass.reset()
+        self.state.undo.forget()
+
+    def let_fail(self, on: bool = True) -> None:
+        """Who holds this cache throws it away when a pass fails: nothing is kept to take passes back, which
+        would hold memory. Or (not `on`) who holds it goes on with it."""
+        self.state.undo.keeps = not on
 
     def crop_mass(self) -> None:
         """Let go of the mass of tokens that the layers no longer hold."""
@@ -64,9 +70,10 @@ class WholeCache:
 
     def seal(self) -> None:
         """Seal all that lies outside the recent window, and wait: after a document, before its questions."""
-        for row in self.rows():
-            row.start_sealing_rest()
-        self.flush()
+        with self.state.undo.at_once(self.layers.values()):
+            for row in self.rows():
+                row.start_sealing_rest()
+            self.flush()
 
     def sealed_end(self) -> int:
         """Tokens up to the end of what is sealed, or on its way; 0 where nothing is."""

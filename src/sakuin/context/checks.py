@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sakuin import arguments
 from sakuin.arguments import shown
 from sakuin.backends.open import backend_with_vocabulary
+from sakuin.capacity import need
 from sakuin.config import RetrievalConfig
 from sakuin.documents import Document
 from sakuin.errors import SakuinError
@@ -87,6 +88,14 @@ def check_before_reading(model: Any, tokenizer: Any, config: Any, progress: Any,
     settings_meant(config)
     check_progress(progress)
     ready_backend(model, tokenizer)
+
+
+def check_fits(backend: Backend, config: RetrievalConfig | None, tokens: int, characters: int) -> None:
+    """Raise `SakuinError` where a context of so many tokens and characters is longer than the model reads, or
+    takes more memory than there is."""
+    check_length(backend.shape.window, tokens, characters)
+    wanted = need.estimate(backend.shape, tokens, backend.dtype, config, weights=0)
+    need.check(wanted, f"a context of {tokens:,} tokens")
 
 
 def checked_message(i: int, message: Mapping[str, Any]) -> dict[str, str]:

@@ -9,7 +9,6 @@ users and by the command line.
 
 from __future__ import annotations
 
-import copy
 import os
 import threading
 import time
@@ -18,12 +17,12 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from sakuin import arguments, documents
-from sakuin.capacity import need
 from sakuin.config import RetrievalConfig
 from sakuin.context import checks
 from sakuin.context.answer import Answer, Asking, answer
-from sakuin.context.checks import check_length
+from sakuin.context.checks import check_fits, check_length
 from sakuin.context.generate import Sampling, prefill_steps
+from sakuin.copies import CopiedByFork
 from sakuin.documents import Document
 from sakuin.errors import SakuinError
 from sakuin.prompts.reading import Reading
@@ -40,7 +39,7 @@ Progress = Callable[[int, int, str], None]
 """Given tokens done, tokens in all, and the phase: "prefill" or "index"."""
 
 
-class Context:
+class Context(CopiedByFork):
     """Documents that a model has read. Made by `from_text`, `from_files`, `from_documents`, `from_messages`
     or `load`.
 
@@ -50,6 +49,8 @@ class Context:
     reused_tokens : tokens that were not prefilled by this context but found: those of the snapshot that it
         was loaded from, or of one with the same beginning.
     """
+
+    _instead = "keep it by context.save(path), and take it up by Context.load(path, model, tokenizer)"
 
     def __init__(
         self, model: Any, tokenizer: Any, config: RetrievalConfig | Literal["full"] | None = None
@@ -189,10 +190,10 @@ class Context:
 
     def fork(self) -> Context:
         """A second context that has read the same, shares its memory, and goes its own way."""
+        other = self.__class__.__new__(self.__class__)
         with self._lock:
-            other = copy.copy(self)
+            vars(other).update(vars(self))
             other.cache = self.backend.fork(self.cache)
-        other._windows = list(self._windows)
         other._lock, other._growing = threading.Lock(), threading.RLock()
         return other
 
@@ -220,6 +221,7 @@ class Context:
         asking = Asking(max_new_tokens, Sampling(temperature, top_p, seed), stream)
         with self._lock:
             reading, cache = self._reading, self.backend.fork(self.cache)
+        self._let_fail(cache)
         return answer(self.backend, cache, self._prompt, reading, question.strip(), asking)[0]
 
     def chat(
@@ -240,20 +242,22 @@ class Context:
         with self._growing:
             with self._lock:
                 reading, cache = self._reading, self.backend.fork(self.cache)
+            self._let_fail(cache)
             if message is None and (reading.lead or not reading.documents):
                 raise SakuinError("there is no message to answer; give one.")
             if message == "":
                 raise SakuinError("the message is empty; say something.")
             said, grown = answer(self.backend, cache, self._prompt, reading, message, asking, keep=True)
-            exact = reading.exact
+            exact, index_s = reading.exact, 0.0
             if (retrieval := self.backend.retrieval(cache)) is not None:
                 retrieval.track_mass(False)
                 retrieval.flush()
-                self._index_s += retrieval.index_seconds
+                index_s = retrieval.index_seconds
                 asked = said.tokens - len(reading.ids) - 1
                 if exact == len(reading.ids) and asked > retrieval.config.exact_above:
                     exact += asked
-            self._take(replace(grown, exact=exact), cache)
+            self._take(replace(grown, exact=exact), cache, self._windows)
+            self._index_s += index_s
         return said
 
     # -- keeping ---------------------------------------------------------------------------------------------
@@ -302,8 +306,7 @@ class Context:
         """The context of a snapshot that was read."""
         checks.check_snapshot(found)
         context = cls(found.backend.model, found.backend.tokenizer, found.config)
-        context._take(found.reading, found.cache)
-        context._windows = found.windows
+        context._take(found.reading, found.cache, found.windows)
         context._before_s = found.prefill_s, found.index_s
         context._origin = found.origin
         context.reused_tokens = len(found.reading.ids)
@@ -342,27 +345,30 @@ class Context:
     def _grow(self, reading: Reading, progress: Progress | None, keeper: Keeper | None = None) -> None:
         """Prefill the tokens that `reading` has more, and hold it."""
         done, ids = self.tokens, reading.ids
-        self._check_fits(len(ids), len(reading.body))
+        check_fits(self.backend, self.config, len(ids), len(reading.body))
         with self._lock:
-            cache, windows = self.backend.fork(self.cache), list(self._windows)
+            cache, windows, reused = self.backend.fork(self.cache), list(self._windows), self.reused_tokens
         if keeper is not None and not done and (found := keeper.begin(ids)) is not None:
             cache, done, windows = found
-            self.reused_tokens = done
+            reused = done
+        self._let_fail(cache)
         first, start = done, time.perf_counter()
         say = progress or (lambda *_: None)
         self._prefill(cache, ids, first, windows, say, keeper)
+        index_s = 0.0
         if (retrieval := self.backend.retrieval(cache)) is not None:
             say(0, 1, "index")
             retrieval.seal()
             say(1, 1, "index")
-            self._index_s += retrieval.index_seconds  # a fork counts anew
+            index_s = retrieval.index_seconds  # a fork counts anew
             exact = self._reading.exact
             if exact == self.tokens and len(ids) - max(first, self.tokens) > retrieval.config.exact_above:
                 exact = len(ids)
             reading = replace(reading, exact=exact)
-        self.prefill_s += time.perf_counter() - start
-        self._take(reading, cache)
-        self._windows = windows
+        seconds = time.perf_counter() - start
+        self._take(reading, cache, windows)
+        self.reused_tokens, self.prefill_s = reused, self.prefill_s + seconds
+        self._index_s += index_s
 
     def _prefill(
         self,
@@ -387,12 +393,14 @@ class Context:
             if keeper is not None:
                 keeper.step(cache, done, windows)
 
-    def _take(self, reading: Reading, cache: Any) -> None:
-        with self._lock:
-            self._reading, self.cache = reading, cache
+    def _let_fail(self, cache: Any, on: bool = True) -> None:
+        """Whether `cache` is thrown away if anything fails, and need not be able to go back."""
+        if (retrieval := self.backend.retrieval(cache)) is not None:
+            retrieval.let_fail(on)
 
-    def _check_fits(self, total: int, characters: int) -> None:
-        shape = self.backend.shape
-        check_length(shape.window, total, characters)
-        wanted = need.estimate(shape, total, self.backend.dtype, self.config, weights=0)
-        need.check(wanted, f"a context of {total:,} tokens")
+    def _take(self, reading: Reading, cache: Any, windows: list[Part]) -> None:
+        """Hold what was read: the last thing that growing does, all of it or nothing."""
+        self._let_fail(cache, False)
+        with self._lock:
+            # In one line, which no interrupt parts: tokens, cache and windows belong together.
+            self._reading, self.cache, self._windows = reading, cache, windows

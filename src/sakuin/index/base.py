@@ -27,6 +27,7 @@ from sakuin.attention.exact import static_attention, static_mass
 from sakuin.attention.partial import PartialAttention, Stats, merge
 from sakuin.attention.softmax import Softmax
 from sakuin.config import RetrievalConfig
+from sakuin.copies import CopiedByFork
 from sakuin.index import _native
 from sakuin.index.kind import Kind
 
@@ -66,7 +67,7 @@ class StoredSegment:
     tensors: dict[str, Tensor]
 
 
-class Index(Kind):
+class Index(CopiedByFork, Kind):
     """Offloaded tokens of one sequence in one layer, searchable.
 
     All tensors are on the CPU; keys and values `(n_kv_heads, n_tokens, head_dim)` in bf16, fp16 or fp32, any
@@ -75,6 +76,11 @@ class Index(Kind):
 
     n_kv_heads, head_dim, group_size : of the layer; query heads of a KV head are a group.
     """
+
+    _instead = (
+        "keep its keys and values, and build it again with sakuin.build_index; what a model has read is kept "
+        "by sakuin.Context.save"
+    )
 
     def __init__(self, n_kv_heads: int, head_dim: int, group_size: int, config: RetrievalConfig) -> None:
         self.n_kv_heads, self.head_dim, self.group_size = n_kv_heads, head_dim, group_size

@@ -50,6 +50,33 @@ class TestMeasurements:
             touched.append(cache.stats()["touched_bytes"])
         assert touched[0] == pytest.approx(touched[1], rel=0.05)
 
+    @pytest.mark.parametrize("batch", [1, 3])
+    def test_steps_are_passes_however_many_rows_take_part(self, llama, batch):
+        cache = prefilled(llama, 500, batch=batch)
+        mask = torch.ones(batch, 500, dtype=torch.long)
+        mask[-1, :450] = 0  # of this row nothing is in the index
+        padded = RetrievalCache(llama.config, FLAT)
+        with torch.no_grad():
+            llama(tokens(500, batch), attention_mask=mask, cache=padded)
+        for one in (cache, padded) if batch > 1 else (cache,):
+            one.batch_repeat_interleave(2)
+            for _ in range(7):
+                rows = 2 * batch
+                known = mask.repeat_interleave(2, 0) if one is padded else torch.ones(rows, 500)
+                known = torch.cat([known, torch.ones(rows, one.get_seq_length() - 500 + 1)], 1)
+                with torch.no_grad():
+                    llama(tokens(1, rows), attention_mask=known, cache=one)
+            stats = one.stats()
+            assert stats["steps"] == stats["layers"][1]["steps"] == 7
+        alone = prefilled(llama, 500)
+        feed(llama, alone, tokens(7), 1)
+        assert cache.stats()["touched_bytes"] == pytest.approx(alone.stats()["touched_bytes"], rel=0.01)
+
+    def test_beams_take_one_step_for_each_token(self, llama):
+        cache = RetrievalCache(llama.config, FLAT)
+        llama.generate(tokens(300), cache=cache, num_beams=3, do_sample=False, max_new_tokens=9)
+        assert cache.stats()["steps"] == 8  # the first token comes from the prompt's pass
+
     def test_stats_may_be_asked_within_inference_mode_and_outside(self, llama):
         with torch.inference_mode():
             cache = prefilled(llama, 500)
@@ -135,6 +162,23 @@ model(tokens(1), cache=cache)
 """
 
 
+GIVEN_UP = """
+import torch
+from sakuin import RetrievalConfig
+from sakuin.cache import sealing
+from sakuin.index.base import new_index
+
+keys = torch.randn(8, 8192, 64)
+sealer = sealing.Sealer()
+for _ in range(3):
+    index = new_index(8, 64, 1, RetrievalConfig())
+    job = sealing.Job(keys, keys, torch.randn(8, 2048, 64), index, sealing.Meter(), in_tail=True, due=0)
+    sealer.submit(job)
+del sealer, job, index
+print("given up", flush=True)
+"""
+
+
 def run_script(tmp_path, text):
     script = tmp_path / "script.py"
     script.write_text(text)
@@ -157,6 +201,13 @@ class TestSealingThread:
         gc.collect()
         thread.join(timeout=10)
         assert not thread.is_alive()
+
+    def test_the_process_ends_well_while_segments_of_a_cache_that_is_gone_are_sealed(self, tmp_path):
+        process = run_script(tmp_path, GIVEN_UP)
+        out, errors = process.communicate(timeout=120)
+        assert out == "given up\n"
+        assert "terminate" not in errors
+        assert process.returncode == 0
 
     def test_ctrl_c_in_prefill_ends_the_process_without_a_word_from_the_thread(self, tmp_path):
         process = run_script(tmp_path, PREFILL)

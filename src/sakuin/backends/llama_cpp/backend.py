@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -27,8 +27,10 @@ from sakuin.backends.llama_cpp.loaded import OUTPUTS, Loaded, Options, tensor_at
 from sakuin.backends.llama_cpp.shape import shares_keys
 from sakuin.backends.llama_cpp.windows import Windows
 from sakuin.backends.shape import ModelShape
+from sakuin.cache.undo import Pass
 from sakuin.cache.whole import WholeCache
 from sakuin.config import RetrievalConfig
+from sakuin.copies import unpicklable
 from sakuin.errors import SakuinError
 from sakuin.machine.pages import close_holes
 
@@ -67,6 +69,15 @@ class LlamaBackend(Backend):
         self.windows = Windows(loaded)
         self._open(1)
 
+    def __copy__(self) -> LlamaBackend:
+        return self  # a model does not change
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LlamaBackend:
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise unpicklable(self, "give its name or path, and load it there with sakuin.load")
+
     def __getattr__(self, name: str) -> Any:
         if name in _OF_TRANSFORMERS:
             raise AttributeError(
@@ -94,34 +105,70 @@ class LlamaBackend(Backend):
         return LlamaCache.new((i for i, kind in enumerate(self.shape.layers) if kind == "full"), config)
 
     def forward(self, cache: LlamaCache, ids: Sequence[int], *, every: bool = False) -> Tensor:
-        most = min(self.loaded.most_tokens, OUTPUTS) if every else self.loaded.most_tokens
-        found = []
-        with self._turn:
-            for piece in _pieces(list(ids), most):
-                found.append(self._pass([cache], [piece], every)[0])
-        return torch.cat(found) if every else found[-1]
+        pieces = len(_pieces(list(ids), self._most(every)))
+        with self._turn, self._whole([cache], [ids], pieces) as (running, kept):
+            found = self._alone(cache, ids, every, kept)
+            running.whole = True
+        return found
 
     def forward_together(
         self, caches: Sequence[LlamaCache], ids: Sequence[Sequence[int]], *, every: bool = False
     ) -> list[Tensor]:
         if len({id(cache) for cache in caches}) < len(caches):
             raise ValueError("a cache is there twice: fork it, or give it one run of tokens")
-        found: list[Tensor] = []
+        passes, found = list(self._passes(ids, every)), []
         with self._turn:
-            for first, end in self._passes(ids, every):
-                if end - first == 1:
-                    found.append(self.forward(caches[first], ids[first], every=every))
-                    continue
-                if end - first > self.loaded.n_sequences:
-                    self._open(1 << (end - first - 1).bit_length())
-                found += self._pass(caches[first:end], [list(each) for each in ids[first:end]], every)
+            most = max((end - first for first, end in passes), default=0)
+            if most > self.loaded.n_sequences:
+                self._open(1 << (most - 1).bit_length())
+            with self._whole(caches, ids, len(passes)) as (running, kept):
+                for first, end in passes:
+                    if end - first == 1:
+                        found.append(self._alone(caches[first], ids[first], every, kept[first:end]))
+                        continue
+                    each = [list(run) for run in ids[first:end]]
+                    found += self._pass(caches[first:end], each, every, kept[first:end])
+                running.whole = True
         return found
+
+    @contextmanager
+    def _whole(
+        self, caches: Sequence[LlamaCache], ids: Sequence[Sequence[int]], passes: int
+    ) -> Iterator[tuple[Pass, list[bytes | None]]]:
+        """Within, `caches` take `ids`, in so many passes of llama.cpp: where anything fails, none has taken
+        any. Yields what is whole once all is done, and the caches' states, where they were saved."""
+        for cache, each in zip(caches, ids, strict=True):
+            cache.undo.settle()
+            self._check_length(cache, len(each))
+        running = Pass()
+        for cache in caches:
+            cache.undo.begin(running)
+            cache.undo.note(cache)
+        kept = [self._backup(cache, len(each), passes) for cache, each in zip(caches, ids, strict=True)]
+        try:
+            with torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext():
+                yield running, kept
+        finally:
+            # Whatever an interrupt leaves of this is done before a cache is used again.
+            for cache in caches:
+                cache.undo.roll_back()
+
+    def _alone(
+        self, cache: LlamaCache, ids: Sequence[int], every: bool, kept: Sequence[bytes | None]
+    ) -> Tensor:
+        """Passes of one sequence: as few as take its tokens."""
+        pieces = _pieces(list(ids), self._most(every))
+        found = [self._pass([cache], [piece], every, kept)[0] for piece in pieces]
+        return torch.cat(found) if every else found[-1]
+
+    def _most(self, every: bool) -> int:
+        """Tokens of one pass, at most."""
+        return min(self.loaded.most_tokens, OUTPUTS) if every else self.loaded.most_tokens
 
     def _passes(self, ids: Sequence[Sequence[int]], every: bool) -> Iterator[tuple[int, int]]:
         """Ranges of caches whose tokens are one pass. llama.cpp itself would part those of models with
         recurrent layers where sequences are of several lengths."""
-        most = min(self.loaded.most_tokens, OUTPUTS) if every else self.loaded.most_tokens
-        first, tokens = 0, 0
+        most, first, tokens = self._most(every), 0, 0
         for i, each in enumerate(ids):
             full = tokens + len(each) > most or i - first >= MOST_TOGETHER
             if i > first and (full or (self.loaded.recurrent and len(each) != len(ids[first]))):
@@ -161,7 +208,14 @@ class LlamaBackend(Backend):
             self.loaded.options = options
             self._open(self.loaded.n_sequences)
 
-    def _pass(self, caches: Sequence[LlamaCache], ids: Sequence[list[int]], every: bool) -> list[Tensor]:
+    def _pass(
+        self,
+        caches: Sequence[LlamaCache],
+        ids: Sequence[list[int]],
+        every: bool,
+        kept: Sequence[bytes | None],
+    ) -> list[Tensor]:
+        """One pass of llama.cpp, within `_whole`."""
         tokens = [token for each in ids for token in each]
         loaded, parts, at = self.loaded, [], 0
         positions: list[int] = []
@@ -172,23 +226,15 @@ class LlamaBackend(Backend):
             positions += range(cache.n_tokens, cache.n_tokens + len(each))
             wanted += [every] * (len(each) - 1) + [True]
             at += len(each)
-        for cache, each in zip(caches, ids, strict=True):
-            self._check_length(cache, len(each))
-        before = [
-            (cache.n_tokens, self._backup(cache, len(each))) for cache, each in zip(caches, ids, strict=True)
-        ]
         places = self.windows.prepare(caches)
         sequences = [place for place, each in zip(places, ids, strict=True) for _ in each]
         self._caches = caches
         try:
+            for cache, state in zip(caches, kept, strict=True):
+                cache.undo.add(self.windows, self.windows.restorer(cache, state))
             loaded.run(tokens, positions, sequences, wanted, parts)
             for cache, each in zip(caches, ids, strict=True):
                 cache.took(len(each))
-        except BaseException:
-            for cache, (n, state) in zip(caches, before, strict=True):
-                cache.keep_first(n)
-                self.windows.take_back(cache, state)
-            raise
         finally:
             self._caches = ()
         if len(tokens) >= _LONG:
@@ -208,11 +254,14 @@ class LlamaBackend(Backend):
                 f"{most:,} tokens, and read the document with it."
             )
 
-    def _backup(self, cache: LlamaCache, n: int) -> bytes | None:
-        """The state of recurrent layers before a pass that may take long, since it cannot be taken back; of a
-        short one it would cost more than it is worth."""
+    def _backup(self, cache: LlamaCache, n: int, passes: int) -> bytes | None:
+        """The state of windows and recurrent layers before what cannot be taken back otherwise: several
+        passes, and of recurrent layers one that may take long. Of a short one it would cost more than it is
+        worth."""
+        if not cache.undo.keeps:
+            return None
         long = self.loaded.recurrent and n > max(cache.exact_above, 1)
-        return self.windows.save(cache) if long and cache.n_tokens else None
+        return self.windows.save(cache) if long or passes > 1 or not cache.n_tokens else None
 
     @torch.no_grad()
     def _attend(
@@ -266,6 +315,7 @@ class LlamaBackend(Backend):
         self, config: RetrievalConfig, source: LlamaCache, queries: Mapping[int, Tensor]
     ) -> LlamaCache:
         with self._turn:
+            source.undo.settle()
             self.windows.save(source)
         cache = self.new_cache(config)
         cache.fill(source, queries)
@@ -284,6 +334,7 @@ class LlamaBackend(Backend):
 
     def fork(self, cache: LlamaCache, config: RetrievalConfig | None = None) -> LlamaCache:
         with self._turn:
+            cache.undo.settle()
             self.windows.save(cache)
             return cache.fork(config)
 
@@ -299,6 +350,7 @@ class LlamaBackend(Backend):
 
     def window_state(self, cache: LlamaCache) -> dict[str, Tensor]:
         with self._turn:
+            cache.undo.settle()
             state = self.windows.save(cache)
         return {_STATE: torch.frombuffer(bytearray(state), dtype=torch.uint8)} if state else {}
 
@@ -315,8 +367,7 @@ class LlamaBackend(Backend):
             cache.window = tensors[_STATE].numpy().tobytes()
 
 
-def _pieces(ids: list[int], most: int) -> Iterator[list[int]]:
+def _pieces(ids: list[int], most: int) -> list[list[int]]:
     """`ids` in as few pieces as hold at most so many, of about one length: a short one would not be exact."""
     n = max(1, -(-len(ids) // most))
-    for i in range(n):
-        yield ids[len(ids) * i // n : len(ids) * (i + 1) // n]
+    return [ids[len(ids) * i // n : len(ids) * (i + 1) // n] for i in range(n)]

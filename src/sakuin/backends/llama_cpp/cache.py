@@ -15,9 +15,16 @@ from sakuin.attention.softmax import Softmax
 from sakuin.cache.full import FullLayer
 from sakuin.cache.layer import Arrival, LayerCache
 from sakuin.cache.sequence import QUERY_STEP
+from sakuin.cache.undo import GoBack, UndoLog
 from sakuin.cache.whole import WholeCache
 from sakuin.config import RetrievalConfig
+from sakuin.copies import unpicklable
 from sakuin.index import _native
+
+_COPIED = (
+    "a cache of llama.cpp cannot be copied by itself, since a part of it lies in llama.cpp: use "
+    "model.fork(cache), or context.fork()"
+)
 
 
 @dataclass(eq=False)
@@ -37,6 +44,7 @@ class LlamaCache:
     lost: bool = False
     _arrivals: dict[int, Arrival] = field(default_factory=dict)
     _ready: list[LayerCache] = field(default_factory=list)
+    _undo: UndoLog = field(default_factory=UndoLog)
 
     @classmethod
     def new(cls, layers: Iterable[int], config: RetrievalConfig | None) -> LlamaCache:
@@ -44,6 +52,11 @@ class LlamaCache:
         if config is None:
             return cls(None, {number: FullLayer() for number in layers})
         return cls(WholeCache(layers, config), {})
+
+    @property
+    def undo(self) -> UndoLog:
+        """How what the running pass has changed was before it."""
+        return self._undo if self.whole is None else self.whole.state.undo
 
     @property
     def exact_above(self) -> int:
@@ -82,22 +95,31 @@ class LlamaCache:
         """Attention of the pass's tokens in a layer, which are kept unless this comes `again`: as
         `FullLayer.attend`."""
         if self.whole is None:
+            if not again:
+                self.undo.note(self.full[layer])
             return self.full[layer].attend(q, keys, values, softmax, store=not again, out=out)
         inner = self.whole.layers[layer]
         if not again:
             self._arrivals[layer] = inner.announce(q.shape[1])
         return inner.attend(self._arrivals[layer], q[None], keys[None], values[None], softmax, out)[0]
 
-    def keep_first(self, n: int) -> None:
-        """Forget all but the first n tokens: after a pass that failed, what its first layers took."""
-        for layer in self.full.values():
-            layer.keep_first(n)
-        if self.whole is not None:
-            for inner in self.whole.layers.values():
-                if inner.length > n:
-                    inner.crop(n)
-            self.whole.crop_mass()
-        self.n_tokens = n
+    def restorer(self) -> GoBack:
+        """A function that puts back how many tokens there are; layers and windows note themselves."""
+        n = self.n_tokens
+
+        def back() -> None:
+            self.n_tokens, self._ready, self._arrivals = n, [], {}
+
+        return back
+
+    def __copy__(self) -> LlamaCache:
+        raise TypeError(_COPIED)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> LlamaCache:
+        raise TypeError(_COPIED)
+
+    def __reduce_ex__(self, protocol: object) -> str:
+        raise unpicklable(self, "read the text with sakuin.Context, which context.save(path) keeps")
 
     def fork(self, config: RetrievalConfig | None) -> LlamaCache:
         """A second cache with the same tokens; its window is a copy, which the caller has saved."""

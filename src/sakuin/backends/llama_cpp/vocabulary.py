@@ -27,6 +27,7 @@ from sakuin.backends.llama_cpp.align import align
 from sakuin.backends.llama_cpp.header import Header
 from sakuin.backends.llama_cpp.library import library
 from sakuin.backends.llama_cpp.template import Template
+from sakuin.copies import unpicklable
 from sakuin.errors import SakuinError
 from sakuin.prompts import added
 from sakuin.prompts.cuts import LONG, Cuts, bounded
@@ -73,6 +74,15 @@ class LlamaVocabulary:
         self._pieces: dict[int, bytes] = {}
         self._answers: dict[int, bytes] = {}
         self._lengths: NDArray[np.int32] = np.full(len(self), -1, np.int32)
+
+    def __copy__(self) -> LlamaVocabulary:
+        return self  # it does not change, and what it points to is llama.cpp's
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LlamaVocabulary:
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise unpicklable(self, "load the model there with sakuin.load")
 
     @classmethod
     def load(cls, header: Header) -> LlamaVocabulary:

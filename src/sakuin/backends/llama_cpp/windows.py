@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from sakuin.backends.llama_cpp.cache import LlamaCache
 from sakuin.backends.llama_cpp.loaded import Loaded
+from sakuin.cache.undo import GoBack
 from sakuin.errors import SakuinError
 
 _PARTIAL = 1
@@ -39,16 +40,11 @@ class Windows:
             self._owners = [None] * loaded.n_sequences
             self._used = list(range(loaded.n_sequences))
         for cache in caches:
-            if cache.lost:
-                raise SakuinError(
-                    "the state of this context's recurrent layers was lost when a step was stopped: open the "
-                    "context again, or fork it before such a step."
-                )
+            self._check(cache)
             if cache.slot is None:
                 self._give_place(cache, caches)
             assert cache.slot is not None
-            self._used.remove(cache.slot)
-            self._used.append(cache.slot)
+            self._used = [*(slot for slot in self._used if slot != cache.slot), cache.slot]
             self._forget_old(cache)
             cache.window = None  # what follows makes the kept bytes old
         return [cache.slot for cache in caches if cache.slot is not None]
@@ -57,6 +53,7 @@ class Windows:
         """The cache's state now, which it shares with forks."""
         if not self.has_state or not cache.n_tokens:
             return b""
+        self._check(cache)
         if cache.window is None:
             assert cache.slot is not None
             self._forget_old(cache)
@@ -68,26 +65,42 @@ class Windows:
             cache.window = memory.raw
         return cache.window
 
-    def take_back(self, cache: LlamaCache, before: bytes | None) -> None:
-        """After a pass that failed, which the cache's layers have forgotten already.
-        before : the state as it was, where it was saved."""
-        if not self.has_state or cache.slot is None:
-            return
-        if before is not None:
-            cache.window = before
-            self._release(cache)
-        elif self.loaded.recurrent:
-            cache.lost = True
-        else:
-            # The cells that the pass wrote were free: older ones had been given up before it.
-            self.loaded.library.llama_memory_seq_rm(self.loaded.memory, cache.slot, cache.n_tokens, _ALL)
+    def restorer(self, cache: LlamaCache, before: bytes | None) -> GoBack:
+        """A function that puts back the state of a cache after a pass that failed; made right before
+        llama.cpp runs it. before : the state as it is, where it was saved."""
+        n = cache.n_tokens
+
+        def back() -> None:
+            if not self.has_state:
+                return
+            if before is not None:  # wherever the state is now: a later pass may have taken the place
+                cache.window = before
+                self._release(cache)
+            elif cache.slot is None:
+                return
+            elif self.loaded.recurrent:
+                cache.lost = True
+            else:
+                # The cells that the pass wrote were free: older ones had been given up before it.
+                self.loaded.library.llama_memory_seq_rm(self.loaded.memory, cache.slot, n, _ALL)
+
+        return back
+
+    @staticmethod
+    def _check(cache: LlamaCache) -> None:
+        if cache.lost:
+            raise SakuinError(
+                "the state of this context's recurrent layers was lost when a step was stopped: open the "
+                "context again, or fork it before such a step."
+            )
 
     def release_all(self) -> None:
         """Save the state of all sequences: before the context is closed."""
         for owner in self._owners:
             cache = owner() if owner is not None else None
             if cache is not None:
-                self.save(cache)
+                if not cache.lost:
+                    self.save(cache)
                 self._release(cache)
         self._owners = []
 
@@ -97,7 +110,8 @@ class Windows:
         owner = self._owners[slot]
         other = owner() if owner is not None else None
         if other is not None:
-            self.save(other)
+            if not other.lost:
+                self.save(other)
             self._release(other)
         library.llama_memory_seq_rm(memory, slot, _ALL, _ALL)
         if cache.window:

@@ -18,6 +18,7 @@ from sakuin.attention.softmax import Softmax
 from sakuin.backends.transformers.mask import sakuin_mask
 from sakuin.backends.transformers.tickets import (
     NOT_PLAIN,
+    ends_pass_on_error,
     moved_between_devices,
     ticket_of,
     untaken_ticket,
@@ -55,6 +56,7 @@ def register() -> None:
     ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sakuin_mask)
 
 
+@ends_pass_on_error
 def sakuin_attention(
     module: torch.nn.Module,
     query: Tensor,

@@ -11,7 +11,7 @@ import inspect
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from typing import Any
 
@@ -113,7 +113,8 @@ class TransformersBackend(Backend):
     def forward(self, cache: Any, ids: Sequence[int], *, every: bool = False) -> Tensor:
         rows = torch.tensor([list(ids)], device=self.model.device)
         given = {self._keyword: cache, "use_cache": True, "logits_to_keep": 0 if every else 1}
-        with _turn(self.model):
+        whole = cache.one_pass() if isinstance(cache, RetrievalCache) else nullcontext()
+        with _turn(self.model), whole:
             logits: Tensor = self.model(input_ids=rows, **given).logits[0]
         return logits if every else logits[-1]
 

@@ -8,7 +8,6 @@ models that cannot work.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,17 +23,19 @@ from sakuin.arguments import integer, shown
 from sakuin.backends.transformers.layer import RetrievalLayer
 from sakuin.backends.transformers.mask import PaddingMask
 from sakuin.backends.transformers.other_layers import copy_layer, held_tensors
+from sakuin.backends.transformers.passes import WholePasses
 from sakuin.backends.transformers.tickets import RunningPass
 from sakuin.backends.transformers.window import RopeLimit
 from sakuin.cache.layer import LayerCache
 from sakuin.cache.sequence import QUERY_STEP
 from sakuin.cache.whole import WholeCache
 from sakuin.config import RetrievalConfig
+from sakuin.copies import CopiedByFork
 
 _PASSED_THROUGH = ("sliding_attention", "linear_attention", "conv", "dummy")
 
 
-class RetrievalCache(Cache):
+class RetrievalCache(CopiedByFork, WholePasses):
     """A KV cache whose old tokens lie in host memory behind an index, for decoders of transformers.
 
     Parameters
@@ -47,8 +48,14 @@ class RetrievalCache(Cache):
     Use it as any transformers cache, with a model loaded with `attn_implementation="sakuin"`:
     `model.generate(**inputs, cache=RetrievalCache(model.config))`.
 
+    A pass is whole or did not happen: what is refused, fails or is interrupted before the last layer has its
+    tokens leaves the cache as it was, and `get_seq_length()` says which. `copy.copy` and `copy.deepcopy` of a
+    cache are forks.
+
     Raises `ValueError` for a model without full-attention layers or with layers that sakuin does not know.
     """
+
+    _instead = "read the text with sakuin.Context, which context.save(path) keeps"
 
     def __init__(self, model_config: Any, config: RetrievalConfig | None = None) -> None:
         if not hasattr(model_config, "get_text_config"):
@@ -80,7 +87,7 @@ class RetrievalCache(Cache):
     def _hold(self, whole: WholeCache, others: Mapping[int, Any], rope_limit: RopeLimit | None) -> None:
         """Be the cache of these layers: those with an index, and transformers' own."""
         self.whole = whole
-        self._running, mask = RunningPass(rope_limit=rope_limit), PaddingMask()
+        self._running, mask = RunningPass(whole.state.undo, rope_limit), PaddingMask()
         faces = {number: RetrievalLayer(inner, self._running, mask) for number, inner in whole.layers.items()}
         super().__init__(layers=[layer for _, layer in sorted({**others, **faces}.items())])
 
@@ -96,12 +103,6 @@ class RetrievalCache(Cache):
 
     # -- for all layers at once ------------------------------------------------------------------------------
 
-    def reset(self) -> None:
-        """Forget all tokens and statistics."""
-        self._running.waits = False
-        super().reset()  # type: ignore[no-untyped-call]
-        self.whole.reset()
-
     def crop(self, tokens_to_remove: int) -> None:
         """Remove the newest `-tokens_to_remove` tokens (a negative count, as in transformers' own caches).
 
@@ -116,20 +117,24 @@ class RetrievalCache(Cache):
                 f"crop takes a negative number of tokens to remove, got {tokens_to_remove}; to keep the "
                 "first n tokens call cache.crop(n - cache.get_seq_length())"
             )
+        self.settle()
         length, remove = self.get_seq_length(), -tokens_to_remove
         if remove > length:
             raise ValueError(f"cannot remove {remove} tokens from a cache of {length}")
         for position, layer in enumerate(self.layers):
             _check_croppable(position, layer, length, remove)
-        super().crop(tokens_to_remove)
-        self.whole.crop_mass()
+        with self._all_layers():
+            super().crop(tokens_to_remove)
+            self.whole.crop_mass()
 
     def flush(self) -> None:
         """Wait until all that was given to be sealed is indexed; an error there is raised here."""
+        self.settle()
         self.whole.flush()
 
     def seal(self) -> None:
         """Seal all that lies outside the recent window, and wait: after a document, before its questions."""
+        self.settle()
         self.whole.seal()
 
     def fill(self, source: Cache, queries: Mapping[int, Tensor]) -> None:
@@ -171,13 +176,16 @@ class RetrievalCache(Cache):
         """
         if config is not None and not isinstance(config, RetrievalConfig):
             raise TypeError(f"config must be a RetrievalConfig or None, got {shown(config)}")
-        other = copy.copy(self)
+        self.settle()
+        other = self.__class__.__new__(self.__class__)
+        vars(other).update(vars(self))
         others = {
             number: copy_layer(layer)
             for number, layer in enumerate(self.layers)
             if not isinstance(layer, RetrievalLayer)
         }
         other._hold(self.whole.fork(config), others, self._running.rope_limit)
+        other._running.reached = self._running.reached
         return other
 
     # -- measurements ----------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from transformers.cache_utils import CacheLayerMixin
 
 from sakuin.attention.softmax import Softmax
 from sakuin.backends.transformers.mask import PaddingMask
-from sakuin.backends.transformers.tickets import NOT_PLAIN, RunningPass, Ticket
+from sakuin.backends.transformers.past_mask import asked
+from sakuin.backends.transformers.tickets import NOT_PLAIN, NOT_REACHED, RunningPass, Ticket
 from sakuin.cache.layer import LayerCache
 
 
@@ -52,12 +53,7 @@ class RetrievalLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         after."""
         inner, running = self.inner, self.running
         if running.waits:
-            raise RuntimeError(
-                'a RetrievalCache works only with attn_implementation="sakuin": the keys of the last layer '
-                'never reached sakuin\'s attention. Load the model with attn_implementation="sakuin", or '
-                'call model.set_attn_implementation("sakuin"); if a pass was interrupted, call '
-                "cache.reset() first"
-            )
+            raise RuntimeError(NOT_REACHED)
         if key_states.shape != value_states.shape:
             shapes = f"; this one caches {tuple(key_states.shape)} and {tuple(value_states.shape)}"
             raise NotImplementedError(NOT_PLAIN + shapes)
@@ -70,7 +66,7 @@ class RetrievalLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             )
         if running.rope_limit is not None:
             running.rope_limit.check(inner.length, inner.length + t)
-        running.waits = True
+        running.waits = True  # nothing else changes before `attend`
         Ticket(self, inner.announce(t), key_states, value_states)
         return key_states, value_states
 
@@ -85,16 +81,38 @@ class RetrievalLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     ) -> Tensor:
         """Store the pass's keys and values and attend: query `(batch, n_query_heads, t, head_dim)` to
         `(batch, t, n_query_heads, head_dim)`."""
-        ticket.taken = True
+        ticket.taken = self.running.reached = True
         self.running.waits = False
         batch, _, t, _ = query.shape
+        stored = ticket.arrival.stored  # by the layer whose keys this one shares
         ticket.arrival.real = self.mask.real(mask, batch, t)
-        out = self.inner.attend(ticket.arrival, query, key, value, softmax)
+        device = query.device.type
+        if torch.is_autocast_enabled(device):
+            with torch.autocast(device, enabled=False):
+                given = self._in_one_dtype(query, key, value, torch.get_autocast_dtype(device))
+                out = self.inner.attend(ticket.arrival, *given, softmax)
+        else:
+            out = self.inner.attend(ticket.arrival, *self._in_one_dtype(query, key, value), softmax)
+        if not stored:
+            self.running.took(self)
         return out.transpose(1, 2).to(query.dtype)
+
+    def _in_one_dtype(
+        self, query: Tensor, key: Tensor, value: Tensor, cast: torch.dtype | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """In the dtype of what the layer holds. cast : that of an empty layer under torch.autocast, where
+        models bring queries and keys in fp32 and values in bf16."""
+        held = self.inner.dtype or cast
+        if held is None:
+            if query.dtype == key.dtype == value.dtype:
+                return query, key, value
+            held = torch.promote_types(torch.promote_types(query.dtype, key.dtype), value.dtype)
+        return query.to(held), key.to(held), value.to(held)
 
     # -- transformers' cache interface -----------------------------------------------------------------------
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        asked(self.inner)
         # Masks cover the pass alone; everything before it is seen by all its real tokens.
         return query_length, self.inner.length
 

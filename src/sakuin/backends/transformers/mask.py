@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sakuin.backends.transformers.past_mask import check_past
+from sakuin.backends.transformers.tickets import forget_tickets
+
 
 def sakuin_mask(
     batch_size: int,
@@ -28,6 +31,7 @@ def sakuin_mask(
 
     # Only a RetrievalCache says that the keys start where the queries do.
     ours = kv_length == q_length and 0 < kv_offset == q_offset
+    forget_tickets()
     if ours and q_length == 0:
         raise ValueError(
             f"this pass has no tokens beyond the {kv_offset} that the cache holds: pass input_ids of all "
@@ -41,6 +45,8 @@ def sakuin_mask(
                 f"{q_length}: pass a mask of {kv_offset + q_length} columns, or attention_mask=None when "
                 "nothing is padded"
             )
+    if ours:
+        check_past(kv_offset, q_length, attention_mask, kwargs)
     return sdpa_mask(
         batch_size=batch_size,
         q_length=q_length,
