@@ -139,7 +139,10 @@ LATENT = {
 )
 def test_a_model_that_caches_no_plain_keys_is_refused_with_the_reason(rope_dim):
     model = tiny("deepseek_v3", qk_rope_head_dim=rope_dim, head_dim=rope_dim, **LATENT)
-    cache = RetrievalCache(model.config, FLAT)
+    with pytest.raises(ValueError, match="latents"):
+        RetrievalCache(model.config, FLAT)
+    # Made for another model: the first pass notices.
+    cache = RetrievalCache(tiny("llama").config, FLAT)
     with torch.no_grad():
         for _ in range(2):
             with pytest.raises(NotImplementedError, match="plain keys and values"):

@@ -1,13 +1,14 @@
 """The attention function that transformers calls under the name "sakuin".
 
 With a RetrievalCache the keys that arrive are tagged (`sakuin.backends.transformers.tickets`) and their layer
-does the rest. Without one the name behaves as "sdpa", or as the model's own eager math where sdpa cannot
-(softcap, attention sinks). `register` is called by `sakuin.backends.transformers.register` when transformers'
-model code is loaded.
+does the rest. Without one the name does what the model would have done if nobody had named an implementation
+(`sakuin.backends.transformers.own`). `register` is called by `sakuin.backends.transformers.register` when
+transformers' model code is loaded.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,8 +17,10 @@ from torch import Tensor
 from sakuin.attention.exact import dense_attention
 from sakuin.attention.softmax import Softmax
 from sakuin.backends.transformers.mask import sakuin_mask
+from sakuin.backends.transformers.own import attends_by_sdpa, own_function
 from sakuin.backends.transformers.tickets import (
     NOT_PLAIN,
+    Ticket,
     ends_pass_on_error,
     moved_between_devices,
     ticket_of,
@@ -45,6 +48,10 @@ _HARMLESS = {
     "token_type_ids",
     "use_cache",
 }
+_SPARSE = ("indices", "block_indices", "sinks")
+"""Keywords by which models that choose keys, or have a sink, tell kernels of theirs what masks do not say."""
+_IN_ORDER = ("scaling", "dropout")
+"""What an attention function takes after the mask, by position."""
 
 
 def register() -> None:
@@ -63,48 +70,109 @@ def sakuin_attention(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    is_causal: bool | None = None,
-    softcap: float | None = None,
-    s_aux: Tensor | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
+    *given: Any,
+    **named: Any,
+) -> tuple[Tensor, Tensor | None]:
     """Attention as transformers asks for it.
 
-    query `(batch, n_query_heads, t, head_dim)`, key and value as the cache's `update` returned them; returns
-    `(batch, t, n_query_heads, head_dim)` in the query's dtype, and None in the place of weights.
+    query `(batch, n_query_heads, t, head_dim)`, key and value as the cache's `update` returned them, then
+    `scaling`, `dropout`, `is_causal`, `softcap`, `s_aux` and whatever else the model hands over; returns
+    `(batch, t, n_query_heads, head_dim)` in the query's dtype, and the weights where the model's own
+    attention gives them, else None.
     """
-    causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
-    softmax = Softmax(query.shape[-1] ** -0.5 if scaling is None else scaling, softcap, s_aux)
     ticket = ticket_of(key)
     if ticket is None:
         _check_not_ours(module, query, key)
-        if softcap is None and s_aux is None:
-            from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-            given = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal, **kwargs}
-            return sdpa_attention_forward(module, query, key, value, attention_mask, **given)
-        if kwargs.get("position_bias") is not None:
-            raise NotImplementedError(
-                "attention with both a position bias and softcap or attention sinks is not supported"
-            )
-        out = dense_attention(
-            query, key, value, attention_mask, softmax, causal=bool(causal), dropout=dropout
-        )
-        return out.transpose(1, 2).contiguous(), None
+        return _own(module, query, key, value, attention_mask, *given, **named)
     if ticket_of(value) is not ticket:
         raise NotImplementedError(NOT_PLAIN)
-    _check_inference(kwargs, dropout, bool(causal))
-    if query.shape[2] != key.shape[2]:
+    said = _Said.of(module, query, given, named)
+    _check_inference(module, said)
+    if query.shape[2] > key.shape[2]:
         raise ValueError(
-            f"a RetrievalCache needs as many queries as new keys, got {query.shape[2]} and {key.shape[2]}"
+            f"a RetrievalCache needs no more queries than new keys, got {query.shape[2]} and {key.shape[2]}"
         )
     with torch.no_grad():
-        out = ticket.layer.attend(ticket, query, key, value, attention_mask, softmax)
+        out = _attend(ticket, query, key, value, attention_mask, said.softmax)
     if torch.is_grad_enabled() and query.requires_grad:
         out = _Inference.apply(out, query)  # type: ignore[no-untyped-call]
     return out, None
+
+
+def _attend(
+    ticket: Ticket, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, softmax: Softmax
+) -> Tensor:
+    """The layer's attention, contiguous: some models give it another shape by `view`."""
+    missing = key.shape[2] - query.shape[2]
+    if missing and not ticket.arrival.stored:
+        raise ValueError(
+            f"a RetrievalCache needs as many queries as new keys, got {query.shape[2]} and {key.shape[2]}"
+        )
+    # Layers that share another's keys may be asked for the last positions alone. The arrival knows its
+    # padding.
+    padded = torch.nn.functional.pad(query, (0, 0, missing, 0)) if missing else query
+    out = ticket.layer.attend(ticket, padded, key, value, None if missing else mask, softmax)
+    return out[:, missing:].contiguous()
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What a model says of a layer's attention beside its tensors."""
+
+    softmax: Softmax
+    causal: bool
+    dropout: float
+    other: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls, module: torch.nn.Module, query: Tensor, given: tuple[Any, ...], named: dict[str, Any]
+    ) -> _Said:
+        all_said = {**dict(zip(_IN_ORDER, given, strict=False)), **named}
+        scaling = all_said.pop("scaling", None)
+        causal = all_said.pop("is_causal", None)
+        softmax = Softmax(
+            query.shape[-1] ** -0.5 if scaling is None else scaling,
+            all_said.pop("softcap", None),
+            all_said.pop("s_aux", None),
+        )
+        causal = getattr(module, "is_causal", True) if causal is None else causal
+        return cls(softmax, bool(causal), all_said.pop("dropout", None) or 0.0, all_said)
+
+
+def _own(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    *given: Any,
+    **named: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """What the model would have been given without sakuin."""
+    found = own_function(module)
+    said = _Said.of(module, query, given, named)
+    if attends_by_sdpa(module):
+        if lost := next((name for name in _SPARSE if said.other.get(name) is not None), None):
+            raise NotImplementedError(
+                f"this model passes {lost!r} to its attention, which sdpa ignores: load it without "
+                'attn_implementation="sakuin"'
+            )
+        dense = said.softmax.softcap is not None or said.softmax.sinks is not None
+    else:
+        # A bool mask although it adds masks: a window's layer in a pass through a RetrievalCache. Such passes
+        # are long, and so are the scores of all their positions: never all at once.
+        dense = mask is not None and mask.dtype == torch.bool
+    if not dense:
+        out, weights = found(module, query, key, value, mask, *given, **named)
+        return out, weights
+    if unknown := _unknown(said):
+        raise NotImplementedError(
+            f"attention with softcap, attention sinks or a window does not know {unknown!r}, which this "
+            "model passes to it"
+        )
+    out = dense_attention(query, key, value, mask, said.softmax, causal=said.causal, dropout=said.dropout)
+    return out.transpose(1, 2).contiguous(), None
 
 
 def _check_not_ours(module: torch.nn.Module, query: Tensor, key: Tensor) -> None:
@@ -119,19 +187,27 @@ def _check_not_ours(module: torch.nn.Module, query: Tensor, key: Tensor) -> None
         raise NotImplementedError(NOT_PLAIN)
 
 
-def _check_inference(kwargs: dict[str, Any], dropout: float, causal: bool) -> None:
+def _unknown(said: _Said) -> str | None:
+    """A keyword that may change the scores in a way that sakuin does not know."""
+    for name, value in said.other.items():
+        if name not in _HARMLESS and value is not None and not isinstance(value, bool | str):
+            return name
+    return None
+
+
+def _check_inference(module: torch.nn.Module, said: _Said) -> None:
     """Refuse what a RetrievalCache cannot do: keywords that may change the scores, dropout, other masks."""
-    for name, given in kwargs.items():
-        if name not in _HARMLESS and given is not None and not isinstance(given, bool | str):
-            raise NotImplementedError(
-                f"this model passes {name!r} to its attention, which a RetrievalCache does not know and may "
-                "change the scores: use transformers' DynamicCache with this model"
-            )
-    if dropout:
-        raise ValueError(
-            f"a RetrievalCache is for inference, got attention dropout {dropout}: call model.eval()"
+    if unknown := _unknown(said):
+        raise NotImplementedError(
+            f"this model passes {unknown!r} to its attention, which a RetrievalCache does not know and may "
+            "change the scores: use transformers' DynamicCache with this model"
         )
-    if not causal:
+    if said.dropout:
+        raise ValueError(
+            f"a RetrievalCache is for inference, got attention dropout {said.dropout}: call model.eval()"
+        )
+    # Where the model's own attention adds masks, the mask alone says what is seen.
+    if not said.causal and attends_by_sdpa(module):
         raise ValueError(
             "a RetrievalCache needs causal attention, and this layer's is not: use another cache"
         )

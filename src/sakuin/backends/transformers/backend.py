@@ -28,7 +28,6 @@ from sakuin.backends.shape import ModelShape
 from sakuin.backends.transformers.cache import RetrievalCache
 from sakuin.backends.transformers.fingerprint import fingerprint, fingerprint_in_memory
 from sakuin.backends.transformers.hooks import attention_hook
-from sakuin.backends.transformers.layer import RetrievalLayer
 from sakuin.backends.transformers.load import Description, describe, load
 from sakuin.backends.transformers.other_layers import (
     copy_layer,
@@ -75,6 +74,21 @@ def _stated_ends(model: Any) -> list[int | None]:
     return list(stated) if isinstance(stated, list | tuple) else [stated]
 
 
+def _tokens_of(cache: Any) -> int:
+    """Tokens that a cache holds; 0 where its layers have states alone, which count none."""
+    return 0 if all(cache.is_linear) else cache.get_seq_length()
+
+
+def _check_read(family: str, cache: Any, before: int, n: int) -> None:
+    """Refuse a model that took a cache and did not use it: it would answer without the document."""
+    used = cache.has_previous_state() if all(cache.is_linear) else cache.get_seq_length() == before + n
+    if not used:
+        raise SakuinError(
+            f"the model ({family}) was given a cache and did not put the pass's {n:,} tokens into it, so it "
+            "cannot go on from what it has read; take a model that uses transformers' caches."
+        )
+
+
 class TransformersBackend(Backend):
     """A model of transformers and its tokenizer."""
 
@@ -115,7 +129,9 @@ class TransformersBackend(Backend):
         given = {self._keyword: cache, "use_cache": True, "logits_to_keep": 0 if every else 1}
         whole = cache.one_pass() if isinstance(cache, RetrievalCache) else nullcontext()
         with _turn(self.model), whole:
+            before = _tokens_of(cache)
             logits: Tensor = self.model(input_ids=rows, **given).logits[0]
+            _check_read(self.shape.family, cache, before, len(ids))
         return logits if every else logits[-1]
 
     @cached_property
@@ -159,7 +175,6 @@ class TransformersBackend(Backend):
         return {
             f"{number}.{name}": x
             for number, layer in enumerate(cache.layers)
-            if not isinstance(layer, RetrievalLayer)
             for name, x in layer_tensors(layer).items()
         }
 

@@ -11,19 +11,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import (
     DYNAMIC_LAYER_TYPE_MAPPING,
     Cache,
+    CacheLayerMixin,
     LinearAttentionCacheLayerMixin,
-    get_layer_types_and_kwargs,
 )
 
 from sakuin.arguments import integer, shown
+from sakuin.backends.transformers.hybrid import HybridRetrievalLayer
 from sakuin.backends.transformers.layer import RetrievalLayer
-from sakuin.backends.transformers.mask import PaddingMask
-from sakuin.backends.transformers.other_layers import copy_layer, held_tensors
+from sakuin.backends.transformers.mask import KeysStart, PaddingMask, WindowStart
+from sakuin.backends.transformers.other_layers import CrossLayer, copy_layer, cross_layer, held_tensors
 from sakuin.backends.transformers.passes import WholePasses
+from sakuin.backends.transformers.support import CROSS, WITH_INDEX, check_supported, layer_kinds
 from sakuin.backends.transformers.tickets import RunningPass
 from sakuin.backends.transformers.window import RopeLimit
 from sakuin.cache.layer import LayerCache
@@ -31,8 +34,6 @@ from sakuin.cache.sequence import QUERY_STEP
 from sakuin.cache.whole import WholeCache
 from sakuin.config import RetrievalConfig
 from sakuin.copies import CopiedByFork
-
-_PASSED_THROUGH = ("sliding_attention", "linear_attention", "conv", "dummy")
 
 
 class RetrievalCache(CopiedByFork, WholePasses):
@@ -52,7 +53,8 @@ class RetrievalCache(CopiedByFork, WholePasses):
     tokens leaves the cache as it was, and `get_seq_length()` says which. `copy.copy` and `copy.deepcopy` of a
     cache are forks.
 
-    Raises `ValueError` for a model without full-attention layers or with layers that sakuin does not know.
+    Raises `ValueError` for models that it cannot work with, with the reason: no full-attention layers, layers
+    or attention that sakuin does not know, heads that the indexes do not take.
     """
 
     _instead = "read the text with sakuin.Context, which context.save(path) keeps"
@@ -65,30 +67,38 @@ class RetrievalCache(CopiedByFork, WholePasses):
             )
         if config is not None and not isinstance(config, RetrievalConfig):
             raise TypeError(f"the second argument must be a RetrievalConfig, got {type(config).__name__}")
-        if getattr(model_config, "is_encoder_decoder", False):
-            raise ValueError(
-                f"RetrievalCache works with decoder-only models; {model_config.model_type!r} is an "
-                "encoder-decoder: use transformers' caches"
-            )
+        check_supported(model_config)
         text_config = model_config.get_text_config(decoder=True)
-        kinds, arguments = get_layer_types_and_kwargs(text_config)
-        _check_kinds(kinds)
+        kinds, arguments = layer_kinds(text_config)
         whole = WholeCache(
-            [number for number, kind in enumerate(kinds) if kind == "full_attention"],
+            [number for number, kind in enumerate(kinds) if kind in WITH_INDEX],
             config if config is not None else RetrievalConfig(),
         )
         others = {
-            number: DYNAMIC_LAYER_TYPE_MAPPING[kind](**given)
+            number: cross_layer() if kind == CROSS else DYNAMIC_LAYER_TYPE_MAPPING[kind](**given)
             for number, (kind, given) in enumerate(zip(kinds, arguments, strict=True))
-            if number not in whole.layers
+            if kind != "full_attention"
         }
-        self._hold(whole, others, RopeLimit.of(text_config))
+        self._hold(whole, others, RunningPass(whole.state.undo, RopeLimit.of(text_config), text_config))
 
-    def _hold(self, whole: WholeCache, others: Mapping[int, Any], rope_limit: RopeLimit | None) -> None:
-        """Be the cache of these layers: those with an index, and transformers' own."""
+    def _hold(self, whole: WholeCache, others: Mapping[int, Any], running: RunningPass) -> None:
+        """Be the cache of these layers: those with an index, and transformers' own. Where a number is among
+        both, the layer has an index and transformers' states."""
         self.whole = whole
-        self._running, mask = RunningPass(whole.state.undo, rope_limit), PaddingMask()
-        faces = {number: RetrievalLayer(inner, self._running, mask) for number, inner in whole.layers.items()}
+        self._running, mask = running, PaddingMask()
+        faces: dict[int, RetrievalLayer] = {}
+        for number, inner in whole.layers.items():
+            face = inner, self._running, mask
+            if number in others:
+                states = others[number]
+                both = HybridRetrievalLayer(*face, number_of_states=states.number_of_states)
+                both.take_states(states)
+                faces[number] = both
+            else:
+                faces[number] = RetrievalLayer(*face)
+            if any(isinstance(layer, CrossLayer) for layer in others.values()):
+                # Models with such layers ask every layer whether its keys are empty, and go by it in these.
+                faces[number].keys = torch.empty(0)
         super().__init__(layers=[layer for _, layer in sorted({**others, **faces}.items())])
 
     @property
@@ -101,7 +111,22 @@ class RetrievalCache(CopiedByFork, WholePasses):
         """What the layers that have an index hold."""
         return list(self.whole.layers.values())
 
+    def __bool__(self) -> bool:
+        """False for models whose positions change beyond some length (longrope): before a pass beyond it,
+        transformers' `generate` gives such a model no cache in the place of one that is true. A
+        RetrievalCache is kept, and refuses the pass in which cached keys would become wrong."""
+        limit = self._running.rope_limit
+        return limit is None or limit.kind != "longrope"
+
     # -- for all layers at once ------------------------------------------------------------------------------
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        """How many keys a mask covers, and where they start."""
+        length, start = super().get_mask_sizes(query_length, layer_idx)
+        # Asked about a layer without tokens, transformers answers about the first that has some.
+        asked = [self.layers[layer_idx], *self.layers]
+        about = next((layer for layer in asked if isinstance(layer, CacheLayerMixin)), None)
+        return length, KeysStart(start) if isinstance(about, RetrievalLayer) else WindowStart(start)
 
     def crop(self, tokens_to_remove: int) -> None:
         """Remove the newest `-tokens_to_remove` tokens (a negative count, as in transformers' own caches).
@@ -167,6 +192,8 @@ class RetrievalCache(CopiedByFork, WholePasses):
                     f"layer {number}"
                 )
             layer.inner.fill(theirs.keys[0], theirs.values[0], queries[number])
+            if isinstance(layer, HybridRetrievalLayer):
+                layer.take_states(theirs)
 
     def fork(self, config: RetrievalConfig | None = None) -> RetrievalCache:
         """A second cache with the same tokens: it shares the segments, and counts its statistics anew.
@@ -180,12 +207,13 @@ class RetrievalCache(CopiedByFork, WholePasses):
         other = self.__class__.__new__(self.__class__)
         vars(other).update(vars(self))
         others = {
-            number: copy_layer(layer)
+            number: layer if isinstance(layer, HybridRetrievalLayer) else copy_layer(layer)
             for number, layer in enumerate(self.layers)
-            if not isinstance(layer, RetrievalLayer)
+            if isinstance(layer, HybridRetrievalLayer) or not isinstance(layer, RetrievalLayer)
         }
-        other._hold(self.whole.fork(config), others, self._running.rope_limit)
-        other._running.reached = self._running.reached
+        whole, before = self.whole.fork(config), self._running
+        running = RunningPass(whole.state.undo, before.rope_limit, before.config, reached=before.reached)
+        other._hold(whole, others, running)
         return other
 
     # -- measurements ----------------------------------------------------------------------------------------
@@ -197,9 +225,8 @@ class RetrievalCache(CopiedByFork, WholePasses):
     def kv_bytes(self) -> dict[str, int]:
         """Bytes of keys, values and indexes: on the model's `device` (with what is kept for growth), on the
         `host`, and with `offload="disk"` what of them lies on `disk`."""
-        own = [layer for layer in self.layers if not isinstance(layer, RetrievalLayer)]
         found = self.whole.nbytes()
-        found["device"] += sum(x.nbytes for layer in own for x in held_tensors(layer))
+        found["device"] += sum(x.nbytes for layer in self.layers for x in held_tensors(layer))
         return found
 
     @property
@@ -220,20 +247,6 @@ class RetrievalCache(CopiedByFork, WholePasses):
         """Attention mass of each token, summed over layers, decode steps and the query heads of a group, fp32
         `(n_kv_heads, n_tokens)`; of each step and layer only what `track_mass` counts."""
         return self.whole.mass()
-
-
-def _check_kinds(kinds: list[str]) -> None:
-    if "full_attention" not in kinds:
-        raise ValueError(
-            f"this model has no full-attention layers (it has {', '.join(sorted(set(kinds)))}), so there is "
-            "nothing to index: use transformers' DynamicCache"
-        )
-    for kind in kinds:
-        if kind not in ("full_attention", *_PASSED_THROUGH):
-            raise ValueError(
-                f"layers of type {kind!r} are not supported by a RetrievalCache: use transformers' "
-                "DynamicCache"
-            )
 
 
 def _check_croppable(position: int, layer: Any, length: int, remove: int) -> None:

@@ -16,7 +16,7 @@ from transformers.cache_utils import CacheLayerMixin
 from sakuin.attention.softmax import Softmax
 from sakuin.backends.transformers.mask import PaddingMask
 from sakuin.backends.transformers.past_mask import asked
-from sakuin.backends.transformers.tickets import NOT_PLAIN, NOT_REACHED, RunningPass, Ticket
+from sakuin.backends.transformers.tickets import NOT_PLAIN, RunningPass, Ticket
 from sakuin.cache.layer import LayerCache
 
 
@@ -53,7 +53,7 @@ class RetrievalLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         after."""
         inner, running = self.inner, self.running
         if running.waits:
-            raise RuntimeError(NOT_REACHED)
+            raise RuntimeError(running.why_untaken())
         if key_states.shape != value_states.shape:
             shapes = f"; this one caches {tuple(key_states.shape)} and {tuple(value_states.shape)}"
             raise NotImplementedError(NOT_PLAIN + shapes)
@@ -85,7 +85,8 @@ class RetrievalLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.running.waits = False
         batch, _, t, _ = query.shape
         stored = ticket.arrival.stored  # by the layer whose keys this one shares
-        ticket.arrival.real = self.mask.real(mask, batch, t)
+        if not stored:
+            ticket.arrival.real = self.mask.real(mask, batch, t)
         device = query.device.type
         if torch.is_autocast_enabled(device):
             with torch.autocast(device, enabled=False):

@@ -13,8 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sakuin.backends.transformers.own import asks_for_its_own, own_implementation
 from sakuin.backends.transformers.past_mask import check_past
 from sakuin.backends.transformers.tickets import forget_tickets
+
+
+class KeysStart(int):
+    """Where the keys of a pass start that goes through a `RetrievalCache`, which says so by this type: the
+    mask function is given this number, and no cache."""
+
+    whole = True
+
+
+class WindowStart(KeysStart):
+    """The same of layers that have no index, and attend to a window."""
+
+    whole = False
 
 
 def sakuin_mask(
@@ -26,12 +40,27 @@ def sakuin_mask(
     attention_mask: Tensor | None = None,
     **kwargs: Any,
 ) -> Tensor | None:
-    """sdpa's mask; with a RetrievalCache one of the pass's own tokens only, None when none is padding."""
-    from transformers.masking_utils import sdpa_mask
+    """The mask that the model would have been given without sakuin; with a RetrievalCache sdpa's, of the
+    pass's own tokens only, None when none is padding."""
+    from transformers.masking_utils import eager_mask, sdpa_mask
 
-    # Only a RetrievalCache says that the keys start where the queries do.
-    ours = kv_length == q_length and 0 < kv_offset == q_offset
     forget_tickets()
+    config = kwargs.get("config")
+    own = "sdpa" if config is None else own_implementation(config)
+    start = kv_offset if isinstance(kv_offset, KeysStart) else None
+    if start is None or not start.whole:
+        # A window's layer of a model that is not sdpa's goes to `dense_attention`, which takes bools and has
+        # no causality of its own. And a model that looks for "sdpa", to know what no mask means, gets masks.
+        needed = own == "eager" if start is not None else config is not None and asks_for_its_own(config)
+        if needed:
+            kwargs["allow_is_causal_skip"] = False
+    make_mask = sdpa_mask if start is not None or own == "sdpa" else eager_mask
+    ours = start is not None and start.whole and kv_offset > 0
+    if start is not None and start.whole and kwargs.get("allow_is_bidirectional_skip"):
+        raise ValueError(
+            "a RetrievalCache needs causal attention, and the tokens of this pass see later ones too: use "
+            "another cache"
+        )
     if ours and q_length == 0:
         raise ValueError(
             f"this pass has no tokens beyond the {kv_offset} that the cache holds: pass input_ids of all "
@@ -47,7 +76,7 @@ def sakuin_mask(
             )
     if ours:
         check_past(kv_offset, q_length, attention_mask, kwargs)
-    return sdpa_mask(
+    mask: Tensor | None = make_mask(
         batch_size=batch_size,
         q_length=q_length,
         kv_length=kv_length,
@@ -56,6 +85,7 @@ def sakuin_mask(
         attention_mask=attention_mask,
         **kwargs,
     )
+    return mask
 
 
 class PaddingMask:

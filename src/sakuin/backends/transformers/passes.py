@@ -30,7 +30,7 @@ from transformers.cache_utils import (
 from sakuin.backends.transformers.calls import ToldOfCalls, watch_caller
 from sakuin.backends.transformers.layer import RetrievalLayer
 from sakuin.backends.transformers.past_mask import asked
-from sakuin.backends.transformers.tickets import NOT_REACHED, RunningPass
+from sakuin.backends.transformers.tickets import RunningPass
 from sakuin.cache.undo import GoBack
 from sakuin.cache.whole import WholeCache
 
@@ -134,7 +134,7 @@ class WholePasses(Cache, ToldOfCalls):
             return
         running.take_back()
         if well:
-            raise RuntimeError(NOT_REACHED)
+            raise RuntimeError(running.why_untaken())
 
     # -- for all layers at once ------------------------------------------------------------------------------
 
@@ -230,7 +230,7 @@ class WholePasses(Cache, ToldOfCalls):
         running = self._running
         if running.waits and (not running.reached or len(self.whole.layers) == 1):
             running.take_back()
-            raise RuntimeError(NOT_REACHED)
+            raise RuntimeError(running.why_untaken())
         self.settle()
 
     def _last_layer(self) -> tuple[Any, int]:

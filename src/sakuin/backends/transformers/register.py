@@ -2,16 +2,22 @@
 
 Registering needs `transformers.modeling_utils`, which takes seconds to import (it brings torch). So that
 `import sakuin` does not cost that, a finder on `sys.meta_path` waits for that one module and registers right
-after it ran. Nothing of transformers is replaced.
+after it ran.
+
+One method of transformers is wrapped, the one in which a model says which implementation it takes for the one
+that was asked for (`PreTrainedModel.get_correct_attn_implementation`): models that do not ask the attention
+interface by name would fail with a name that they do not know, or attend without a mask.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
+from typing import Any
 
 _MODULE = "transformers.modeling_utils"
 
@@ -25,9 +31,23 @@ def when_transformers_loads() -> None:
 
 
 def _register() -> None:
+    from transformers.modeling_utils import PreTrainedModel
+
     from sakuin.backends.transformers.attention import register
+    from sakuin.backends.transformers.own import resolved
 
     register()
+    theirs: Any = PreTrainedModel.get_correct_attn_implementation
+    if hasattr(theirs, "__wrapped__"):
+        return
+
+    @functools.wraps(theirs)
+    def get_correct_attn_implementation(
+        self: Any, requested_attention: str | None, *given: Any, **named: Any
+    ) -> Any:
+        return theirs(self, resolved(self, requested_attention), *given, **named)
+
+    PreTrainedModel.get_correct_attn_implementation = get_correct_attn_implementation  # type: ignore[method-assign]
 
 
 class _Finder(MetaPathFinder):

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig
-from transformers.cache_utils import get_layer_types_and_kwargs
 
 from sakuin.backends.shape import LayerKind, ModelShape
+from sakuin.backends.transformers.support import head_sizes, layer_kinds, whole_layer
 from sakuin.backends.transformers.window import original_window, own_window
 
 _KEPT: dict[str, LayerKind] = {
@@ -27,22 +27,24 @@ _KEPT: dict[str, LayerKind] = {
 def shape_of(config: PreTrainedConfig) -> ModelShape:
     """The shape of the model that `config` describes; nothing is loaded."""
     text: Any = config.get_text_config(decoder=True)
-    kinds, _ = get_layer_types_and_kwargs(text)
-    heads = int(text.num_attention_heads)
-    # Some have one width for each layer.
-    inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
+    kinds, _ = layer_kinds(text)
+    # Some have sizes of their own for each layer, and refuse to say one for all.
+    whole, layers = whole_layer(text), list(text.per_layer_config)
+    heads, kv_heads, head_dim = head_sizes(whole)
+    inner = getattr(whole, "intermediate_size", None) or 4 * text.hidden_size
     return ModelShape(
         layers=tuple(_KEPT.get(kind, "none") for kind in kinds),
         n_query_heads=heads,
-        n_kv_heads=int(getattr(text, "num_key_value_heads", None) or heads),
-        head_dim=int(getattr(text, "head_dim", None) or text.hidden_size // heads),
-        sliding_window=int(getattr(text, "sliding_window", None) or 0),
+        n_kv_heads=kv_heads,
+        head_dim=head_dim,
+        sliding_window=max(int(getattr(layer, "sliding_window", None) or 0) for layer in layers),
         window=own_window(config),
         trained_window=original_window(config),
         hidden=int(text.hidden_size),
         intermediate=int(max(inner) if isinstance(inner, list) else inner),
         vocabulary=int(text.vocab_size),
         family=str(text.model_type),
+        mixed=any(kind in ("hybrid", "hybrid_sliding") for kind in kinds),
     )
 
 

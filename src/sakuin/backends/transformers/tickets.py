@@ -29,15 +29,8 @@ if TYPE_CHECKING:  # transformers' model code brings this file in; the indexes n
     from sakuin.cache.undo import UndoLog
 
 NOT_PLAIN = (
-    "this model's cache does not hold the keys and values that its attention uses (multi-head latent "
-    "attention and the like); sakuin needs plain keys and values of one head_dim: use transformers' "
-    'DynamicCache and attn_implementation="sdpa"'
-)
-
-NOT_REACHED = (
-    'a RetrievalCache works only with attn_implementation="sakuin": the keys of the last layer never reached '
-    'sakuin\'s attention. Load the model with attn_implementation="sakuin", or call '
-    'model.set_attn_implementation("sakuin"); if the pass was interrupted, repeat it: it was taken back'
+    "this model's attention does not use the keys and values that it caches as they are (it expands, splits "
+    "or repeats them), and sakuin needs plain keys and values: use transformers' DynamicCache with this model"
 )
 
 _thread = threading.local()
@@ -49,6 +42,7 @@ class RunningPass:
 
     undo : how what it has changed was before it.
     rope_limit : where the model would change the frequencies of its positions; None where it never does.
+    config : the model's configuration, which says how it attends.
     waits : whether a layer has cached keys that no attention has asked for yet. reached : whether sakuin's
         attention has ever asked for some.
     stated : whether somebody says where the pass begins and ends. caller : the model, where it does.
@@ -58,6 +52,7 @@ class RunningPass:
 
     undo: UndoLog
     rope_limit: RopeLimit | None = None
+    config: Any = None
     waits: bool = False
     reached: bool = False
     stated: bool = False
@@ -117,6 +112,20 @@ class RunningPass:
             self.caller, self.stated = None, False
         self.waits = self.got_to_the_end = False
         self.seen = set()
+
+    def why_untaken(self) -> str:
+        """Why cached keys never reached sakuin's attention, as far as the configuration tells."""
+        if getattr(self.config, "_attn_implementation", None) == "sakuin":
+            return (
+                "the keys of the last layer never reached sakuin's attention although the model was loaded "
+                "with it: its code computes attention by itself (use transformers' DynamicCache with this "
+                "model), or the pass was interrupted (repeat it: it was taken back)"
+            )
+        return (
+            'a RetrievalCache works only with attn_implementation="sakuin": the keys of the last layer never '
+            'reached sakuin\'s attention. Load the model with attn_implementation="sakuin", or call '
+            'model.set_attn_implementation("sakuin"); if the pass was interrupted, repeat it: it was taken back'
+        )
 
 
 class Layer(Protocol):
