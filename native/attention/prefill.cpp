@@ -44,23 +44,24 @@ private:
 class Prefill {
 public:
     explicit Prefill(const PrefillCall& call)
-        : c_(call), k_(*call.kernels), dim_(round_up(call.head_dim, 32)), rows_(call.group * call.t),
-          sums_(call.n_kv_heads * rows_), shifts_(call.n_kv_heads * rows_) {
+        : c_(call), k_(*call.kernels), dim_(round_up(call.head_dim, 32)), value_dim_(round_up(call.value_dim, 32)),
+          rows_(call.group * call.t), sums_(call.n_kv_heads * rows_), shifts_(call.n_kv_heads * rows_) {
         for (const PrefillBlock& b : c_.blocks) {
             starts_.push_back(n_);
             n_ += b.n;
         }
-        const int64_t most = std::max(block, panel_bytes / (dim_ * 4) / block * block);
+        const int64_t most = std::max(block, panel_bytes / ((dim_ + value_dim_) * 2) / block * block);
         const int64_t panels = (n_ + most - 1) / most;
         panel_ = round_up((n_ + panels - 1) / panels, block);
         keys_stride_ = panel_ * dim_ + prefill_unit * 2;
     }
 
     void run() {
-        const Buffer<uint16_t> keys(c_.n_kv_heads * keys_stride_), values(c_.n_kv_heads * panel_ * dim_);
+        const Buffer<uint16_t> keys(c_.n_kv_heads * keys_stride_), values(c_.n_kv_heads * panel_ * value_dim_);
         const int64_t tiles = (rows_ + tile - 1) / tile;
         // As much as leaves room for keys and values in the cache, and enough tasks for every thread.
-        const int64_t fitting = std::max<int64_t>(1, 512 / dim_), enough = tiles * c_.n_kv_heads / (c_.n_threads * 8);
+        const int64_t fitting = std::max<int64_t>(1, 512 / std::max(dim_, value_dim_)),
+                      enough = tiles * c_.n_kv_heads / (c_.n_threads * 8);
         const int64_t together = std::clamp<int64_t>(std::min(fitting, enough), 1, prefill_most_tiles);
         const int64_t tasks = (tiles + together - 1) / together;
         for (int64_t first = 0; first < n_; first += panel_) {
@@ -68,12 +69,12 @@ public:
             parallel_for(c_.n_kv_heads * blocks, c_.n_threads, [&](int64_t i) {
                 const int64_t head = i / blocks, start = i % blocks * block;
                 pack(head, first, start, std::min(block, n - start), keys.get() + head * keys_stride_,
-                     values.get() + head * panel_ * dim_);
+                     values.get() + head * panel_ * value_dim_);
             });
             parallel_for(c_.n_kv_heads * tasks, c_.n_threads, [&](int64_t i) {
                 const int64_t head = i / tasks, start = i % tasks * together;
                 attend(head, start * tile, std::min(together, tiles - start), first, n,
-                       keys.get() + head * keys_stride_, values.get() + head * panel_ * dim_);
+                       keys.get() + head * keys_stride_, values.get() + head * panel_ * value_dim_);
             });
         }
     }
@@ -82,8 +83,8 @@ private:
     // Keys and values start ... start + n of the panel that begins at token `first`, at most a block.
     void pack(int64_t head, int64_t first, int64_t start, int64_t n, uint16_t* keys, uint16_t* values) const {
         PrefillPack k{}, v{};
-        k.head_dim = v.head_dim = static_cast<int>(c_.head_dim);
-        k.dim = v.dim = static_cast<int>(dim_);
+        k.head_dim = static_cast<int>(c_.head_dim), k.dim = static_cast<int>(dim_);
+        v.head_dim = static_cast<int>(c_.value_dim), v.dim = static_cast<int>(value_dim_);
         auto at_block = std::upper_bound(starts_.begin(), starts_.end(), first + start) - starts_.begin() - 1;
         for (int64_t from = 0; from < n; from += column) {
             for (int64_t i = 0; i < column; ++i) {
@@ -99,7 +100,7 @@ private:
                 v.dtypes[i] = b.value_dtype;
             }
             k.to = keys + (start + from) * dim_;
-            v.to = values + start * dim_ + from / column * 2 * prefill_unit;
+            v.to = values + start * value_dim_ + from / column * 2 * prefill_unit;
             k_.pack_keys(k);
             k_.pack_values(v);
         }
@@ -111,10 +112,10 @@ private:
                 const uint16_t* values) {
         const int64_t n_rows = tiles * tile, real = std::min(n_rows, rows_ - start);
         const Buffer<uint16_t> q(n_rows * dim_);
-        const Buffer<float> out(n_rows * dim_), sum(n_rows * 16), shift(n_rows);
+        const Buffer<float> out(n_rows * value_dim_), sum(n_rows * 16), shift(n_rows);
         const Buffer<int32_t> seen(n_rows);
         float *sums = sums_.get() + head * rows_ + start, *shifts = shifts_.get() + head * rows_ + start;
-        std::fill_n(out.get(), n_rows * dim_, 0.0f);
+        std::fill_n(out.get(), n_rows * value_dim_, 0.0f);
         std::fill_n(sum.get(), n_rows * 16, 0.0f);
         std::fill_n(shift.get(), n_rows, 0.0f);
         int32_t most = 0;
@@ -123,15 +124,15 @@ private:
             seen.get()[r] = static_cast<int32_t>(std::clamp<int64_t>(last + 1 - first, 0, n));
             most = std::max(most, seen.get()[r]);
             if (first == 0 || r >= real) continue;
-            std::copy_n(out_row(head, start + r), c_.head_dim, out.get() + r * dim_);
+            std::copy_n(out_row(head, start + r), c_.value_dim, out.get() + r * value_dim_);
             sum.get()[r * 16] = sums[r];
             shift.get()[r] = shifts[r];
         }
         if (most > 0) {
             pack_queries(head, start, n_rows, real, q.get());
-            k_.attend({q.get(), keys, values, static_cast<int>(dim_), static_cast<int>(tiles),
-                       static_cast<int>((n + column - 1) / column), seen.get(), first == 0, c_.scaling, c_.softcap,
-                       out.get(), sum.get(), shift.get()});
+            k_.attend({q.get(), keys, values, static_cast<int>(dim_), static_cast<int>(value_dim_),
+                       static_cast<int>(tiles), static_cast<int>((n + column - 1) / column), seen.get(), first == 0,
+                       c_.scaling, c_.softcap, out.get(), sum.get(), shift.get()});
         }
         for (int64_t r = 0; r < real; ++r) {
             sums[r] = 0.0f;
@@ -139,7 +140,7 @@ private:
             shifts[r] = shift.get()[r];
             const float factor = first + n < n_ ? 1.0f : normalize(head, start + r, sums[r], shifts[r]);
             float* to = out_row(head, start + r);
-            for (int64_t i = 0; i < c_.head_dim; ++i) to[i] = out.get()[r * dim_ + i] * factor;
+            for (int64_t i = 0; i < c_.value_dim; ++i) to[i] = out.get()[r * value_dim_ + i] * factor;
         }
     }
 
@@ -174,7 +175,7 @@ private:
 
     const PrefillCall& c_;
     const PrefillKernels& k_;
-    const int64_t dim_, rows_;
+    const int64_t dim_, value_dim_, rows_;
     std::vector<int64_t> starts_;  // of the blocks
     int64_t n_ = 0, panel_ = 0, keys_stride_ = 0;
     Buffer<float> sums_, shifts_;  // (n_kv_heads, rows), between panels

@@ -9,7 +9,8 @@
 
 namespace sakuin {
 
-// Keys and values of consecutive tokens, (n_kv_heads, n, head_dim) each; strides count numbers, a row is contiguous.
+// Keys (n_kv_heads, n, head_dim) and values (n_kv_heads, n, value_dim) of consecutive tokens; strides count numbers, a
+// row is contiguous.
 struct PrefillBlock {
     const void *keys, *values;
     DType key_dtype, value_dtype;
@@ -23,10 +24,10 @@ struct PrefillCall {
     DType q_dtype;
     int64_t q_head_stride, q_stride;
     std::vector<PrefillBlock> blocks;  // in order; the last t tokens are those of the queries
-    int64_t n_kv_heads, group, t, head_dim;
+    int64_t n_kv_heads, group, t, head_dim, value_dim;
     float scaling, softcap;  // softcap 0: none
     const float* sinks;      // (n_kv_heads * group,) or null
-    float* out;              // (n_kv_heads * group, t, head_dim)
+    float* out;              // (n_kv_heads * group, t, value_dim)
     int64_t out_head_stride, out_stride;
     int n_threads;
 };

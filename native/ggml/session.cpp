@@ -82,8 +82,7 @@ bool Session::accepts_attention(const Tensor* op) {
         seen_.push_back(now);
     else
         *known = now;
-    return is_own(root.layer) && q->type == type_f32 && q->ne[3] == 1 && now.head_dim == now.value_dim &&
-           now.max_bias == 0.0f;
+    return is_own(root.layer) && q->type == type_f32 && q->ne[3] == 1 && now.max_bias == 0.0f;
 }
 
 bool Session::is_few(const Tensor* weight, int64_t rows) const {
@@ -164,6 +163,7 @@ void Session::attend(const Tensor* node) {
     AttentionCall call{};
     call.layer = root.layer, call.dtype = settings_.dtype;
     call.heads = q->ne[2], call.kv_heads = node->src[1]->ne[2], call.head_dim = q->ne[0];
+    call.value_dim = node->src[2]->ne[0];
     call.scaling = param(node, 0), call.softcap = param(node, 2);
     if (const Tensor* const sinks = node->src[4]) call.sinks = static_cast<const float*>(sinks->data);
     for (const auto& layers : fresh_)
@@ -206,13 +206,14 @@ void Session::attend_part(const Tensor* node, AttentionCall call, size_t number)
     for (int kind = 0; kind < 2; ++kind) {
         const Fresh& fresh = fresh_[kind][place(call.layer)];
         auto& memory = kind == 0 ? rows.keys : rows.values;
-        auto* const arranged = at<char>(memory, call.kv_heads * part.count * d * size);
-        arrange({fresh.data.data() + part.first * fresh.width * size, fresh.width, part.count, call.kv_heads, d,
+        const int64_t width = kind == 0 ? d : call.value_dim;
+        auto* const arranged = at<char>(memory, call.kv_heads * part.count * width * size);
+        arrange({fresh.data.data() + part.first * fresh.width * size, fresh.width, part.count, call.kv_heads, width,
                  kind == 0 ? settings_.rotary : 0},
                 arranged, settings_.dtype);
         (kind == 0 ? call.keys : call.values) = arranged;
     }
-    call.out = static_cast<float*>(node->data) + part.first * call.heads * d;
+    call.out = static_cast<float*>(node->data) + part.first * call.heads * call.value_dim;
     Steps* const steps = layer < part.steps.size() ? part.steps[layer] : nullptr;
     if (steps != nullptr && !call.again)
         steps->step(call);

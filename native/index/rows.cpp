@@ -50,7 +50,7 @@ struct Task {
     std::vector<Piece> pieces;
     int64_t rows;
     std::vector<float> top, sum;  // padded
-    std::vector<float> out;       // (group, head_dim)
+    std::vector<float> out;       // (group, value_dim)
 
     bool of_picks() const { return pieces.front().pick != nullptr; }
     DType dtype() const { return pieces.front().pick->store->dtype; }
@@ -75,20 +75,18 @@ struct Gathered {
     const void *keys, *values;
 };
 
-Gathered gather(const Task& t, int64_t row_bytes, Scratch& scratch) {
+Gathered gather(const Task& t, int64_t key_bytes, int64_t value_bytes, Scratch& scratch) {
     const Piece& first = t.pieces.front();
     if (t.pieces.size() == 1 && first.pick->rows == nullptr)
-        return {row_of(first.pick->store->keys, row_bytes, first.row(0)),
-                row_of(first.pick->store->values, row_bytes, first.row(0))};
-    char* const keys = scratch.buffer<char>(at(2 * t.rows * row_bytes));
-    char* const values = keys + t.rows * row_bytes;
+        return {row_of(first.pick->store->keys, key_bytes, first.row(0)),
+                row_of(first.pick->store->values, value_bytes, first.row(0))};
+    char* const keys = scratch.buffer<char>(at(t.rows * (key_bytes + value_bytes)));
+    char* const values = keys + t.rows * key_bytes;
     // Runs are short and lie anywhere: while one is copied, the next is on its way.
     const auto fetch = [&](const RowStore& s, int64_t row, int64_t rows) {
-        const char *k = row_of(s.keys, row_bytes, row), *v = row_of(s.values, row_bytes, row);
-        for (int64_t b = 0; b < rows * row_bytes; b += 64) {
-            __builtin_prefetch(k + b);
-            __builtin_prefetch(v + b);
-        }
+        const char *k = row_of(s.keys, key_bytes, row), *v = row_of(s.values, value_bytes, row);
+        for (int64_t b = 0; b < rows * key_bytes; b += 64) __builtin_prefetch(k + b);
+        for (int64_t b = 0; b < rows * value_bytes; b += 64) __builtin_prefetch(v + b);
     };
     constexpr int64_t ahead = 8, most_ahead = 32;
     int64_t to = 0;
@@ -98,13 +96,15 @@ Gathered gather(const Task& t, int64_t row_bytes, Scratch& scratch) {
         if (p + 1 < t.pieces.size() && t.pieces[p + 1].pick->rows == nullptr)
             fetch(*t.pieces[p + 1].pick->store, t.pieces[p + 1].row(0), std::min(t.pieces[p + 1].m, most_ahead));
         if (piece.pick->rows == nullptr) {
-            std::memcpy(keys + to * row_bytes, row_of(s.keys, row_bytes, piece.row(0)), at(piece.m * row_bytes));
-            std::memcpy(values + to * row_bytes, row_of(s.values, row_bytes, piece.row(0)), at(piece.m * row_bytes));
+            std::memcpy(keys + to * key_bytes, row_of(s.keys, key_bytes, piece.row(0)), at(piece.m * key_bytes));
+            std::memcpy(values + to * value_bytes, row_of(s.values, value_bytes, piece.row(0)),
+                        at(piece.m * value_bytes));
         } else {
             for (int64_t i = 0; i < piece.m; ++i) {
                 if (i + ahead < piece.m) fetch(s, piece.row(i + ahead), 1);
-                std::memcpy(keys + (to + i) * row_bytes, row_of(s.keys, row_bytes, piece.row(i)), at(row_bytes));
-                std::memcpy(values + (to + i) * row_bytes, row_of(s.values, row_bytes, piece.row(i)), at(row_bytes));
+                std::memcpy(keys + (to + i) * key_bytes, row_of(s.keys, key_bytes, piece.row(i)), at(key_bytes));
+                std::memcpy(values + (to + i) * value_bytes, row_of(s.values, value_bytes, piece.row(i)),
+                            at(value_bytes));
             }
         }
         to += piece.m;
@@ -135,7 +135,7 @@ public:
             Task& t = task(i);
             t.top.assign(at(width_), nothing);
             t.sum.assign(at(width_), 0.0f);
-            t.out.assign(at(a_.group * a_.head_dim), 0.0f);
+            t.out.assign(at(a_.group * a_.value_dim), 0.0f);
             if (t.of_picks())
                 attend(t);
             else
@@ -177,7 +177,8 @@ private:
             Task* t = nullptr;
             for (const RowPick& p : choices_[at(h)].picks) {
                 const int64_t fit =
-                    std::clamp(most_bytes / (a_.head_dim * dtype_size(p.store->dtype)), least_rows, most_rows);
+                    std::clamp(2 * most_bytes / ((a_.head_dim + a_.value_dim) * dtype_size(p.store->dtype)), least_rows,
+                               most_rows);
                 const int64_t most = std::clamp(wanted, least_rows, fit);
                 for (int64_t from = 0, m = 0; from < p.m; from += m) {
                     if (t == nullptr || t->rows >= most || t->dtype() != p.store->dtype) t = &add_task(h);
@@ -198,23 +199,26 @@ private:
 
     // Waking a second thread costs some ten microseconds; it is worth it from about as much work on.
     int useful_threads() const {
-        const int64_t numbers = 2 * rows_ * a_.head_dim;
+        const int64_t numbers = rows_ * (a_.head_dim + a_.value_dim);
         return static_cast<int>(
             std::clamp<int64_t>(std::max(numbers * a_.group >> 20, numbers >> 19), 1, std::max(a_.n_threads, 1)));
     }
 
     // The task's rows as `flat` attends to them.
     FlatRange range(const Task& t) const {
-        const Gathered rows = gather(t, a_.head_dim * dtype_size(t.dtype()), memory().rows);
+        const int64_t size = dtype_size(t.dtype());
+        const Gathered rows = gather(t, a_.head_dim * size, a_.value_dim * size, memory().rows);
         FlatRange r{};
         r.q = q_ + t.head * a_.group * a_.head_dim;
         r.scale = a_.softcap > 0.0f ? 1.0f / cap() : 1.0f;
         r.rows = a_.group;
         r.head_dim = a_.head_dim;
+        r.value_dim = a_.value_dim;
         r.dtype = t.dtype();
         r.keys = rows.keys;
         r.values = rows.values;
-        r.key_stride = r.value_stride = a_.head_dim;
+        r.key_stride = a_.head_dim;
+        r.value_stride = a_.value_dim;
         r.n = t.rows;
         r.softcap = a_.softcap;
         r.scratch = memory().kernel.buffer<float>(a_.kernels->flat_scratch(r));
@@ -254,13 +258,13 @@ private:
         }
         std::copy_n(sum, width_, t.sum.data());
         if (a_.estimate_rest)
-            a_.kernels->sketch->add_rows(row_of(s.values, a_.head_dim * dtype_size(s.dtype), from), s.dtype,
-                                         static_cast<int>(a_.head_dim), nullptr, t.rows, w, group, t.out.data());
+            a_.kernels->sketch->add_rows(row_of(s.values, a_.value_dim * dtype_size(s.dtype), from), s.dtype,
+                                         static_cast<int>(a_.value_dim), nullptr, t.rows, w, group, t.out.data());
     }
 
     // Puts a query head's tasks together; returns the lse of everything, static part included, in base 2.
     float merge(int64_t head, int64_t g, int64_t begin, int64_t end) {
-        const int64_t d = a_.head_dim, row = (head * a_.group + g) * a_.t + position_;
+        const int64_t d = a_.value_dim, row = (head * a_.group + g) * a_.t + position_;
         float* out = a_.out + row * d;
         std::fill_n(out, d, 0.0f);
         Sum exact, rest;
@@ -305,11 +309,11 @@ private:
             int64_t picked = 0;
             for (const RowPick& p : choices_[at(h)].picks) {
                 picked += p.m;
-                bytes += p.m * 2 * a_.head_dim * dtype_size(p.store->dtype);
+                bytes += p.m * (a_.head_dim + a_.value_dim) * dtype_size(p.store->dtype);
             }
             if (a_.estimate_rest)
                 for (const RowSummaries& s : choices_[at(h)].rest)
-                    bytes += s.n * (a_.head_dim * dtype_size(s.dtype) + 4);
+                    bytes += s.n * (a_.value_dim * dtype_size(s.dtype) + 4);
             a_.exact_share[h * a_.t + position_] =
                 a_.n_tokens > 0 ? static_cast<float>(picked) / static_cast<float>(a_.n_tokens) : 0.0f;
         }

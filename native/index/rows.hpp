@@ -27,8 +27,8 @@
 
 namespace sakuin {
 
-// Keys and values of one KV head, (n, head_dim) each, row-major and contiguous. Row i is token first + order[i] of the
-// index, or first + i where `order` is null. Keys and values in i8 are not read.
+// Keys (n, head_dim) and values (n, value_dim) of one KV head, row-major and contiguous. Row i is token first +
+// order[i] of the index, or first + i where `order` is null. Keys and values in i8 are not read.
 struct RowStore {
     const void *keys, *values;
     DType dtype;
@@ -51,7 +51,7 @@ struct RowPick {
 struct RowSummaries {
     int64_t n;
     const float* scores;  // (n, padded(group)): of each summary's mean key; before the softcap
-    const void* values;   // (n, head_dim): mean values
+    const void* values;   // (n, value_dim): mean values
     DType dtype;          // of the values
     const int32_t* left;  // (n): tokens of each that no pick holds
 };
@@ -62,18 +62,19 @@ struct RowChoice {
     std::vector<RowSummaries> rest;
 };
 
-// What an index that chooses tokens is asked for, all KV heads and positions of it.
+// What an index that chooses tokens is asked for, all KV heads and positions of it. A group has at most max_group query
+// heads; larger ones are asked for in parts (parts.hpp).
 struct RowCall {
     const Kernels* kernels;
     const float* q;  // (heads * group, t, head_dim), contiguous
-    int64_t heads, group, t, head_dim;
+    int64_t heads, group, t, head_dim, value_dim;
     int64_t n_tokens;         // of the index, for `exact_share`
     float scaling, softcap;   // softcap 0: none
     const float* static_lse;  // (heads * group, t), natural logarithm, or null
     bool estimate_rest;       // false: the summaries stay out of the result
     int n_threads;
 
-    float* out;          // (heads * group, t, head_dim)
+    float* out;          // (heads * group, t, value_dim)
     float* lse;          // (heads * group, t): the natural logarithm, static_lse left out
     float* coverage;     // (heads * group, t): share of the softmax attended exactly, static part included, by estimate
     float* exact_share;  // (heads, t): share of the index's tokens that were picked

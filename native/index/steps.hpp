@@ -10,13 +10,13 @@ namespace sakuin {
 
 // The newest tokens of one sequence in one layer. Arrays are contiguous; q, keys and values of one dtype.
 struct NewTokens {
-    int64_t heads, kv_heads, t, head_dim;
+    int64_t heads, kv_heads, t, head_dim, value_dim;
     DType dtype;
     const void* q;              // (heads, t, head_dim)
-    const void *keys, *values;  // (kv_heads, t, head_dim)
+    const void *keys, *values;  // (kv_heads, t, head_dim), (kv_heads, t, value_dim)
     float scaling, softcap;     // softcap 0: none
     const float* sinks;         // (heads), or null
-    float* out;                 // (t, heads, head_dim)
+    float* out;                 // (t, heads, value_dim)
 };
 
 class Steps {

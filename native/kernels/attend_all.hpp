@@ -3,6 +3,7 @@
 // summed by products of bytes. Included only by files compiled for one instruction set (see simd.hpp).
 #pragma once
 
+#include "kernels/limits.hpp"
 #include "kernels/simd.hpp"
 #include "kernels/sketch_args.hpp"
 #include "kernels/sketch_codes.hpp"
@@ -13,7 +14,7 @@ namespace sakuin {
 
 // Some keys on their way through the stages: few enough to stay in the cache.
 struct alignas(64) KeysAtOnce {
-    static constexpr int keys = 256, most_columns = 256, heads_a_set = 8;
+    static constexpr int keys = 256, most_columns = static_cast<int>(most_head_dim), heads_a_set = 8;
 
     float weights[max_group][keys];  // in the end times the step of the key's value code
     float low[keys], step[keys];
@@ -84,8 +85,8 @@ struct AttendAllKeys {
         for (int g = 0; g < group; ++g) {
             const float lowest = I::hsum(sums[g].base);
             for (int c = 0; c < columns; ++c)
-                if (const int j = number_of(c, columns); j < a.head_dim)
-                    a.out[g * a.head_dim + j] += b.sums[g][c] + lowest;
+                if (const int j = number_of(c, columns); j < a.value_dim)
+                    a.out[g * a.value_dim + j] += b.sums[g][c] + lowest;
         }
     }
 

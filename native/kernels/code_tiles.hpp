@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include "kernels/amx.hpp"
+#include "kernels/limits.hpp"
 #include "kernels/simd.hpp"
 #include "kernels/sketch_args.hpp"
 
@@ -12,7 +13,8 @@ namespace sakuin {
 namespace {
 
 constexpr int block = 16;  // keys: a column each of a tile of codes
-constexpr int most_numbers = 16 * 16, numbers_a_tile = 64, most_tiles = most_numbers / numbers_a_tile;
+constexpr int most_numbers = static_cast<int>(most_head_dim), numbers_a_tile = 64,
+              most_tiles = (most_numbers + numbers_a_tile - 1) / numbers_a_tile;
 constexpr int heads_a_tile = 8;  // a row each for the upper and for the lower byte of its factors
 
 struct alignas(64) CodeBuffers {
@@ -140,16 +142,23 @@ private:
         const auto here = static_cast<__mmask16>(left < block ? (1u << left) - 1u : 0xffffu);
         for (int g = 0; g < r_.group; ++g) {
             const auto& rows = sums[g / heads_a_tile];
-            const __m512i sum = _mm512_add_epi32(_mm512_slli_epi32(_mm512_load_si512(rows[g % heads_a_tile]), 8),
-                                                 _mm512_load_si512(rows[heads_a_tile + g % heads_a_tile]));
+            const __m512i upper = _mm512_load_si512(rows[g % heads_a_tile]),
+                          lower = _mm512_load_si512(rows[heads_a_tile + g % heads_a_tile]);
             uint16_t* z = r_.z + (first / 32 * r_.group + g) * 32 + first % 32;
             const __m512i old = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(z)));
             const __m512 x =
-                _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), unit_[g], _mm512_add_ps(_mm512_cvtepi32_ps(old), start_[g]));
+                _mm512_fmadd_ps(both(upper, lower), unit_[g], _mm512_add_ps(_mm512_cvtepi32_ps(old), start_[g]));
             // NaN becomes 0.
             const __m512 held = _mm512_min_ps(_mm512_max_ps(x, _mm512_setzero_ps()), _mm512_set1_ps(65535.0f));
             _mm256_mask_storeu_epi16(z, here, _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(held)));
         }
+    }
+
+    // 256 * upper + lower, which fits into 32 bits for 256 numbers: 256 * 255 * 127 * 256.
+    __m512 both(__m512i upper, __m512i lower) const {
+        if (tiles_ * numbers_a_tile <= 256)
+            return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(upper, 8), lower));
+        return _mm512_fmadd_ps(_mm512_cvtepi32_ps(upper), _mm512_set1_ps(256.0f), _mm512_cvtepi32_ps(lower));
     }
 
     const RescoreAll& r_;

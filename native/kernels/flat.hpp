@@ -40,7 +40,7 @@ struct Flat : FlatKeys<I> {
     }
     static size_t scratch(const FlatRange& a) {
         return static_cast<size_t>(padded_units(a) * block + I::row_tile * block + a.rows * a.head_dim + 16 +
-                                   a.rows * (L + padded_dim(a.head_dim)));
+                                   a.rows * (L + padded_dim(a.value_dim)));
     }
 
     // --- rows go in tiles of nearly equal size -----------------------------------------------------------------------
@@ -270,14 +270,14 @@ struct Flat : FlatKeys<I> {
 
     template <DType T, int R>
     static void values(const FlatRange& a, int64_t first, int64_t n, const float* p, float* acc) {
-        const int64_t width = padded_dim(a.head_dim), row_bytes = a.value_stride * dtype_size(T);
+        const int64_t width = padded_dim(a.value_dim), row_bytes = a.value_stride * dtype_size(T);
         const char* rows = static_cast<const char*>(a.values) + first * row_bytes;
         for (int64_t b = 0; b < n * row_bytes; b += 64) I::prefetch(rows + b);
         int64_t dim = 0;
-        for (; a.head_dim - dim >= strips<R> * strip; dim += strips<R> * strip)
+        for (; a.value_dim - dim >= strips<R> * strip; dim += strips<R> * strip)
             weigh<T, R, strips<R>>(rows, row_bytes, n, dim, strip, p, acc, width);
-        for (; a.head_dim - dim >= strip; dim += strip) weigh<T, R, 1>(rows, row_bytes, n, dim, strip, p, acc, width);
-        if (dim < a.head_dim) weigh<T, R, 1>(rows, row_bytes, n, dim, a.head_dim - dim, p, acc, width);
+        for (; a.value_dim - dim >= strip; dim += strip) weigh<T, R, 1>(rows, row_bytes, n, dim, strip, p, acc, width);
+        if (dim < a.value_dim) weigh<T, R, 1>(rows, row_bytes, n, dim, a.value_dim - dim, p, acc, width);
     }
 
     // --- the whole range ---------------------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ struct Flat : FlatKeys<I> {
     template <DType T>
     static void range_of(const FlatRange& a) {
         const Work w = work(a);
-        const int64_t width = padded_dim(a.head_dim);
+        const int64_t width = padded_dim(a.value_dim);
         pack(a, w.packed);
         for (int64_t r = 0; r < a.rows; ++r) {
             a.max[r] = no_logit;
@@ -336,9 +336,9 @@ struct Flat : FlatKeys<I> {
         });
         for (int64_t r = 0; r < a.rows; ++r) {
             a.sum[r] = I::hsum(I::load(w.sums + r * L));
-            for (int64_t j = 0; j < a.head_dim; ++j) {
+            for (int64_t j = 0; j < a.value_dim; ++j) {
                 const int64_t s = j / strip * strip, i = j % strip;
-                a.out[r * a.head_dim + j] = w.acc[r * width + (T == DType::bf16 ? s + i / 2 + (i % 2) * L : j)];
+                a.out[r * a.value_dim + j] = w.acc[r * width + (T == DType::bf16 ? s + i / 2 + (i % 2) * L : j)];
             }
         }
     }

@@ -24,10 +24,10 @@ struct FlatRange {
     const float* q;
     float scale;
     bool q_is_bf16;  // every number of q is one that bf16 holds; lets CPUs with a bf16 dot product use it
-    int64_t rows, head_dim;
+    int64_t rows, head_dim, value_dim;
     DType dtype;
-    const void* keys;  // n rows of head_dim numbers, `key_stride` numbers apart
-    const void* values;
+    const void* keys;    // n rows of head_dim numbers, `key_stride` numbers apart
+    const void* values;  // of value_dim numbers
     int64_t key_stride, value_stride, n;
     const int64_t*
         visible;  // per row: it sees the keys before number visible[row], the range beginning at `first`; null: all
@@ -38,7 +38,7 @@ struct FlatRange {
     const float *bias, *value_scale;
 
     // flat_range: per row the largest logit (base 2; -inf when it sees nothing), the sum of 2^(logit - max), and the
-    // values weighted by these, rows x head_dim.
+    // values weighted by these, rows x value_dim.
     float *out, *max, *sum;
 
     // flat_mass: per row the lse (base 2) of the whole softmax;

@@ -97,7 +97,7 @@ private:
                 float* sum = p.sum + tile * rows * 16;
                 for (int i = 0; i < rows * 16; i += 16)
                     _mm512_storeu_ps(sum + i, _mm512_add_ps(_mm512_loadu_ps(sum + i), _mm512_load_ps(w.sums + i)));
-                M::add_values(w.weights[0], x.values(), columns, p.dim, p.out + tile * rows * p.dim);
+                M::add_values(w.weights[0], x.values(), columns, p.value_dim, p.out + tile * rows * p.value_dim);
             }
     }
 
@@ -107,7 +107,7 @@ private:
 
         const uint16_t* q() const { return p.q + int64_t{tile} * rows * p.dim; }
         const uint16_t* keys(int column) const { return p.keys + int64_t{start + column} * 32 * p.dim; }
-        const uint16_t* values() const { return p.values + int64_t{start} * 32 * p.dim; }
+        const uint16_t* values() const { return p.values + int64_t{start} * 32 * p.value_dim; }
         const int32_t* seen() const { return p.seen + tile * rows; }
     };
 
@@ -256,9 +256,9 @@ private:
                 old = next;
             } else if (next > old) {
                 const __m512 down = _mm512_set1_ps(__builtin_exp2f(old - next));
-                float *sum = x.p.sum + (x.tile * rows + r) * 16, *out = x.p.out + (x.tile * rows + r) * x.p.dim;
+                float *sum = x.p.sum + (x.tile * rows + r) * 16, *out = x.p.out + (x.tile * rows + r) * x.p.value_dim;
                 _mm512_storeu_ps(sum, _mm512_mul_ps(_mm512_loadu_ps(sum), down));
-                for (int i = 0; i < x.p.dim; i += 16)
+                for (int i = 0; i < x.p.value_dim; i += 16)
                     _mm512_storeu_ps(out + i, _mm512_mul_ps(_mm512_loadu_ps(out + i), down));
                 old = next;
             }

@@ -14,7 +14,8 @@
 namespace sakuin {
 
 constexpr int list_size = 64;
-constexpr int max_group = 16;
+constexpr int most_subs = 1024;  // sub-quantizers of a sketch
+constexpr int max_group = 16;    // query heads that kernels take at a time; larger groups go in parts (index/parts.hpp)
 
 // 127 * 256: the largest whole number whose upper byte, rounded, fits into 8 bits. What is multiplied in two bytes, an
 // upper and a lower one with a sign each, is rounded to whole multiples of a unit up to this.
@@ -115,11 +116,11 @@ struct AttendAll {
     const uint8_t* value_codes;    // (n, value_bytes)
     const uint16_t* value_params;  // (n, 2)
     int64_t value_bytes;
-    int head_dim;
+    int value_dim;
     uint32_t* exact;         // out: the keys that were left out, room for n and 16 more
     int64_t n_exact;         // out
     float *total, *squares;  // out (padded,): sums of the weights and of their squares
-    float* out;              // (group, head_dim): what the values add up to is added
+    float* out;              // (group, value_dim): what the values add up to is added
 };
 
 // Keys that were found: scored again from codes, and sorted by what that says. Constants per query head are (padded,);
@@ -171,13 +172,13 @@ struct SketchKernels {
                        int group, float* scores);
     // x (m, padded) = 2^(cap(x) - minus[head]); with softcap 0 no cap; room for a vector more
     void (*weights)(float* x, int64_t m, int group, float softcap, const float* minus);
-    // out (group, head_dim) += sum over i of weights[i][head] * rows[index[i]]; weights (m, padded); index null: rows 0
-    // .. m - 1
-    void (*add_rows)(const void* rows, DType dtype, int head_dim, const uint32_t* index, int64_t m,
-                     const float* weights, int group, float* out);
+    // out (group, dim) += sum over i of weights[i][head] * rows[index[i]], rows (_, dim); weights (m, padded); index
+    // null: rows 0 .. m - 1
+    void (*add_rows)(const void* rows, DType dtype, int dim, const uint32_t* index, int64_t m, const float* weights,
+                     int group, float* out);
     // The same for value codes: 4 bits, `params` (n, 2) in bf16: lowest number and step of each row;
     // index null as there
-    void (*add_value_codes)(const uint8_t* codes, int64_t row_bytes, const uint16_t* params, int head_dim,
+    void (*add_value_codes)(const uint8_t* codes, int64_t row_bytes, const uint16_t* params, int dim,
                             const uint32_t* index, int64_t m, const float* weights, int group, float* out);
 };
 

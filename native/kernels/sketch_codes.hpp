@@ -4,6 +4,7 @@
 // only by the files compiled per instruction set (see simd.hpp).
 #pragma once
 
+#include "kernels/limits.hpp"
 #include "kernels/simd.hpp"
 #include "kernels/sketch_args.hpp"
 #include "kernels/sketch_rows.hpp"
@@ -17,8 +18,8 @@ struct SketchCodes {
     using S = typename I::S;
     using H = typename I::H;
     static constexpr int lanes = I::lanes;
-    static constexpr int most_numbers = 16 * 16;  // of a row, at the largest head_dim
-    static constexpr int ahead = 2;               // blocks of keys whose rows are fetched before they are needed
+    static constexpr int most_numbers = static_cast<int>(most_head_dim);  // of a row
+    static constexpr int ahead = 2;  // blocks of keys whose rows are fetched before they are needed
 
     // fresh (group, stride): the scores of the found keys by their codes, softcap and all else left out.
     static void score(const Rescore& r) {
@@ -178,9 +179,10 @@ private:
                         for (int g = 0; g < G; ++g)
                             sums[g] = I::add_halves(I::add_halves(sums[g], w[j] & 0x00ff00ffu, U{} + factors[g]),
                                                     w[j] >> 8 & 0x00ff00ffu, U{} + factors[G + g]);
-                    if (from + k + 4 == eights)
+                    // So many words that sums fit into 32 bits: 64 * 4 * 255 * 32767.
+                    if (from + k + 4 == eights || (from + k + 4) % 64 == 0)
                         for (int g = 0; g < G; ++g) {
-                            by_eights[g] =
+                            by_eights[g] +=
                                 __builtin_convertvector(reinterpret_cast<S>(sums[g]), F) * q.unit_of_eights[g];
                             sums[g] = U{};
                         }

@@ -16,7 +16,6 @@ struct SketchScan {
     using S = typename I::S;
     using Keys32 = typename I::Keys32;
     static constexpr int lanes = I::lanes;
-    static constexpr int most_subs = 1024;
 
     // --- queries -----------------------------------------------------------------------------------------------------
     static void prepare(const ScanQuery& a) {

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "kernels/dispatch.hpp"
+#include "kernels/limits.hpp"
 #include "parallel.hpp"
 #include "python/tensor.hpp"
 
@@ -63,6 +64,10 @@ NB_MODULE(_native, m) {
     m.def("set_leak_warnings", &nb::set_leak_warnings, nb::arg("on"),
           "Whether objects that outlive Python are listed at exit.");
     kernels();  // a SAKUIN_ISA that this machine does not have is refused at import
+    m.attr("LEAST_HEAD_DIM") = least_head_dim;
+    m.attr("MOST_HEAD_DIM") = most_head_dim;
+    m.attr("HEAD_DIM_STEP") = head_dim_step;
+    m.attr("MOST_GROUP") = most_group;
     m.def("isa", [] { return std::string(kernels().name); }, "Name of the instruction set whose kernels are in use.");
     m.def("isas", &available_isas, "Names of the instruction sets that this machine can run, for the `isa` arguments.");
     m.def("parallel_runtime", &parallel_runtime,

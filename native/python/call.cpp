@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels/dispatch.hpp"
+#include "kernels/limits.hpp"
 
 namespace sakuin {
 
@@ -30,25 +31,28 @@ Fields::KeysValues read_keys_values(nb::handle keys, nb::handle values, bool int
                                     shape_text(k));
     if (n > (int64_t{1} << 30))
         throw std::invalid_argument("a segment holds at most 2^30 tokens, got " + std::to_string(n));
-    if (d < 8 || d > 256 || d % 8 != 0)
-        throw std::invalid_argument("head_dim must be a multiple of 8 from 8 to 256, got " + std::to_string(d));
-    if (v.shape[0] != heads || v.shape[1] != n || v.shape[2] != d || v.dtype != k.dtype || !k.contiguous() ||
-        !v.contiguous())
-        throw std::invalid_argument("keys and values of a segment must be contiguous and of one shape and dtype, got " +
-                                    shape_text(k) + " and " + shape_text(v));
-    return {k.data, v.data, k.dtype, heads, n, d, {}};
+    for (const int64_t width : {d, v.shape[2]})
+        if (!is_head_dim(width))
+            throw std::invalid_argument("head_dim must be a multiple of 8 from 8 to " + std::to_string(most_head_dim) +
+                                        ", got " + std::to_string(width));
+    if (v.shape[0] != heads || v.shape[1] != n || v.dtype != k.dtype || !k.contiguous() || !v.contiguous())
+        throw std::invalid_argument(
+            "keys and values of a segment must be contiguous and of the same heads, tokens and dtype, got " +
+            shape_text(k) + " and " + shape_text(v));
+    return {k.data, v.data, k.dtype, heads, n, d, v.shape[2], {}};
 }
 
-StepCall::StepCall(nb::handle query, int64_t n_heads, int64_t dim, int64_t tokens, double scale,
+StepCall::StepCall(nb::handle query, int64_t n_heads, int64_t dim, int64_t of_values, int64_t tokens, double scale,
                    std::optional<double> cap, int threads, const std::string& isa)
-    : kernels(&sakuin::kernels(isa)), heads(n_heads), head_dim(dim), n_tokens(tokens), n_threads(threads) {
+    : kernels(&sakuin::kernels(isa)), heads(n_heads), head_dim(dim), value_dim(of_values), n_tokens(tokens),
+      n_threads(threads) {
     const Tensor x = read_tensor(query, "q", 3);
     if (x.shape[2] != dim)
         throw std::invalid_argument("q must have a head_dim of " + std::to_string(dim) + ", as the index has, got " +
                                     std::to_string(x.shape[2]));
-    if (x.shape[0] % heads != 0 || x.shape[0] / heads < 1 || x.shape[0] / heads > max_group)
-        throw std::invalid_argument("q must have 1 to 16 query heads for each of the " + std::to_string(heads) +
-                                    " KV heads, got " + std::to_string(x.shape[0]));
+    if (x.shape[0] % heads != 0 || x.shape[0] / heads < 1 || x.shape[0] / heads > most_group)
+        throw std::invalid_argument("q must have 1 to " + std::to_string(most_group) + " query heads for each of the " +
+                                    std::to_string(heads) + " KV heads, got " + std::to_string(x.shape[0]));
     group = x.shape[0] / heads;
     t = x.shape[1];
     scaling = static_cast<float>(scale);
@@ -84,7 +88,7 @@ float* StepCall::mass(nb::handle given, int64_t n, int64_t& stride) const {
 }
 
 StepResults::StepResults(const StepCall& c)
-    : out(new_f32({c.rows(), c.t, c.head_dim})), lse(new_f32({c.rows(), c.t})), coverage(new_f32({c.rows(), c.t})),
+    : out(new_f32({c.rows(), c.t, c.value_dim})), lse(new_f32({c.rows(), c.t})), coverage(new_f32({c.rows(), c.t})),
       exact(new_f32({c.heads, c.t})) {}
 
 void fill(RowCall& a, const StepCall& c) {
@@ -94,6 +98,7 @@ void fill(RowCall& a, const StepCall& c) {
     a.group = c.group;
     a.t = c.t;
     a.head_dim = c.head_dim;
+    a.value_dim = c.value_dim;
     a.n_tokens = c.n_tokens;
     a.scaling = c.scaling;
     a.softcap = c.softcap;

@@ -56,12 +56,12 @@ public:
         return static_cast<int64_t>(a.shape(dimension));
     }
 
-    // Keys and values (heads, n, head_dim), contiguous, of one shape and dtype, within what the kernels cover, in int8
-    // only with all scales; else as above.
+    // Keys (heads, n, head_dim) and values (heads, n, value_dim), contiguous, of one dtype, within what the kernels
+    // cover, in int8 only with all scales; else as above.
     struct KeysValues {
         const void *keys, *values;
         DType dtype;
-        int64_t heads, n, head_dim;
+        int64_t heads, n, head_dim, value_dim;
         Int8Scales scales;
     };
     KeysValues keys_values(bool int8 = false) const;
@@ -77,11 +77,11 @@ Fields::KeysValues read_keys_values(nb::handle keys, nb::handle values, bool int
 struct StepCall {
     const Kernels* kernels;
     std::vector<float> q;  // (heads * group, t, head_dim)
-    int64_t heads, group, t, head_dim, n_tokens;
+    int64_t heads, group, t, head_dim, value_dim, n_tokens;
     float scaling = 0.0f, softcap = 0.0f;
     int n_threads;
 
-    StepCall(nb::handle q, int64_t heads, int64_t head_dim, int64_t n_tokens, double scaling,
+    StepCall(nb::handle q, int64_t heads, int64_t head_dim, int64_t value_dim, int64_t n_tokens, double scaling,
              std::optional<double> softcap, int n_threads, const std::string& isa);
 
     int64_t rows() const { return heads * group; }
@@ -90,7 +90,7 @@ struct StepCall {
     float* mass(nb::handle given, int64_t n, int64_t& stride) const;
 };
 
-// What a step fills, as Python gets it: out, lse, coverage, exact share, touched bytes.
+// What a step fills, as Python gets it: out (heads * group, t, value_dim), lse, coverage, exact share, touched bytes.
 struct StepResults {
     Fresh out, lse, coverage, exact;
     explicit StepResults(const StepCall& c);

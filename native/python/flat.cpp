@@ -17,20 +17,21 @@ namespace {
 // Keys and values of consecutive tokens, checked once. Holds the tensors.
 struct Span {
     nb::object keys, values, key_scale, key_zero, value_scale;
-    int64_t n_kv_heads, head_dim;
+    int64_t n_kv_heads, head_dim, value_dim;
     FlatSpan span;
 
     Span(nb::object k, nb::object v, nb::object ks = nb::none(), nb::object kz = nb::none(), nb::object vs = nb::none())
         : keys(std::move(k)), values(std::move(v)), key_scale(std::move(ks)), key_zero(std::move(kz)),
           value_scale(std::move(vs)) {
         const Tensor a = read_tensor(keys, "keys", 3, true), b = read_tensor(values, "values", 3, true);
-        for (int i = 0; i < 3; ++i)
+        for (int i = 0; i < 2; ++i)
             if (a.shape[i] != b.shape[i])
-                throw std::invalid_argument("keys and values must have one shape, got " + shape_text(a) + " and " +
-                                            shape_text(b));
+                throw std::invalid_argument("keys and values must be of the same heads and tokens, got " +
+                                            shape_text(a) + " and " + shape_text(b));
         if (a.dtype != b.dtype) throw std::invalid_argument("keys and values must have one dtype");
         n_kv_heads = a.shape[0];
         head_dim = a.shape[2];
+        value_dim = b.shape[2];
         span = {a.data,      b.data,      a.dtype,
                 a.shape[1],  a.stride[0], a.stride[1],
                 b.stride[0], b.stride[1], read_scales(a, key_scale, key_zero, value_scale)};
@@ -43,7 +44,7 @@ nb::tuple flat_attend(nb::handle q, nb::list spans, double scaling, int n_thread
     std::vector<Span> made;  // of the spans that came as pairs of tensors
     made.reserve(nb::len(spans));
     FlatArgs a{};
-    int64_t n_kv_heads = -1, total = 0;
+    int64_t n_kv_heads = -1, value_dim = -1, total = 0;
     a.spans.reserve(nb::len(spans));
     for (nb::handle item : spans) {
         const Span* s = nullptr;
@@ -57,7 +58,11 @@ nb::tuple flat_attend(nb::handle q, nb::list spans, double scaling, int n_thread
         if (n_kv_heads >= 0 && s->n_kv_heads != n_kv_heads)
             throw std::invalid_argument("all spans must have the same number of KV heads, got " +
                                         std::to_string(n_kv_heads) + " and " + std::to_string(s->n_kv_heads));
+        if (value_dim >= 0 && s->value_dim != value_dim)
+            throw std::invalid_argument("values of all spans must have one head_dim, got " + std::to_string(value_dim) +
+                                        " and " + std::to_string(s->value_dim));
         n_kv_heads = s->n_kv_heads;
+        value_dim = s->value_dim;
         total += s->span.n;
         a.spans.push_back(s->span);
     }
@@ -74,6 +79,7 @@ nb::tuple flat_attend(nb::handle q, nb::list spans, double scaling, int n_thread
     a.group = heads / n_kv_heads;
     a.t = t;
     a.head_dim = tq.shape[2];
+    a.value_dim = value_dim;
     a.causal = causal;
     a.scaling = static_cast<float>(scaling);
     if (softcap.has_value()) {
@@ -95,7 +101,7 @@ nb::tuple flat_attend(nb::handle q, nb::list spans, double scaling, int n_thread
     }
     if (!static_lse.is_none()) a.static_lse = read_f32(static_lse, "static_lse", {heads, t}).f32();
 
-    const Fresh out = new_f32({heads, t, a.head_dim}), lse = new_f32({heads, t});
+    const Fresh out = new_f32({heads, t, a.value_dim}), lse = new_f32({heads, t});
     a.out = out.data;
     a.lse = lse.data;
     {
@@ -110,7 +116,8 @@ nb::tuple flat_attend(nb::handle q, nb::list spans, double scaling, int n_thread
 void bind_flat(nb::module_& m) {
     nb::class_<Span>(
         m, "Span",
-        "Keys and values of consecutive tokens, checked once; keeps the tensors alive.\n\n"
+        "Keys (n_kv_heads, n, head_dim) and values (n_kv_heads, n, _) of consecutive tokens, checked once; keeps the\n"
+        "tensors alive.\n\n"
         "In int8 a key is key_zero + key_scale * number (both (n_kv_heads, head_dim)), a value value_scale * number\n"
         "(value_scale (n_kv_heads, n)), all float32.")
         .def(nb::init<nb::object, nb::object, nb::object, nb::object, nb::object>(), nb::arg("keys"), nb::arg("values"),
@@ -127,8 +134,8 @@ void bind_flat(nb::module_& m) {
           nb::arg("q"), nb::arg("spans"), nb::arg("scaling"), nb::arg("n_threads"), nb::kw_only(),
           nb::arg("causal") = false, nb::arg("s_aux") = nb::none(), nb::arg("softcap") = nb::none(),
           nb::arg("mass") = nb::none(), nb::arg("static_lse") = nb::none(), nb::arg("isa") = "",
-          "Exact attention of q (n_query_heads, t, head_dim) over `spans`, in order of the sequence: (out, lse),\n"
-          "both float32.\n\n"
+          "Exact attention of q (n_query_heads, t, head_dim) over `spans`, in order of the sequence: out\n"
+          "(n_query_heads, t, the values' last dimension) and lse, both float32.\n\n"
           "causal: position i does not see the last t - 1 - i tokens of the last span. s_aux (n_query_heads,) adds\n"
           "exp(s_aux) to the softmax's sum with no value. mass (n_kv_heads, n_tokens): each token's share of the\n"
           "softmax is added, static_lse included.");

@@ -195,8 +195,9 @@ private:
     ggml::Hooks hooks() {
         return {[this](const ggml::AttentionCall& c) {
                     const nb::gil_scoped_acquire acquire;
-                    attend_(c.part, c.layer, c.heads, c.kv_heads, c.t, c.head_dim, number(c.q), number(c.keys),
-                            number(c.values), c.again, c.scaling, c.softcap, number(c.sinks), number(c.out));
+                    attend_(c.part, c.layer, c.heads, c.kv_heads, c.t, c.head_dim, c.value_dim, number(c.q),
+                            number(c.keys), number(c.values), c.again, c.scaling, c.softcap, number(c.sinks),
+                            number(c.out));
                 },
                 [this](const ggml::ProductCall& c) {
                     const nb::gil_scoped_acquire acquire;

@@ -12,6 +12,7 @@
 
 #include "index/graph/graph.hpp"
 #include "kernels/dispatch.hpp"
+#include "kernels/limits.hpp"
 #include "python/bindings.hpp"
 #include "python/call.hpp"
 #include "python/tensor.hpp"
@@ -28,8 +29,9 @@ void check_threads(int n_threads) {
 Graph* empty(int64_t n_kv_heads, int64_t head_dim, int64_t degree) {
     if (n_kv_heads < 1 || n_kv_heads > 4096)
         throw std::invalid_argument("n_kv_heads must be from 1 to 4096, got " + std::to_string(n_kv_heads));
-    if (head_dim < 8 || head_dim > 256 || head_dim % 8 != 0)
-        throw std::invalid_argument("head_dim must be a multiple of 8 from 8 to 256, got " + std::to_string(head_dim));
+    if (!is_head_dim(head_dim))
+        throw std::invalid_argument("head_dim must be a multiple of 8 from 8 to " + std::to_string(most_head_dim) +
+                                    ", got " + std::to_string(head_dim));
     if (degree < 4 || degree > 128)
         throw std::invalid_argument("degree must be from 4 to 128, got " + std::to_string(degree));
     auto graph = std::make_unique<Graph>();
@@ -47,15 +49,13 @@ void check_ef(int64_t ef) {
 
 // Keys or values of all of the graph's tokens (n of them, or at least that many if n is -1),
 // as the native code reads them.
-GraphKeys read_rows(const Graph& graph, nb::handle rows, const char* name, int64_t n) {
+GraphKeys read_rows(const Graph& graph, nb::handle rows, const char* name, int64_t width, int64_t n) {
     const Tensor t = read_tensor(rows, name, 3);
-    if (t.shape[0] != n_heads(graph) || t.shape[2] != graph.head_dim ||
-        (n >= 0 ? t.shape[1] != n : t.shape[1] < graph.n))
+    if (t.shape[0] != n_heads(graph) || t.shape[2] != width || (n >= 0 ? t.shape[1] != n : t.shape[1] < graph.n))
         throw std::invalid_argument(std::string(name) + " must be those of all the graph's tokens, of shape (" +
                                     std::to_string(n_heads(graph)) + ", " + std::to_string(graph.n) +
-                                    (n >= 0 ? ", " : " or more, ") + std::to_string(graph.head_dim) + "), got " +
-                                    shape_text(t));
-    if (t.shape[1] > 1 && t.stride[1] != graph.head_dim)
+                                    (n >= 0 ? ", " : " or more, ") + std::to_string(width) + "), got " + shape_text(t));
+    if (t.shape[1] > 1 && t.stride[1] != width)
         throw std::invalid_argument(std::string(name) + " of one head must be contiguous");
     if (t.shape[1] > graph_most_tokens)
         throw std::invalid_argument("a graph holds at most 2^31 tokens, got " + std::to_string(t.shape[1]));
@@ -66,7 +66,7 @@ Graph* append(const Graph& graph, nb::handle keys, const Coordinates& coordinate
               bool renew, const std::string& isa) {
     GraphAppend a{};
     a.renew = renew;
-    a.keys = read_rows(graph, keys, "keys", -1);
+    a.keys = read_rows(graph, keys, "keys", graph.head_dim, -1);
     for (size_t i = 0; i < 3; ++i)
         if (static_cast<int64_t>(coordinates.shape(i)) != (i == 0   ? n_heads(graph)
                                                            : i == 1 ? a.keys.n
@@ -107,9 +107,9 @@ struct Whole {
 
 nb::tuple search(const Graph& graph, nb::handle q, nb::handle keys, int64_t k, int64_t ef, int n_threads,
                  const std::string& isa) {
-    const StepCall c(q, n_heads(graph), graph.head_dim, graph.n, 1.0, std::nullopt, n_threads, isa);
+    const StepCall c(q, n_heads(graph), graph.head_dim, graph.head_dim, graph.n, 1.0, std::nullopt, n_threads, isa);
     GraphSearch a{};
-    a.keys = read_rows(graph, keys, "keys", graph.n);
+    a.keys = read_rows(graph, keys, "keys", graph.head_dim, graph.n);
     a.kernels = c.kernels;
     a.q = c.q.data();
     a.group = c.group;
@@ -136,26 +136,30 @@ nb::tuple search(const Graph& graph, nb::handle q, nb::handle keys, int64_t k, i
 }
 
 // Means of each run of tokens, (n_kv_heads, runs, head_dim).
-const void* read_means(const Graph& graph, nb::handle means, const char* name, DType dtype) {
+const void* read_means(const Graph& graph, nb::handle means, const char* name, int64_t width, DType dtype) {
     const Tensor t = read_tensor(means, name, 3);
-    if (t.shape[0] != n_heads(graph) || t.shape[1] != graph_runs(graph.n) || t.shape[2] != graph.head_dim ||
-        t.dtype != dtype || !t.contiguous())
+    if (t.shape[0] != n_heads(graph) || t.shape[1] != graph_runs(graph.n) || t.shape[2] != width || t.dtype != dtype ||
+        !t.contiguous())
         throw std::invalid_argument(std::string(name) + " must be contiguous, of the keys' dtype and of shape (" +
                                     std::to_string(n_heads(graph)) + ", " + std::to_string(graph_runs(graph.n)) + ", " +
-                                    std::to_string(graph.head_dim) + "), got shape " + shape_text(t));
+                                    std::to_string(width) + "), got shape " + shape_text(t));
     return t.data;
 }
 
 nb::tuple attend(const Graph& graph, nb::handle q, nb::handle keys, nb::handle values, nb::handle mean_keys,
                  nb::handle mean_values, double scaling, int64_t budget, int64_t ef, bool estimate_rest, int n_threads,
                  nb::object static_lse, std::optional<double> softcap, nb::object mass, const std::string& isa) {
-    const StepCall c(q, n_heads(graph), graph.head_dim, graph.n, scaling, softcap, n_threads, isa);
+    const int64_t d = graph.head_dim, width = read_tensor(values, "values", 3).shape[2];
+    if (!is_head_dim(width))
+        throw std::invalid_argument("the values' head_dim must be a multiple of 8 from 8 to " +
+                                    std::to_string(most_head_dim) + ", got " + std::to_string(width));
+    const StepCall c(q, n_heads(graph), d, width, graph.n, scaling, softcap, n_threads, isa);
     GraphAttend a{};
-    a.keys = read_rows(graph, keys, "keys", graph.n);
-    a.values = read_rows(graph, values, "values", graph.n);
+    a.keys = read_rows(graph, keys, "keys", d, graph.n);
+    a.values = read_rows(graph, values, "values", width, graph.n);
     if (a.values.dtype != a.keys.dtype) throw std::invalid_argument("keys and values must have one dtype");
-    a.mean_keys = read_means(graph, mean_keys, "mean_keys", a.keys.dtype);
-    a.mean_values = read_means(graph, mean_values, "mean_values", a.keys.dtype);
+    a.mean_keys = read_means(graph, mean_keys, "mean_keys", d, a.keys.dtype);
+    a.mean_values = read_means(graph, mean_values, "mean_values", width, a.keys.dtype);
     if (graph.n < 1) throw std::invalid_argument("a graph without tokens cannot be attended");
     if (budget < 1) throw std::invalid_argument("the budget must be at least 1 token, got " + std::to_string(budget));
     check_ef(ef);
@@ -209,7 +213,7 @@ void bind_graph(nb::module_& m) {
              nb::arg("softcap") = nb::none(), nb::arg("mass") = nb::none(), nb::arg("isa") = "",
              "Attention over the `budget` best tokens that each query head finds, those of its group together:\n"
              "(out, lse, coverage, exact, touched_bytes). mean_keys and mean_values (n_kv_heads, runs of 64 tokens,\n"
-             "head_dim) stand for the others.")
+             "the last dimension of keys and of values) stand for the others.")
         .def("links", &links, nb::arg("head"),
              "One KV head's links, int64 (n, degree), -1 where there is none, and the key where walks begin.");
 }

@@ -33,6 +33,7 @@ public:
         segment.n = kv.n;
         segment.lists = lists;
         segment.head_dim = kv.head_dim;
+        segment.value_dim = kv.value_dim;
         segment.dtype = kv.dtype;
         segment.keys = kv.keys;
         segment.values = kv.values;
@@ -40,7 +41,7 @@ public:
         segment.start = fields_.array<int32_t>("start", {kv.heads, lists + 1});
         segment.mean = fields_.array<float>("mean", {kv.heads, kv.head_dim});
         segment.centroid = fields_.array<uint16_t>("centroid", {kv.heads, lists, kv.head_dim});
-        segment.mean_value = fields_.array<uint16_t>("mean_value", {kv.heads, lists, kv.head_dim});
+        segment.mean_value = fields_.array<uint16_t>("mean_value", {kv.heads, lists, kv.value_dim});
         segment.spread = fields_.array<uint16_t>("spread", {kv.heads, kv.head_dim, kv.head_dim});
         if (!trusted) check_contents();
     }
@@ -80,13 +81,15 @@ IvfSealed* seal(const nb::dict& fields, nb::handle keys, nb::handle values, int 
     int64_t base_n = 0, base_lists = 0;
     if (base != nullptr) {
         const IvfSegment& b = base->segment;
-        if (b.heads != s.heads || b.head_dim != s.head_dim || b.dtype != s.dtype || b.lists >= s.lists || b.n >= s.n)
+        if (b.heads != s.heads || b.head_dim != s.head_dim || b.value_dim != s.value_dim || b.dtype != s.dtype ||
+            b.lists >= s.lists || b.n >= s.n)
             throw std::invalid_argument(
                 "the base must have the segment's heads, head_dim and dtype, and fewer tokens and lists");
         base_n = b.n;
         base_lists = b.lists;
     }
-    if (from.heads != s.heads || from.n != s.n - base_n || from.head_dim != s.head_dim || from.dtype != s.dtype)
+    if (from.heads != s.heads || from.n != s.n - base_n || from.head_dim != s.head_dim ||
+        from.value_dim != s.value_dim || from.dtype != s.dtype)
         throw std::invalid_argument(
             "keys and values to be sealed must have the segment's heads, head_dim, dtype and new tokens");
     if (s.lists - base_lists > from.n)
@@ -110,7 +113,7 @@ public:
     Call(nb::handle q, const std::vector<const IvfSealed*>& segments, double scaling, std::optional<double> softcap,
          int64_t probes, int64_t budget, int n_threads, const std::string& isa)
         : first_(checked(segments)),
-          step(q, first_.heads, first_.head_dim, tokens(segments), scaling, softcap, n_threads, isa) {
+          step(q, first_.heads, first_.head_dim, first_.value_dim, tokens(segments), scaling, softcap, n_threads, isa) {
         if (probes < 0)
             throw std::invalid_argument("probes must be at least 1, or 0 to go by the budget, got " +
                                         std::to_string(probes));
@@ -136,7 +139,8 @@ private:
             if (s == nullptr) throw std::invalid_argument("segments must be IvfSegment objects, got None");
         const IvfSegment& one = segments.front()->segment;
         for (const IvfSealed* s : segments)
-            if (s->segment.heads != one.heads || s->segment.head_dim != one.head_dim)
+            if (s->segment.heads != one.heads || s->segment.head_dim != one.head_dim ||
+                s->segment.value_dim != one.value_dim)
                 throw std::invalid_argument("all segments must have the same number of KV heads and head_dim");
         return one;
     }

@@ -18,12 +18,15 @@
 namespace sakuin {
 namespace {
 
-PrefillBlock read_block(nb::handle keys, nb::handle values, int64_t heads, int64_t head_dim) {
+PrefillBlock read_block(nb::handle keys, nb::handle values, int64_t heads, int64_t head_dim, int64_t value_dim) {
     const Tensor k = read_tensor(keys, "keys", 3), v = read_tensor(values, "values", 3);
-    for (int i = 0; i < 3; ++i)
+    for (int i = 0; i < 2; ++i)
         if (k.shape[i] != v.shape[i])
-            throw std::invalid_argument("keys and values must have one shape, got " + shape_text(k) + " and " +
-                                        shape_text(v));
+            throw std::invalid_argument("keys and values must be of the same heads and tokens, got " + shape_text(k) +
+                                        " and " + shape_text(v));
+    if (v.shape[2] != value_dim)
+        throw std::invalid_argument("values must have out's head_dim " + std::to_string(value_dim) + ", got " +
+                                    std::to_string(v.shape[2]));
     if (k.shape[2] != head_dim)
         throw std::invalid_argument("keys must have the query's head_dim " + std::to_string(head_dim) + ", got " +
                                     std::to_string(k.shape[2]));
@@ -36,9 +39,10 @@ PrefillBlock read_block(nb::handle keys, nb::handle values, int64_t heads, int64
 void read_out(PrefillCall& c, nb::handle out, const Tensor& q) {
     const Tensor o = read_tensor(out, "out", 3);
     if (o.dtype != DType::f32) throw std::invalid_argument("out must be float32");
-    for (int i = 0; i < 3; ++i)
+    for (int i = 0; i < 2; ++i)
         if (o.shape[i] != q.shape[i])
-            throw std::invalid_argument("out must have q's shape " + shape_text(q) + ", got " + shape_text(o));
+            throw std::invalid_argument("out must have q's heads and positions, " + shape_text(q) + ", got " +
+                                        shape_text(o));
     const int64_t d = o.shape[2];
     for (int i = 0; i < 2; ++i)
         if (o.shape[i] > 1 && o.stride[i] < d)
@@ -77,10 +81,12 @@ void attention(nb::handle q, nb::handle keys, nb::handle values, nb::list past, 
     c.t = x.shape[1];
     c.head_dim = x.shape[2];
     if (c.t < 1) throw std::invalid_argument("q must hold at least one position, got shape " + shape_text(x));
-    if (c.head_dim < 1 || c.head_dim > prefill_most_dim)
-        throw std::invalid_argument("head_dim must be from 1 to " + std::to_string(prefill_most_dim) + ", got " +
-                                    std::to_string(c.head_dim));
-    const PrefillBlock chunk = read_block(keys, values, -1, c.head_dim);
+    c.value_dim = read_tensor(out, "out", 3).shape[2];
+    for (const int64_t d : {c.head_dim, c.value_dim})
+        if (d < 1 || d > prefill_most_dim)
+            throw std::invalid_argument("head_dim must be from 1 to " + std::to_string(prefill_most_dim) + ", got " +
+                                        std::to_string(d));
+    const PrefillBlock chunk = read_block(keys, values, -1, c.head_dim, c.value_dim);
     c.n_kv_heads = read_tensor(keys, "keys", 3).shape[0];
     if (chunk.n != c.t)
         throw std::invalid_argument("keys must be those of the chunk, as many as q has positions, " +
@@ -92,7 +98,7 @@ void attention(nb::handle q, nb::handle keys, nb::handle values, nb::list past, 
     for (nb::handle pair : past) {
         if (!(nb::isinstance<nb::tuple>(pair) || nb::isinstance<nb::list>(pair)) || nb::len(pair) != 2)
             throw nb::type_error("past must hold pairs (keys, values)");
-        const PrefillBlock b = read_block(pair[0], pair[1], c.n_kv_heads, c.head_dim);
+        const PrefillBlock b = read_block(pair[0], pair[1], c.n_kv_heads, c.head_dim, c.value_dim);
         if (b.n > 0) c.blocks.push_back(b);
     }
     c.blocks.push_back(chunk);
@@ -118,15 +124,15 @@ void bind_prefill(nb::module_& m) {
         "Name of the kernels with which `prefill_attention` multiplies at the precision of `dtype` here; empty: there\n"
         "are none, torch's are as good.");
     m.def("prefill_kernels", &prefill_isas, "Names of the kernels that this machine can run, for the `isa` argument.");
-    m.def(
-        "prefill_attention", &attention, nb::arg("q"), nb::arg("keys"), nb::arg("values"), nb::arg("past"),
-        nb::arg("out"), nb::arg("scaling"), nb::arg("n_threads"), nb::kw_only(), nb::arg("softcap") = nb::none(),
-        nb::arg("sinks") = nb::none(), nb::arg("isa") = "",
-        "Exact attention of q (n_query_heads, t, head_dim) over `past`, pairs of keys and values\n"
-        "(n_kv_heads, n, head_dim) of which every position sees all, and causally over the chunk's own keys and\n"
-        "values (n_kv_heads, t, head_dim), to out, float32 of q's shape. Any strides but in the last dimension, any\n"
-        "float dtypes; numbers and weights are rounded to bf16, sums are fp32. sinks (n_query_heads,), float32, adds\n"
-        "exp(sinks) to the softmax's sum with no value.");
+    m.def("prefill_attention", &attention, nb::arg("q"), nb::arg("keys"), nb::arg("values"), nb::arg("past"),
+          nb::arg("out"), nb::arg("scaling"), nb::arg("n_threads"), nb::kw_only(), nb::arg("softcap") = nb::none(),
+          nb::arg("sinks") = nb::none(), nb::arg("isa") = "",
+          "Exact attention of q (n_query_heads, t, head_dim) over `past`, pairs of keys and values\n"
+          "(n_kv_heads, n, head_dim) of which every position sees all, and causally over the chunk's own keys and\n"
+          "values (n_kv_heads, t, head_dim), to out, float32 (n_query_heads, t, _). The values' last dimension is\n"
+          "out's, and may be another than the keys'. Any strides but in the last dimension, any float dtypes; numbers\n"
+          "and weights are rounded to bf16, sums are fp32. sinks (n_query_heads,), float32, adds exp(sinks) to the\n"
+          "softmax's sum with no value.");
 }
 
 }  // namespace sakuin

@@ -29,9 +29,10 @@ Sealed* seal(const nb::dict& fields, nb::handle y, nb::handle weight, nb::handle
              nb::handle values, nb::handle values_f32, int n_threads, const std::string& isa) {
     auto sealed = std::make_unique<Sealed>(fields, true);
     const SketchSegment& s = sealed->segment;
-    const int64_t d = s.shape.head_dim;
+    const int64_t d = s.shape.head_dim, value_dim = s.shape.value_dim;
     const Fields::KeysValues from = read_keys_values(keys, values, true);
-    if (from.heads != s.heads || from.n != s.n || from.head_dim != d || from.dtype != s.dtype)
+    if (from.heads != s.heads || from.n != s.n || from.head_dim != d || from.value_dim != value_dim ||
+        from.dtype != s.dtype)
         throw std::invalid_argument("keys and values to be sealed must be of the segment's shape and dtype");
     const Tensor f = read_tensor(features, "features", 3);
     SealArgs a{};
@@ -42,7 +43,7 @@ Sealed* seal(const nb::dict& fields, nb::handle y, nb::handle weight, nb::handle
     a.features = read_f32(features, "features", {s.heads, a.n_features, s.n}).f32();
     a.keys = from.keys;
     a.values = from.values;
-    a.values_f32 = read_f32(values_f32, "values_f32", {s.heads, s.n, d}).f32();
+    a.values_f32 = read_f32(values_f32, "values_f32", {s.heads, s.n, value_dim}).f32();
     {
         const nb::gil_scoped_release release;
         seal_sketch(a, s, n_threads);
@@ -61,8 +62,8 @@ class Call {
 public:
     Call(nb::handle q, const std::vector<const Sealed*>& segments, double scaling, int n_threads,
          std::optional<double> softcap, const SketchSettings& settings, const std::string& isa)
-        : first_(checked(segments)),
-          step(q, first_.heads, first_.shape.head_dim, tokens(segments), scaling, softcap, n_threads, isa) {
+        : first_(checked(segments)), step(q, first_.heads, first_.shape.head_dim, first_.shape.value_dim,
+                                          tokens(segments), scaling, softcap, n_threads, isa) {
         for (const Sealed* s : segments) a.segments.push_back(&s->segment);
         a.kernels = step.kernels;
         a.q = step.q.data();
@@ -89,7 +90,8 @@ private:
             if (s == nullptr) throw std::invalid_argument("segments must be SketchSegment objects, got None");
         const SketchSegment& one = segments.front()->segment;
         for (const Sealed* s : segments)
-            if (s->segment.heads != one.heads || s->segment.shape.head_dim != one.shape.head_dim)
+            if (s->segment.heads != one.heads || s->segment.shape.head_dim != one.shape.head_dim ||
+                s->segment.shape.value_dim != one.shape.value_dim)
                 throw std::invalid_argument("all segments must have the same number of KV heads and head_dim");
         return one;
     }
@@ -153,9 +155,9 @@ nb::tuple decode(nb::handle q, const std::vector<const Sealed*>& segments, nb::h
     const Tensor rk = read_tensor(recent_keys, "recent_keys", 3), rv = read_tensor(recent_values, "recent_values", 3);
     for (const auto& [k, v] : {std::pair{&sk, &sv}, std::pair{&rk, &rv}})
         if (k->shape[0] != c.a.heads || v->shape[0] != c.a.heads || k->shape[1] != v->shape[1] ||
-            k->shape[2] != c.step.head_dim || v->shape[2] != c.step.head_dim || k->dtype != v->dtype)
+            k->shape[2] != c.step.head_dim || v->shape[2] != c.step.value_dim || k->dtype != v->dtype)
             throw std::invalid_argument(
-                "static keys and values must be of one shape (n_kv_heads, n, head_dim) and dtype, got " +
+                "static keys and values must be of the segments' heads and head_dim, as many, and of one dtype, got " +
                 shape_text(*k) + " and " + shape_text(*v));
     FlatArgs f{};
     const Tensor query = read_tensor(q, "q", 3);  // not widened: bf16 queries are multiplied twice as fast
@@ -167,6 +169,7 @@ nb::tuple decode(nb::handle q, const std::vector<const Sealed*>& segments, nb::h
     f.group = c.a.group;
     f.t = c.a.t;
     f.head_dim = c.step.head_dim;
+    f.value_dim = c.step.value_dim;
     f.spans = {span_of(sk, sv), span_of(rk, rv)};
     f.causal = true;
     f.scaling = c.a.scaling;

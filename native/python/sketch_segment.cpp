@@ -1,10 +1,13 @@
 #include "python/sketch_segment.hpp"
 
+#include <algorithm>
+
 namespace sakuin {
 
 Sealed::Sealed(const nb::dict& fields, bool trusted, bool on_disk) : fields_(fields) {
     const Fields::KeysValues kv = fields_.keys_values(true);
-    const int64_t h = segment.heads = kv.heads, n = segment.n = kv.n, d = segment.shape.head_dim = kv.head_dim;
+    const int64_t h = segment.heads = kv.heads, n = segment.n = kv.n, d = segment.shape.head_dim = kv.head_dim,
+                  value_dim = segment.shape.value_dim = kv.value_dim;
     if (n > most_tokens)
         throw std::invalid_argument("a segment holds at most " + std::to_string(most_tokens) + " tokens, got " +
                                     std::to_string(n));
@@ -15,7 +18,7 @@ Sealed::Sealed(const nb::dict& fields, bool trusted, bool on_disk) : fields_(fie
     const int64_t lists = lists_of(n), width = segment.shape.chunks() * 16;
     const int64_t subs = segment.shape.subs = fields_.size<int16_t>("sub_coordinate", 3, 1);
     segment.shape.code_bytes = fields_.size<uint8_t>("codes", 3, 2);
-    if (subs < 4 || subs > 4 * d || subs % 4 != 0)
+    if (subs < 4 || subs > std::min<int64_t>(4 * d, most_subs) || subs % 4 != 0)
         throw std::invalid_argument("the sub-quantizers of a sketch are a multiple of 4, got " + std::to_string(subs));
     segment.order = fields_.array<uint16_t>("order", {h, n});
     segment.mean = fields_.array<float>("mean", {h, d});
@@ -33,7 +36,7 @@ Sealed::Sealed(const nb::dict& fields, bool trusted, bool on_disk) : fields_(fie
     segment.list_codes = fields_.array<uint8_t>("list_codes", {h, lists, segment.shape.value_bytes()});
     segment.list_params = fields_.array<uint16_t>("list_params", {h, lists, 2});
     segment.within = fields_.array<float>("within", {h, d});
-    segment.tilt = fields_.array<uint16_t>("tilt", {h, segment.shape.leading(), d});
+    segment.tilt = fields_.array<uint16_t>("tilt", {h, segment.shape.leading(), value_dim});
     segment.code_residue = fields_.array<float>("code_residue", {h, d});
     segment.spread = reinterpret_cast<const SketchSpread*>(fields_.array<float>("spread", {h, 3}));
     if (!trusted) check_contents();

@@ -64,9 +64,11 @@ private:
     static UnsealedTokens unsealed(nb::handle keys, nb::handle values, int64_t start) {
         const Tensor k = read_tensor(keys, "keys", 3), v = read_tensor(values, "values", 3);
         for (const Tensor* x : {&k, &v})
-            if (x->stride[1] != k.shape[2] || x->stride[0] != k.shape[1] * k.shape[2] || x->dtype != k.dtype)
-                throw std::invalid_argument("the memory of unsealed tokens must be contiguous and of one dtype");
-        return {k.data, v.data, k.dtype, k.shape[0], k.shape[1], k.shape[2], start, start};
+            if (x->shape[0] != k.shape[0] || x->shape[1] != k.shape[1] || x->stride[1] != x->shape[2] ||
+                x->stride[0] != x->shape[1] * x->shape[2] || x->dtype != k.dtype)
+                throw std::invalid_argument(
+                    "the memory of unsealed tokens must be contiguous, of one dtype and as long");
+        return {k.data, v.data, k.dtype, k.shape[0], k.shape[1], k.shape[2], v.shape[2], start, start};
     }
 
     nb::tuple held_, given_;

@@ -146,11 +146,12 @@ def test_what_does_not_fit_is_refused():
         ({"q": q[:, :0], "k": k[:, :0], "v": v[:, :0]}, "at least one position"),
         ({"q": q[..., :32]}, "head_dim 32, got 64"),
         ({"q": q.int()}, "q must be float32"),
-        ({"v": v[:, 1:]}, "one shape"),
+        ({"v": v[:, 1:]}, "the same heads and tokens"),
         ({"past": [(k[:1], v[:1])]}, "same number of KV heads"),
         ({"past": [(k[..., :32], v[..., :32])]}, "head_dim 64, got 32"),
         ({"out": out.bfloat16()}, "out must be float32"),
-        ({"out": out[:2]}, "out must have q's shape"),
+        ({"out": out[:2]}, "out must have q's heads and positions"),
+        ({"out": out[..., :32].contiguous()}, "values must have out's head_dim 32, got 64"),
         ({"out": out[:, :1].expand(4, 20, 64)}, "rows of its own"),
         ({"scaling": float("inf")}, "scaling must be finite"),
         ({"softcap": 0.0}, "softcap must be above 0"),
@@ -162,8 +163,8 @@ def test_what_does_not_fit_is_refused():
             call(**wrong)
     with pytest.raises(TypeError, match="pairs"):
         call(past=[(k,)])
-    big = torch.zeros(2, 20, 264)
-    with pytest.raises(ValueError, match="head_dim must be from 1 to 256, got 264"):
+    big = torch.zeros(2, 20, 584)
+    with pytest.raises(ValueError, match="head_dim must be from 1 to 576, got 584"):
         call(q=big, k=big, v=big, past=[], out=big)
 
 

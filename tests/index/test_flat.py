@@ -264,13 +264,13 @@ def test_numbers_that_float16_does_not_hold_are_refused():
     [
         ((2, 10, 64), (2, 11, 64), {}, "as many tokens as keys, got 11 and 10"),
         ((2, 10, 64), (3, 10, 64), {}, "values must have 2 heads"),
-        ((2, 10, 64), (2, 10, 32), {}, "values must have head_dim 64"),
+        ((2, 10, 64), (2, 10, 12), {}, "the values' head_dim must be a multiple of 8 from 8 to 576, got 12"),
         ((2, 0, 64), (2, 0, 64), {}, "no tokens"),
         ((0, 10, 64), (0, 10, 64), {}, "at least one KV head"),
-        ((2, 10, 12), (2, 10, 12), {}, "multiple of 8 from 8 to 256, got 12"),
-        ((2, 10, 264), (2, 10, 264), {}, "multiple of 8 from 8 to 256, got 264"),
+        ((2, 10, 12), (2, 10, 12), {}, "multiple of 8 from 8 to 576, got 12"),
+        ((2, 10, 584), (2, 10, 584), {}, "multiple of 8 from 8 to 576, got 584"),
         ((10, 64), (10, 64), {}, "three dimensions"),
-        ((2, 10, 64), (2, 10, 64), {"group_size": 17}, "1 to 16 query heads, got 17"),
+        ((2, 10, 64), (2, 10, 64), {"group_size": 129}, "1 to 128 query heads, got 129"),
         ((2, 10, 64), (2, 10, 64), {"queries": torch.ones(3, 5, 64)}, "multiple of the keys' 2 heads"),
         ((2, 10, 64), (2, 10, 64), {"queries": torch.ones(4, 5, 32)}, "queries must have head_dim 64"),
         (

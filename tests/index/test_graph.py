@@ -271,7 +271,7 @@ def test_wrong_arguments_are_refused_in_a_sentence():
             index.search(data.q, k)
     with pytest.raises(ValueError, match="q must have 6 heads"):
         index.attend(data.q[:2], scaling=1.0)
-    with pytest.raises(ValueError, match="keys and values must have one shape"):
+    with pytest.raises(ValueError, match="keys and values must have the same heads and tokens"):
         index.append(data.keys, data.values[:, 1:])
     with pytest.raises(
         ValueError, match=r"keys are torch.bfloat16, but the index holds torch.float32; convert"

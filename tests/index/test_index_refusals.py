@@ -43,7 +43,7 @@ PAIR = (torch.ones(2, 128, 16), torch.ones(2, 128, 16))
         (lambda i, q: i.crop("all"), "300"),
         (lambda i, q: i.append(5, 5), "keys|one shape"),
         (lambda i, q: i.crop(N + 1), "300"),
-        (lambda i, q: i.append(q[:2], q[:2, :1]), "one shape"),
+        (lambda i, q: i.append(q[:2], q[:2, :1]), "the same heads and tokens"),
         (lambda i, q: i.append(q[:2] * torch.nan, q[:2]), "NaN"),
         (lambda i, q: i.append(q[:2], q[:2] * torch.inf), "infinit|NaN"),
     ],

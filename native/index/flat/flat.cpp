@@ -7,8 +7,10 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "kernels/dispatch.hpp"
+#include "kernels/limits.hpp"
 #include "parallel.hpp"
 
 namespace sakuin {
@@ -16,6 +18,8 @@ namespace {
 
 constexpr float log2_e = 1.44269504088896f;
 constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
+// Rows of a KV head, query heads times positions, that are attended at a time.
+constexpr int64_t most_rows = 1024;
 
 // Uninitialised floats on a cache line of their own.
 class Scratch {
@@ -45,7 +49,7 @@ int64_t total_tokens(const FlatArgs& a) {
 
 // Waking a second thread costs some ten microseconds; it is worth it from about as much work on.
 int useful_threads(const FlatArgs& a) {
-    const int64_t numbers = 2 * a.n_kv_heads * total_tokens(a) * a.head_dim;
+    const int64_t numbers = a.n_kv_heads * total_tokens(a) * (a.head_dim + a.value_dim);
     const int64_t pieces_of_work = std::max(numbers * a.group * std::min<int64_t>(a.t, 64) >> 20, numbers >> 19);
     return static_cast<int>(std::clamp<int64_t>(pieces_of_work, 1, a.n_threads));
 }
@@ -69,9 +73,12 @@ std::vector<Piece> cut(const FlatArgs& a, int n_threads) {
 
 void check(const FlatArgs& a) {
     const auto fail = [](const std::string& what) { throw std::invalid_argument(what); };
-    if (a.head_dim < 8 || a.head_dim > 256 || a.head_dim % 8 != 0)
-        fail("head_dim must be a multiple of 8 from 8 to 256, got " + std::to_string(a.head_dim));
-    if (a.group < 1 || a.group > 16) fail("a query group must have 1 to 16 heads, got " + std::to_string(a.group));
+    for (const auto& [name, d] : {std::pair{"head_dim", a.head_dim}, {"the values' head_dim", a.value_dim}})
+        if (!is_head_dim(d))
+            fail(name + (" must be a multiple of 8 from 8 to " + std::to_string(most_head_dim)) + ", got " +
+                 std::to_string(d));
+    if (a.group < 1 || a.group > most_group)
+        fail("a query group must have 1 to " + std::to_string(most_group) + " heads, got " + std::to_string(a.group));
     if (a.n_kv_heads < 0 || a.t < 0) fail("counts must not be negative");
     if (a.n_threads < 1) fail("n_threads must be at least 1, got " + std::to_string(a.n_threads));
     if (!std::isfinite(a.scaling)) fail("scaling must be a finite number");
@@ -119,8 +126,8 @@ public:
 private:
     static size_t size(int64_t n) { return static_cast<size_t>(n); }
     int64_t count() const { return static_cast<int64_t>(pieces_.size()); }
-    // A piece's result: out (rows, head_dim), then max and sum of each row.
-    int64_t part_size() const { return (rows_ * (a_.head_dim + 2) + 15) / 16 * 16; }
+    // A piece's result: out (rows, value_dim), then max and sum of each row.
+    int64_t part_size() const { return (rows_ * (a_.value_dim + 2) + 15) / 16 * 16; }
     float* part(int64_t i) const { return parts_.data() + i * part_size(); }
 
     // A KV head's rows: the positions of its first query head, then those of the next.
@@ -184,6 +191,7 @@ private:
         r.q_is_bf16 = a_.q_dtype == DType::bf16;
         r.rows = rows_;
         r.head_dim = a_.head_dim;
+        r.value_dim = a_.value_dim;
         r.dtype = s.dtype;
         r.keys = static_cast<const char*>(s.keys) + (p.head * s.key_head_stride + p.first * s.key_stride) * bytes;
         r.values =
@@ -197,13 +205,13 @@ private:
         }
         r.softcap = a_.softcap;
         r.out = part(i);
-        r.max = r.out + rows_ * a_.head_dim;
+        r.max = r.out + rows_ * a_.value_dim;
         r.sum = r.max + rows_;
         return r;
     }
 
     void merge_row(int64_t head, int64_t row, int64_t begin, int64_t end) const {
-        const int64_t d = a_.head_dim, at = place(head, row);
+        const int64_t d = a_.value_dim, at = place(head, row);
         float* out = a_.out + at * d;
         float max = minus_infinity;
         for (int64_t i = begin; i < end; ++i) max = std::max(max, part(i)[rows_ * d + row]);
@@ -264,7 +272,7 @@ void flat_attend(const FlatArgs& args) {
     check(args);
     if (args.n_kv_heads == 0 || args.t == 0) return;
     // Many positions go in parts, so that the memory for partial results stays small. Keys are read once for each part.
-    constexpr int64_t at_once = 64;
+    const int64_t at_once = std::clamp<int64_t>(most_rows / args.group, 1, 64);
     for (int64_t first = 0; first < args.t; first += at_once)
         Attend(args, first, std::min(at_once, args.t - first)).run();
 }

@@ -10,8 +10,8 @@
 
 namespace sakuin {
 
-// Consecutive tokens of one sequence: keys and values `(n_kv_heads, n, head_dim)`, the last dimension contiguous.
-// Strides count numbers, not bytes.
+// Consecutive tokens of one sequence: keys `(n_kv_heads, n, head_dim)` and values `(n_kv_heads, n, value_dim)`, the
+// last dimension contiguous. Strides count numbers, not bytes.
 struct FlatSpan {
     const void *keys, *values;
     DType dtype;
@@ -25,7 +25,7 @@ struct FlatArgs {
     const void* q;
     DType q_dtype;
     int64_t q_head_stride, q_stride;
-    int64_t n_kv_heads, group, t, head_dim;
+    int64_t n_kv_heads, group, t, head_dim, value_dim;
 
     std::vector<FlatSpan> spans;  // in order of the sequence; empty ones are allowed
     bool causal;                  // position i sees all but the last t - 1 - i tokens of the last span
@@ -37,7 +37,7 @@ struct FlatArgs {
     int n_threads;
     std::string_view isa;  // empty: the one in use
 
-    float* out;  // (n_query_heads, t, head_dim), contiguous; 0 for a position that sees nothing
+    float* out;  // (n_query_heads, t, value_dim), contiguous; 0 for a position that sees nothing
     float* lse;  // (n_query_heads, t), natural logarithm; -inf for a position that sees nothing
 
     // Each token's share of the whole softmax, summed over the group's rows, is added to mass[head * mass_stride +

@@ -5,6 +5,7 @@
 #include "index/arithmetic.hpp"
 #include "index/graph/graph.hpp"
 #include "index/graph/walk.hpp"
+#include "index/parts.hpp"
 #include "index/rows.hpp"
 #include "parallel.hpp"
 
@@ -81,7 +82,7 @@ private:
         });
         for (int64_t h = 0; h < a_.heads; ++h)
             choices[at(h)].rest.push_back({runs_, scores_.data() + h * runs_ * width(),
-                                           static_cast<const char*>(a_.mean_values) + h * runs_ * d * size,
+                                           static_cast<const char*>(a_.mean_values) + h * runs_ * a_.value_dim * size,
                                            a_.keys.dtype, left_.data() + h * runs_});
     }
 
@@ -113,6 +114,7 @@ private:
 }  // namespace
 
 void graph_attend(const Graph& graph, GraphAttend& a) {
+    if (a.group > max_group) return attend_in_parts(a, [&graph](GraphAttend& part) { graph_attend(graph, part); });
     std::vector<KeyWalk> walks(graph.heads.size() * at(a.group));
     Step step(graph, a, walks);
     a.touched_bytes = 0;

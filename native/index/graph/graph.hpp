@@ -41,7 +41,7 @@ struct Graph {
     int64_t nbytes() const;
 };
 
-// (n_kv_heads, n, head_dim), heads `head_stride` numbers apart, tokens head_dim.
+// (n_kv_heads, n, head_dim), heads `head_stride` numbers apart, tokens head_dim; of values value_dim for head_dim.
 struct GraphKeys {
     const void* keys;
     DType dtype;
@@ -92,7 +92,7 @@ constexpr int64_t graph_runs(int64_t n) { return (n + graph_run - 1) / graph_run
 // read, values, means.
 struct GraphAttend : RowCall {
     GraphKeys keys, values;  // of one dtype
-    // (n_kv_heads, graph_runs(n), head_dim) of the same dtype, contiguous: means of each run.
+    // (n_kv_heads, graph_runs(n), head_dim or value_dim) of the same dtype, contiguous: means of each run.
     const void *mean_keys, *mean_values;
     int64_t budget;  // tokens that each query head attends, the best that a walk finds; all, without one, from n on
     int64_t ef;      // as in a search; at least the budget

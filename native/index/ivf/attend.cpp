@@ -7,7 +7,9 @@
 
 #include "index/arithmetic.hpp"
 #include "index/ivf/ivf.hpp"
+#include "index/parts.hpp"
 #include "index/rows.hpp"
+#include "kernels/limits.hpp"
 #include "parallel.hpp"
 
 namespace sakuin {
@@ -135,10 +137,10 @@ public:
             head.stores.clear();
             int64_t token = 0;
             for (const IvfSegment* s : a_.segments) {
-                const int64_t offset = h * s->n * d_ * dtype_size(s->dtype);
-                head.stores.push_back({static_cast<const char*>(s->keys) + offset,
-                                       static_cast<const char*>(s->values) + offset, s->dtype, s->n, token,
-                                       of_head(s->order, h, s->n)});
+                const int64_t first = h * s->n * dtype_size(s->dtype);
+                head.stores.push_back({static_cast<const char*>(s->keys) + first * d_,
+                                       static_cast<const char*>(s->values) + first * s->value_dim, s->dtype, s->n,
+                                       token, of_head(s->order, h, s->n)});
                 token += s->n;
                 const int32_t* start = of_head(s->start, h, s->lists + 1);
                 for (int64_t l = 0; l < s->lists; ++l) head.tokens.push_back(start[l + 1] - start[l]);
@@ -200,8 +202,8 @@ private:
 
     // The variance of a score within its list is q^T spread q; in base 2 half of it counts times ln 2.
     void find_raise(const IvfSegment& s, int64_t h, const float* q, float* raise) const {
-        float product[256 * max_group];
-        uint32_t rows[256];
+        float product[most_head_dim * max_group];
+        uint32_t rows[most_head_dim];
         std::iota(rows, rows + d_, 0u);
         k_.score_rows(q, of_head(s.spread, h, d_ * d_), DType::bf16, static_cast<int>(d_), rows, d_,
                       static_cast<int>(a_.group), product);
@@ -247,7 +249,7 @@ private:
                     head.scores[at(list * width_ + g)] += head.raise[s * at(width_) + at(g)];
             }
             choice.rest.push_back({segment.lists, head.scores.data() + first * width_,
-                                   of_head(segment.mean_value, h, segment.lists * d_), DType::bf16,
+                                   of_head(segment.mean_value, h, segment.lists * segment.value_dim), DType::bf16,
                                    head.left.data() + first});
         }
     }
@@ -269,11 +271,15 @@ std::vector<Head>& kept_heads() {
 }  // namespace
 
 void attend_ivf(IvfAttend& a) {
+    if (a.group > max_group) return attend_in_parts(a, attend_ivf);
     a.touched_bytes = 0;
     for (int64_t position = 0; position < a.t; ++position) a.touched_bytes += Step(a, kept_heads(), position).attend();
 }
 
 void search_ivf(const IvfAttend& a, int64_t k, float* scores, int64_t* tokens) {
+    if (a.group > max_group)
+        return search_in_parts(a, a.head_dim, k, scores, tokens,
+                               [k](const IvfAttend& part, float* s, int64_t* i) { search_ivf(part, k, s, i); });
     for (int64_t position = 0; position < a.t; ++position) Step(a, kept_heads(), position).search(k, scores, tokens);
 }
 

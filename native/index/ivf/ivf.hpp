@@ -13,20 +13,21 @@ namespace sakuin {
 // One sealed segment: pointers to memory that somebody else keeps alive. A head's keys and values stand list after
 // list, so that a probed list is a straight read. Every head has the same number of lists; some may be empty.
 struct IvfSegment {
-    int64_t heads, n, lists, head_dim;
+    int64_t heads, n, lists, head_dim, value_dim;
     DType dtype;
-    const void *keys, *values;   // (heads, n, head_dim)
+    const void *keys, *values;   // (heads, n, head_dim), (heads, n, value_dim)
     const int32_t* order;        // (heads, n): position in the segment of the row
     const int32_t* start;        // (heads, lists + 1): the first row of each list; the last is n
     const float* mean;           // (heads, head_dim): near the mean of the keys, to measure centroids from
     const uint16_t* centroid;    // (heads, lists, head_dim) bf16: the mean key of each list minus `mean`
-    const uint16_t* mean_value;  // (heads, lists, head_dim) bf16
+    const uint16_t* mean_value;  // (heads, lists, value_dim) bf16
     const uint16_t* spread;      // (heads, head_dim, head_dim) bf16: mean of r r^T, r a key minus its list's centroid
 };
 
 // Fills everything of `segment`; the pointers are written through. Without a base its lists come from k-means over keys
-// and values (heads, segment.n, head_dim) of its dtype in order of position: Lloyd's algorithm for `iterations` rounds
-// on a sample of the keys, from keys evenly spaced in the segment. The result is the same for any number of threads.
+// (heads, segment.n, head_dim), which come with values (value_dim), of its dtype in order of position: Lloyd's
+// algorithm for `iterations` rounds on a sample of the keys, from keys evenly spaced in the segment. The result is the
+// same for any number of threads.
 //
 // With a base, an older segment, the new one holds the base's tokens and after them segment.n - base->n new ones, and
 // has the base's lists and segment.lists - base->lists new ones, found by k-means over the new keys alone. A new key
@@ -34,7 +35,7 @@ struct IvfSegment {
 struct IvfSeal {
     const Kernels* kernels;
     const void *keys, *values;
-    const IvfSegment* base;  // or null; of the segment's heads, head_dim and dtype, and of fewer tokens and lists
+    const IvfSegment* base;  // or null; of the segment's heads, head_dims and dtype, and of fewer tokens and lists
     int iterations;
     int n_threads;
 };

@@ -59,13 +59,17 @@ private:
     // Row i of m new rows that are evenly spaced.
     int64_t evenly(int64_t i, int64_t m) const { return i * n_ / m; }
 
-    int64_t row_bytes() const { return d_ * dtype_size(s_.dtype); }
-    const char* new_row(const void* rows, int64_t head, int64_t row) const {
-        return static_cast<const char*>(rows) + (head * n_ + row) * row_bytes();
+    int64_t key_bytes() const { return d_ * dtype_size(s_.dtype); }
+    int64_t value_bytes() const { return s_.value_dim * dtype_size(s_.dtype); }
+    const char* new_row(const void* rows, int64_t row_bytes, int64_t head, int64_t row) const {
+        return static_cast<const char*>(rows) + (head * n_ + row) * row_bytes;
     }
-    char* row_of(const void* rows, int64_t head, int64_t row) const {
-        return static_cast<char*>(const_cast<void*>(rows)) + (head * s_.n + row) * row_bytes();
+    const char* new_key(int64_t head, int64_t row) const { return new_row(a_.keys, key_bytes(), head, row); }
+    char* row_of(const void* rows, int64_t row_bytes, int64_t head, int64_t row) const {
+        return static_cast<char*>(const_cast<void*>(rows)) + (head * s_.n + row) * row_bytes;
     }
+    char* key_of(int64_t head, int64_t row) const { return row_of(s_.keys, key_bytes(), head, row); }
+    char* value_of(int64_t head, int64_t row) const { return row_of(s_.values, value_bytes(), head, row); }
     void read_centred(const Head& h, const char* row, float* to) const {
         widen(*a_.kernels, row, s_.dtype, to, at(d_));
         for (int64_t j = 0; j < d_; ++j) to[j] -= h.mean[at(j)];
@@ -79,7 +83,7 @@ private:
             std::vector<double> sum(at(d_), 0.0);
             std::vector<float> x(at(d_));
             for (int64_t i = 0; i < n_; ++i) {
-                widen(*a_.kernels, new_row(a_.keys, h.head, i), s_.dtype, x.data(), at(d_));
+                widen(*a_.kernels, new_key(h.head, i), s_.dtype, x.data(), at(d_));
                 for (int64_t j = 0; j < d_; ++j) sum[at(j)] += static_cast<double>(x[at(j)]);
             }
             for (const double all : sum) h.mean.push_back(static_cast<float>(all / static_cast<double>(n_)));
@@ -88,7 +92,7 @@ private:
         for (int64_t i = 0; i < base_lists_ * d_; ++i)
             h.centroids[at(i)] = from_bf16(a_.base->centroid[h.head * base_lists_ * d_ + i]);
         for (int64_t l = 0; l < lists_; ++l)
-            read_centred(h, new_row(a_.keys, h.head, evenly(l, lists_)), h.centroids.data() + (base_lists_ + l) * d_);
+            read_centred(h, new_key(h.head, evenly(l, lists_)), h.centroids.data() + (base_lists_ + l) * d_);
         h.list.resize(at(n_));
         transpose(h, base_lists_, lists_);
     }
@@ -120,7 +124,7 @@ private:
             const int64_t first = i % blocks * block_rows, rows = std::min(block_rows, m - first);
             std::vector<float> x(at(rows * d_));
             for (int64_t r = 0; r < rows; ++r)
-                read_centred(h, new_row(a_.keys, h.head, evenly(first + r, m)), x.data() + r * d_);
+                read_centred(h, new_key(h.head, evenly(first + r, m)), x.data() + r * d_);
             a_.kernels->nearest(
                 {x.data(), rows, d_, h.transposed.data(), h.half_norms.data(), h.padded, h.list.data() + first});
         });
@@ -132,7 +136,7 @@ private:
         std::vector<int64_t> count(at(lists_), 0);
         for (int64_t i = 0; i < sample_; ++i) {
             const int64_t l = h.list[at(i)];
-            read_centred(h, new_row(a_.keys, h.head, evenly(i, sample_)), x.data());
+            read_centred(h, new_key(h.head, evenly(i, sample_)), x.data());
             ++count[at(l)];
             for (int64_t j = 0; j < d_; ++j) sums[at(l * d_ + j)] += x[at(j)];
         }
@@ -159,19 +163,19 @@ private:
         for (int64_t l = 0; l < s_.lists; ++l) start[l + 1] += start[l];
         std::vector<int32_t> next(start, start + s_.lists);
         for (int64_t l = 0; l < base_lists_; ++l) {
-            const int64_t from = base_start(h)[l], m = base_start(h)[l + 1] - from, bytes = m * row_bytes();
-            const int64_t offset = (h.head * base_n_ + from) * row_bytes();
-            std::copy_n(a_.base->order + h.head * base_n_ + from, m, order + start[l]);
-            std::memcpy(row_of(s_.keys, h.head, start[l]), static_cast<const char*>(a_.base->keys) + offset, at(bytes));
-            std::memcpy(row_of(s_.values, h.head, start[l]), static_cast<const char*>(a_.base->values) + offset,
-                        at(bytes));
+            const int64_t from = base_start(h)[l], m = base_start(h)[l + 1] - from, row = h.head * base_n_ + from;
+            std::copy_n(a_.base->order + row, m, order + start[l]);
+            std::memcpy(key_of(h.head, start[l]), static_cast<const char*>(a_.base->keys) + row * key_bytes(),
+                        at(m * key_bytes()));
+            std::memcpy(value_of(h.head, start[l]), static_cast<const char*>(a_.base->values) + row * value_bytes(),
+                        at(m * value_bytes()));
             next[at(l)] += static_cast<int32_t>(m);
         }
         for (int64_t i = 0; i < n_; ++i) {
             const int32_t to = next[h.list[at(i)]]++;
             order[to] = static_cast<int32_t>(base_n_ + i);
-            std::memcpy(row_of(s_.keys, h.head, to), new_row(a_.keys, h.head, i), at(row_bytes()));
-            std::memcpy(row_of(s_.values, h.head, to), new_row(a_.values, h.head, i), at(row_bytes()));
+            std::memcpy(key_of(h.head, to), new_key(h.head, i), at(key_bytes()));
+            std::memcpy(value_of(h.head, to), new_row(a_.values, value_bytes(), h.head, i), at(value_bytes()));
         }
         std::copy_n(h.mean.data(), d_, out(s_.mean, h.head, d_));
         for (int64_t l = 0; l < s_.lists; ++l) write_means(h, l, start[l], start[l + 1]);
@@ -179,26 +183,27 @@ private:
     }
 
     void write_means(Head& h, int64_t l, int64_t first, int64_t last) const {
+        const int64_t width = s_.value_dim;
         uint16_t *c = out(s_.centroid, h.head, s_.lists * d_) + l * d_,
-                 *v = out(s_.mean_value, h.head, s_.lists * d_) + l * d_;
+                 *v = out(s_.mean_value, h.head, s_.lists * width) + l * width;
         if (l < base_lists_ && last - first == base_start(h)[l + 1] - base_start(h)[l]) {
             std::copy_n(a_.base->centroid + (h.head * base_lists_ + l) * d_, d_, c);
-            std::copy_n(a_.base->mean_value + (h.head * base_lists_ + l) * d_, d_, v);
+            std::copy_n(a_.base->mean_value + (h.head * base_lists_ + l) * width, width, v);
             return;
         }
-        std::vector<float> x(at(d_)), key(at(d_), 0.0f), value(at(d_), 0.0f);
+        std::vector<float> x(at(std::max(d_, width))), key(at(d_), 0.0f), value(at(width), 0.0f);
         const float share = 1.0f / static_cast<float>(std::max<int64_t>(last - first, 1));
         for (int64_t r = first; r < last; ++r) {
-            read_centred(h, row_of(s_.keys, h.head, r), x.data());
+            read_centred(h, key_of(h.head, r), x.data());
             for (int64_t j = 0; j < d_; ++j) key[at(j)] += x[at(j)] * share;
-            widen(*a_.kernels, row_of(s_.values, h.head, r), s_.dtype, x.data(), at(d_));
-            for (int64_t j = 0; j < d_; ++j) value[at(j)] += x[at(j)] * share;
+            widen(*a_.kernels, value_of(h.head, r), s_.dtype, x.data(), at(width));
+            for (int64_t j = 0; j < width; ++j) value[at(j)] += x[at(j)] * share;
         }
         for (int64_t j = 0; j < d_; ++j) {
             h.centroids[at(l * d_ + j)] = key[at(j)];
             c[j] = to_bf16(key[at(j)]);
-            v[j] = to_bf16(value[at(j)]);
         }
+        for (int64_t j = 0; j < width; ++j) v[j] = to_bf16(value[at(j)]);
     }
 
     // That of the base by its number of tokens, that of the new rows from a sample.
@@ -207,7 +212,7 @@ private:
         std::vector<float> x(at(d_)), sum(at(d_ * d_), 0.0f);
         for (int64_t i = 0; i < m; ++i) {
             const int64_t row = evenly(i, m);
-            read_centred(h, new_row(a_.keys, h.head, row), x.data());
+            read_centred(h, new_key(h.head, row), x.data());
             const float* centroid = h.centroids.data() + h.list[at(row)] * d_;
             for (int64_t j = 0; j < d_; ++j) x[at(j)] -= centroid[j];
             for (int64_t j = 0; j < d_; ++j) {

@@ -26,8 +26,9 @@ Scratch& scratch() {
 
 Step::Step(const SketchAttend& args, std::vector<View>& views, int64_t t)
     : a_(args), k_(*args.kernels->sketch), attend_all_(attend_all_of(k_)), t_(t),
-      d_(args.segments.front()->shape.head_dim), width_(static_cast<size_t>(padded(static_cast<int>(args.group)))),
-      to_(args.heads), heads_(static_cast<size_t>(args.heads)), views_(views) {
+      d_(args.segments.front()->shape.head_dim), value_dim_(args.segments.front()->shape.value_dim),
+      width_(static_cast<size_t>(padded(static_cast<int>(args.group)))), to_(args.heads),
+      heads_(static_cast<size_t>(args.heads)), views_(views) {
     for (const SketchSegment* s : a_.segments) n_ += s->n;
     views_.resize(static_cast<size_t>(a_.heads) * a_.segments.size());
     for (int64_t h = 0; h < a_.heads; ++h) {
@@ -267,7 +268,7 @@ void Step::attend(View& v) {
     for (size_t g = 0; g < width_; ++g) v.squares[g] = std::max(v.squares[g] * fold[g] * fold[g] - v.taken[g], 0.0f);
     expect_noise(v);
     v.touched += v.found * s.shape.code_bytes + (v.found > 0 ? d_ * 6 : 0) + v.coded.n * (s.shape.value_bytes() + 4) +
-                 exact_bytes(s, v.exact.n) + s.shape.leading() * d_ * 2 + d_ * 8 +
+                 exact_bytes(s, v.exact.n) + s.shape.leading() * value_dim_ * 2 + d_ * 8 +
                  static_cast<int64_t>(sizeof(SketchSpread));
 }
 
@@ -297,13 +298,13 @@ void Step::add_up(View& v) {
     v.covered.assign(covered, covered + width_);
     v.total.resize(width_);
     for (size_t g = 0; g < width_; ++g) v.total[g] = covered[g] + total[g];
-    v.out.assign(groups() * static_cast<size_t>(d_), 0.0f);
+    v.out.assign(groups() * static_cast<size_t>(value_dim_), 0.0f);
     add_exact(k_, s, v.head, v.exact.index.data(), v.exact.n, v.exact.weights.data(), group(), v.out.data());
     k_.add_value_codes(of_head(s.value_codes, v.head, s.n * s.shape.value_bytes()), s.shape.value_bytes(),
-                       of_head(s.value_params, v.head, s.n * 2), static_cast<int>(d_), v.coded.index.data(), v.coded.n,
-                       v.coded.weights.data(), group(), v.out.data());
+                       of_head(s.value_params, v.head, s.n * 2), static_cast<int>(value_dim_), v.coded.index.data(),
+                       v.coded.n, v.coded.weights.data(), group(), v.out.data());
     k_.add_value_codes(of_head(s.list_codes, v.head, v.lists() * s.shape.value_bytes()), s.shape.value_bytes(),
-                       of_head(s.list_params, v.head, v.lists() * 2), static_cast<int>(d_), nullptr, v.lists(),
+                       of_head(s.list_params, v.head, v.lists() * 2), static_cast<int>(value_dim_), nullptr, v.lists(),
                        v.in_list.data(), group(), v.out.data());
 }
 
@@ -322,10 +323,11 @@ void Step::add_tilt(View& v) {
                     factor = in_lists * slope / (1.0f + spread[g] * slope * slope / tilt_limit);
         for (size_t j = 0; j < leading; ++j) weights[j * width_ + g] = factor * v.p[g * d + j] * std::sqrt(within[j]);
     }
-    v.tilt.assign(groups() * d, 0.0f);
-    k_.add_rows(of_head(s.tilt, v.head, static_cast<int64_t>(leading) * d_), DType::bf16, static_cast<int>(d_), nullptr,
-                static_cast<int64_t>(leading), weights.data(), group(), v.tilt.data());
-    for (size_t j = 0; j < groups() * d; ++j) v.out[j] += v.tilt[j];
+    v.tilt.assign(groups() * static_cast<size_t>(value_dim_), 0.0f);
+    k_.add_rows(of_head(s.tilt, v.head, static_cast<int64_t>(leading) * value_dim_), DType::bf16,
+                static_cast<int>(value_dim_), nullptr, static_cast<int64_t>(leading), weights.data(), group(),
+                v.tilt.data());
+    for (size_t j = 0; j < v.tilt.size(); ++j) v.out[j] += v.tilt[j];
 }
 
 int64_t Step::finish(int64_t h) {
@@ -342,8 +344,8 @@ int64_t Step::finish(int64_t h) {
     for (size_t g = 0; g < groups(); ++g) {
         const int64_t row = (h * a_.group + static_cast<int64_t>(g)) * a_.t + t_;
         const float total = head.total[g];
-        for (int64_t j = 0; j < d_; ++j)
-            a_.out[row * d_ + j] = head.out[g * static_cast<size_t>(d_) + static_cast<size_t>(j)] / total;
+        const float* out = head.out.data() + static_cast<int64_t>(g) * value_dim_;
+        for (int64_t j = 0; j < value_dim_; ++j) a_.out[row * value_dim_ + j] = out[j] / total;
         a_.error[row] = head.error[g];
         const float lse = head.index_lse[g] + std::log2(total), beside = static_lse(h, g), all = log2_add(lse, beside);
         a_.lse[row] = lse * ln2;
@@ -373,6 +375,7 @@ std::vector<View>& kept_views() {
 }  // namespace
 
 void attend_sketch(SketchAttend& args) {
+    if (args.group > max_group) return attend_sketch_in_parts(args);
     args.touched_bytes = 0;
     for (int64_t t = 0; t < args.t; ++t) args.touched_bytes += Step(args, kept_views(), t).run();
 }

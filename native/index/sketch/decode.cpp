@@ -17,7 +17,7 @@ FlatArgs one_head(FlatArgs f, int64_t head) {
         s.values = static_cast<const char*>(s.values) + head * s.value_head_stride * dtype_size(s.dtype);
     }
     if (f.s_aux != nullptr) f.s_aux += first;
-    f.out += first * f.head_dim;
+    f.out += first * f.value_dim;
     f.lse += first;
     f.n_kv_heads = f.n_threads = 1;
     return f;
@@ -32,7 +32,7 @@ int64_t tokens_of(const SketchAttend& a) {
 // The static tokens' shares, once it is known what the index takes.
 void add_static_mass(const SketchAttend& a, const FlatArgs& f, float* mass) {
     const int64_t n_sink = f.spans[0].n, n_recent = f.spans[1].n, n = tokens_of(a);
-    const auto rows = static_cast<size_t>(a.heads * a.group * a.t), d = static_cast<size_t>(f.head_dim);
+    const auto rows = static_cast<size_t>(a.heads * a.group * a.t), d = static_cast<size_t>(f.value_dim);
     std::vector<float> again(static_cast<size_t>(a.heads * (n_sink + n_recent)), 0.0f), out(rows * d), lse(rows);
     FlatArgs g = f;
     g.out = out.data();
@@ -50,7 +50,7 @@ void add_static_mass(const SketchAttend& a, const FlatArgs& f, float* mass) {
 }  // namespace
 
 void decode_sketch(SketchAttend& a, FlatArgs& f, float* mass) {
-    const auto rows = static_cast<size_t>(a.heads * a.group * a.t), d = static_cast<size_t>(f.head_dim);
+    const auto rows = static_cast<size_t>(a.heads * a.group * a.t), d = static_cast<size_t>(f.value_dim);
     if (a.segments.empty()) {
         f.out = a.out;
         f.lse = a.lse;
@@ -64,7 +64,7 @@ void decode_sketch(SketchAttend& a, FlatArgs& f, float* mass) {
     a.static_lse = lse.data();
     a.static_out = out.data();
     a.mass = mass == nullptr ? nullptr : mass + f.spans[0].n;
-    if (a.t == 1)
+    if (a.t == 1 && a.group <= max_group)
         a.beside = [&](int64_t head) { flat_attend(one_head(f, head)); };
     else
         flat_attend(f);

@@ -51,7 +51,7 @@ void Step::noise_by_code(View& v, float* by_code) {
 // What the segments found together, and how far it may be off, as a share of the whole output's length.
 void Step::sum_up(int64_t h) {
     Head& head = heads_[static_cast<size_t>(h)];
-    const size_t d = static_cast<size_t>(d_);
+    const size_t d = static_cast<size_t>(value_dim_);
     head.out.assign(groups() * d, 0.0f);
     for (std::vector<float>* x : {&head.total, &head.covered, &head.error}) x->assign(width_, 0.0f);
     std::vector<float> tilt(groups() * d, 0.0f), noise(width_, 0.0f);
@@ -72,7 +72,7 @@ void Step::sum_up(int64_t h) {
         const float share = std::isinf(all) ? 0.0f : std::exp2(lse - all), own = share / head.total[g];
         const float* beside = a_.static_out == nullptr
                                   ? nullptr
-                                  : a_.static_out + ((h * a_.group + static_cast<int64_t>(g)) * a_.t + t_) * d_;
+                                  : a_.static_out + ((h * a_.group + static_cast<int64_t>(g)) * a_.t + t_) * value_dim_;
         float whole = 0.0f, shift = 0.0f;
         for (size_t j = g * d; j < (g + 1) * d; ++j) {
             const float x = beside == nullptr ? head.out[j] / head.total[g]

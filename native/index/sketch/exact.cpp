@@ -5,14 +5,14 @@
 namespace sakuin {
 namespace {
 
-const void* of_head(const SketchSegment& s, const void* rows, int64_t head) {
-    return static_cast<const char*>(rows) + head * s.n * s.shape.head_dim * dtype_size(s.dtype);
+const void* of_head(const SketchSegment& s, const void* rows, int64_t width, int64_t head) {
+    return static_cast<const char*>(rows) + head * s.n * width * dtype_size(s.dtype);
 }
 
 }  // namespace
 
 int64_t exact_bytes(const SketchSegment& s, int64_t m) {
-    const int64_t rows = 2 * m * s.shape.head_dim * dtype_size(s.dtype);
+    const int64_t rows = m * (s.shape.head_dim + s.shape.value_dim) * dtype_size(s.dtype);
     return s.dtype == DType::i8 && m > 0 ? rows + 4 * m + 8 * s.shape.head_dim : rows;
 }
 
@@ -20,7 +20,7 @@ void score_exact(const SketchKernels& k, const SketchSegment& s, int64_t head, c
                  int64_t m, int group, float* scores) {
     const int64_t d = s.shape.head_dim;
     const auto score = [&](const float* query) {
-        k.score_rows(query, of_head(s, s.keys, head), s.dtype, static_cast<int>(d), index, m, group, scores);
+        k.score_rows(query, of_head(s, s.keys, d, head), s.dtype, static_cast<int>(d), index, m, group, scores);
     };
     if (s.dtype != DType::i8) return score(q);
     if (m == 0) return;
@@ -41,7 +41,8 @@ void score_exact(const SketchKernels& k, const SketchSegment& s, int64_t head, c
 void add_exact(const SketchKernels& k, const SketchSegment& s, int64_t head, const uint32_t* index, int64_t m,
                const float* weights, int group, float* out) {
     const auto add = [&](const float* w) {
-        k.add_rows(of_head(s, s.values, head), s.dtype, static_cast<int>(s.shape.head_dim), index, m, w, group, out);
+        const int64_t width = s.shape.value_dim;
+        k.add_rows(of_head(s, s.values, width, head), s.dtype, static_cast<int>(width), index, m, w, group, out);
     };
     if (s.dtype != DType::i8) return add(weights);
     const float* scale = s.scales.value_scale + head * s.n;

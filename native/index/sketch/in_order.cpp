@@ -22,7 +22,7 @@ void Step::attend_all(View& v) {
     if (s.files != nullptr) s.files->ask_value_codes(v.head, nullptr, s.n);
     ensure_size(v.exact.index, s.n + 16);
     v.total.resize(width_);
-    v.out.assign(groups() * static_cast<size_t>(d_), 0.0f);
+    v.out.assign(groups() * static_cast<size_t>(value_dim_), 0.0f);
     v.tilt.assign(v.out.size(), 0.0f);
     AttendAll a{};
     a.codes = scored ? nullptr : &codes;
@@ -36,7 +36,7 @@ void Step::attend_all(View& v) {
     a.value_codes = of_head(s.value_codes, v.head, s.n * s.shape.value_bytes());
     a.value_bytes = s.shape.value_bytes();
     a.value_params = of_head(s.value_params, v.head, s.n * 2);
-    a.head_dim = static_cast<int>(d_);
+    a.value_dim = static_cast<int>(value_dim_);
     a.exact = v.exact.index.data();
     a.total = v.total.data();
     a.squares = v.squares.data();

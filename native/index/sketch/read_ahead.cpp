@@ -97,7 +97,7 @@ SketchFiles::SketchFiles(const SketchSegment& s)
       value_codes_(s.value_codes, s.heads * s.n, s.shape.value_bytes(), page_size()),
       value_params_(s.value_params, s.heads * s.n, 4, page_size()),
       keys_(s.keys, s.heads * s.n, s.shape.head_dim * dtype_size(s.dtype), page_size()),
-      values_(s.values, s.heads * s.n, s.shape.head_dim * dtype_size(s.dtype), page_size()) {
+      values_(s.values, s.heads * s.n, s.shape.value_dim * dtype_size(s.dtype), page_size()) {
     if (s.dtype == DType::i8)
         value_scale_ = std::make_unique<MappedRows>(s.scales.value_scale, s.heads * s.n, 4, page_size());
 }

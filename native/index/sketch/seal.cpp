@@ -31,7 +31,8 @@ float sum(std::span<const float> x) {
 class HeadSealer {
 public:
     HeadSealer(const SealArgs& args, const SketchSegment& segment, int64_t head)
-        : a_(args), s_(segment), k_(*args.kernels->seal), h_(head), d_(segment.shape.head_dim), n_(segment.n) {}
+        : a_(args), s_(segment), k_(*args.kernels->seal), h_(head), d_(segment.shape.head_dim),
+          value_dim_(segment.shape.value_dim), n_(segment.n) {}
 
     void run() {
         make_lists();
@@ -175,7 +176,7 @@ private:
     void measure_tilt() {
         const int64_t leading = s_.shape.leading();
         float* within = out(s_.within) + h_ * d_;
-        uint16_t* tilt = out(s_.tilt) + h_ * leading * d_;
+        uint16_t* tilt = out(s_.tilt) + h_ * leading * value_dim_;
         std::vector<float> away(static_cast<size_t>(n_)), weights(static_cast<size_t>((n_ + 4) * leading));
         for (int64_t j = 0; j < d_; ++j) {
             const std::span<const float> x = residue(j);
@@ -190,19 +191,20 @@ private:
             for (size_t i = 0; i < x.size(); ++i)
                 weights[i * static_cast<size_t>(leading) + static_cast<size_t>(j)] = away[i] * unit;
         }
-        std::vector<float> sums(static_cast<size_t>(leading * d_), 0.0f);
+        std::vector<float> sums(static_cast<size_t>(leading * value_dim_), 0.0f);
         std::vector<uint32_t> rows(order_.begin(), order_.end());
-        a_.kernels->sketch->add_rows(a_.values_f32 + h_ * n_ * d_, DType::f32, static_cast<int>(d_), rows.data(), n_,
-                                     weights.data(), static_cast<int>(leading), sums.data());
+        a_.kernels->sketch->add_rows(a_.values_f32 + h_ * n_ * value_dim_, DType::f32, static_cast<int>(value_dim_),
+                                     rows.data(), n_, weights.data(), static_cast<int>(leading), sums.data());
         for (int64_t j = 0; j < leading; ++j) {
-            const std::span<const float> part =
-                std::span<const float>(sums).subspan(static_cast<size_t>(j * d_), static_cast<size_t>(d_));
+            const std::span<const float> part = std::span<const float>(sums).subspan(
+                static_cast<size_t>(j * value_dim_), static_cast<size_t>(value_dim_));
             // What chance alone would give is taken off (as James and Stein have it, but three times): few keys tell
             // little of how values go with them, and those that tell most are the ones that leave their list.
-            const float strength = static_cast<float>(d_) * mean_square(k_, part),
+            const float strength = static_cast<float>(value_dim_) * mean_square(k_, part),
                         chance = 3.0f * s_.spread[h_].value / static_cast<float>(n_);
             const float kept = strength > chance ? 1.0f - chance / strength : 0.0f;
-            for (int64_t k = 0; k < d_; ++k) tilt[j * d_ + k] = to_bf16(kept * part[static_cast<size_t>(k)]);
+            for (int64_t k = 0; k < value_dim_; ++k)
+                tilt[j * value_dim_ + k] = to_bf16(kept * part[static_cast<size_t>(k)]);
         }
     }
 
@@ -266,29 +268,29 @@ private:
     }
 
     void pack_values() {
-        const int64_t bytes = s_.shape.value_bytes(), lists = lists_of(n_);
+        const int64_t d = value_dim_, bytes = s_.shape.value_bytes(), lists = lists_of(n_);
         uint8_t *to = out(s_.value_codes) + h_ * n_ * bytes, *means = out(s_.list_codes) + h_ * lists * bytes;
         uint16_t *params = out(s_.value_params) + h_ * n_ * 2, *mean_params = out(s_.list_params) + h_ * lists * 2;
-        std::vector<float> mean(static_cast<size_t>(d_), 0.0f), all(mean);
+        std::vector<float> mean(static_cast<size_t>(d), 0.0f), all(mean);
         double squares = 0.0, in_means = 0.0, steps = 0.0;
         for (int64_t i = 0; i < n_; ++i) {
-            const float* v = a_.values_f32 + (h_ * n_ + order_[static_cast<size_t>(i)]) * d_;
-            k_.pack_row(v, static_cast<int>(d_), to + i * bytes, params + 2 * i);
+            const float* v = a_.values_f32 + (h_ * n_ + order_[static_cast<size_t>(i)]) * d;
+            k_.pack_row(v, static_cast<int>(d), to + i * bytes, params + 2 * i);
             steps += square(from_bf16(params[2 * i + 1]));
-            for (int64_t j = 0; j < d_; ++j) mean[static_cast<size_t>(j)] += v[j];
+            for (int64_t j = 0; j < d; ++j) mean[static_cast<size_t>(j)] += v[j];
             if ((i + 1) % list_size == 0 || i + 1 == n_) {
                 const int64_t list = i / list_size;
                 for (size_t j = 0; j < mean.size(); ++j) all[j] += mean[j];
                 for (float& x : mean) x /= static_cast<float>(i % list_size + 1);
-                in_means += static_cast<double>(i % list_size + 1) * static_cast<double>(k_.squares(mean.data(), d_));
-                k_.pack_row(mean.data(), static_cast<int>(d_), means + list * bytes, mean_params + 2 * list);
+                in_means += static_cast<double>(i % list_size + 1) * static_cast<double>(k_.squares(mean.data(), d));
+                k_.pack_row(mean.data(), static_cast<int>(d), means + list * bytes, mean_params + 2 * list);
                 std::fill(mean.begin(), mean.end(), 0.0f);
             }
         }
         for (int64_t i = 0; i < n_; i += list_size)
             squares += static_cast<double>(
-                k_.squares(a_.values_f32 + (h_ * n_ + i) * d_, std::min<int64_t>(list_size, n_ - i) * d_));
-        const double n = static_cast<double>(n_), width = static_cast<double>(d_);
+                k_.squares(a_.values_f32 + (h_ * n_ + i) * d, std::min<int64_t>(list_size, n_ - i) * d));
+        const double n = static_cast<double>(n_), width = static_cast<double>(d);
         double of_mean = 0.0;
         for (const float x : all) of_mean += square(x / static_cast<float>(n_));
         SketchSpread& spread = out(s_.spread)[h_];
@@ -298,21 +300,21 @@ private:
     }
 
     void copy_rows() {
-        const int64_t row = d_ * dtype_size(s_.dtype);
-        const auto copy = [&](const void* from, const void* to) {
+        const auto copy = [&](const void* from, const void* to, int64_t width) {
+            const int64_t row = width * dtype_size(s_.dtype);
             const char* f = static_cast<const char*>(from) + h_ * n_ * row;
             char* t = const_cast<char*>(static_cast<const char*>(to)) + h_ * n_ * row;
             for (int64_t i = 0; i < n_; ++i)
                 std::memcpy(t + i * row, f + order_[static_cast<size_t>(i)] * row, static_cast<size_t>(row));
         };
-        copy(a_.keys, s_.keys);
-        copy(a_.values, s_.values);
+        copy(a_.keys, s_.keys, d_);
+        copy(a_.values, s_.values, value_dim_);
     }
 
     const SealArgs& a_;
     const SketchSegment& s_;
     const SealKernels& k_;
-    const int64_t h_, d_, n_;
+    const int64_t h_, d_, value_dim_, n_;
     std::vector<Quantizer> quantizers_, refine_;
     std::vector<std::vector<uint8_t>> codes_;  // per coordinate in the sketch
     struct Sub {

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "index/parts.hpp"
 #include "index/sketch/exact.hpp"
 #include "index/sketch/read_ahead.hpp"
 #include "index/sketch/step.hpp"
@@ -224,6 +225,12 @@ private:
 }  // namespace
 
 void search_sketch(const SketchSearch& search) {
+    if (search.group > max_group)
+        return search_in_parts(search, search.segments.front()->shape.head_dim, search.k, search.scores, search.ids,
+                               [](SketchSearch& part, float* scores, int64_t* ids) {
+                                   part.scores = scores, part.ids = ids;
+                                   search_sketch(part);
+                               });
     SketchAttend args{};
     args.kernels = search.kernels;
     args.segments = search.segments;

@@ -11,12 +11,12 @@
 
 namespace sakuin {
 
-// Numbers that follow from head_dim and the settings.
+// Numbers that follow from the dimensions of keys (head_dim) and values (value_dim), and the settings.
 struct SketchShape {
-    int64_t head_dim, subs, code_bytes;
+    int64_t head_dim, value_dim, subs, code_bytes;
 
     int64_t chunks() const { return (head_dim + 15) / 16; }
-    int64_t value_bytes() const { return chunks() * 8; }
+    int64_t value_bytes() const { return (value_dim + 15) / 16 * 8; }
     int64_t list_bytes() const { return subs * 32 + 32; }
     // Coordinates that most of a logit's variance lies in.
     int64_t leading() const { return head_dim < 16 ? head_dim : 16; }
@@ -41,7 +41,7 @@ struct SketchSegment {
     SketchShape shape;
     int64_t heads, n;
     DType dtype;
-    const void *keys, *values;       // (heads, n, head_dim)
+    const void *keys, *values;       // (heads, n, head_dim), (heads, n, value_dim)
     Int8Scales scales;               // where these are in i8; of the values in the order of the rows
     const uint16_t* order;           // (heads, n): position in the segment of the row
     const float* mean;               // (heads, head_dim) of the keys
@@ -60,7 +60,7 @@ struct SketchSegment {
     const uint16_t* list_params;     // (heads, lists, 2) bf16
     const float* within;  // (heads, head_dim): mean square of a key's distance from its list's mean, per coordinate
     const uint16_t*
-        tilt;  // (heads, leading, head_dim) bf16: how values go with keys inside lists, per unit of `within`
+        tilt;  // (heads, leading, value_dim) bf16: how values go with keys inside lists, per unit of `within`
     const float* code_residue;   // (heads, head_dim): mean squared residue of the codes per coordinate
     const SketchSpread* spread;  // (heads)
     SketchFiles* files;          // where keys, values and codes are mapped from files; else null
@@ -74,7 +74,7 @@ struct SealArgs {
     const float*
         features;  // (heads, n_features, n): what beside the first 16 coordinates the lists should keep together
     int64_t n_features;
-    const void *keys, *values;  // (heads, n, head_dim), in order of position
+    const void *keys, *values;  // (heads, n, head_dim), (heads, n, value_dim), in order of position
     const float* values_f32;    // the values again
 };
 
@@ -98,14 +98,15 @@ struct SketchAttend {
     int64_t heads, group, t;
     float scaling, softcap;   // softcap 0: none
     const float* static_lse;  // (heads * group, t) or null
-    // If given, called for each KV head before the scan, in parallel, and only then is its static_lse read (t is 1).
+    // If given, called for each KV head before the scan, in parallel, and only then is its static_lse read (t is 1, the
+    // group has max_group query heads at most).
     std::function<void(int64_t head)> beside;
-    const float* static_out;  // (heads * group, t, head_dim), to judge errors by the whole output; or null
+    const float* static_out;  // (heads * group, t, value_dim), to judge errors by the whole output; or null
     SketchSettings settings;
     int n_threads;
 
-    float *out, *lse, *coverage, *error;  // (heads * group, t, head_dim), (heads * group, t) each
-    float *exact_share, *coded_share;     // (heads, t)
+    float *out, *lse, *coverage, *error;  // (heads * group, t, value_dim), (heads * group, t) each
+    float *exact_share, *coded_share;     // (heads, t), of larger groups the mean over their parts (parts.hpp)
     float* mass;                          // (heads, mass_stride), or null
     int64_t mass_stride;
     // (heads, t, n) by position, or null: how each token entered (0 by its list, 1 the same after it was scored again,

@@ -1,7 +1,7 @@
 // One attention step over a chain of `sketch` segments, for all KV heads at one query position. Internal to the files
 // that implement it: attend.cpp (the ordinary way), find.cpp (what is scored again), in_order.cpp (segments that are
 // read whole), error.cpp (how far off it may be) and stray.cpp (heads whose estimate fails, and what is reported);
-// search.cpp takes its scan.
+// in_parts.cpp takes it several times for large groups, search.cpp takes its scan.
 #pragma once
 
 #include <algorithm>
@@ -63,10 +63,10 @@ struct View {
 
     // Results, relative to the lse of the head's index.
     Tier exact, coded;
-    std::vector<float> out, total, covered;  // (group, head_dim), padded, padded
+    std::vector<float> out, total, covered;  // (group, value_dim), padded, padded
     std::vector<float> taken, put;           // padded: squares of weights that leave lists, that come back
     std::vector<float> tilt,
-        noise;  // (group, head_dim): what the tilt adds to out; padded: squared error to be expected beside
+        noise;  // (group, value_dim): what the tilt adds to out; padded: squared error to be expected beside
     int64_t touched = 0;
 
     int64_t lists() const { return lists_of(segment->n); }
@@ -79,6 +79,9 @@ struct Scratch {
 };
 Scratch& scratch();
 
+// attend_sketch for groups of more than max_group query heads.
+void attend_sketch_in_parts(SketchAttend& args);
+
 struct Head {
     std::vector<float> q;               // (group, head_dim), scaled to base 2
     std::vector<float> index_lse, lse;  // base 2, by estimate: of the index / of everything; what fills up is +inf
@@ -86,7 +89,7 @@ struct Head {
     bool strayed = false;               // the estimate was far off: the query is none that the index was built for
     float tolerance = 1.0f;             // multiplies the thresholds
     std::vector<float> out, total, covered,
-        error;  // over all segments, relative to index_lse: (group, head_dim), padded each
+        error;  // over all segments, relative to index_lse: (group, value_dim), padded each
 };
 
 class Step {
@@ -166,7 +169,7 @@ protected:
     const SketchAttend& a_;
     const SketchKernels& k_;
     void (*const attend_all_)(AttendAll&);
-    const int64_t t_, d_;
+    const int64_t t_, d_, value_dim_;
     const size_t width_;     // the group, padded
     int64_t from_ = 0, to_;  // heads that are worked on
     int64_t n_ = 0;

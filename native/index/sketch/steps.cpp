@@ -44,7 +44,8 @@ StepSums SketchSteps::take_sums() { return std::exchange(sums_, StepSums{}); }
 void SketchSteps::step(const NewTokens& tokens) {
     const auto start = std::chrono::steady_clock::now();
     if (tokens.kv_heads != unsealed_.kv_heads || tokens.head_dim != unsealed_.head_dim ||
-        tokens.heads != unsealed_.kv_heads * group_ || tokens.dtype != unsealed_.dtype)
+        tokens.value_dim != unsealed_.value_dim || tokens.heads != unsealed_.kv_heads * group_ ||
+        tokens.dtype != unsealed_.dtype)
         throw std::invalid_argument("the new tokens are of another shape or dtype than those that are held");
     if (unsealed_.end + tokens.t > unsealed_.capacity)
         throw std::invalid_argument("there is no room for the new tokens");
@@ -56,13 +57,14 @@ void SketchSteps::step(const NewTokens& tokens) {
 }
 
 void SketchSteps::take(const NewTokens& tokens) {
-    const int64_t row = tokens.head_dim * dtype_size(unsealed_.dtype);
-    for (int64_t h = 0; h < tokens.kv_heads; ++h) {
-        const int64_t to = (h * unsealed_.capacity + unsealed_.end) * row, from = h * tokens.t * row;
-        const auto bytes = static_cast<size_t>(tokens.t * row);
-        std::memcpy(static_cast<char*>(unsealed_.keys) + to, static_cast<const char*>(tokens.keys) + from, bytes);
-        std::memcpy(static_cast<char*>(unsealed_.values) + to, static_cast<const char*>(tokens.values) + from, bytes);
-    }
+    const auto put = [&](const void* rows, void* memory, int64_t width) {
+        const int64_t row = width * dtype_size(unsealed_.dtype);
+        for (int64_t h = 0; h < tokens.kv_heads; ++h)
+            std::memcpy(static_cast<char*>(memory) + (h * unsealed_.capacity + unsealed_.end) * row,
+                        static_cast<const char*>(rows) + h * tokens.t * row, static_cast<size_t>(tokens.t * row));
+    };
+    put(tokens.keys, unsealed_.keys, tokens.head_dim);
+    put(tokens.values, unsealed_.values, tokens.value_dim);
     unsealed_.end += tokens.t;
 }
 
@@ -76,15 +78,16 @@ void SketchSteps::keep_queries(const NewTokens& tokens) const {
 }
 
 void SketchSteps::attend(const NewTokens& tokens) {
-    const int64_t heads = tokens.kv_heads, rows = tokens.heads, t = tokens.t, d = tokens.head_dim;
-    const int64_t size = dtype_size(unsealed_.dtype), offset = unsealed_.start * d * size;
+    const int64_t heads = tokens.kv_heads, rows = tokens.heads, t = tokens.t;
+    const int64_t d = tokens.head_dim, width = tokens.value_dim;
+    const int64_t start = unsealed_.start * dtype_size(unsealed_.dtype);
     FlatArgs f{};
     f.q = tokens.q, f.q_dtype = tokens.dtype, f.q_head_stride = t * d, f.q_stride = d;
-    f.n_kv_heads = heads, f.group = group_, f.t = t, f.head_dim = d;
-    const int64_t stride = unsealed_.capacity * d;
+    f.n_kv_heads = heads, f.group = group_, f.t = t, f.head_dim = d, f.value_dim = width;
     f.spans = {sink_,
-               {static_cast<const char*>(unsealed_.keys) + offset, static_cast<const char*>(unsealed_.values) + offset,
-                unsealed_.dtype, unsealed_.end - unsealed_.start, stride, d, stride, d}};
+               {static_cast<const char*>(unsealed_.keys) + start * d,
+                static_cast<const char*>(unsealed_.values) + start * width, unsealed_.dtype,
+                unsealed_.end - unsealed_.start, unsealed_.capacity * d, d, unsealed_.capacity * width, width}};
     f.causal = true;
     f.scaling = tokens.scaling, f.softcap = tokens.softcap, f.s_aux = tokens.sinks, f.n_threads = n_threads_;
 
@@ -96,7 +99,7 @@ void SketchSteps::attend(const NewTokens& tokens) {
     a.q = q, a.heads = heads, a.group = group_, a.t = t;
     a.scaling = tokens.scaling, a.softcap = tokens.softcap, a.settings = settings_, a.n_threads = n_threads_;
     // For one position the layouts are the same.
-    a.out = t == 1 ? tokens.out : at_least(out_, rows * t * d);
+    a.out = t == 1 ? tokens.out : at_least(out_, rows * t * width);
     a.lse = at_least(lse_, rows * t);
     a.coverage = at_least(coverage_, rows * t), a.error = at_least(error_, rows * t);
     a.exact_share = at_least(exact_, heads * t), a.coded_share = at_least(coded_, heads * t);
@@ -113,11 +116,11 @@ void SketchSteps::attend(const NewTokens& tokens) {
     if (t > 1)
         for (int64_t h = 0; h < rows; ++h)
             for (int64_t i = 0; i < t; ++i)
-                std::memcpy(tokens.out + (i * rows + h) * d, a.out + (h * t + i) * d,
-                            static_cast<size_t>(d) * sizeof(float));
+                std::memcpy(tokens.out + (i * rows + h) * width, a.out + (h * t + i) * width,
+                            static_cast<size_t>(width) * sizeof(float));
     if (n_sealed_ == 0) return;  // a step over an empty index is no step of retrieval
     sums_.steps += 1, sums_.positions += t;
-    sums_.touched_bytes += a.touched_bytes, sums_.offloaded_bytes += 4 * t * heads * n_sealed_ * d;
+    sums_.touched_bytes += a.touched_bytes, sums_.offloaded_bytes += 2 * t * heads * n_sealed_ * (d + width);
     sums_.exact += means(a.exact_share, heads, t), sums_.coded += means(a.coded_share, heads, t);
     sums_.coverage += means(a.coverage, rows, t), sums_.error += means(a.error, rows, t);
 }

@@ -12,11 +12,12 @@
 
 namespace sakuin {
 
-// The unsealed tokens: memory (kv_heads, capacity, head_dim) of keys and of values, those from `start` to `end` held.
+// The unsealed tokens: memory (kv_heads, capacity, head_dim) of keys and (kv_heads, capacity, value_dim) of values,
+// those from `start` to `end` held.
 struct UnsealedTokens {
     void *keys, *values;
     DType dtype;
-    int64_t kv_heads, capacity, head_dim, start, end;
+    int64_t kv_heads, capacity, head_dim, value_dim, start, end;
 };
 
 // What is asked of the next step alone.

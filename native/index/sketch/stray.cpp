@@ -49,7 +49,7 @@ void Step::attend_exactly(View& v) {
     k_.weights(w, s.n, group(), softcap(), v.top.data());
     v.in_list.assign(v.in_list.size(), 0.0f);
     v.noise.assign(width_, 0.0f);
-    v.tilt.assign(groups() * static_cast<size_t>(d_), 0.0f);
+    v.tilt.assign(groups() * static_cast<size_t>(value_dim_), 0.0f);
     add_up(v);
     v.touched += exact_bytes(s, s.n);
 }
@@ -65,7 +65,8 @@ void Step::join_exact(int64_t h) {
             View& v = view(h, s);
             const float scale = std::exp2(v.top[g] - most);
             for (size_t i = 0; i < static_cast<size_t>(v.exact.n); ++i) v.exact.weights[i * width_ + g] *= scale;
-            for (size_t j = g * static_cast<size_t>(d_); j < (g + 1) * static_cast<size_t>(d_); ++j) v.out[j] *= scale;
+            float* out = v.out.data() + static_cast<int64_t>(g) * value_dim_;
+            for (int64_t j = 0; j < value_dim_; ++j) out[j] *= scale;
             v.total[g] *= scale;
             v.covered[g] = v.total[g];
         }

@@ -17,9 +17,12 @@ struct Case {
     std::vector<int64_t> past;
     float softcap;
     bool sinks;
+    int64_t v = 0;  // of values; 0: d
+
+    int64_t width() const { return v == 0 ? d : v; }
 };
 
-// Keys or values of one block, (heads, n, d), in bf16.
+// Keys (heads, n, d) or values (heads, n, width) of one block, in bf16.
 using Rows = std::vector<uint16_t>;
 
 struct Arrays {
@@ -33,7 +36,7 @@ struct Arrays {
         n.push_back(c.t);
         for (const int64_t size : n)
             for (std::vector<Rows>* to : {&keys, &values}) {
-                Rows& rows = to->emplace_back(at(c.heads * size * c.d));
+                Rows& rows = to->emplace_back(at(c.heads * size * (to == &keys ? c.d : c.width())));
                 for (uint16_t& x : rows) x = bf16(coarse(random));
             }
         q.resize(at(c.heads * c.group * c.t * c.d));
@@ -43,21 +46,23 @@ struct Arrays {
 };
 
 Floats computed(const Case& c, const Arrays& a, const PrefillKernels& kernels, int n_threads) {
-    Floats out(a.q.size(), std::nanf(""));
+    Floats out(at(c.heads * c.group * c.t * c.width()), std::nanf(""));
     PrefillCall call{};
     call.kernels = &kernels;
     call.q = a.q.data();
     call.q_dtype = DType::f32;
     call.q_head_stride = c.t * c.d;
-    call.q_stride = call.out_head_stride = c.d;  // out is (t, heads, d)
-    call.out_stride = c.heads * c.group * c.d;
+    call.q_stride = c.d;
+    call.out_head_stride = c.width();  // out is (t, heads, width)
+    call.out_stride = c.heads * c.group * c.width();
     for (size_t i = 0; i < a.n.size(); ++i)
         call.blocks.push_back({a.keys[i].data(), a.values[i].data(), DType::bf16, DType::bf16, a.n[i], a.n[i] * c.d,
-                               c.d, a.n[i] * c.d, c.d});
+                               c.d, a.n[i] * c.width(), c.width()});
     call.n_kv_heads = c.heads;
     call.group = c.group;
     call.t = c.t;
     call.head_dim = c.d;
+    call.value_dim = c.width();
     call.scaling = 0.2f;
     call.softcap = c.softcap;
     call.sinks = c.sinks ? a.sinks.data() : nullptr;
@@ -68,26 +73,27 @@ Floats computed(const Case& c, const Arrays& a, const PrefillKernels& kernels, i
 }
 
 Floats expected(const Case& c, const Arrays& a) {
-    Floats out(a.q.size());
-    std::vector<double> sum(at(c.d));
+    Floats out(at(c.heads * c.group * c.t * c.width()));
+    std::vector<double> sum;
     for (int64_t h = 0; h < c.heads * c.group; ++h)
         for (int64_t i = 0; i < c.t; ++i) {
             const float* q = a.q.data() + (h * c.t + i) * c.d;
             double total = c.sinks ? std::exp(static_cast<double>(a.sinks[at(h)])) : 0.0;
-            sum.assign(at(c.d), 0.0);
+            sum.assign(at(c.width()), 0.0);
             for (size_t b = 0; b < a.n.size(); ++b) {
                 const int64_t seen = b + 1 < a.n.size() ? a.n[b] : i + 1;
                 for (int64_t k = 0; k < seen; ++k) {
-                    const size_t row = at((h / c.group * a.n[b] + k) * c.d);
+                    const size_t token = at(h / c.group * a.n[b] + k), row = token * at(c.d);
                     float z = 0.0f;
                     for (int64_t x = 0; x < c.d; ++x) z += q[x] * from_bf16(a.keys[b][row + at(x)]);
                     const double weight = std::exp(static_cast<double>(capped(z * 0.2f, c.softcap)));
                     total += weight;
-                    for (int64_t x = 0; x < c.d; ++x) sum[at(x)] += weight * from_bf16(a.values[b][row + at(x)]);
+                    for (size_t x = 0; x < sum.size(); ++x)
+                        sum[x] += weight * from_bf16(a.values[b][token * sum.size() + x]);
                 }
             }
-            for (int64_t x = 0; x < c.d; ++x)
-                out[at((i * c.heads * c.group + h) * c.d + x)] = static_cast<float>(sum[at(x)] / total);
+            for (size_t x = 0; x < sum.size(); ++x)
+                out[at(i * c.heads * c.group + h) * sum.size() + x] = static_cast<float>(sum[x] / total);
         }
     return out;
 }
@@ -104,6 +110,13 @@ TEST(prefill_attends_as_defined) {
         {1, 1, 20, 256, {300}, 2.0f, true},
         {1, 2, 300, 32, {}, 0.0f, false},
         {1, 1, 3, 13, {40}, 0.0f, false},
+        {1, 2, 40, 320, {300}, 0.0f, true},
+        {1, 1, 33, 512, {1200}, 0.0f, false},
+        {1, 1, 20, 576, {64}, 2.0f, true},
+        {1, 71, 17, 64, {100}, 0.0f, true},
+        {1, 2, 40, 192, {700}, 0.0f, true, 128},
+        {2, 1, 20, 64, {100}, 2.0f, false, 128},
+        {1, 1, 20, 24, {1500}, 0.0f, false, 576},
     };
     for (const std::string& isa : prefill_isas())
         for (const Case& c : cases) {

@@ -40,7 +40,7 @@ struct Want {
 
 // One step over two stores per head: a part of the first by index, a run of the second, and summaries.
 struct Case {
-    int64_t heads = 2, group, t = 2, d, n = 90, m = 70, lists = 5;
+    int64_t heads = 2, group, t = 2, d, width, n = 90, m = 70, lists = 5;  // width: of values
     Rows keys, values, other_keys, other_values, means;
     Floats q, scores;
     std::vector<int32_t> order, left;
@@ -48,18 +48,20 @@ struct Case {
     std::vector<RowStore> stores;
     std::vector<RowChoice> choices;
 
-    Case(Random& random, DType dtype, int64_t g, int64_t dim, bool picks, bool summaries)
-        : group(g), d(dim), keys(random, dtype, heads * n * d), values(random, dtype, heads * n * d),
-          other_keys(random, DType::bf16, heads * m * d), other_values(random, DType::bf16, heads * m * d),
-          means(random, DType::bf16, heads * lists * d), q(normals(random, heads * group * t * d)) {
+    Case(Random& random, DType dtype, int64_t g, int64_t dim, bool picks, bool summaries, int64_t of_values = 0)
+        : group(g), d(dim), width(of_values == 0 ? dim : of_values), keys(random, dtype, heads * n * d),
+          values(random, dtype, heads * n * width), other_keys(random, DType::bf16, heads * m * d),
+          other_values(random, DType::bf16, heads * m * width), means(random, DType::bf16, heads * lists * width),
+          q(normals(random, heads * group * t * d)) {
         scores = normals(random, heads * lists * padded(static_cast<int>(group)), 2.0f);
         for (int64_t i = 0; i < n; ++i) order.push_back(static_cast<int32_t>((i * 7) % n));
         for (int64_t h = 0; h < heads; ++h)
             for (int64_t i = 0; i < lists; ++i) left.push_back(random.below(4) * 10);
         for (uint32_t i = 1; i < 90; i += 1 + random.next() % 3) chosen.push_back(i);
         for (int64_t h = 0; h < heads; ++h) {
-            stores.push_back({keys.data(h * n * d), values.data(h * n * d), dtype, n, 0, order.data()});
-            stores.push_back({other_keys.data(h * m * d), other_values.data(h * m * d), DType::bf16, m, n, nullptr});
+            stores.push_back({keys.data(h * n * d), values.data(h * n * width), dtype, n, 0, order.data()});
+            stores.push_back(
+                {other_keys.data(h * m * d), other_values.data(h * m * width), DType::bf16, m, n, nullptr});
         }
         for (int64_t h = 0; h < heads; ++h) {
             RowChoice c;
@@ -70,14 +72,14 @@ struct Case {
             }
             if (summaries)
                 c.rest.push_back({lists, scores.data() + h * lists * padded(static_cast<int>(group)),
-                                  means.data(h * lists * d), DType::bf16, left.data() + h * lists});
+                                  means.data(h * lists * width), DType::bf16, left.data() + h * lists});
             choices.push_back(c);
         }
     }
 
     Want want(int64_t h, int64_t g, int64_t position, float scaling, float softcap, bool add_rest) const {
         Want w;
-        w.out.assign(at(d), 0.0);
+        w.out.assign(at(width), 0.0);
         std::vector<std::pair<double, const float*>> all;
         const auto score = [&](const Rows& k, int64_t row) {
             float z = 0.0f;
@@ -94,10 +96,10 @@ struct Case {
                              weight = std::exp(z);
                 w.picked += weight;
                 w.tokens.emplace_back(first ? order[at(row)] : n + row, weight);
-                for (int64_t j = 0; j < d; ++j)
+                for (int64_t j = 0; j < width; ++j)
                     w.out[at(j)] +=
                         weight * static_cast<double>(
-                                     (first ? values : other_values).wide[at((h * (first ? n : m) + row) * d + j)]);
+                                     (first ? values : other_values).wide[at((h * (first ? n : m) + row) * width + j)]);
             }
         for (const RowSummaries& s : c.rest)
             for (int64_t i = 0; i < s.n; ++i) {
@@ -105,8 +107,8 @@ struct Case {
                 const double weight = std::exp(static_cast<double>(capped(z, softcap))) * s.left[i];
                 w.rest += weight;
                 if (add_rest)
-                    for (int64_t j = 0; j < d; ++j)
-                        w.out[at(j)] += weight * static_cast<double>(means.wide[at((h * lists + i) * d + j)]);
+                    for (int64_t j = 0; j < width; ++j)
+                        w.out[at(j)] += weight * static_cast<double>(means.wide[at((h * lists + i) * width + j)]);
             }
         const double total = w.picked + (add_rest ? w.rest : 0.0);
         for (double& x : w.out) x = total > 0.0 ? x / total : 0.0;
@@ -122,7 +124,7 @@ struct Got {
 Got attended(const Case& c, float scaling, float softcap, const Floats& static_lse, bool add_rest,
              const std::string& isa, int threads) {
     Got r;
-    r.out.assign(at(c.heads * c.group * c.t * c.d), 7.0f);
+    r.out.assign(at(c.heads * c.group * c.t * c.width), 7.0f);
     r.lse.assign(at(c.heads * c.group * c.t), 7.0f);
     r.coverage = r.lse;
     r.exact.assign(at(c.heads * c.t), 7.0f);
@@ -135,6 +137,7 @@ Got attended(const Case& c, float scaling, float softcap, const Floats& static_l
         a.group = c.group;
         a.t = c.t;
         a.head_dim = c.d;
+        a.value_dim = c.width;
         a.n_tokens = c.n + c.m;
         a.softcap = softcap;
         a.static_lse = static_lse.empty() ? nullptr : static_lse.data();
@@ -178,8 +181,8 @@ void compare(const Case& c, const Got& got, float softcap, const Floats& static_
     const float share = static_cast<float>(picked) / static_cast<float>(c.n + c.m);
     CHECK(std::abs(got.exact[0] - share) < 1e-6f, what + " exact share");
     const int64_t rows = static_cast<int64_t>(c.chosen.size()) * dtype_size(c.keys.dtype) + (c.m - 1) * 2;
-    const int64_t rest = !c.choices[0].rest.empty() && add_rest ? c.lists * (c.d * 2 + 4) : 0;
-    CHECK(got.touched == c.heads * c.t * (rows * 2 * c.d + rest), what + " touched");
+    const int64_t rest = !c.choices[0].rest.empty() && add_rest ? c.lists * (c.width * 2 + 4) : 0;
+    CHECK(got.touched == c.heads * c.t * (rows * (c.d + c.width) + rest), what + " touched");
 }
 
 }  // namespace
@@ -202,6 +205,16 @@ TEST(chosen_rows_and_summaries_attend_like_plain_loops) {
                                     compare(c, got, softcap, static_lse, add_rest, isa);
                                 }
                 }
+}
+
+TEST(values_of_another_size_than_keys_attend_like_plain_loops) {
+    Random random(27);
+    for (const DType dtype : {DType::f32, DType::bf16})
+        for (const auto& [d, width] : {std::pair{64, 24}, {24, 136}, {576, 512}}) {
+            const Case c(random, dtype, 3, d, true, true, width);
+            for (const std::string& isa : available_isas())
+                compare(c, attended(c, 0.2f, 5.0f, {}, true, isa, 2), 5.0f, {}, true, isa);
+        }
 }
 
 TEST(where_nothing_is_seen_the_output_is_zero) {
@@ -249,7 +262,7 @@ TEST(many_rows_are_cut_into_tasks_with_the_same_result) {
         a.kernels = &kernels();
         a.heads = a.t = 1;
         a.group = 2;
-        a.head_dim = d;
+        a.head_dim = a.value_dim = d;
         a.n_tokens = n;
         a.estimate_rest = true;
         a.n_threads = threads;
@@ -314,7 +327,7 @@ TEST(weights_add_up_however_large_the_scores) {
             RowCall a{};
             a.kernels = &kernels();
             a.heads = a.group = a.t = 1;
-            a.head_dim = d;
+            a.head_dim = a.value_dim = d;
             a.n_tokens = n + 2;
             a.estimate_rest = rest;
             a.n_threads = 1;

@@ -64,7 +64,7 @@ struct Values {
         a.value_codes = codes.data();
         a.value_params = params.data();
         a.value_bytes = bytes;
-        a.head_dim = d;
+        a.value_dim = d;
         a.exact = exact.data();
         a.total = total.data();
         a.squares = squares.data();
@@ -79,13 +79,27 @@ TEST(all_keys_are_scored_again_from_their_codes) {
     Random random(11);
     for (const int group : {1, 3, 7, 8, 9, 16})
         for (const int64_t n : {1, 15, 16, 33, 64, 97, 1000})
-            for (const int plan : {0, 1, 2, 3, 4}) {
-                const int eights = plan == 4 ? 16 : plan % 2, fours = plan == 4 ? 0 : plan, twos = plan % 4 / 2 * 3,
+            for (const int plan : {0, 1, 2, 3, 4, 5, 6}) {
+                // The last two are as long as rows get: the sums of one as large as they get, the other of all kinds.
+                const int eights = plan == 4   ? 16
+                                   : plan == 5 ? 36
+                                   : plan == 6 ? 18
+                                               : plan % 2,
+                          fours = plan == 6  ? 12
+                                  : plan > 3 ? 0
+                                             : plan,
+                          twos = plan == 6  ? 6
+                                 : plan > 3 ? 0
+                                            : plan / 2 * 3,
                           chunks = eights + fours + twos, d = std::max(chunks * 16, 16);
                 const int64_t bytes = std::max(eights * 16 + fours * 8 + twos * 4, 1);
                 const Scores s(random, group, n, 0.0f);
-                const std::vector<uint8_t> codes = random_bytes(random, n * bytes);
-                const Floats projected = normals(random, group * d, 0.2f);
+                std::vector<uint8_t> codes = random_bytes(random, n * bytes);
+                Floats projected = normals(random, group * d, 0.2f);
+                if (plan == 5) {
+                    std::fill(codes.begin(), codes.end(), uint8_t{255});
+                    std::fill(projected.begin(), projected.end(), 0.1f);
+                }
                 Floats step;
                 std::vector<int16_t> coordinate;
                 for (int c = 0; c < chunks * 16; ++c) {
@@ -151,7 +165,7 @@ TEST(all_keys_are_attended_by_value_codes_but_the_largest) {
     Random random(12);
     for (const int group : {1, 4, 7, 8, 11, 16})
         for (const int64_t n : {1, 31, 33, 255, 256, 257, 700})
-            for (const int d : {8, 16, 24, 40, 64, 120, 128, 256})
+            for (const int d : {8, 16, 24, 40, 64, 120, 128, 256, 576})
                 for (const float cap : {0.0f, 9.0f}) {
                     const Scores s(random, group, n, cap);
                     Values values(random, group, n, d);

@@ -11,7 +11,7 @@ using namespace sakuin::testing;
 
 TEST(queries_are_projected_for_every_head_dim_and_group) {
     Random random(1);
-    for (const int d : {8, 16, 24, 64, 72, 128, 256})
+    for (const int d : {8, 16, 24, 64, 72, 128, 256, 576})
         for (int group = 1; group <= 16; ++group) {
             Floats q = normals(random, group * d), want(q.size(), 0.0f), basis(at(d * d));
             std::vector<uint16_t> half;

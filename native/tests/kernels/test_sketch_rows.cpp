@@ -13,7 +13,7 @@ TEST(rows_of_every_dtype_are_scored_and_added) {
     const int64_t n = 40;
     const std::vector<uint32_t> index{39, 0, 7, 7, 12, 38};
     for (const DType t : {DType::f32, DType::bf16, DType::fp16, DType::i8})
-        for (const int d : {8, 16, 24, 40, 64, 120, 256})
+        for (const int d : {8, 16, 24, 40, 64, 120, 256, 576})
             for (const int group : {1, 2, 5, 8, 16})
                 for (const bool gather : {true, false}) {
                     const int64_t m = gather ? 6 : n;

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from sakuin.attention.partial import PartialAttention
 from sakuin.attention.softmax import Softmax
@@ -33,8 +34,8 @@ def attend_blocks(
     """Causal attention of a chunk of a prompt over all that came before it and over itself.
 
     q `(n_query_heads, t, head_dim)`, keys and values of the chunk `(n_kv_heads, t, head_dim)`, past: blocks
-    of any length `(n_kv_heads, n, head_dim)`, any device and float dtype. Returns
-    `(n_query_heads, t, head_dim)` in q's dtype.
+    of any length `(n_kv_heads, n, head_dim)`, any device and float dtype; the last dimension of values may be
+    another. Returns `(n_query_heads, t, value_dim)` in q's dtype.
     """
     out, lse = block_attention(q, keys, values, softmax, causal=True)
     for block_keys, block_values in _gathered(past, q):
@@ -50,7 +51,7 @@ def attend_blocks(
 def block_attention(
     q: Tensor, keys: Tensor, values: Tensor, softmax: Softmax, causal: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Attention over one block, without the sinks: out fp32 `(n_query_heads, t, head_dim)`, lse fp32
+    """Attention over one block, without the sinks: out fp32 `(n_query_heads, t, value_dim)`, lse fp32
     `(n_query_heads, t)`.
 
     causal: query i sees all but the last t - 1 - i tokens of the block.
@@ -58,24 +59,34 @@ def block_attention(
     scaling, softcap = softmax.scaling, softmax.softcap
     # torch aligns its causal flag to the first key, which is the same thing only for a square block.
     if q.device.type == "cpu" and softcap is None and (not causal or q.shape[1] == keys.shape[1]):
+        width = values.shape[2]
+        q, keys, values = _of_one_width(q, keys, values)
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             q[None], keys[None], values[None], 0.0, causal, scale=scaling
         )
-        return out[0].float().contiguous(), lse[0]
+        return out[0, :, :, :width].float().contiguous(), lse[0]
     if q.device.type == "cuda" and softcap is None and (not causal or q.shape[1] == keys.shape[1]):
         return _on_gpu(q, keys, values, scaling, causal)
     return _plain(q, keys, values, softmax, causal)
 
 
+def _of_one_width(*arrays: Tensor) -> list[Tensor]:
+    """The same with zeros behind the last dimension where it is shorter than another's, as torch's kernel
+    needs it; zeros add nothing to a product."""
+    most = max(x.shape[-1] for x in arrays)
+    return [x if x.shape[-1] == most else pad(x, (0, most - x.shape[-1])) for x in arrays]
+
+
 def _on_gpu(q: Tensor, keys: Tensor, values: Tensor, scaling: float, causal: bool) -> tuple[Tensor, Tensor]:
     """As `block_attention` by torch's memory-efficient kernel, the one that takes every float dtype and says
     the lse."""
-    group = q.shape[0] // keys.shape[0]
+    group, width = q.shape[0] // keys.shape[0], values.shape[2]
+    q, keys, values = _of_one_width(q, keys, values)
     keys, values = (x.repeat_interleave(group, 0)[None] for x in (keys, values))
     out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
         q[None], keys, values, None, True, 0.0, causal, scale=scaling
     )
-    return out[0].float().contiguous(), lse[0, :, : q.shape[1]].contiguous()  # lse comes padded
+    return out[0, :, :, :width].float().contiguous(), lse[0, :, : q.shape[1]].contiguous()  # lse comes padded
 
 
 def static_attention(
@@ -120,7 +131,7 @@ def dense_attention(
 
     q `(batch, n_query_heads, t, head_dim)`, keys and values `(batch, n_kv_heads, n, head_dim)`, mask bool
     (True: seen) or additive `(batch or 1, heads or 1, t, n)`; without one, `causal` aligned to the first key
-    as in sdpa. Returns q's shape and dtype.
+    as in sdpa. Returns q's shape, with the last dimension of values, and its dtype.
     """
     batch, heads, t, _ = q.shape
     kv_heads, n = keys.shape[1], keys.shape[2]

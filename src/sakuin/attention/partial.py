@@ -19,6 +19,7 @@ class Stats:
     """What one call of `attend` or `decode` spent.
 
     exact, codes : share of the offloaded tokens attended exactly / from value codes, fp32 `(n_kv_heads, t)`.
+        Groups of more than 16 query heads are attended in parts; then it is the mean over these.
     coverage : share of the softmax mass (static part included) attended exactly or from codes, by estimate,
         fp32 `(n_query_heads, t)`.
     touched_bytes : bytes read from the index and the offloaded keys and values, over all KV heads and
@@ -69,7 +70,7 @@ class Trace:
 
 @dataclass
 class PartialAttention:
-    """Attention over some of the tokens: `out` fp32 `(n_query_heads, t, head_dim)`, `lse` fp32
+    """Attention over some of the tokens: `out` fp32 `(n_query_heads, t, value_dim)`, `lse` fp32
     `(n_query_heads, t)`.
 
     Where a query sees none of the tokens, `out` is 0 and `lse` is -inf. `trace` is there where it was asked
@@ -85,7 +86,7 @@ class PartialAttention:
 def merge(parts: Sequence[PartialAttention]) -> PartialAttention:
     """The attention over the union of disjoint sets of tokens, exactly.
 
-    `parts` share shapes: `out` `(..., t, head_dim)`, `lse` `(..., t)`. The result carries no stats.
+    `parts` share shapes: `out` `(..., t, value_dim)`, `lse` `(..., t)`. The result carries no stats.
     """
     if not isinstance(parts, Sequence) or not all(isinstance(part, PartialAttention) for part in parts):
         raise TypeError(f"merge takes a list of PartialAttention, got {type(parts).__name__}")

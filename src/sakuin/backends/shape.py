@@ -20,7 +20,8 @@ class ModelShape:
     """Layers, heads and sizes of a model.
 
     layers : what each layer keeps of the past, in order.
-    n_query_heads, n_kv_heads, head_dim : of its full-attention layers.
+    n_query_heads, n_kv_heads, head_dim : of its full-attention layers. value_dim : dimensions of their
+        values; without it those of keys.
     sliding_window : tokens that a sliding layer sees; 0 where there is none.
     window : most tokens that the model was made for, or None where it does not say.
     trained_window : the window from which its positions are scaled; `window` where none are.
@@ -41,6 +42,11 @@ class ModelShape:
     vocabulary: int
     family: str = ""
     mixed: bool = False
+    value_dim: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.value_dim:
+            object.__setattr__(self, "value_dim", self.head_dim)
 
     @property
     def full_layers(self) -> int:
@@ -61,4 +67,5 @@ class ModelShape:
     @property
     def heads(self) -> HeadShape:
         """The heads of a full-attention layer."""
-        return HeadShape(self.head_dim, self.n_query_heads // self.n_kv_heads, self.n_kv_heads)
+        group = self.n_query_heads // self.n_kv_heads
+        return HeadShape(self.head_dim, group, self.n_kv_heads, self.value_dim)

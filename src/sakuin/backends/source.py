@@ -6,7 +6,6 @@ Fetching files is the business of `sakuin.backends.catalogue`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 

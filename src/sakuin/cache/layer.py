@@ -119,9 +119,8 @@ class LayerCache:
 
     def restore(self, like: Tensor, n_query_heads: int, index: Index, state: SequenceState) -> None:
         """Hold one sequence, as a snapshot has it; `like` is a tensor of the model's dtype and device."""
-        heads, _, head_dim = state.tail[0].shape
-        keys = like.new_empty(heads, 0, head_dim)
-        row = self._sequence(keys, keys, n_query_heads)
+        keys, values = (like.new_empty(x.shape[0], 0, x.shape[2]) for x in state.tail)
+        row = self._sequence(keys, values, n_query_heads)
         row.restore(state, index)
         self.rows, self.padded, self._log = [row], [[]], StepLog()
         self.length = row.n_tokens
@@ -168,8 +167,9 @@ class LayerCache:
         out: Tensor | None = None,
     ) -> Tensor:
         """Store what arrived, unless it is stored, and attend from it: query and result, which is fp32,
-        `(batch, n_query_heads, t, head_dim)`, keys and values `(batch, n_kv_heads, t, head_dim)`. What this
-        changes is noted in the cache's undo log.
+        `(batch, n_query_heads, t, head_dim)`, keys and values `(batch, n_kv_heads, t, head_dim)`; the last
+        dimension of values, and of the result, may be another. What this changes is noted in the cache's undo
+        log.
 
         out : of one sequence without padding, as `sakuin.index.prefill.attend_chunk` has it.
         """
@@ -194,7 +194,7 @@ class LayerCache:
                 continue
             columns = real[b].nonzero()[:, 0].to(query.device)
             q, k, v = (x[:, columns] for x in row)
-            padded_out = torch.zeros_like(query[b], dtype=torch.float32)
+            padded_out = query.new_zeros(*query.shape[1:3], values.shape[3], dtype=torch.float32)
             padded_out[:, columns] = self._attend_row(b, arrival, store, q, k, v, softmax, exact)
             outs.append(padded_out)
         if store:
@@ -232,7 +232,7 @@ class LayerCache:
     ) -> Tensor:
         """The attention of one row at its real tokens."""
         if not q.shape[1]:
-            return q.float()
+            return q.new_empty(q.shape[0], 0, v.shape[2], dtype=torch.float32)
         if exact:
             return self._exact(b, arrival, store, q, k, v, softmax, out)
         if store:

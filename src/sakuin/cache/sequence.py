@@ -61,6 +61,7 @@ class TokenSequence:
     ----------
     keys, values
         Any tensors `(n_kv_heads, n, head_dim)` of the sequence: they set heads, head_dim, dtype and device.
+        The last dimension of values may be another than that of keys.
     n_query_heads
         Query heads of the layer.
     stored
@@ -79,11 +80,10 @@ class TokenSequence:
     ) -> None:
         self.config = config
         self.n_kv_heads, _, self.head_dim = keys.shape
+        self.value_dim = values.shape[2]
         self.n_query_heads = n_query_heads
         self.n_tokens = 0
-        self.index: Index = new_index(
-            self.n_kv_heads, self.head_dim, n_query_heads // self.n_kv_heads, config
-        )
+        self.index = self._empty_index(config)
         self._sink = TokenBuffer(keys[:, :0], values[:, :0], max(config.sink, 1))
         self._tail = TokenBuffer(keys[:, :0], values[:, :0], config.recent + 2 * GROWTH + GRACE)
         self._jobs: list[Job] = []
@@ -97,6 +97,10 @@ class TokenSequence:
         self._native: _Steps | None = None
         self._spent: list[tuple[float, ...]] = []
         self._kept: Tensor | None = None
+
+    def _empty_index(self, config: RetrievalConfig) -> Index:
+        group = self.n_query_heads // self.n_kv_heads
+        return new_index(self.n_kv_heads, self.head_dim, group, config, self.value_dim)
 
     # -- what attention reads --------------------------------------------------------------------------------
 
@@ -298,8 +302,7 @@ class TokenSequence:
             like = self._tail.keys
             self._tail.replace(keys.to(like.device, like.dtype), values.to(like.device, like.dtype))
         else:
-            group = self.n_query_heads // self.n_kv_heads
-            self.index = new_index(self.n_kv_heads, self.head_dim, group, self.config)
+            self.index = self._empty_index(self.config)
             self._tail.keep_first(0)
             self._sink.keep_first(n_tokens)
         self.n_tokens = n_tokens

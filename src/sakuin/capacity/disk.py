@@ -29,17 +29,17 @@ def stored_bytes(
     States of linear attention are left out: their size is not known here.
     """
     heads, size = shape.heads, dtype.itemsize
-    d, n_kv = heads.head_dim, heads.n_kv_heads
+    d, n_kv, pair = heads.head_dim, heads.n_kv_heads, heads.head_dim + heads.value_dim
     tail = min(n_tokens, config.recent + QUERY_STEP)
     sink = 0 if done else min(n_tokens, config.sink)
-    rows = 2 * n_kv * d * size * (tail + sink)
+    rows = n_kv * pair * size * (tail + sink)
     queries = heads.group_size * n_kv * (tail // QUERY_STEP + 1) * d * size
     moment = 8 * n_kv * d * d
     total = shape.full_layers * (rows + queries + moment + 16 * _TENSOR) + 2 * _FILE
     total += _sealed(shape, dtype, config, n_tokens, done)
     if shape.has_windows:
         windows = (n_tokens - done) // checkpoint_step(config, d) + 1
-        window = 2 * n_kv * d * size * min(n_tokens, shape.sliding_window) + 2 * _TENSOR
+        window = n_kv * pair * size * min(n_tokens, shape.sliding_window) + 2 * _TENSOR
         total += windows * (shape.sliding_layers * window + _FILE)
     # The manifest: 16 bytes a token and the text, while the unfinished one is there too.
     return total + 40 * n_tokens

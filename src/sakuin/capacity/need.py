@@ -55,14 +55,15 @@ def estimate(
     else:
         kv, index = _held(shape, n_tokens, dtype, retrieval)
     rows = min(chunk, n_tokens)
-    wide = 6 * shape.hidden + 3 * shape.intermediate + 4 * shape.n_query_heads * shape.head_dim
+    heads = 2 * shape.n_query_heads * (shape.head_dim + shape.value_dim)
+    wide = 6 * shape.hidden + 3 * shape.intermediate + heads
     working = rows * wide * max(size, 4) + shape.vocabulary * 8 + (128 << 20)
     return Need(weights, kv, index, working)
 
 
 def _full(shape: ModelShape, n_tokens: int, size: int) -> int:
     """Keys and values of the ordinary cache, which copies those of a layer to append to them."""
-    pair = 2 * shape.n_kv_heads * shape.head_dim * size
+    pair = shape.n_kv_heads * (shape.head_dim + shape.value_dim) * size
     rows = (shape.full_layers + 1) * n_tokens + shape.sliding_layers * min(n_tokens, shape.sliding_window)
     return pair * rows
 
@@ -79,7 +80,7 @@ def _held(
     waiting = retrieval.sink + 2 * (retrieval.recent + retrieval.segment_tokens(heads.head_dim))
     rows = shape.full_layers * min(n_tokens, waiting)
     rows += shape.sliding_layers * min(n_tokens, shape.sliding_window)
-    kv = 2 * heads.n_kv_heads * heads.head_dim * dtype.itemsize * rows
+    kv = heads.n_kv_heads * (heads.head_dim + heads.value_dim) * dtype.itemsize * rows
     if retrieval.offload == "disk":
         return kv + indexed.kv_in_memory, indexed.index_in_memory
     return kv + indexed.kv, indexed.index

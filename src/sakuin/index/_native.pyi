@@ -5,6 +5,11 @@ from typing import Any
 
 from torch import Tensor
 
+LEAST_HEAD_DIM: int
+MOST_HEAD_DIM: int
+HEAD_DIM_STEP: int
+MOST_GROUP: int
+
 def set_leak_warnings(on: bool) -> None: ...
 def isa() -> str: ...
 def isas() -> list[str]: ...

@@ -41,6 +41,7 @@ class AutoIndex(Index):
 
     storable = True
     stores_int8 = True
+    values_differ = True
     segment_settings = SketchIndex.segment_settings
     step_settings = SketchIndex.step_settings
 
@@ -60,10 +61,18 @@ class AutoIndex(Index):
     def builds(cls, config: RetrievalConfig) -> dict[str, Any]:
         return config.as_dict()  # it chooses by what a step takes
 
-    def __init__(self, n_kv_heads: int, head_dim: int, group_size: int, config: RetrievalConfig) -> None:
-        super().__init__(n_kv_heads, head_dim, group_size, config)
+    def __init__(
+        self,
+        n_kv_heads: int,
+        head_dim: int,
+        group_size: int,
+        config: RetrievalConfig,
+        *,
+        value_dim: int | None = None,
+    ) -> None:
+        super().__init__(n_kv_heads, head_dim, group_size, config, value_dim=value_dim)
         flat = config.with_changes(index="flat", target_error=None)  # an error of zero meets any target
-        self._choose(FlatIndex(n_kv_heads, head_dim, group_size, flat))
+        self._choose(FlatIndex(n_kv_heads, head_dim, group_size, flat, value_dim=value_dim))
         self._moment = QueryMoment(n_kv_heads, head_dim)
         self._moments: dict[int, dict[str, Tensor]] = {}  # while flat: by the tokens up to a segment's end
 
@@ -89,8 +98,7 @@ class AutoIndex(Index):
         check_array("keys", keys, self.n_kv_heads, self.head_dim)
         if queries is not None:
             self.check_query(queries)
-        shape = HeadShape(self.head_dim, self.group_size, self.n_kv_heads)
-        start = shape.sketch_from(self.config, stored_as(self.config, keys.dtype))
+        start = self.heads.sketch_from(self.config, stored_as(self.config, keys.dtype))
         if start is None or self.n_tokens + keys.shape[1] < start:
             self.chosen.append(keys, values)
             if queries is not None:
@@ -114,9 +122,14 @@ class AutoIndex(Index):
                 queries = None
             old_keys, old_values = zip(*self.chosen.blocks(), strict=True)
             keys, values = torch.cat([*old_keys, keys], 1), torch.cat([*old_values, values], 1)
-        sketch = SketchIndex(self.n_kv_heads, self.head_dim, self.group_size, config, moment)
+        sketch = self._sketch(config, moment)
         sketch.append(keys, values, queries)
         return sketch
+
+    def _sketch(self, config: RetrievalConfig, moment: QueryMoment | None = None) -> SketchIndex:
+        return SketchIndex(
+            self.n_kv_heads, self.head_dim, self.group_size, config, moment, value_dim=self.value_dim
+        )
 
     def attend(
         self,
@@ -160,7 +173,9 @@ class AutoIndex(Index):
         return self.chosen.crop(n_tokens)
 
     def fork(self) -> AutoIndex:
-        other = AutoIndex(self.n_kv_heads, self.head_dim, self.group_size, self.config)
+        other = AutoIndex(
+            self.n_kv_heads, self.head_dim, self.group_size, self.config, value_dim=self.value_dim
+        )
         other._choose(self.chosen.fork())
         other._moment, other._moments = self._moment.copy(), self._moments
         return other
@@ -182,7 +197,7 @@ class AutoIndex(Index):
         kinds = {segment.kind for segment in segments}
         if kinds == {"sketch"}:
             config = self.config.with_changes(index="sketch")
-            sketch = SketchIndex(self.n_kv_heads, self.head_dim, self.group_size, config)
+            sketch = self._sketch(config)
             sketch.restore(segments, state)
             self._choose(sketch)
             return

@@ -29,6 +29,7 @@ from sakuin.attention.softmax import Softmax
 from sakuin.config import RetrievalConfig
 from sakuin.copies import CopiedByFork
 from sakuin.index import _native
+from sakuin.index.choice import HeadShape
 from sakuin.index.kind import Kind
 
 Pair = tuple[Tensor, Tensor]
@@ -75,6 +76,8 @@ class Index(CopiedByFork, Kind):
     transformers.
 
     n_kv_heads, head_dim, group_size : of the layer; query heads of a KV head are a group.
+    value_dim : dimensions of a value where they are others than a key's (`Kind.values_differ`); then
+        values and outputs have them in the place of head_dim.
     """
 
     _instead = (
@@ -82,9 +85,23 @@ class Index(CopiedByFork, Kind):
         "by sakuin.Context.save"
     )
 
-    def __init__(self, n_kv_heads: int, head_dim: int, group_size: int, config: RetrievalConfig) -> None:
+    def __init__(
+        self,
+        n_kv_heads: int,
+        head_dim: int,
+        group_size: int,
+        config: RetrievalConfig,
+        *,
+        value_dim: int | None = None,
+    ) -> None:
         self.n_kv_heads, self.head_dim, self.group_size = n_kv_heads, head_dim, group_size
+        self.value_dim = head_dim if value_dim is None else value_dim
         self.config = config
+
+    @property
+    def heads(self) -> HeadShape:
+        """The shape of the layer's heads."""
+        return HeadShape(self.head_dim, self.group_size, self.n_kv_heads, self.value_dim)
 
     @property
     @abstractmethod
@@ -103,7 +120,7 @@ class Index(CopiedByFork, Kind):
 
     def offloaded_bytes(self, t: int) -> int:
         """`Stats.offloaded_bytes` of a call for t positions."""
-        return 4 * t * self.n_kv_heads * self.n_tokens * self.head_dim
+        return 2 * t * self.n_kv_heads * self.n_tokens * (self.head_dim + self.value_dim)
 
     def check_query(self, q: Tensor) -> None:
         """Raise a `TypeError` or `ValueError` unless `q` is `(n_query_heads, t, head_dim)` as the index
@@ -115,11 +132,21 @@ class Index(CopiedByFork, Kind):
         heads, t = q.shape[:2]
         shares = torch.zeros(2, self.n_kv_heads, t)
         stats = Stats(shares[0], shares[1], torch.ones(heads, t), 0, 0)
-        return PartialAttention(torch.zeros(q.shape), torch.full((heads, t), -torch.inf), stats)
+        return PartialAttention(self.no_output(q), torch.full((heads, t), -torch.inf), stats)
+
+    def no_output(self, q: Tensor) -> Tensor:
+        """Zeros of the output's shape, fp32 `(n_query_heads, t, value_dim)`."""
+        return torch.zeros(*q.shape[:2], self.value_dim)
+
+    def no_pair(self, dtype: torch.dtype = torch.float32) -> Pair:
+        """Keys and values of no tokens."""
+        keys = torch.empty(self.n_kv_heads, 0, self.head_dim, dtype=dtype)
+        return keys, torch.empty(self.n_kv_heads, 0, self.value_dim, dtype=dtype)
 
     @abstractmethod
     def append(self, keys: Tensor, values: Tensor, queries: Tensor | None = None) -> None:
-        """Seal `keys` and `values` `(n_kv_heads, n, head_dim)` as the newest tokens.
+        """Seal `keys` `(n_kv_heads, n, head_dim)` and `values` `(n_kv_heads, n, value_dim)` as the newest
+        tokens.
 
         `queries` `(n_query_heads, m, head_dim)` are queries of about the same positions, in order and evenly
         spread. From them the index learns what queries are like, for these segments and later ones. Without
@@ -256,11 +283,20 @@ def decode_by_parts(
     return out
 
 
-def new_index(n_kv_heads: int, head_dim: int, group_size: int, config: RetrievalConfig) -> Index:
-    """An empty index of the kind that `config.index` names."""
+def new_index(
+    n_kv_heads: int, head_dim: int, group_size: int, config: RetrievalConfig, value_dim: int | None = None
+) -> Index:
+    """An empty index of the kind that `config.index` names. value_dim : as `Index` has it."""
     asked = replace(config)  # those of a stored context were not checked with their kind
     kind: type[Index] = kinds.of(config.index)
-    return kind(n_kv_heads, head_dim, group_size, asked)
+    if value_dim is None or value_dim == head_dim:
+        return kind(n_kv_heads, head_dim, group_size, asked)
+    if not kind.values_differ:
+        raise ValueError(
+            f"an index of kind {config.index!r} takes keys and values of one head_dim, got {head_dim} and "
+            f"{value_dim}; use index='sketch' or index='flat'"
+        )
+    return kind(n_kv_heads, head_dim, group_size, asked, value_dim=value_dim)
 
 
 def check_array(name: str, x: Tensor, heads: int | None, head_dim: int | None) -> Tensor:

@@ -34,7 +34,7 @@ def build_index(
     ----------
     keys, values
         CPU tensors `(n_kv_heads, n_tokens, head_dim)`, float32, bfloat16 or float16, any strides, at
-        least one token.
+        least one token. The values' last dimension may be another than the keys'.
     queries
         `(n_query_heads, m, head_dim)`, queries of the same context in order of position, as they meet the
         keys (after RoPE).
@@ -60,8 +60,8 @@ def build_index(
         raise ValueError("query_positions were given without queries")
     group_size = _group_size(group_size, queries, heads, head_dim)
     positions = None if queries is None else _positions(query_positions, queries.shape[1], n)
-    check_geometry(heads, head_dim, group_size)
-    index = new_index(heads, head_dim, group_size, config)
+    check_geometry(heads, head_dim, group_size, values.shape[2])
+    index = new_index(heads, head_dim, group_size, config, values.shape[2])
     step = config.segment_tokens(head_dim)
     for first in range(0, n, step):
         last = min(first + step, n)
@@ -75,7 +75,7 @@ def build_index(
 
 def _check_pair(keys: Tensor, values: Tensor, config: RetrievalConfig) -> None:
     check_array("keys", keys, None, None)
-    check_array("values", values, keys.shape[0], keys.shape[2])
+    check_array("values", values, keys.shape[0], None)
     if values.shape[1] != keys.shape[1]:
         raise ValueError(
             f"values must have as many tokens as keys, got {values.shape[1]} and {keys.shape[1]}"

@@ -23,11 +23,11 @@ def on_disk(tensors: Mapping[str, Tensor], config: RetrievalConfig) -> bool:
 
 
 def in_order(fields: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Keys and values `(n_kv_heads, n, head_dim)` of a segment in order of position, as floats. Its field
-    `order` `(n_kv_heads, n)` is the position of each row."""
+    """Keys `(n_kv_heads, n, head_dim)` and values `(n_kv_heads, n, value_dim)` of a segment in order of
+    position, as floats. Its field `order` `(n_kv_heads, n)` is the position of each row."""
     keys, values = floats_of(fields)
-    back = fields["order"].long().argsort(1)[:, :, None].expand_as(keys)
-    return keys.gather(1, back), values.gather(1, back)
+    back = fields["order"].long().argsort(1)[:, :, None]
+    return keys.gather(1, back.expand_as(keys)), values.gather(1, back.expand_as(values))
 
 
 def whole_within(segments: Sequence[Sized], n_tokens: int) -> tuple[int, int]:

@@ -6,26 +6,32 @@ remedy.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from sakuin.arguments import integer, real, shown
 from sakuin.config import RetrievalConfig
 from sakuin.dtypes import torch_dtype
+from sakuin.index import _native
 from sakuin.index.base import Index, check_array
 
-HEAD_DIM_MAX = 256
-GROUP_MAX = 16
 
-
-def check_geometry(n_kv_heads: int, head_dim: int, group_size: int) -> None:
-    """Raise a `ValueError` unless the native core covers these heads."""
+def check_geometry(n_kv_heads: int, head_dim: int, group_size: int, value_dim: int | None = None) -> None:
+    """Raise a `ValueError` unless the native core covers these heads, keys of `head_dim` and values of
+    `value_dim` (None: as many) dimensions."""
+    least, most, step = _native.LEAST_HEAD_DIM, _native.MOST_HEAD_DIM, _native.HEAD_DIM_STEP
     if n_kv_heads < 1:
         raise ValueError(f"there must be at least one KV head, got {n_kv_heads}")
-    if not 8 <= head_dim <= HEAD_DIM_MAX or head_dim % 8:
-        raise ValueError(f"head_dim must be a multiple of 8 from 8 to {HEAD_DIM_MAX}, got {head_dim}")
-    if not 1 <= group_size <= GROUP_MAX:
-        raise ValueError(f"a query group must have 1 to {GROUP_MAX} query heads, got {group_size}")
+    if not least <= head_dim <= most or head_dim % step:
+        raise ValueError(f"head_dim must be a multiple of {step} from {least} to {most}, got {head_dim}")
+    if value_dim is not None and (not least <= value_dim <= most or value_dim % step):
+        raise ValueError(
+            f"the values' head_dim must be a multiple of {step} from {least} to {most}, got {value_dim}"
+        )
+    if not 1 <= group_size <= _native.MOST_GROUP:
+        raise ValueError(f"a query group must have 1 to {_native.MOST_GROUP} query heads, got {group_size}")
 
 
 def check_finite(name: str, x: Tensor) -> None:
@@ -83,17 +89,29 @@ def _form(value: object) -> str:
     return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else shown(value)
 
 
+def check_stored(index: Index, tensors: Mapping[str, Tensor]) -> None:
+    """Raise a `ValueError` unless keys and values of a stored segment are of the index's heads."""
+    for name, width in (("keys", index.head_dim), ("values", index.value_dim)):
+        heads, _, found = tensors[name].shape
+        if (heads, found) != (index.n_kv_heads, width):
+            raise ValueError(
+                f"a stored segment has heads of shape {(heads, found)} where "
+                f"{(index.n_kv_heads, width)} are needed"
+            )
+
+
 def stored_pair(index: Index, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """`keys` and `values`, which must have one shape, as `stored` has each."""
+    """`keys` and `values`, which must be of the same tokens, as `stored` has each."""
     check_array("keys", keys, None, None)
     check_array("values", values, None, None)
-    if keys.shape != values.shape:
+    if keys.shape[:2] != values.shape[:2]:
         raise ValueError(
-            f"keys and values must have one shape, got {tuple(keys.shape)} and {tuple(values.shape)}"
+            f"keys and values must have the same heads and tokens, got {tuple(keys.shape)} and "
+            f"{tuple(values.shape)}"
         )
     k, v = (
-        stored(name, x, index.n_kv_heads, index.head_dim, index.config)
-        for name, x in (("keys", keys), ("values", values))
+        stored(name, x, index.n_kv_heads, width, index.config)
+        for name, x, width in (("keys", keys, index.head_dim), ("values", values, index.value_dim))
     )
     return k, v
 

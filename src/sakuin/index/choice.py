@@ -37,8 +37,8 @@ def sketch_terms(n_tokens: float, shape: HeadShape, segment: int) -> list[float]
     """What each field of `SketchCosts` (but `power`) is multiplied with: the call, the segments, the keys."""
     d, g, heads = shape.head_dim, shape.group_size, shape.n_kv_heads
     segments = heads * max(1.0, n_tokens / segment)
-    keys = heads * n_tokens / 1e3
-    return [1.0, segments, segments * d * d * g / 1e6, keys, keys * d, keys * g, keys * d * g]
+    keys, mean = heads * n_tokens / 1e3, shape.mean_dim
+    return [1.0, segments, segments * d * d * g / 1e6, keys, keys * mean, keys * g, keys * mean * g]
 
 
 def costs_here() -> StepCosts:
@@ -48,18 +48,30 @@ def costs_here() -> StepCosts:
 
 @dataclass(frozen=True)
 class HeadShape:
-    """One layer of a model: dimensions of a head, query heads of a group, KV heads."""
+    """One layer of a model: dimensions of a key, query heads of a group, KV heads, dimensions of a value
+    (without them those of a key)."""
 
     head_dim: int
     group_size: int
     n_kv_heads: int
+    value_dim: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.value_dim:
+            object.__setattr__(self, "value_dim", self.head_dim)
+
+    @property
+    def mean_dim(self) -> float:
+        """What a step takes follows from the numbers of keys and values together; it was measured where they
+        are as many."""
+        return (self.head_dim + self.value_dim) / 2
 
     def flat_us(
         self, n_tokens: float, config: RetrievalConfig, costs: StepCosts, stored: str = "bf16"
     ) -> float:
         """Microseconds of one `flat` step of all KV heads, as the model has it."""
-        key = costs.flat[stored].key(self.head_dim, self.group_size)
-        static = costs.flat["bf16" if stored == "int8" else stored].key(self.head_dim, self.group_size)
+        key = costs.flat[stored].key(self.mean_dim, self.group_size)
+        static = costs.flat["bf16" if stored == "int8" else stored].key(self.mean_dim, self.group_size)
         keys = n_tokens * key + (config.sink + config.recent) * static
         return costs.flat[stored].call + self.n_kv_heads * keys / 1e3
 
@@ -67,13 +79,13 @@ class HeadShape:
         self, n_tokens: float, config: RetrievalConfig, costs: StepCosts, stored: str = "bf16"
     ) -> float:
         """Microseconds of one `sketch` step of all KV heads, as the model has it."""
-        d, g, heads = self.head_dim, self.group_size, self.n_kv_heads
-        terms = sketch_terms(n_tokens, self, config.segment_tokens(d))
+        g, heads = self.group_size, self.n_kv_heads
+        terms = sketch_terms(n_tokens, self, config.segment_tokens(self.head_dim))
         spent = [cost * term for cost, term in zip(costs.sketch.terms, terms, strict=True)]
         fixed, keys = sum(spent[: 1 + SEGMENT_TERMS]), sum(spent[1 + SEGMENT_TERMS :])
         # The finer the tolerance, the more keys are looked at closely.
         keys *= math.pow(config.tolerance, -costs.sketch.power)
-        static = costs.flat["bf16" if stored == "int8" else stored].key(d, g)
+        static = costs.flat["bf16" if stored == "int8" else stored].key(self.mean_dim, g)
         return fixed + keys + heads * (config.sink + config.recent) * static / 1e3
 
     def kind(self, n_tokens: int, config: RetrievalConfig, stored: str = "bf16") -> str:

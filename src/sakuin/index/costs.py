@@ -20,7 +20,7 @@ class FlatCosts:
     multiply: float
     head: float
 
-    def key(self, head_dim: int, group_size: int) -> float:
+    def key(self, head_dim: float, group_size: int) -> float:
         """A thousand keys and values of `head_dim` dimensions, for the whole query group."""
         return head_dim * self.dim + head_dim * group_size * self.multiply + group_size * self.head
 

@@ -16,7 +16,7 @@ from sakuin.config import RetrievalConfig, check_tolerance
 from sakuin.index import _native
 from sakuin.index.base import Index, Static, StoredSegment, check_array
 from sakuin.index.chain import one_ahead
-from sakuin.index.checks import check_attend, check_crop, check_geometry, check_k, stored_pair
+from sakuin.index.checks import check_attend, check_crop, check_geometry, check_k, check_stored, stored_pair
 from sakuin.index.choice import HeadShape
 from sakuin.index.int8 import SCALES, Int8KV, floats_of, span_of
 from sakuin.index.kind import register
@@ -39,14 +39,23 @@ class FlatIndex(Index):
     storable = True
     stores_int8 = True
     scans_rows = True
+    values_differ = True
 
     @classmethod
     def layout(cls, heads: HeadShape, n_tokens: int, config: RetrievalConfig, stored: str) -> Layout:
-        return pair_layout(heads.n_kv_heads, n_tokens, heads.head_dim, stored)
+        return pair_layout(heads.n_kv_heads, n_tokens, heads.head_dim, stored, heads.value_dim)
 
-    def __init__(self, n_kv_heads: int, head_dim: int, group_size: int, config: RetrievalConfig) -> None:
-        check_geometry(n_kv_heads, head_dim, group_size)
-        super().__init__(n_kv_heads, head_dim, group_size, config)
+    def __init__(
+        self,
+        n_kv_heads: int,
+        head_dim: int,
+        group_size: int,
+        config: RetrievalConfig,
+        *,
+        value_dim: int | None = None,
+    ) -> None:
+        check_geometry(n_kv_heads, head_dim, group_size, value_dim)
+        super().__init__(n_kv_heads, head_dim, group_size, config, value_dim=value_dim)
         self._segments: list[_native.Span] = []
         self._n_tokens = self._nbytes = 0
         self._stats: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
@@ -101,7 +110,7 @@ class FlatIndex(Index):
         heads, t = q.shape[:2]
         if not self._segments:
             return PartialAttention(
-                torch.zeros(heads, t, self.head_dim),
+                self.no_output(q),
                 torch.full((heads, t), -torch.inf),
                 self._stats_of(heads, t),
             )
@@ -186,12 +195,7 @@ class FlatIndex(Index):
         self._segments[i] = self._span_of(tensors)
 
     def _span_of(self, tensors: Mapping[str, Tensor]) -> _native.Span:
-        heads, _, head_dim = tensors["keys"].shape
-        if (heads, head_dim) != (self.n_kv_heads, self.head_dim):
-            raise ValueError(
-                f"a stored segment has heads of shape {(heads, head_dim)} where "
-                f"{(self.n_kv_heads, self.head_dim)} are needed"
-            )
+        check_stored(self, tensors)
         return span_of(tensors)
 
     def crop(self, n_tokens: int) -> tuple[Tensor, Tensor]:
@@ -206,11 +210,12 @@ class FlatIndex(Index):
                 return keys[:, : n_tokens - at], values[:, : n_tokens - at]
             at += len(span)
         dtype = floats_of(_fields(self._segments[-1]))[0].dtype if self._segments else torch.float32
-        empty = torch.empty(self.n_kv_heads, 0, self.head_dim, dtype=dtype)
-        return empty, empty
+        return self.no_pair(dtype)
 
     def fork(self) -> FlatIndex:
-        other = type(self)(self.n_kv_heads, self.head_dim, self.group_size, self.config)
+        other = type(self)(
+            self.n_kv_heads, self.head_dim, self.group_size, self.config, value_dim=self.value_dim
+        )
         other._segments, other._stats = list(self._segments), self._stats
         other._n_tokens, other._nbytes = self._n_tokens, self._nbytes
         return other

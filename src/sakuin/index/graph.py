@@ -48,23 +48,24 @@ class GraphIndex(Index):
     themselves stand for them.
     """
 
+    values_differ = True
     peer = True
     segment_settings = frozenset({"graph_degree"})
     step_settings = frozenset({"tolerance", "budget", "ef", "estimate_rest"})
 
     @classmethod
     def layout(cls, heads: HeadShape, n_tokens: int, config: RetrievalConfig, stored: str) -> Layout:
-        h, d, n = heads.n_kv_heads, heads.head_dim, n_tokens
-        pair = pair_layout(h, n, d, stored)
-        means = ((h, -(-n // RUN), d), pair["keys"][1])
+        h, n = heads.n_kv_heads, n_tokens
+        pair = pair_layout(h, n, heads.head_dim, stored, heads.value_dim)
+        runs, dtype = -(-n // RUN), pair["keys"][1]
         return {
             **pair,
             "links": ((h, n, config.graph_degree), torch.int32),
             "count": ((h, n), torch.uint8),
             "children": ((h, n), torch.uint8),
             "coordinates": ((h, n, COORDINATES), torch.int16),
-            "mean_keys": means,
-            "mean_values": means,
+            "mean_keys": ((h, runs, heads.head_dim), dtype),
+            "mean_values": ((h, runs, heads.value_dim), dtype),
         }
 
     @classmethod
@@ -76,9 +77,17 @@ class GraphIndex(Index):
         # A walk looks at no more keys than it needs for what is attended: its queue is as long as the budget.
         return {"budget": by_ratio(n_tokens, u), "ef": by_ratio(n_tokens, u)}
 
-    def __init__(self, n_kv_heads: int, head_dim: int, group_size: int, config: RetrievalConfig) -> None:
-        check_geometry(n_kv_heads, head_dim, group_size)
-        super().__init__(n_kv_heads, head_dim, group_size, config)
+    def __init__(
+        self,
+        n_kv_heads: int,
+        head_dim: int,
+        group_size: int,
+        config: RetrievalConfig,
+        *,
+        value_dim: int | None = None,
+    ) -> None:
+        check_geometry(n_kv_heads, head_dim, group_size, value_dim)
+        super().__init__(n_kv_heads, head_dim, group_size, config, value_dim=value_dim)
         self._graph = _native.Graph(n_kv_heads, head_dim, config.graph_degree)
         self._keys: GrowingRows | None = None
         self._values: GrowingRows | None = None
@@ -119,7 +128,7 @@ class GraphIndex(Index):
         if queries is not None and queries.shape[1] > 0:
             moment.add(queries)
         all_keys = (self._keys or GrowingRows(self.n_kv_heads, self.head_dim, k.dtype)).extended(old, k)
-        all_values = (self._values or GrowingRows(self.n_kv_heads, self.head_dim, k.dtype)).extended(old, v)
+        all_values = (self._values or GrowingRows(self.n_kv_heads, self.value_dim, k.dtype)).extended(old, v)
         frame, coordinates = self._frame, self._coordinates
         if frame is None or n >= 2 * frame.n_tokens:
             # The queries seen so far say better what matters than those of the beginning.
@@ -171,11 +180,12 @@ class GraphIndex(Index):
                 _grown(self._means, 0, self._keys.first(n_tokens), n_tokens),
                 _grown(self._means, 1, self._values.first(n_tokens), n_tokens),
             )
-        empty = torch.empty(self.n_kv_heads, 0, self.head_dim, dtype=dtype)
-        return empty, empty
+        return self.no_pair(dtype)
 
     def fork(self) -> GraphIndex:
-        other = GraphIndex(self.n_kv_heads, self.head_dim, self.group_size, self.config)
+        other = GraphIndex(
+            self.n_kv_heads, self.head_dim, self.group_size, self.config, value_dim=self.value_dim
+        )
         other._graph, other._keys, other._values = self._graph, self._keys, self._values
         other._coordinates, other._means = self._coordinates, self._means
         other._moment, other._frame = self._moment.copy(), self._frame

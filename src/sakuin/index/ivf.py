@@ -19,7 +19,7 @@ from sakuin.config import RetrievalConfig, check_tolerance, count_of
 from sakuin.index import _native
 from sakuin.index.base import Index, StoredSegment
 from sakuin.index.chain import in_order, one_ahead, whole_within
-from sakuin.index.checks import check_attend, check_crop, check_geometry, check_k, stored_pair
+from sakuin.index.checks import check_attend, check_crop, check_geometry, check_k, check_stored, stored_pair
 from sakuin.index.choice import HeadShape
 from sakuin.index.kind import by_ratio, register
 from sakuin.index.sizes import Layout, pair_layout
@@ -51,15 +51,16 @@ class IvfIndex(Index):
     """
 
     storable = True
+    values_differ = True
     peer = True
     segment_settings = frozenset({"list_size"})
     step_settings = frozenset({"tolerance", "budget", "nprobe", "estimate_rest"})
 
     @classmethod
     def layout(cls, heads: HeadShape, n_tokens: int, config: RetrievalConfig, stored: str) -> Layout:
-        h, d = heads.n_kv_heads, heads.head_dim
-        lists = _lists_of(n_tokens, h, d, -(-n_tokens // config.list_size))
-        return {**pair_layout(h, n_tokens, d, stored), **lists, _CLUSTERED: ((1,), torch.int64)}
+        pair = pair_layout(heads.n_kv_heads, n_tokens, heads.head_dim, stored, heads.value_dim)
+        lists = _lists_of(n_tokens, heads, -(-n_tokens // config.list_size))
+        return {**pair, **lists, _CLUSTERED: ((1,), torch.int64)}
 
     @classmethod
     def longest_segment(cls, head_dim: int, config: RetrievalConfig) -> int:
@@ -69,9 +70,17 @@ class IvfIndex(Index):
     def knob(cls, n_tokens: int, u: float) -> dict[str, Any]:
         return {"budget": by_ratio(n_tokens, u)}
 
-    def __init__(self, n_kv_heads: int, head_dim: int, group_size: int, config: RetrievalConfig) -> None:
-        check_geometry(n_kv_heads, head_dim, group_size)
-        super().__init__(n_kv_heads, head_dim, group_size, config)
+    def __init__(
+        self,
+        n_kv_heads: int,
+        head_dim: int,
+        group_size: int,
+        config: RetrievalConfig,
+        *,
+        value_dim: int | None = None,
+    ) -> None:
+        check_geometry(n_kv_heads, head_dim, group_size, value_dim)
+        super().__init__(n_kv_heads, head_dim, group_size, config, value_dim=value_dim)
         # Replaced as a whole, never changed: a fork or a step in another thread keeps what it took.
         self._segments: list[_native.IvfSegment] = []
         self._clustered: list[int] = []  # tokens of each segment when its lists were last found
@@ -119,16 +128,16 @@ class IvfIndex(Index):
         self, keys: Tensor, values: Tensor, base: _native.IvfSegment | None = None
     ) -> _native.IvfSegment:
         """A segment of these tokens, in new lists; after those of `base`, if there is one."""
-        heads, n, d = keys.shape
+        heads, n, _ = keys.shape
         lists = -(-n // self.config.list_size)
         if base is not None:
             n, lists = n + len(base), lists + base.lists
         keys, values = keys.contiguous(), values.contiguous()
         fields = {
-            "keys": torch.empty(heads, n, d, dtype=keys.dtype),
-            "values": torch.empty(heads, n, d, dtype=values.dtype),
+            "keys": torch.empty(heads, n, self.head_dim, dtype=keys.dtype),
+            "values": torch.empty(heads, n, self.value_dim, dtype=values.dtype),
         }
-        for name, (shape, dtype) in _lists_of(n, heads, d, lists).items():
+        for name, (shape, dtype) in _lists_of(n, self.heads, lists).items():
             fields[name] = torch.empty(*shape, dtype=dtype)
         return _native.ivf_seal(
             fields, keys, values, iterations=ROUNDS, n_threads=torch.get_num_threads(), base=base
@@ -139,14 +148,15 @@ class IvfIndex(Index):
         kept, at = whole_within(self._segments, n_tokens)
         if kept == len(self._segments):
             dtype = self._segments[-1].fields["keys"].dtype if self._segments else torch.float32
-            empty = torch.empty(self.n_kv_heads, 0, self.head_dim, dtype=dtype)
-            return empty, empty
+            return self.no_pair(dtype)
         keys, values = in_order(self._segments[kept].fields)
         self._segments, self._clustered = self._segments[:kept], self._clustered[:kept]
         return keys[:, : n_tokens - at], values[:, : n_tokens - at]
 
     def fork(self) -> IvfIndex:
-        other = IvfIndex(self.n_kv_heads, self.head_dim, self.group_size, self.config)
+        other = IvfIndex(
+            self.n_kv_heads, self.head_dim, self.group_size, self.config, value_dim=self.value_dim
+        )
         other._segments, other._clustered = self._segments, self._clustered
         return other
 
@@ -176,11 +186,7 @@ class IvfIndex(Index):
         self._segments = segments
 
     def _segment_of(self, tensors: Mapping[str, Tensor]) -> _native.IvfSegment:
-        if tensors["mean"].shape != (self.n_kv_heads, self.head_dim):
-            raise ValueError(
-                f"a stored segment has heads of shape {tuple(tensors['mean'].shape)} where "
-                f"{(self.n_kv_heads, self.head_dim)} are needed"
-            )
+        check_stored(self, tensors)
         return _native.IvfSegment({name: x for name, x in tensors.items() if name != _CLUSTERED})
 
     # --- attending ------------------------------------------------------------------------------------------
@@ -248,14 +254,15 @@ class IvfIndex(Index):
         return 0, count_of(self.config.budget, self.n_tokens)
 
 
-def _lists_of(n: int, heads: int, d: int, lists: int) -> Layout:
+def _lists_of(n: int, shape: HeadShape, lists: int) -> Layout:
     """What a segment of n tokens holds beside keys and values."""
+    heads, d = shape.n_kv_heads, shape.head_dim
     bits = torch.uint16  # those of bf16 numbers
     return {
         "order": ((heads, n), torch.int32),
         "start": ((heads, lists + 1), torch.int32),
         "mean": ((heads, d), torch.float32),
         "centroid": ((heads, lists, d), bits),
-        "mean_value": ((heads, lists, d), bits),
+        "mean_value": ((heads, lists, shape.value_dim), bits),
         "spread": ((heads, d, d), bits),
     }

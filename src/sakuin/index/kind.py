@@ -47,6 +47,9 @@ class Kind(ABC):
     offered: ClassVar[bool] = True
     """Whether the remedy for a kind that cannot be kept names it; not so for kinds that are there for
     comparison."""
+    values_differ: ClassVar[bool] = False
+    """Whether it takes values of another size than keys: its class is then also called with
+    `value_dim=...`."""
     peer: ClassVar[bool] = False
     """Whether `sketch` is compared with it: evaluations then count what it touches in its favour, as if its
     numbers took 2 bytes."""

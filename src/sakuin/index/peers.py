@@ -59,7 +59,7 @@ class ChosenIndex(FlatIndex):
         n, groups = self.n_tokens, heads // self.n_kv_heads
         keys, values = (torch.cat(parts, 1).float() for parts in zip(*self.blocks(), strict=True))
         size = next(self.blocks())[0].element_size()
-        out, lse = torch.zeros(heads, t, d), torch.full((heads, t), -torch.inf)
+        out, lse = self.no_output(q), torch.full((heads, t), -torch.inf)
         coverage, exact, numbers = torch.zeros(heads, t), torch.zeros(self.n_kv_heads, t), 0
         for i in range(t):
             rows = q[:, i].float().view(self.n_kv_heads, groups, d)
@@ -71,7 +71,7 @@ class ChosenIndex(FlatIndex):
             own, whole = masked.logsumexp(-1).view(heads), z.logsumexp(-1).view(heads)
             lse[:, i] = own
             weights = (masked - own.view(self.n_kv_heads, groups, 1).clamp(min=-1e30)).exp()
-            out[:, i] = (weights @ values).view(heads, d)
+            out[:, i] = (weights @ values).view(heads, -1)
             beside = None if static_lse is None else static_lse[:, i].float()
             seen = own if beside is None else torch.logaddexp(own, beside)
             all_of_it = whole if beside is None else torch.logaddexp(whole, beside)
@@ -80,7 +80,7 @@ class ChosenIndex(FlatIndex):
                 mass += (weights * (own - seen).exp().nan_to_num().view(self.n_kv_heads, groups, 1)).sum(1)
             union = chosen.view(self.n_kv_heads, groups, n).any(1)
             exact[:, i] = union.float().mean(1)
-            numbers += read + int(union.sum()) * d
+            numbers += read + int(union.sum()) * self.value_dim
         return PartialAttention(
             out, lse, Stats(exact, torch.zeros_like(exact), coverage, numbers * size, self.offloaded_bytes(t))
         )

@@ -29,9 +29,10 @@ def attend_chunk(
     out: Tensor | None = None,
 ) -> Tensor:
     """As `sakuin.attention.exact.attend_blocks`, in fp32: q `(n_query_heads, t, head_dim)`, keys and values
-    of the chunk `(n_kv_heads, t, head_dim)`, past: blocks `(n_kv_heads, n, head_dim)`.
+    of the chunk `(n_kv_heads, t, head_dim)`, past: blocks `(n_kv_heads, n, head_dim)`. The last dimension of
+    values, and of the result, may be another.
 
-    out : fp32 `(n_query_heads, t, head_dim)`, each row in one piece, where the kernel may put the result and
+    out : fp32 of the result's shape, each row in one piece, where the kernel may put the result and
         return it; what is computed otherwise is not put there.
     """
     if q.device.type != "cpu":
@@ -45,9 +46,9 @@ def attend_chunk(
         if block[0].dtype == torch.float32:  # int8 made floats, which must not all be there at once
             return attend_blocks(q, keys, values, past, softmax).float()
         blocks.append(block)
-    heads, t, d = q.shape
+    heads, t, _ = q.shape
     if out is None:
-        out = torch.empty(t, heads, d).transpose(0, 1)
+        out = torch.empty(t, heads, values.shape[2]).transpose(0, 1)
     sinks = None if softmax.sinks is None else softmax.sinks.float().contiguous()
     _native.prefill_attention(
         q,

@@ -65,18 +65,21 @@ def size_of(layout: Layout, rows: Collection[str]) -> Size:
     )
 
 
-def pair_layout(n_kv_heads: int, n_tokens: int, head_dim: int, stored: str) -> Layout:
+def pair_layout(
+    n_kv_heads: int, n_tokens: int, head_dim: int, stored: str, value_dim: int | None = None
+) -> Layout:
     """Keys and values of a segment as `sakuin.index.int8` or another dtype stores them, scales included.
 
-    stored : `"bf16"`, `"fp16"`, `"fp32"` or `"int8"`.
+    stored : `"bf16"`, `"fp16"`, `"fp32"` or `"int8"`. value_dim : dimensions of a value; None: as of a key.
     """
-    shape = (n_kv_heads, n_tokens, head_dim)
+    keys = n_kv_heads, n_tokens, head_dim
+    values = n_kv_heads, n_tokens, head_dim if value_dim is None else value_dim
     if (dtype := torch_dtype(stored)) is not None:
-        return {"keys": (shape, dtype), "values": (shape, dtype)}
+        return {"keys": (keys, dtype), "values": (values, dtype)}
     fp32 = torch.float32
     return {
-        "keys": (shape, torch.int8),
-        "values": (shape, torch.int8),
+        "keys": (keys, torch.int8),
+        "values": (values, torch.int8),
         "key_scale": ((n_kv_heads, head_dim), fp32),
         "key_zero": ((n_kv_heads, head_dim), fp32),
         "value_scale": ((n_kv_heads, n_tokens), fp32),

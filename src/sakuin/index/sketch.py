@@ -19,7 +19,7 @@ from sakuin.config import RetrievalConfig, check_count_or_share, check_tolerance
 from sakuin.index import _native
 from sakuin.index.base import Index, Pair, Static, StoredSegment
 from sakuin.index.chain import in_order, on_disk, one_ahead, whole_within
-from sakuin.index.checks import check_attend, check_crop, check_geometry, check_k, stored_pair
+from sakuin.index.checks import check_attend, check_crop, check_geometry, check_k, check_stored, stored_pair
 from sakuin.index.choice import HeadShape
 from sakuin.index.int8 import SCALES, floats_of, span_of
 from sakuin.index.kind import register
@@ -54,6 +54,7 @@ class SketchIndex(Index):
 
     storable = True
     stores_int8 = True
+    values_differ = True
     segment_settings = frozenset({"sketch_bits", "code_bits"})
     step_settings = frozenset(
         {"tolerance", "target_error", "rescore_share", "codes_share", "exact_share", "reach", "cap"}
@@ -64,8 +65,8 @@ class SketchIndex(Index):
     def layout(cls, heads: HeadShape, n_tokens: int, config: RetrievalConfig, stored: str) -> Layout:
         h, d = heads.n_kv_heads, heads.head_dim
         return {
-            **pair_layout(h, n_tokens, d, stored),
-            **made_by_sealing(h, n_tokens, d, config),
+            **pair_layout(h, n_tokens, d, stored, heads.value_dim),
+            **made_by_sealing(heads, n_tokens, config),
             "mean": ((h, d), torch.float32),
             "basis": ((h, d, d), torch.uint16),
             "weight": ((h, d), torch.float32),
@@ -84,9 +85,11 @@ class SketchIndex(Index):
         group_size: int,
         config: RetrievalConfig,
         moment: QueryMoment | None = None,
+        *,
+        value_dim: int | None = None,
     ) -> None:
-        check_geometry(n_kv_heads, head_dim, group_size)
-        super().__init__(n_kv_heads, head_dim, group_size, config)
+        check_geometry(n_kv_heads, head_dim, group_size, value_dim)
+        super().__init__(n_kv_heads, head_dim, group_size, config, value_dim=value_dim)
         # Replaced as a whole, never changed: a fork or a step in another thread keeps what it took.
         self._segments: list[_native.SketchSegment] = []
         self._bases: list[Basis] = []
@@ -161,15 +164,16 @@ class SketchIndex(Index):
         check_crop(n_tokens, self.n_tokens)
         kept, at = whole_within(self._segments, n_tokens)
         if kept == len(self._segments):
-            empty = torch.empty(self.n_kv_heads, 0, self.head_dim)
-            return empty, empty
+            return self.no_pair()
         keys, values = in_order(self._segments[kept].fields)
         self._segments, self._bases = self._segments[:kept], self._bases[:kept]
         self._moments = self._moments[:kept]
         return keys[:, : n_tokens - at], values[:, : n_tokens - at]
 
     def fork(self) -> SketchIndex:
-        other = SketchIndex(self.n_kv_heads, self.head_dim, self.group_size, self.config)
+        other = SketchIndex(
+            self.n_kv_heads, self.head_dim, self.group_size, self.config, value_dim=self.value_dim
+        )
         other._segments, other._bases, other._moment = self._segments, self._bases, self._moment.copy()
         other._moments = self._moments
         return other
@@ -194,13 +198,11 @@ class SketchIndex(Index):
             weight = fields.pop("weight")
             moments.append({name: fields.pop(name) for name in _OF_MOMENT if name in fields})
             segment = _native.SketchSegment(fields, on_disk(fields, self.config))
-            if (
-                fields["mean"].shape != (self.n_kv_heads, self.head_dim)
-                or weight.shape != fields["mean"].shape
-            ):
+            check_stored(self, fields)
+            if weight.shape != fields["mean"].shape:
                 raise ValueError(
-                    f"a stored segment has heads of shape {tuple(fields['mean'].shape)} where "
-                    f"{(self.n_kv_heads, self.head_dim)} are needed"
+                    f"a stored segment has weights of shape {tuple(weight.shape)} where "
+                    f"{tuple(fields['mean'].shape)} are needed"
                 )
             taken.append(segment)
             bases.append(Basis(fields["basis"].view(torch.float16), weight))
@@ -235,7 +237,7 @@ class SketchIndex(Index):
             shape = (self.n_kv_heads, q.shape[1], 0)
             nothing = Trace(torch.zeros(shape, dtype=torch.uint8), torch.zeros(shape)) if trace else None
             lse = torch.full(q.shape[:2], -torch.inf)
-            return PartialAttention(torch.zeros(q.shape), lse, self._stats(q.shape[1]), nothing)
+            return PartialAttention(self.no_output(q), lse, self._stats(q.shape[1]), nothing)
         if static_lse is not None:
             static_lse = static_lse.float().contiguous()
         if tolerance == 0:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sakuin.config import RetrievalConfig
 from sakuin.index import _native
+from sakuin.index.choice import HeadShape
 from sakuin.index.int8 import SCALES, Int8KV
 from sakuin.index.large_pages import in_large_pages
 from sakuin.index.query_moment import QueryMoment, axes_of, second_moment
@@ -107,9 +108,10 @@ def _check_squares(name: str, x: Tensor) -> None:
         )
 
 
-def made_by_sealing(heads: int, n: int, d: int, config: RetrievalConfig) -> Layout:
+def made_by_sealing(shape: HeadShape, n: int, config: RetrievalConfig) -> Layout:
     """What the native core writes of a segment of n tokens, beside keys and values."""
-    lists, chunks = -(-n // LIST), -(-d // 16)
+    heads, d = shape.n_kv_heads, shape.head_dim
+    lists, chunks, value_bytes = -(-n // LIST), -(-d // 16), -(-shape.value_dim // 16) * 8
     subs = max(4, round(config.sketch_bits_for(d) * d / 16) * 4)
     code_bytes = math.ceil(config.code_bits_for(d) * chunks / 2 - 1e-6) * 4
     bits, floats = torch.uint16, torch.float32  # bits: those of bf16 numbers
@@ -123,12 +125,12 @@ def made_by_sealing(heads: int, n: int, d: int, config: RetrievalConfig) -> Layo
         "code_plan": ((heads, 3), torch.int32),
         "code_coordinate": ((heads, chunks * 16), torch.int16),
         "code_step": ((heads, chunks * 16), floats),
-        "value_codes": ((heads, n, chunks * 8), torch.uint8),
+        "value_codes": ((heads, n, value_bytes), torch.uint8),
         "value_params": ((heads, n, 2), bits),
-        "list_codes": ((heads, lists, chunks * 8), torch.uint8),
+        "list_codes": ((heads, lists, value_bytes), torch.uint8),
         "list_params": ((heads, lists, 2), bits),
         "within": ((heads, d), floats),
-        "tilt": ((heads, min(d, 16), d), bits),
+        "tilt": ((heads, min(d, 16), shape.value_dim), bits),
         "code_residue": ((heads, d), floats),
         "spread": ((heads, 3), floats),
     }
@@ -142,8 +144,8 @@ def seal(
     basis: Basis | None,
     n_threads: int,
 ) -> tuple[_native.SketchSegment, Basis]:
-    """A sealed segment of `keys` and `values` `(n_kv_heads, n, head_dim)`, and its basis (`basis` where one
-    is given)."""
+    """A sealed segment of `keys` `(n_kv_heads, n, head_dim)` and `values` `(n_kv_heads, n, value_dim)`, and
+    its basis (`basis` where one is given)."""
     heads, n, d = keys.shape
     keys, values = keys.detach().contiguous(), values.detach().contiguous()
     keys_f32 = scratch("keys", keys.shape).copy_(keys)
@@ -165,7 +167,8 @@ def seal(
     if int8 is not None:
         keys, values = int8.keys, int8.values  # what is attended exactly; all else knows the originals
     pair: Layout = {"keys": (keys.shape, keys.dtype), "values": (values.shape, values.dtype)}
-    fields = in_large_pages({**pair, **made_by_sealing(heads, n, d, config)})
+    shape = HeadShape(d, 1, heads, values.shape[2])
+    fields = in_large_pages({**pair, **made_by_sealing(shape, n, config)})
     fields |= {"mean": mean.contiguous(), "basis": basis.project.view(torch.uint16)}
     if int8 is not None:
         fields |= {name: getattr(int8, name) for name in SCALES}

@@ -188,11 +188,11 @@ def _restore_row(
     (sink,) = parts["sink"]
     keys, values = checks.rows("sink", i, _of_layer(sink, i))
     heads, n_sink, head_dim = keys.shape
-    if values.shape != keys.shape or (sink.start, sink.end) != (0, n_sink):
+    if values.shape[:2] != keys.shape[:2] or (sink.start, sink.end) != (0, n_sink):
         raise damaged(f"the sink of layer {i} has not the shape that it should")
     if n_query_heads % heads:
         raise damaged(f"{n_query_heads} query heads cannot share {heads} stored KV heads")
-    index = new_index(heads, head_dim, n_query_heads // heads, config)
+    index = new_index(heads, head_dim, n_query_heads // heads, config, values.shape[2])
     segments, at = [], n_sink
     for part in parts["segment"]:
         tensors = _of_layer(part, i)
@@ -206,7 +206,7 @@ def _restore_row(
             raise SakuinError(f"the segments of layer {i} leave a gap at token {at:,}.")
         at = part.end
     own: dict[str, Tensor] = {}
-    tail = (like.new_empty(heads, 0, head_dim, device="cpu"),) * 2
+    tail = keys[:, :0].to(like.dtype), values[:, :0].to(like.dtype)
     state = SequenceState((keys, values), tail, None, at + -at % QUERY_STEP)
     if parts["tail"]:
         own = _of_layer(parts["tail"][0], i)

@@ -67,6 +67,21 @@ def _sliding(*kinds: str) -> dict[str, Any]:
     }
 
 
+HEADS: dict[str, Recipe] = {
+    "wide heads": Recipe(
+        "qwen3",
+        MODEL_ARCH.QWEN3,
+        {"head_dim": 512, "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 2},
+    ),
+    "one KV head": Recipe(
+        "llama",
+        MODEL_ARCH.LLAMA,
+        {"num_attention_heads": 32, "num_key_value_heads": 1, "num_hidden_layers": 2},
+        permuted=True,
+    ),
+}
+"""Of shapes that other tests need not run with."""
+
 DENSE: dict[str, Recipe] = {
     "llama": Recipe("llama", MODEL_ARCH.LLAMA, permuted=True),
     "llama3": Recipe(

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from gguf import MODEL_ARCH_NAMES, GGMLQuantizationType, GGUFWriter
 from gguf.quants import quantize
-from tiny_dense import DENSE
+from tiny_dense import DENSE, HEADS
 from tiny_experts import EXPERTS
 from tiny_hybrid import HYBRID
 from tiny_mamba import MAMBA
@@ -17,9 +17,9 @@ from tiny_recipe import Recipe, is_quantized, make, round_to, tensors, write_com
 from tiny_vocabulary import Vocabulary, bytes_vocabulary, pieces_vocabulary
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-RECIPES: dict[str, Recipe] = {**DENSE, **EXPERTS, **HYBRID, **MAMBA}
-ARCHITECTURES = tuple(RECIPES)
-"""All that `write` takes."""
+ARCHITECTURES = (*DENSE, *EXPERTS, *HYBRID, *MAMBA)
+RECIPES: dict[str, Recipe] = {**DENSE, **EXPERTS, **HYBRID, **MAMBA, **HEADS}
+"""All that `write` takes: each architecture, and architectures with heads of other shapes."""
 HYBRIDS = (*HYBRID, *MAMBA)
 """Those with recurrent layers."""
 

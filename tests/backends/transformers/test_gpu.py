@@ -44,14 +44,18 @@ class TestAttention:
         assert float((out - wanted).norm() / wanted.norm()) < bound
         assert float((lse - wanted_lse).abs().max()) < bound
 
-    @pytest.mark.parametrize("head_dim", [64, 80, 128, 256])
-    def test_a_chunk_sees_a_past_that_lies_on_the_host(self, head_dim):
+    @pytest.mark.parametrize(
+        ("head_dim", "value_dim"), [(64, 64), (80, 80), (128, 128), (256, 256), (512, 512), (192, 128)]
+    )
+    def test_a_chunk_sees_a_past_that_lies_on_the_host(self, head_dim, value_dim):
         q, keys, values = (
             random(4, 96, head_dim),
             random(2, 96, head_dim, seed=1),
-            random(2, 96, head_dim, seed=2),
+            random(2, 96, value_dim, seed=2),
         )
-        past = [tuple(random(2, n, head_dim, seed=n).cpu() for _ in range(2)) for n in (5000, 300)]
+        past = [
+            tuple(random(2, n, width, seed=n).cpu() for width in (head_dim, value_dim)) for n in (5000, 300)
+        ]
         out = attend_blocks(q, keys, values, past, Softmax(0.1))
         wanted = attend_blocks(q.cpu(), keys.cpu(), values.cpu(), past, Softmax(0.1))
         assert out.device.type == GPU

@@ -49,13 +49,15 @@ struct Array {
 };
 
 struct Case {
-    int64_t heads = 2, group = 3, t = 1, d = 64;
+    int64_t heads = 2, group = 3, t = 1, d = 64, v = 0;  // v: of values; 0: d
     std::vector<int64_t> lengths{5, 130, 40};
     DType dtype = DType::bf16, q_dtype = DType::bf16;
     bool causal = true, aux = false, mass = false, other = false, token_major = false, no_scales = false;
     float softcap = 0.0f;
     int threads = 1;
     std::string isa{};
+
+    int64_t width() const { return v == 0 ? d : v; }
 };
 
 struct Result {
@@ -89,7 +91,8 @@ std::pair<Result, Result> run(const Case& c, uint64_t seed) {
     const int64_t rows = c.heads * c.group * c.t;
     int64_t total = 0;
     for (const int64_t n : c.lengths) total += n;
-    std::vector<double> q(static_cast<size_t>(rows * c.d)), k(static_cast<size_t>(c.heads * total * c.d)), v(k.size());
+    std::vector<double> q(static_cast<size_t>(rows * c.d)), k(static_cast<size_t>(c.heads * total * c.d)),
+        v(static_cast<size_t>(c.heads * total * c.width()));
     for (auto* x : {&q, &k, &v})
         for (double& e : *x) e = static_cast<double>(coarse(random));
     std::vector<float> aux(static_cast<size_t>(c.heads * c.group)), other(static_cast<size_t>(c.heads * c.group * c.t));
@@ -106,34 +109,40 @@ std::pair<Result, Result> run(const Case& c, uint64_t seed) {
         FlatSpan s{};
         s.dtype = c.dtype;
         s.n = n;
-        s.key_head_stride = s.value_head_stride = c.token_major ? c.d : n * c.d;
-        s.key_stride = s.value_stride = c.token_major ? c.heads * c.d : c.d;
         for (const bool is_key : {true, false}) {
-            held.push_back(std::make_unique<Array>(c.dtype, static_cast<size_t>(c.heads * n * c.d)));
+            const int64_t d = is_key ? c.d : c.width(), head_stride = c.token_major ? d : n * d,
+                          stride = c.token_major ? c.heads * d : d;
+            held.push_back(std::make_unique<Array>(c.dtype, static_cast<size_t>(c.heads * n * d)));
             for (int64_t h = 0; h < c.heads; ++h)
                 for (int64_t i = 0; i < n; ++i)
-                    for (int64_t j = 0; j < c.d; ++j)
-                        held.back()->set(
-                            static_cast<size_t>(h * s.key_head_stride + i * s.key_stride + j),
-                            static_cast<float>(
-                                (is_key ? k : v)[static_cast<size_t>(((h * total) + first + i) * c.d + j)]));
+                    for (int64_t j = 0; j < d; ++j)
+                        held.back()->set(static_cast<size_t>(h * head_stride + i * stride + j),
+                                         static_cast<float>(
+                                             (is_key ? k : v)[static_cast<size_t>(((h * total) + first + i) * d + j)]));
             (is_key ? s.keys : s.values) = held.back()->bytes.data();
+            (is_key ? s.key_head_stride : s.value_head_stride) = head_stride;
+            (is_key ? s.key_stride : s.value_stride) = stride;
         }
         if (c.dtype == DType::i8) {
             const Scales& x = *scales.emplace_back(std::make_unique<Scales>(c, n, random));
             if (!c.no_scales) s.scales = {x.key_scale.data(), x.key_zero.data(), x.value_scale.data()};
             for (int64_t h = 0; h < c.heads; ++h)
-                for (int64_t i = 0; i < n; ++i)
+                for (int64_t i = 0; i < n; ++i) {
                     for (int64_t j = 0; j < c.d; ++j) {
-                        const size_t at = static_cast<size_t>((h * total + first + i) * c.d + j);
-                        k[at] = x.key(c, h, j, k[at]);
-                        v[at] = x.value(h * n + i, v[at]);
+                        double& key = k[static_cast<size_t>((h * total + first + i) * c.d + j)];
+                        key = x.key(c, h, j, key);
                     }
+                    for (int64_t j = 0; j < c.width(); ++j) {
+                        double& value = v[static_cast<size_t>((h * total + first + i) * c.width() + j)];
+                        value = x.value(h * n + i, value);
+                    }
+                }
         }
         a.spans.push_back(s);
         first += n;
     }
-    Result got{std::vector<float>(q.size(), -1.0f), std::vector<float>(static_cast<size_t>(rows), -1.0f),
+    Result got{std::vector<float>(static_cast<size_t>(rows * c.width()), -1.0f),
+               std::vector<float>(static_cast<size_t>(rows), -1.0f),
                std::vector<float>(static_cast<size_t>(c.heads * total), 0.5f)};
     Result want = got;
     a.q = qa.bytes.data();
@@ -144,6 +153,7 @@ std::pair<Result, Result> run(const Case& c, uint64_t seed) {
     a.group = c.group;
     a.t = c.t;
     a.head_dim = c.d;
+    a.value_dim = c.width();
     a.causal = c.causal;
     a.scaling = 1.0f / std::sqrt(static_cast<float>(c.d));
     a.softcap = c.softcap;
@@ -172,17 +182,17 @@ std::pair<Result, Result> run(const Case& c, uint64_t seed) {
             max = std::max(max, dot);
         }
         if (c.aux) sum += std::exp(static_cast<double>(aux[static_cast<size_t>(head)]) - max);
-        std::vector<double> out(static_cast<size_t>(c.d), 0.0);
+        std::vector<double> out(static_cast<size_t>(c.width()), 0.0);
         for (int64_t i = 0; i < sees; ++i) {
             const double w = std::exp(z[static_cast<size_t>(i)] - max);
             sum += w;
-            for (int64_t j = 0; j < c.d; ++j)
-                out[static_cast<size_t>(j)] += w * v[static_cast<size_t>((kv * total + i) * c.d + j)];
+            for (int64_t j = 0; j < c.width(); ++j)
+                out[static_cast<size_t>(j)] += w * v[static_cast<size_t>((kv * total + i) * c.width() + j)];
         }
         const double lse = sum > 0.0 ? max + std::log(sum) : -std::numeric_limits<double>::infinity();
         want.lse[static_cast<size_t>(r)] = static_cast<float>(lse);
-        for (int64_t j = 0; j < c.d; ++j)
-            want.out[static_cast<size_t>(r * c.d + j)] =
+        for (int64_t j = 0; j < c.width(); ++j)
+            want.out[static_cast<size_t>(r * c.width() + j)] =
                 sum > 0.0 ? static_cast<float>(out[static_cast<size_t>(j)] / sum) : 0.0f;
         double whole = lse;
         if (c.other) whole = std::log(std::exp(lse) + std::exp(static_cast<double>(other[static_cast<size_t>(r)])));
@@ -218,7 +228,7 @@ void expect_close(Case c, const std::string& what) {
 TEST(flat_agrees_for_every_dtype_and_head_dim) {
     for (const DType t : {DType::f32, DType::bf16, DType::fp16, DType::i8})
         for (const DType qt : {DType::f32, DType::bf16})
-            for (const int64_t d : {8, 16, 24, 40, 64, 72, 80, 96, 120, 128, 192, 256}) {
+            for (const int64_t d : {8, 16, 24, 40, 64, 72, 80, 96, 120, 128, 192, 256, 320, 512, 576}) {
                 Case c;
                 c.dtype = t;
                 c.q_dtype = qt;
@@ -237,6 +247,37 @@ TEST(flat_agrees_for_every_group_and_number_of_positions) {
                 c.dtype = dtype;
                 c.mass = true;
                 expect_close(c, "group " + std::to_string(group) + " t " + std::to_string(t));
+            }
+}
+
+TEST(flat_agrees_for_large_groups) {
+    for (const int64_t group : {17, 32, 71, 128})
+        for (const int64_t t : {1, 3, 70}) {
+            Case c;
+            c.heads = 1;
+            c.group = group;
+            c.t = t;
+            c.d = 16;
+            c.lengths = {3, t == 70 ? 90 : 40};
+            c.aux = c.other = true;
+            c.mass = t < 70;  // so many rows add up to more than the bound below holds apart
+            expect_close(c, "group " + std::to_string(group) + " t " + std::to_string(t));
+        }
+}
+
+TEST(flat_agrees_for_values_of_another_size_than_keys) {
+    for (const DType t : {DType::f32, DType::bf16, DType::fp16, DType::i8})
+        for (const auto& [d, v] : {std::pair{192, 128}, {64, 128}, {8, 576}, {576, 8}, {24, 40}})
+            for (const bool token_major : {false, true}) {
+                Case c;
+                c.dtype = t;
+                c.d = d;
+                c.v = v;
+                c.t = 2;
+                c.token_major = token_major;
+                c.threads = 2;
+                c.aux = c.mass = c.other = true;
+                expect_close(c, std::to_string(d) + " and " + std::to_string(v));
             }
 }
 
@@ -323,11 +364,17 @@ TEST(flat_refuses_what_it_does_not_cover) {
     Case c;
     c.d = 12;
     CHECK(refused(c), "head_dim 12");
-    c.d = 264;
-    CHECK(refused(c), "head_dim 264");
+    c.d = 584;
+    CHECK(refused(c), "head_dim 584");
     c = Case{};
-    c.group = 17;
-    CHECK(refused(c), "group 17");
+    c.v = 12;
+    CHECK(refused(c), "values of 12");
+    c = Case{};
+    c.v = 584;
+    CHECK(refused(c), "values of 584");
+    c = Case{};
+    c.group = 129;
+    CHECK(refused(c), "group 129");
     c = Case{};
     c.lengths = {100, 2};
     c.t = 3;

@@ -303,10 +303,9 @@ TEST(attending_all_tokens_of_a_graph_needs_no_walk_and_fewer_are_among_them) {
         Floats out(at(rows * d)), lse(at(rows)), coverage(at(rows)), share(at(heads * t));
         mass.assign(at(heads * c.n), 0.0f);
         const GraphKeys keys{c.keys.data(), DType::f32, c.n, c.n * d}, v{values.data(), DType::f32, c.n, c.n * d};
-        const RowCall call{&kernels(""), q.data(),    heads,      group,      t,
-                           g.head_dim,   c.n,         0.2f,       0.0f,       nullptr,
-                           rest,         2,           out.data(), lse.data(), coverage.data(),
-                           share.data(), mass.data(), c.n,        0};
+        const RowCall call{&kernels(""), q.data(),    heads,   group, t, g.head_dim, g.head_dim, c.n,
+                           0.2f,         0.0f,        nullptr, rest,  2, out.data(), lse.data(), coverage.data(),
+                           share.data(), mass.data(), c.n,     0};
         GraphAttend a{call, keys, v, means.data(), means.data(), budget, 64};
         graph_attend(g, a);
         CHECK(a.touched_bytes > 0, "");

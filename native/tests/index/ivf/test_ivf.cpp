@@ -26,12 +26,14 @@ struct Sealed {
         order.resize(at(heads * n));
         start.resize(at(heads * (lists + 1)));
         centroid.resize(at(heads * lists * d));
-        mean_value.resize(centroid.size());
+        const int64_t width = static_cast<int64_t>(v.size()) / (heads * n);  // of values
+        mean_value.resize(at(heads * lists * width));
         spread.resize(at(heads * d * d));
         s = {heads,
              n,
              lists,
              d,
+             width,
              DType::f32,
              key_rows.data(),
              value_rows.data(),
@@ -55,7 +57,7 @@ struct Step {
         int64_t n = 0;
         for (const IvfSegment* each : segments) n += each->n;
         const int64_t rows = s.heads * group * t;
-        out.resize(at(rows * s.head_dim));
+        out.resize(at(rows * s.value_dim));
         lse.resize(at(rows));
         coverage.resize(at(rows));
         exact.resize(at(s.heads * t));
@@ -68,6 +70,7 @@ struct Step {
         a.group = group;
         a.t = t;
         a.head_dim = s.head_dim;
+        a.value_dim = s.value_dim;
         a.n_tokens = n;
         a.scaling = 0.3f;
         a.softcap = softcap;
@@ -220,29 +223,31 @@ TEST(a_segment_that_goes_on_from_another_keeps_its_lists) {
 
 TEST(probing_every_list_is_exact_attention) {
     Random random(33);
-    for (const int64_t d : {8, 64})
-        for (const int64_t group : {1, 3, 7, 16}) {
+    for (const auto& [d, width] : {std::pair{8, 8}, {64, 64}, {64, 24}, {24, 136}, {576, 512}})
+        for (const int64_t group : {1, 3, 7, 16, 33}) {
+            if (d == 576 && group != 3) continue;
             const int64_t heads = 2, t = 2, n = 300, more = 40;
-            const Sealed a(gathered(random, heads, n, d), normals(random, heads * n * d), heads, n, d, 9, 2);
-            const Sealed b(gathered(random, heads, more, d), normals(random, heads * more * d), heads, more, d, 40, 1);
-            const Floats q = normals(random, heads * group * t * d);
+            const Sealed a(gathered(random, heads, n, d), normals(random, heads * n * width), heads, n, d, 9, 2);
+            const Sealed b(gathered(random, heads, more, d), normals(random, heads * more * width), heads, more, d, 40,
+                           1);
+            const Floats q = normals(random, heads * group * t * d, d == 576 ? 0.3f : 1.0f);
             for (const float softcap : {0.0f, 5.0f}) {
-                Floats want(q.size()), lse(at(heads * group * t));
+                Floats want(at(heads * group * t * width)), lse(at(heads * group * t));
                 for (int64_t r = 0; r < heads * group * t; ++r) {
                     const int64_t h = r / (group * t);
                     double sum = 0.0;
-                    std::vector<double> out(at(d), 0.0);
+                    std::vector<double> out(at(width), 0.0);
                     for (const Sealed* s : {&a, &b})
                         for (int64_t i = h * s->s.n; i < (h + 1) * s->s.n; ++i) {
                             float z = 0.0f;
                             for (int64_t j = 0; j < d; ++j) z += q[at(r * d + j)] * s->keys[at(i * d + j)];
                             const double w = std::exp(static_cast<double>(capped(z * 0.3f, softcap)));
                             sum += w;
-                            for (int64_t j = 0; j < d; ++j)
-                                out[at(j)] += w * static_cast<double>(s->values[at(i * d + j)]);
+                            for (int64_t j = 0; j < width; ++j)
+                                out[at(j)] += w * static_cast<double>(s->values[at(i * width + j)]);
                         }
                     lse[at(r)] = static_cast<float>(std::log(sum));
-                    for (int64_t j = 0; j < d; ++j) want[at(r * d + j)] = static_cast<float>(out[at(j)] / sum);
+                    for (int64_t j = 0; j < width; ++j) want[at(r * width + j)] = static_cast<float>(out[at(j)] / sum);
                 }
                 for (const std::string& isa : available_isas())
                     for (const bool by_budget : {false, true}) {

@@ -26,13 +26,15 @@ struct Sealed {
     std::vector<uint8_t> sketch, codes, value_codes, list_codes;
     std::vector<int16_t> sub_coordinate, code_coordinate;
 
-    Sealed(Random& random, int64_t heads, int64_t n, int64_t d, int64_t subs, int64_t code_bytes, int threads) {
-        s.shape = {d, subs, code_bytes};
+    // value_dim 0: d.
+    Sealed(Random& random, int64_t heads, int64_t n, int64_t d, int64_t subs, int64_t code_bytes, int threads,
+           int64_t value_dim = 0) {
+        s.shape = {d, value_dim == 0 ? d : value_dim, subs, code_bytes};
         s.heads = heads;
         s.n = n;
         s.dtype = DType::f32;
         keys = normals(random, heads * n * d);
-        values = normals(random, heads * n * d);
+        values = normals(random, heads * n * s.shape.value_dim);
         for (size_t i = 0; i < keys.size(); ++i)
             keys[i] = keys[i] / (1.0f + static_cast<float>(i % at(d)) * 0.2f) + 2.0f;
         mean.assign(at(heads * d), 0.0f);
@@ -70,7 +72,7 @@ struct Sealed {
         allocate(list_params, s.list_params, heads * lists * 2);
         allocate(within, s.within, heads * d);
         allocate(code_residue, s.code_residue, heads * d);
-        allocate(tilt, s.tilt, heads * s.shape.leading() * d);
+        allocate(tilt, s.tilt, heads * s.shape.leading() * s.shape.value_dim);
         allocate(spread, s.spread, heads);
         SealArgs a{};
         a.kernels = &kernels();
@@ -86,7 +88,7 @@ struct Sealed {
 
     // Keeps keys and values in 8 bits from now on; `keys` and `values` become what the numbers stand for.
     void to_int8(Random& random) {
-        const int64_t d = s.shape.head_dim;
+        const int64_t d = s.shape.head_dim, width = s.shape.value_dim;
         for (const int64_t size : {s.heads * d, s.heads * d, s.heads * s.n}) {
             scales.emplace_back();
             for (int64_t i = 0; i < size; ++i) scales.back().push_back(0.04f + 0.01f * random.unit());
@@ -99,9 +101,13 @@ struct Sealed {
             key_numbers[i] = static_cast<int8_t>(
                 std::lround(std::clamp((key_rows[i] - scales[1][channel]) / scales[0][channel], -127.0f, 127.0f)));
             keys[place] = scales[1][channel] + scales[0][channel] * static_cast<float>(key_numbers[i]);
+        }
+        for (size_t i = 0; i < value_rows.size(); ++i) {
+            const size_t row = i / at(width);
             value_numbers[i] =
                 static_cast<int8_t>(std::lround(std::clamp(value_rows[i] / scales[2][row], -127.0f, 127.0f)));
-            values[place] = scales[2][row] * static_cast<float>(value_numbers[i]);
+            values[(row / at(s.n) * at(s.n) + at(order[row])) * at(width) + i % at(width)] =
+                scales[2][row] * static_cast<float>(value_numbers[i]);
         }
         s.dtype = DType::i8;
         s.keys = key_numbers.data();
@@ -122,8 +128,8 @@ struct Step {
         const SketchSegment& s = *segments.front();
         int64_t n = 0;
         for (const SketchSegment* each : segments) n += each->n;
-        const int64_t rows = s.heads * group * t, d = s.shape.head_dim;
-        out.resize(at(rows * d));
+        const int64_t rows = s.heads * group * t;
+        out.resize(at(rows * s.shape.value_dim));
         lse.resize(at(rows));
         coverage.resize(at(rows));
         error.resize(at(rows));
@@ -165,51 +171,69 @@ struct Step {
 
 }  // namespace
 
+// Two segments against plain double-precision code, at fine settings and at the defaults.
+static void agrees(Random& random, int64_t n, int64_t d, int64_t value_dim, int64_t group, int64_t t, int64_t subs) {
+    const int64_t heads = 2, rows = heads * group * t;
+    Sealed a(random, heads, n, d, subs, d / 2, 2, value_dim);
+    const Sealed b(random, heads, 40, d, 4, d / 4, 1, value_dim);
+    if (n % 2 != 0) a.to_int8(random);
+    const Floats q = normals(random, rows * d, d <= 64 ? 1.5f : 12.0f / std::sqrt(static_cast<float>(d)));
+    for (const float softcap : {0.0f, 5.0f}) {
+        Floats want(at(rows * value_dim), 0.0f), lse(at(rows));
+        for (int64_t r = 0; r < rows; ++r) {
+            const int64_t h = r / (group * t);
+            double sum = 0.0;
+            std::vector<double> out(at(value_dim), 0.0);
+            for (const Sealed* s : {static_cast<const Sealed*>(&a), &b})
+                for (int64_t i = 0; i < s->s.n; ++i) {
+                    float z = 0.0f;
+                    for (int64_t j = 0; j < d; ++j) z += q[at(r * d + j)] * s->keys[at((h * s->s.n + i) * d + j)];
+                    const double w = std::exp(static_cast<double>(capped(z * 0.3f, softcap)));
+                    sum += w;
+                    for (int64_t j = 0; j < value_dim; ++j)
+                        out[at(j)] += w * static_cast<double>(s->values[at((h * s->s.n + i) * value_dim + j)]);
+                }
+            lse[at(r)] = static_cast<float>(std::log(sum));
+            for (int64_t j = 0; j < value_dim; ++j) want[at(r * value_dim + j)] = static_cast<float>(out[at(j)] / sum);
+        }
+        for (const std::string& isa : available_isas())
+            for (const int threads : {1, 3}) {
+                const Step fine({&a.s, &b.s}, q, group, t, 1e-6f, 1.0f, softcap, isa, threads);
+                const std::string what = isa + " d " + std::to_string(d) + " values " + std::to_string(value_dim) +
+                                         " group " + std::to_string(group) + " n " + std::to_string(n);
+                CHECK(distance(fine.out, want) < 2e-3, what + " " + std::to_string(distance(fine.out, want)));
+                CHECK(distance(fine.lse, lse) < 2e-3, what + " lse");
+                const Step usual({&a.s, &b.s}, q, group, t, 1.0f, 0.3f, softcap, isa, threads);
+                CHECK(distance(usual.lse, lse) < 1.0, what + " lse at the defaults");
+                CHECK(usual.touched > 0 && usual.touched <= fine.touched, what + " touched");
+                // However far from the target a step begins, it ends below it, in the worst case exactly.
+                const Step held({&a.s, &b.s}, q, group, t, 4.0f, 0.3f, softcap, isa, threads, 1e-5f);
+                for (const float e : held.error) CHECK(e >= 0.0f && e <= 1e-5f, what + " target");
+                CHECK(distance(held.out, want) < 2e-3, what + " held " + std::to_string(distance(held.out, want)));
+                // Each query head's softmax has a mass of 1.
+                double mass = 0.0;
+                for (const float x : held.mass) mass += static_cast<double>(x);
+                CHECK(std::abs(mass - static_cast<double>(rows)) < 1e-3 * static_cast<double>(rows), what + " mass");
+            }
+    }
+}
+
 TEST(a_sealed_segment_attends_like_its_keys_and_values) {
     Random random(9);
     for (const int64_t d : {8, 24, 64})
-        for (const int64_t n : {1, 63, 64, 65, 300}) {
-            const int64_t heads = 2, group = 3, t = 2;
-            Sealed a(random, heads, n, d, 8, d / 2, 2);
-            const Sealed b(random, heads, 40, d, 4, d / 4, 1);
-            if (n % 2 != 0) a.to_int8(random);
-            const Floats q = normals(random, heads * group * t * d, 1.5f);
-            for (const float softcap : {0.0f, 5.0f}) {
-                Floats want(q.size(), 0.0f), lse(at(heads * group * t));
-                for (int64_t r = 0; r < heads * group * t; ++r) {
-                    const int64_t h = r / (group * t);
-                    double sum = 0.0;
-                    std::vector<double> out(at(d), 0.0);
-                    for (const Sealed* s : {static_cast<const Sealed*>(&a), &b})
-                        for (int64_t i = 0; i < s->s.n; ++i) {
-                            float z = 0.0f;
-                            for (int64_t j = 0; j < d; ++j)
-                                z += q[at(r * d + j)] * s->keys[at((h * s->s.n + i) * d + j)];
-                            const double w = std::exp(static_cast<double>(capped(z * 0.3f, softcap)));
-                            sum += w;
-                            for (int64_t j = 0; j < d; ++j)
-                                out[at(j)] += w * static_cast<double>(s->values[at((h * s->s.n + i) * d + j)]);
-                        }
-                    lse[at(r)] = static_cast<float>(std::log(sum));
-                    for (int64_t j = 0; j < d; ++j) want[at(r * d + j)] = static_cast<float>(out[at(j)] / sum);
-                }
-                for (const std::string& isa : available_isas())
-                    for (const int threads : {1, 3}) {
-                        const Step fine({&a.s, &b.s}, q, group, t, 1e-6f, 1.0f, softcap, isa, threads);
-                        const std::string what = isa + " d " + std::to_string(d) + " n " + std::to_string(n);
-                        CHECK(distance(fine.out, want) < 2e-3, what + " " + std::to_string(distance(fine.out, want)));
-                        CHECK(distance(fine.lse, lse) < 2e-3, what + " lse");
-                        const Step usual({&a.s, &b.s}, q, group, t, 1.0f, 0.3f, softcap, isa, threads);
-                        CHECK(distance(usual.lse, lse) < 1.0, what + " lse at the defaults");
-                        CHECK(usual.touched > 0 && usual.touched <= fine.touched, what + " touched");
-                        // However far from the target a step begins, it ends below it, in the worst case exactly.
-                        const Step held({&a.s, &b.s}, q, group, t, 4.0f, 0.3f, softcap, isa, threads, 1e-5f);
-                        for (const float e : held.error) CHECK(e >= 0.0f && e <= 1e-5f, what + " target");
-                        CHECK(distance(held.out, want) < 2e-3,
-                              what + " held " + std::to_string(distance(held.out, want)));
-                    }
-            }
-        }
+        for (const int64_t n : {1, 63, 64, 65, 300}) agrees(random, n, d, d, 3, 2, 8);
+}
+
+TEST(long_keys_and_values_of_another_size_attend_like_themselves) {
+    Random random(15);
+    for (const auto& [d, value_dim] :
+         {std::pair{320, 320}, {512, 512}, {576, 576}, {328, 264}, {192, 128}, {64, 128}, {24, 576}, {576, 24}})
+        for (const int64_t n : {65, 300}) agrees(random, n, d, value_dim, 2, 1, d / 4);
+}
+
+TEST(large_groups_attend_as_their_query_heads_do) {
+    Random random(16);
+    for (const int64_t group : {17, 32, 71, 128}) agrees(random, 130 + group, 16, 24, group, group == 17 ? 2 : 1, 8);
 }
 
 TEST(rows_in_files_change_nothing) {
@@ -309,7 +333,7 @@ TEST(segments_of_which_many_keys_would_be_found_are_read_whole) {
 TEST(search_finds_the_largest_products_of_whole_chains) {
     Random random(12);
     for (const int64_t d : {8, 24, 64})
-        for (const int64_t group : {1, 3, 5, 16}) {
+        for (const int64_t group : {1, 3, 5, 16, 33}) {
             const int64_t heads = 2, t = 2;
             const Sealed a(random, heads, 1500, d, 8, d / 2, 2), b(random, heads, 65, d, 4, d / 4, 1),
                 c(random, heads, 1, d, 4, d / 4, 1);

@@ -272,6 +272,7 @@ class LlamaBackend(Backend):
         kv_heads: int,
         t: int,
         head_dim: int,
+        value_dim: int,
         q: int,
         keys: int,
         values: int,
@@ -284,11 +285,11 @@ class LlamaBackend(Backend):
         """Attention of one sequence in one layer: what the native device does not do itself."""
         query = tensor_at(q, (heads, t, head_dim), self.dtype)
         new_keys = tensor_at(keys, (kv_heads, t, head_dim), self.dtype)
-        new_values = tensor_at(values, (kv_heads, t, head_dim), self.dtype)
+        new_values = tensor_at(values, (kv_heads, t, value_dim), self.dtype)
         s_aux = tensor_at(sinks, (heads,), torch.float32) if sinks else None
         softmax = Softmax(scaling, softcap or None, s_aux)
         # Into the graph's own memory, unless somebody looks at it: it will hold something else soon.
-        result = tensor_at(out, (t, heads, head_dim), torch.float32).transpose(0, 1)
+        result = tensor_at(out, (t, heads, value_dim), torch.float32).transpose(0, 1)
         place = result if self._hook is None else None
         found = self._caches[part].attend(layer, query, new_keys, new_values, softmax, again, place)
         if found.data_ptr() != out:

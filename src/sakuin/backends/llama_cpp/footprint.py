@@ -45,8 +45,9 @@ def footprint(header: Header, shape: ModelShape, options: Options) -> Footprint:
     weights = sum(tensor.nbytes for tensor in here)
     always = always_read(header, n_layers, options.gpu_layers)
     attending = len(shape.layers) - shape.layers.count("recurrent") - shape.layers.count("none")
-    store = attending * cells_for(options, shape.sliding_window) * shape.n_kv_heads * shape.head_dim * 2 * 2
-    wide = 6 * shape.hidden + 3 * shape.intermediate + 4 * shape.n_query_heads * shape.head_dim
+    both = shape.head_dim + shape.value_dim
+    store = attending * cells_for(options, shape.sliding_window) * shape.n_kv_heads * both * 2
+    wide = 6 * shape.hidden + 3 * shape.intermediate + 2 * shape.n_query_heads * both
     logits = min(OUTPUTS, options.chunk) * shape.vocabulary
     return Footprint(weights, always, store + 4 * (options.chunk * wide + logits) + _FIXED)
 

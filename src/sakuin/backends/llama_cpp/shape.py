@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from sakuin.backends.llama_cpp.header import Header
 from sakuin.backends.shape import LayerKind, ModelShape
 from sakuin.errors import SakuinError
+from sakuin.index.checks import check_geometry
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ _TABLES = ("rope_freqs", "rope_factors", "exp_probs_b")
 
 def shape_of(header: Header) -> ModelShape:
     """The shape of the model in a file. Raises `SakuinError` where its layers with an index have different
-    heads, or where the file does not say what it must."""
+    heads, or such that no index takes them, or where the file does not say what it must."""
     kinds = layer_kinds(header)
     n_layers = len(kinds)
     heads = header.per_layer(header.own("attention.head_count"), n_layers)
@@ -87,11 +88,15 @@ def shape_of(header: Header) -> ModelShape:
     n_heads, n_kv_heads = _of_full(header, kinds, heads, kv_heads)
     hidden = header.number(header.own("embedding_length"))
     window = _stated_window(header)
+    head_dim, value_dim = _head_dim(header), _head_dim(header, "value")
+    if "full" in kinds:
+        _check_heads(header, n_kv_heads, head_dim, n_heads // n_kv_heads, value_dim)
     return ModelShape(
         layers=tuple(kinds),
         n_query_heads=n_heads,
         n_kv_heads=n_kv_heads,
-        head_dim=_head_dim(header),
+        head_dim=head_dim,
+        value_dim=value_dim,
         sliding_window=_window(header) if "sliding" in kinds else 0,
         window=window,
         trained_window=_trained_window(header, window),
@@ -166,12 +171,20 @@ def count_weights(header: Header) -> int:
 # -- parts ---------------------------------------------------------------------------------------------------
 
 
-def _head_dim(header: Header) -> int:
+def _check_heads(header: Header, n_kv_heads: int, head_dim: int, group: int, value_dim: int) -> None:
+    try:
+        check_geometry(n_kv_heads, head_dim, group, value_dim)
+    except ValueError as error:
+        raise SakuinError(f"sakuin cannot use {header.path} ({header.architecture}): {error}.") from None
+
+
+def _head_dim(header: Header, of: str = "key") -> int:
+    """Numbers of a key or value of the layers with an index."""
     heads = header.values.get(header.own("attention.head_count"), 1)
     first = heads[0] if isinstance(heads, tuple) and heads else heads
     width = header.number(header.own("embedding_length"))
     default = width // max(int(first) if isinstance(first, int) else 1, 1)
-    return header.number(header.own("attention.key_length"), default)
+    return header.number(header.own(f"attention.{of}_length"), default)
 
 
 def _of_full(

@@ -54,7 +54,7 @@ class RetrievalLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         inner, running = self.inner, self.running
         if running.waits:
             raise RuntimeError(running.why_untaken())
-        if key_states.shape != value_states.shape:
+        if key_states.shape[:3] != value_states.shape[:3]:
             shapes = f"; this one caches {tuple(key_states.shape)} and {tuple(value_states.shape)}"
             raise NotImplementedError(NOT_PLAIN + shapes)
         batch, _, t, _ = key_states.shape
@@ -80,7 +80,7 @@ class RetrievalLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         softmax: Softmax,
     ) -> Tensor:
         """Store the pass's keys and values and attend: query `(batch, n_query_heads, t, head_dim)` to
-        `(batch, t, n_query_heads, head_dim)`."""
+        `(batch, t, n_query_heads, value_dim)`."""
         ticket.taken = self.running.reached = True
         self.running.waits = False
         batch, _, t, _ = query.shape

@@ -37,6 +37,7 @@ def shape_of(config: PreTrainedConfig) -> ModelShape:
         n_query_heads=heads,
         n_kv_heads=kv_heads,
         head_dim=head_dim,
+        value_dim=int(getattr(whole, "v_head_dim", None) or head_dim),
         sliding_window=max(int(getattr(layer, "sliding_window", None) or 0) for layer in layers),
         window=own_window(config),
         trained_window=original_window(config),

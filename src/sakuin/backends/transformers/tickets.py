@@ -124,7 +124,7 @@ class RunningPass:
         return (
             'a RetrievalCache works only with attn_implementation="sakuin": the keys of the last layer never '
             'reached sakuin\'s attention. Load the model with attn_implementation="sakuin", or call '
-            'model.set_attn_implementation("sakuin"); if the pass was interrupted, repeat it: it was taken back'
+            'model.set_attn_implementation("sakuin"); if the pass was interrupted, repeat it'
         )
 
 

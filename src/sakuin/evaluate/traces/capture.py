@@ -58,6 +58,11 @@ def capture(
     if shape.window is not None and length > shape.window:
         raise ValueError(f"a trace of {length} tokens is longer than the model's window of {shape.window}")
     _check_length(length, sink + _LEAST + recent + RUNNING + 1)
+    if shape.value_dim != shape.head_dim:
+        raise ValueError(
+            f"a trace holds keys and values of one head_dim, and this model's have {shape.head_dim} and "
+            f"{shape.value_dim}: take another model"
+        )
     # The last position is the one that predicts the answer's last token.
     planted = PlantedText.make(tokenizer, length + 1, text)
     first = planted.question_at - RUNNING
