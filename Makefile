@@ -85,8 +85,13 @@ eval: venv  ## Measure whether answers stay what full attention gives: a short f
 	@$(BIN)/sakuin eval extract --lengths 2000 --by-number --configurations "full balanced"
 	@$(BIN)/sakuin eval ruler --samples 1 --tasks "niah_single_1 niah_multikey_1 qa_1" --configurations balanced
 
-fuzz: venv  ## Throw thousands of odd arrays at the native core; forged files and kills at libraries.
-	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/index/test_native_fuzz*.py
+# Seeds begin anywhere: FIRST=20000 make fuzz tries others.
+FIRST ?= 0
+fuzz: native-tests  ## Throw thousands of damaged segments, odd numbers, failing allocations, forged files and kills at it.
+	@$(CHECKED)/sakuin_fuzz damaged $(FIRST) 10000
+	@$(CHECKED)/sakuin_fuzz extreme $(FIRST) 2000
+	@$(CHECKED)/sakuin_fuzz allocations $(FIRST) 3000
+	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/index/test_native_fuzz*.py tests/index/test_ends_promptly.py
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/library/test_fuzz_*.py tests/snapshot/test_snapshot_fuzz.py
 
 format: venv  ## Write the generated docs; format the code.

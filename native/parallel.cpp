@@ -1,11 +1,14 @@
 #include "parallel.hpp"
 
 #include <dlfcn.h>
+#include <pthread.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -42,6 +45,7 @@ struct Job {
                 const int64_t task = range.next.fetch_add(1, std::memory_order_relaxed);
                 if (task >= range.end) break;
                 try {
+                    check_interrupt();
                     fn(task);
                 } catch (...) {
                     for (Range& r : ranges) r.next.store(r.end, std::memory_order_relaxed);
@@ -62,18 +66,22 @@ void work_in(Job& job, int rank) {
 }
 
 // Threads that sleep on a condition variable between jobs. A caller never waits for a helper that has not begun, so
-// that a fork, which loses the helpers, or a busy pool costs speed and nothing else.
+// that a busy pool, or threads that cannot be had, cost speed and nothing else.
 class Pool {
 public:
     void run(Job& job, int helpers) {
         Ticket ticket{&job, helpers, 0, 0};
         {
             const std::lock_guard lock(mutex_);
-            while (static_cast<int>(threads_) < helpers) {
-                std::thread([this] { loop(); }).detach();
-                ++threads_;
-            }
             tickets_.push_back(&ticket);
+            try {
+                while (static_cast<int>(threads_) < helpers) {
+                    std::thread([this] { loop(); }).detach();
+                    ++threads_;
+                }
+            } catch (const std::exception&) {
+                // No memory or no right for another thread: those that there are do the work.
+            }
         }
         wake_.notify_all();
         work_in(job, 0);
@@ -118,10 +126,29 @@ private:
     int threads_ = 0;
 };
 
+// Never destroyed: its threads sleep until the process ends.
+std::atomic<Pool*> the_pool{nullptr};
+
 Pool& pool() {
-    static Pool* const p = new Pool;  // never destroyed: its threads sleep until the process ends
+    Pool* p = the_pool.load();
+    if (p == nullptr) {
+        auto made = std::make_unique<Pool>();
+        if (the_pool.compare_exchange_strong(p, made.get())) p = made.release();
+    }
     return *p;
 }
+
+// A fork takes this thread along and no other: of a pool it leaves locks that nobody will open and workers that are not
+// there. So the child begins with one of its own, and never uses the borrowed runtime, which cannot begin again.
+std::atomic<bool> forked{false};
+
+void in_child() {
+    the_pool.store(nullptr);
+    forked.store(true);
+    in_task = false;
+}
+
+[[maybe_unused]] const int fork_is_watched = pthread_atfork(nullptr, nullptr, &in_child);
 
 // The entry point of GNU OpenMP: calls fn(data) on each thread of a team. A second pool beside torch's would fight with
 // its workers, which spin for a while after each of torch's parallel regions, for the cores.
@@ -129,7 +156,7 @@ using GompParallel = void (*)(void (*fn)(void*), void* data, unsigned n_threads,
 
 GompParallel gomp_parallel() {
     static const GompParallel found = reinterpret_cast<GompParallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
-    return found;
+    return forked.load() ? nullptr : found;
 }
 
 // The calling thread's number in its team, which is the same thread in every region that the same thread begins.
@@ -138,13 +165,37 @@ int gomp_rank() {
     return number != nullptr ? number() : 0;
 }
 
+// How the thread's work is interrupted, and when it was last looked at.
+using Clock = std::chrono::steady_clock;
+constexpr auto between_looks = std::chrono::milliseconds(50);
+thread_local void (*look)() = nullptr;
+thread_local Clock::time_point next_look{};
+
 }  // namespace
+
+Interruptible::Interruptible(void (*now)()) : before_(look) {
+    look = now;
+    next_look = Clock::now() + between_looks;
+}
+
+Interruptible::~Interruptible() { look = before_; }
+
+void check_interrupt() {
+    if (look == nullptr) return;
+    const Clock::time_point now = Clock::now();
+    if (now < next_look) return;
+    next_look = now + between_looks;
+    look();
+}
 
 void parallel_for(int64_t n_tasks, int n_threads, const std::function<void(int64_t)>& fn) {
     if (n_tasks <= 0) return;
     const int team = static_cast<int>(n_threads < n_tasks ? n_threads : n_tasks);
     if (team <= 1 || in_task) {
-        for (int64_t i = 0; i < n_tasks; ++i) fn(i);
+        for (int64_t i = 0; i < n_tasks; ++i) {
+            check_interrupt();
+            fn(i);
+        }
         return;
     }
     Job job(fn, n_tasks, team);

@@ -1,5 +1,7 @@
 // The device itself: what ggml's registry, scheduler and graphs see of sakuin. It accepts nodes only in threads that
 // are inside a call of a session; other users of the same library are not touched.
+#include <exception>
+#include <new>
 #include <stdexcept>
 
 #include "ggml/session.hpp"
@@ -22,7 +24,8 @@ Status compute(Backend*, Graph* graph) {
 }
 
 Backend* make_backend(Device*, const char*) {
-    auto* const made = new Backend{};
+    auto* const made = new (std::nothrow) Backend{};
+    if (made == nullptr) return nullptr;
     made->guid = &guid;
     made->device = &device;
     made->iface.get_name = [](Backend*) { return "sakuin"; };
@@ -63,7 +66,13 @@ void register_device(const Library& given) {
     d.supports_op = [](Device*, const Tensor* op) {
         Session* const session = active();
         if (session == nullptr || !session->accepts(op)) return false;
-        if (noted_stores() != nullptr && op->op == library->ops.set_rows) noted_stores()->note(*library, op->view_src);
+        if (noted_stores() != nullptr && op->op == library->ops.set_rows) {
+            try {
+                noted_stores()->note(*library, op->view_src);
+            } catch (const std::exception&) {
+                // No memory to note it: the library keeps that store, and must not see an exception.
+            }
+        }
         return true;
     };
     d.supports_buft = [](Device*, BufferType* type) { return library->buft_is_host(type); };
@@ -75,6 +84,7 @@ void register_device(const Library& given) {
     registry.iface.get_proc_address = [](Registry*, const char*) -> void* { return nullptr; };
     // The library must find in these structs what lies behind the longest tables of functions.
     Backend* const made = make_backend(&device, nullptr);
+    if (made == nullptr) throw std::bad_alloc();
     const bool right = library->get_device(made) == &device && library->dev_backend_reg(&device) == &registry;
     delete made;
     if (!right) throw std::runtime_error("the library's devices are structs of another form");

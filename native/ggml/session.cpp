@@ -60,7 +60,27 @@ private:
 
 }  // namespace
 
-bool Session::accepts(const Tensor* op) {
+bool Session::accepts(const Tensor* op) noexcept {
+    try {
+        return accepts_node(op);
+    } catch (...) {
+        if (!error_) error_ = std::current_exception();
+        return false;
+    }
+}
+
+bool Session::interrupted() noexcept {
+    if (error_) return true;
+    try {
+        check_interrupt();
+        return false;
+    } catch (...) {
+        error_ = std::current_exception();
+        return true;
+    }
+}
+
+bool Session::accepts_node(const Tensor* op) {
     const auto& ops = library_.ops;
     if (op->op == ops.none || op->op == ops.reshape || op->op == ops.view || op->op == ops.permute ||
         op->op == ops.transpose)
@@ -120,6 +140,7 @@ Status Session::compute(Graph* graph) noexcept {
         const auto& ops = library_.ops;
         const int n = library_.graph_n_nodes(graph);
         for (int i = 0; i < n; ++i) {
+            check_interrupt();
             const Tensor* const node = library_.graph_node(graph, i);
             if (node->op == ops.attention)
                 attend(node);

@@ -67,10 +67,13 @@ public:
         : library_(library), settings_(std::move(settings)), hooks_(std::move(hooks)),
           products_(NodeProducts::make(library, settings_.dtype)), gemv_(NodeGemv::make(library)) {}
 
-    // While a graph is made: whether the node is computed here.
-    bool accepts(const Tensor* op);
-    // Computes the nodes of a graph. What is thrown is kept for `rethrow`.
+    // While a graph is made: whether the node is computed here. What is thrown is kept for `rethrow`, as below.
+    bool accepts(const Tensor* op) noexcept;
+    // Computes the nodes of a graph.
     Status compute(Graph* graph) noexcept;
+
+    // Whether the pass is to end: `check_interrupt` threw.
+    bool interrupted() noexcept;
 
     void begin(std::vector<Part> parts) {
         parts_ = std::move(parts), error_ = nullptr;
@@ -99,6 +102,7 @@ private:
                settings_.own[static_cast<size_t>(layer)];
     }
     size_t place(int layer) const { return settings_.shared ? static_cast<size_t>(layer) : 0; }
+    bool accepts_node(const Tensor* op);
     bool accepts_attention(const Tensor* op);
     bool accepts_product(const Tensor* op) const;
     bool is_few(const Tensor* weight, int64_t rows) const;

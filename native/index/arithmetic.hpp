@@ -12,6 +12,7 @@ namespace sakuin {
 
 constexpr float log2e = 1.44269504f, ln2 = 0.693147181f;
 constexpr float nothing = -std::numeric_limits<float>::infinity();
+constexpr float most_score = 1e38f;  // where scores saturate: differences of two are still numbers
 
 inline size_t at(int64_t i) { return static_cast<size_t>(i); }
 

@@ -5,11 +5,9 @@
 #include <cstddef>
 #include <cstring>
 #include <limits>
-#include <numeric>
-#include <tuple>
-#include <utility>
 
 #include "index/arithmetic.hpp"
+#include "index/kept.hpp"
 #include "parallel.hpp"
 
 namespace sakuin {
@@ -331,7 +329,6 @@ private:
     int64_t count_ = 0, rows_ = 0;
 };
 
-// Kept between steps, as the threads' memory is.
 std::vector<Task>& kept_tasks() {
     static thread_local std::vector<Task> tasks;
     return tasks;
@@ -340,7 +337,8 @@ std::vector<Task>& kept_tasks() {
 }  // namespace
 
 int64_t attend_rows(const RowCall& a, const float* q, int64_t position, const std::vector<RowChoice>& choices) {
-    return Step(a, q, position, choices, kept_tasks()).run();
+    Kept tasks(kept_tasks());
+    return Step(a, q, position, choices, *tasks).run();
 }
 
 std::vector<float> scaled_queries(const float* q, int64_t rows, int64_t t, int64_t position, int64_t head_dim,
@@ -353,37 +351,6 @@ std::vector<float> scaled_queries(const float* q, int64_t rows, int64_t t, int64
             scaled[at(r * head_dim + j)] =
                 std::min(std::max(q[(r * t + position) * head_dim + j] * scaling * log2e, -most), most);
     return scaled;
-}
-
-void search_rows(const Kernels& kernels, const float* query, int64_t head_dim, const std::vector<RowPick>& picks,
-                 int64_t k, float* scores, int64_t* tokens) {
-    constexpr int64_t width = 4;  // padded(1)
-    const int d = static_cast<int>(head_dim);
-    std::vector<std::pair<float, int64_t>> found;
-    std::vector<float> block(at((most_rows + 4) * width));
-    std::vector<uint32_t> straight(at(most_rows));
-    std::iota(straight.begin(), straight.end(), 0u);
-    for (const RowPick& p : picks)
-        for (int64_t from = 0; from < p.m; from += most_rows) {
-            const RowStore& s = *p.store;
-            const int64_t m = std::min(most_rows, p.m - from), row_bytes = head_dim * dtype_size(s.dtype);
-            if (p.rows != nullptr)
-                kernels.sketch->score_rows(query, s.keys, s.dtype, d, p.rows + from, m, 1, block.data());
-            else
-                kernels.sketch->score_rows(query, row_of(s.keys, row_bytes, p.begin + from), s.dtype, d,
-                                           straight.data(), m, 1, block.data());
-            for (int64_t i = 0; i < m; ++i) {
-                const float score = block[at(i * width)];
-                // What is not a number has no place in an order.
-                found.emplace_back(std::isnan(score) ? nothing : score,
-                                   s.token(p.rows != nullptr ? p.rows[from + i] : p.begin + from + i));
-            }
-        }
-    const auto better = [](const auto& a, const auto& b) {
-        return a.first != b.first ? a.first > b.first : a.second < b.second;
-    };
-    std::partial_sort(found.begin(), found.begin() + k, found.end(), better);
-    for (int64_t i = 0; i < k; ++i) std::tie(scores[i], tokens[i]) = found[at(i)];
 }
 
 }  // namespace sakuin

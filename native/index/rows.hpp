@@ -95,6 +95,13 @@ int64_t attend_rows(const RowCall&, const float* q, int64_t position, const std:
 std::vector<float> scaled_queries(const float* q, int64_t rows, int64_t t, int64_t position, int64_t head_dim,
                                   float scaling);
 
+// Queries of a search, whose inner products are wanted as they are: to (head_dim) is q, or q times a power of two where
+// q is so large that its products with ordinary keys would leave float32. Scores of it times what is returned are those
+// of q.
+float tamed(const float* q, int64_t head_dim, float* to);
+// A score times that, as large as float32 holds; what is not a number is the least.
+float untamed(float score, float unit);
+
 // The k picked rows with the largest inner product with one query (head_dim), the best first, of equal ones the earlier
 // token: scores (k) and tokens (k). The picks must hold at least k rows.
 void search_rows(const Kernels&, const float* query, int64_t head_dim, const std::vector<RowPick>& picks, int64_t k,

@@ -1,13 +1,18 @@
 // The Python module: which kernels run, what they could reach, and one `bind_*` for each kind of index, in
 // files of their own.
 #include "python/bindings.hpp"
+#include "python/call.hpp"
 
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
 #include <chrono>
+#include <exception>
+#include <new>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 #include "kernels/dispatch.hpp"
 #include "kernels/limits.hpp"
@@ -26,7 +31,7 @@ void check_threads(int n_threads) {
 }
 
 // Bytes a second of reading the memory of `x` once on n_threads threads.
-double read_rate(nb::handle x, int n_threads, const std::string& isa) {
+double read_rate(nb::handle x, int n_threads, std::string_view isa) {
     const Tensor t = read_tensor(x, "x", 1);
     const char* p = static_cast<const char*>(t.data);
     const int64_t bytes = t.shape[0] * dtype_size(t.dtype), piece = 1 << 18;
@@ -35,22 +40,25 @@ double read_rate(nb::handle x, int n_threads, const std::string& isa) {
         throw std::invalid_argument("x must hold at least " + std::to_string(piece) + " bytes, got " +
                                     std::to_string(bytes));
     const Kernels& k = kernels(isa);
-    const nb::gil_scoped_release release;
+    const Released release;
     const auto start = std::chrono::steady_clock::now();
     parallel_for(bytes / piece, n_threads, [&](int64_t i) { k.read_all(p + i * piece, static_cast<size_t>(piece)); });
     return static_cast<double>(bytes / piece * piece) / seconds_since(start);
 }
 
 // Multiply-adds a second of fp32 numbers in registers on n_threads threads.
-double multiply_add_rate(int n_threads, const std::string& isa) {
+double multiply_add_rate(int n_threads, std::string_view isa) {
     check_threads(n_threads);
     const Kernels& k = kernels(isa);
     const int64_t rounds = 1 << 20;
-    const nb::gil_scoped_release release;
+    const Released release;
     const auto start = std::chrono::steady_clock::now();
     parallel_for(n_threads, n_threads, [&](int64_t) { k.multiply_add(rounds); });
     return static_cast<double>(rounds) * 12 * k.lanes * n_threads / seconds_since(start);
 }
+
+constexpr const char* no_memory =
+    "there is not enough memory for this part of the context; free some, or take a smaller context or model";
 
 }  // namespace
 }  // namespace sakuin
@@ -63,6 +71,15 @@ NB_MODULE(_native, m) {
     nb::set_leak_warnings(false);
     m.def("set_leak_warnings", &nb::set_leak_warnings, nb::arg("on"),
           "Whether objects that outlive Python are listed at exit.");
+    nb::register_exception_translator([](const std::exception_ptr& p, void*) {
+        try {
+            std::rethrow_exception(p);
+        } catch (const std::bad_alloc&) {
+            PyErr_SetString(PyExc_MemoryError, no_memory);
+        } catch (const std::length_error&) {
+            PyErr_SetString(PyExc_MemoryError, no_memory);
+        }
+    });
     kernels();  // a SAKUIN_ISA that this machine does not have is refused at import
     m.attr("LEAST_HEAD_DIM") = least_head_dim;
     m.attr("MOST_HEAD_DIM") = most_head_dim;

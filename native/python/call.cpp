@@ -2,10 +2,31 @@
 
 #include <cmath>
 
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "kernels/dispatch.hpp"
 #include "kernels/limits.hpp"
 
 namespace sakuin {
+namespace {
+
+void run_signal_handlers() {
+    const nb::gil_scoped_acquire acquire;
+    if (PyErr_CheckSignals() != 0) throw nb::python_error();
+}
+
+}  // namespace
+
+// Python runs handlers in its main thread alone. Where that cannot be told at no cost every thread looks, in vain.
+void (*Released::look())() {
+#ifdef __linux__
+    if (syscall(SYS_gettid) != getpid()) return nullptr;
+#endif
+    return &run_signal_handlers;
+}
 
 nb::object Fields::get(const char* name) const {
     if (!dict_.contains(name))
@@ -14,6 +35,33 @@ nb::object Fields::get(const char* name) const {
 }
 
 nb::object Fields::find(const char* name) const { return dict_.contains(name) ? nb::object(dict_[name]) : nb::none(); }
+
+void Fields::own(const char* name) {
+    const nb::object held = get(name);
+    // Others are refused where they are read.
+    if (nb::hasattr(held, "clone") && nb::cast<bool>(held.attr("is_contiguous")())) dict_[name] = held.attr("clone")();
+}
+
+Tensor Fields::plain(const char* name, Element element, int ndim) const {
+    Tensor t;
+    if (!read_plain(get(name), element, ndim, t) || !t.contiguous())
+        throw std::invalid_argument(std::string("the segment's tensor '") + name +
+                                    "' has the wrong dtype, dimensions or layout");
+    return t;
+}
+
+const void* Fields::array(const char* name, Element element, std::initializer_list<int64_t> shape) const {
+    const Tensor t = plain(name, element, static_cast<int>(shape.size()));
+    int i = 0;
+    for (const int64_t want : shape) {
+        if (t.shape[i] != want)
+            throw std::invalid_argument(std::string("the segment's tensor '") + name + "' has size " +
+                                        std::to_string(t.shape[i]) + " in dimension " + std::to_string(i) + " where " +
+                                        std::to_string(want) + " is needed");
+        ++i;
+    }
+    return t.data;
+}
 
 Fields::KeysValues Fields::keys_values(bool int8) const {
     KeysValues kv = read_keys_values(get("keys"), get("values"), int8);
@@ -43,7 +91,7 @@ Fields::KeysValues read_keys_values(nb::handle keys, nb::handle values, bool int
 }
 
 StepCall::StepCall(nb::handle query, int64_t n_heads, int64_t dim, int64_t of_values, int64_t tokens, double scale,
-                   std::optional<double> cap, int threads, const std::string& isa)
+                   std::optional<double> cap, int threads, std::string_view isa)
     : kernels(&sakuin::kernels(isa)), heads(n_heads), head_dim(dim), value_dim(of_values), n_tokens(tokens),
       n_threads(threads) {
     const Tensor x = read_tensor(query, "q", 3);
@@ -122,13 +170,12 @@ Found::Found(const StepCall& c, nb::handle scores_, nb::handle ids_) {
         throw std::invalid_argument("scores must have room for 1 to " + std::to_string(c.n_tokens) +
                                     " keys, the index's tokens, got " + std::to_string(k));
     scores = read_f32(scores_, "scores", {c.rows(), c.t, k}).f32();
-    nb::ndarray<int64_t, nb::c_contig, nb::device::cpu> tokens;
-    if (!nb::try_cast(nb::borrow(ids_), tokens, false) || tokens.ndim() != 3 ||
-        static_cast<int64_t>(tokens.shape(0)) != c.rows() || static_cast<int64_t>(tokens.shape(1)) != c.t ||
-        static_cast<int64_t>(tokens.shape(2)) != k)
+    Tensor tokens;
+    if (!read_plain(ids_, Element::i64, 3, tokens) || !tokens.contiguous() || tokens.shape[0] != c.rows() ||
+        tokens.shape[1] != c.t || tokens.shape[2] != k)
         throw std::invalid_argument("ids must be contiguous, int64, on the CPU and of the scores' shape " +
                                     shape_text(s));
-    ids = tokens.data();
+    ids = static_cast<int64_t*>(tokens.data);
 }
 
 }  // namespace sakuin

@@ -3,20 +3,34 @@
 #pragma once
 
 #include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "index/rows.hpp"
 #include "kernels/kernels.hpp"
+#include "parallel.hpp"
 #include "python/tensor.hpp"
 
 namespace sakuin {
+
+// Native work without the GIL. In the thread that Python's signal handlers run in, they run every now and then, and
+// what they raise (KeyboardInterrupt at Ctrl-C) ends the work.
+class Released {
+public:
+    Released() : interruptible_(look()) {}
+
+private:
+    static void (*look())();
+
+    Interruptible interruptible_;
+    nb::gil_scoped_release release_;
+};
 
 // The tensors of a segment by name. Holds a dictionary of its own, so that nobody can take the memory away.
 class Fields {
@@ -27,33 +41,20 @@ public:
     nb::object get(const char* name) const;
     nb::object find(const char* name) const;  // None where it is missing
 
-    // The field's memory if it is contiguous, on the CPU, of this type and shape;
+    // Puts a copy in the place of a tensor, so that nobody else's writes, to a mapped file say, are seen.
+    void own(const char* name);
+
+    // The field's memory if it is a contiguous tensor on the CPU, of this type and shape;
     // else a std::invalid_argument that names it.
     template <class T>
     const T* array(const char* name, std::initializer_list<int64_t> shape) const {
-        nb::ndarray<const T, nb::c_contig, nb::device::cpu> a;
-        if (!nb::try_cast(get(name), a, false) || a.ndim() != shape.size())
-            throw std::invalid_argument(std::string("the segment's tensor '") + name +
-                                        "' has the wrong dtype, dimensions or layout");
-        size_t i = 0;
-        for (const int64_t want : shape) {
-            if (static_cast<int64_t>(a.shape(i)) != want)
-                throw std::invalid_argument(std::string("the segment's tensor '") + name + "' has size " +
-                                            std::to_string(a.shape(i)) + " in dimension " + std::to_string(i) +
-                                            " where " + std::to_string(want) + " is needed");
-            ++i;
-        }
-        return a.data();
+        return static_cast<const T*>(array(name, element_of<T>, shape));
     }
 
     // Of a field of `ndim` dimensions that is otherwise so, the size of one.
     template <class T>
-    int64_t size(const char* name, size_t ndim, size_t dimension) const {
-        nb::ndarray<const T, nb::c_contig, nb::device::cpu> a;
-        if (!nb::try_cast(get(name), a, false) || a.ndim() != ndim)
-            throw std::invalid_argument(std::string("the segment's tensor '") + name +
-                                        "' has the wrong dtype, dimensions or layout");
-        return static_cast<int64_t>(a.shape(dimension));
+    int64_t size(const char* name, int ndim, int dimension) const {
+        return plain(name, element_of<T>, ndim).shape[dimension];
     }
 
     // Keys (heads, n, head_dim) and values (heads, n, value_dim), contiguous, of one dtype, within what the kernels
@@ -67,6 +68,9 @@ public:
     KeysValues keys_values(bool int8 = false) const;
 
 private:
+    Tensor plain(const char* name, Element element, int ndim) const;
+    const void* array(const char* name, Element element, std::initializer_list<int64_t> shape) const;
+
     nb::dict dict_;
 };
 
@@ -82,7 +86,7 @@ struct StepCall {
     int n_threads;
 
     StepCall(nb::handle q, int64_t heads, int64_t head_dim, int64_t value_dim, int64_t n_tokens, double scaling,
-             std::optional<double> softcap, int n_threads, const std::string& isa);
+             std::optional<double> softcap, int n_threads, std::string_view isa);
 
     int64_t rows() const { return heads * group; }
     const float* static_lse(nb::handle given) const;  // null for None

@@ -1,14 +1,16 @@
 // Python entry points of `flat`: reads and checks the tensors, then calls index/flat/flat.hpp without the GIL.
 #include <nanobind/stl/optional.h>
-#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
 
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "index/flat/flat.hpp"
 #include "python/bindings.hpp"
+#include "python/call.hpp"
 #include "python/tensor.hpp"
 
 namespace sakuin {
@@ -39,14 +41,16 @@ struct Span {
 };
 
 nb::tuple flat_attend(nb::handle q, nb::list spans, double scaling, int n_threads, bool causal, nb::object s_aux,
-                      std::optional<double> softcap, nb::object mass, nb::object static_lse, const std::string& isa) {
+                      std::optional<double> softcap, nb::object mass, nb::object static_lse, std::string_view isa) {
     const Tensor tq = read_tensor(q, "q", 3);
+    const nb::object held = nb::steal(PySequence_Tuple(spans.ptr()));  // whatever becomes of the list
+    if (!held.is_valid()) throw nb::python_error();
     std::vector<Span> made;  // of the spans that came as pairs of tensors
     made.reserve(nb::len(spans));
     FlatArgs a{};
     int64_t n_kv_heads = -1, value_dim = -1, total = 0;
     a.spans.reserve(nb::len(spans));
-    for (nb::handle item : spans) {
+    for (nb::handle item : held) {
         const Span* s = nullptr;
         if (nb::isinstance<nb::tuple>(item) && nb::len(item) == 2)
             s = &made.emplace_back(nb::borrow(item[0]), nb::borrow(item[1]));
@@ -105,7 +109,7 @@ nb::tuple flat_attend(nb::handle q, nb::list spans, double scaling, int n_thread
     a.out = out.data;
     a.lse = lse.data;
     {
-        const nb::gil_scoped_release release;
+        const Released release;
         flat_attend(a);
     }
     return nb::make_tuple(out.object, lse.object);
@@ -130,7 +134,7 @@ void bind_flat(nb::module_& m) {
         .def("__len__", [](const Span& s) { return s.span.n; });
     m.def("flat_attend",
           nb::overload_cast<nb::handle, nb::list, double, int, bool, nb::object, std::optional<double>, nb::object,
-                            nb::object, const std::string&>(&flat_attend),
+                            nb::object, std::string_view>(&flat_attend),
           nb::arg("q"), nb::arg("spans"), nb::arg("scaling"), nb::arg("n_threads"), nb::kw_only(),
           nb::arg("causal") = false, nb::arg("s_aux") = nb::none(), nb::arg("softcap") = nb::none(),
           nb::arg("mass") = nb::none(), nb::arg("static_lse") = nb::none(), nb::arg("isa") = "",

@@ -3,12 +3,12 @@
 #include "ggml/session.hpp"
 #include "ggml/stores.hpp"
 
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/vector.h>
+#include <nanobind/stl/string_view.h>
 
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -64,9 +64,19 @@ std::string& last_error() {
     return text;
 }
 
-void log(int level, const char* text, void*) {
+void log(int level, const char* text, void*) noexcept {
     constexpr int error = 4;
-    if (level == error && text != nullptr) last_error() = text;
+    try {
+        if (level == error && text != nullptr) last_error() = text;
+    } catch (const std::exception&) {
+        // No memory for the text: there is none then, and the library must not see an exception.
+    }
+}
+
+// llama.cpp asks before every node that it computes itself.
+bool abort_pass(void*) noexcept {
+    Session* const session = ggml::active();
+    return session != nullptr && session->interrupted();
 }
 
 nb::bytes said() {
@@ -88,12 +98,12 @@ nb::dict node(uintptr_t address) {
 }
 
 // A node of the library's own making is computed as a session would.
-void multiply(uintptr_t address, const std::string& kernels, int n_threads) {
+void multiply(uintptr_t address, std::string_view kernels, int n_threads) {
     const auto* const node = reinterpret_cast<const ggml::Tensor*>(address);
     const bool experts = node->op == library().ops.mul_mat_id;
     if (!experts && node->op != library().ops.mul_mat) throw std::invalid_argument("the node is no product");
     const auto run = [&](auto products) {
-        const nb::gil_scoped_release release;
+        const Released release;
         if (experts)
             products.multiply_experts(node, n_threads);
         else
@@ -104,7 +114,7 @@ void multiply(uintptr_t address, const std::string& kernels, int n_threads) {
     else if (const GemvKernels* const few = gemv_kernels(kernels))
         run(ggml::NodeGemv(library(), *few));
     else
-        throw std::invalid_argument("this machine has no kernels for products called '" + kernels + "'");
+        throw std::invalid_argument("this machine has no kernels for products called '" + std::string(kernels) + "'");
 }
 
 uintptr_t number(const void* p) { return reinterpret_cast<uintptr_t>(p); }
@@ -125,10 +135,10 @@ private:
 
 class PySession {
 public:
-    PySession(const std::string& dtype, std::vector<bool> own, int64_t rotary, int64_t least_rows, int64_t few_rows,
+    PySession(std::string_view dtype, nb::handle own, int64_t rotary, int64_t least_rows, int64_t few_rows,
               int n_threads, bool shared, nb::callable attend, nb::callable multiply)
         : attend_(std::move(attend)), multiply_(std::move(multiply)),
-          session_(library(), {dtype_of(dtype), std::move(own), rotary, least_rows, few_rows, n_threads, shared},
+          session_(library(), {dtype_of(dtype), bools_of(own, "own"), rotary, least_rows, few_rows, n_threads, shared},
                    hooks()) {}
 
     // Calls fn() with nodes accepted: a context is made in it, so that its graphs are laid out with the device.
@@ -138,15 +148,19 @@ public:
         const Active noted(ggml::noted_stores(), &stores);
         nb::object made = fn();
         given_back_ += stores.give_back();
+        session_.rethrow();
         return made;
     }
 
-    int run(uintptr_t context, const std::vector<int32_t>& tokens, const std::vector<int32_t>& positions,
-            const std::vector<int32_t>& sequences, const std::vector<bool>& wanted, const nb::list& parts) {
-        const size_t n = tokens.size();
-        if (positions.size() != n || sequences.size() != n || wanted.size() != n)
+    int run(uintptr_t context, nb::handle tokens, nb::handle positions, nb::handle sequences, nb::handle want,
+            const nb::list& parts) {
+        std::vector<int32_t> ids = ints_of(tokens, "tokens"), pos = ints_of(positions, "positions"),
+                             seq = ints_of(sequences, "sequences");
+        const std::vector<bool> wanted = bools_of(want, "wanted");
+        const size_t n = ids.size();
+        if (pos.size() != n || seq.size() != n || wanted.size() != n)
             throw std::invalid_argument("tokens, positions, sequences and wanted must be of one length");
-        std::vector<int32_t> ids(tokens), pos(positions), seq(sequences), one(n, 1);
+        std::vector<int32_t> one(n, 1);
         std::vector<int32_t*> seqs(n);
         std::vector<int8_t> logits(n);
         for (size_t i = 0; i < n; ++i) seqs[i] = &seq[i], logits[i] = wanted[i];
@@ -158,7 +172,7 @@ public:
         int code = 0;
         {
             const Active active(ggml::active(), &session_);
-            const nb::gil_scoped_release release;
+            const Released release;
             code = library().decode(reinterpret_cast<void*>(context), batch);
         }
         session_.rethrow();
@@ -177,10 +191,10 @@ public:
     nb::tuple seconds() const { return nb::make_tuple(session_.attention_seconds, session_.product_seconds); }
 
 private:
-    static DType dtype_of(const std::string& name) {
+    static DType dtype_of(std::string_view name) {
         if (name == "float32") return DType::f32;
         if (name == "bfloat16") return DType::bf16;
-        throw std::invalid_argument("a session's dtype is float32 or bfloat16, got " + name);
+        throw std::invalid_argument("a session's dtype is float32 or bfloat16, got " + std::string(name));
     }
 
     // (first row, rows, by layer a Steps or None)
@@ -217,14 +231,16 @@ void bind_ggml(nb::module_& m) {
           "Make sakuin a device of a loaded llama.cpp: addresses of its functions and numbers of its operations, by\n"
           "name. Once a process.");
     m.def("ggml_logger", [] { return reinterpret_cast<uintptr_t>(&log); }, "Address of a logger for the library.");
+    m.def(
+        "ggml_abort", [] { return reinterpret_cast<uintptr_t>(&abort_pass); },
+        "Address of a callback by which a pass of a session ends at Ctrl-C, for llama_set_abort_callback.");
     m.def("ggml_said", &said, "The last error that the logger was given in this thread, once; empty: none.");
     m.def("ggml_node", &node, nb::arg("address"), "The fields of a ggml tensor, as the device reads them.");
     m.def("ggml_multiply", &multiply, nb::arg("node"), nb::arg("kernels") = "", nb::arg("n_threads") = 1,
           "Compute a node MUL_MAT or MUL_MAT_ID whose sources and data lie in host memory, by its address; after\n"
           "ggml_register.");
     nb::class_<PySession>(m, "GgmlSession", "What sakuin does inside one context of llama.cpp.")
-        .def(nb::init<const std::string&, std::vector<bool>, int64_t, int64_t, int64_t, int, bool, nb::callable,
-                      nb::callable>(),
+        .def(nb::init<std::string_view, nb::handle, int64_t, int64_t, int64_t, int, bool, nb::callable, nb::callable>(),
              nb::kw_only(), nb::arg("dtype"), nb::arg("own"), nb::arg("rotary"), nb::arg("least_rows"),
              nb::arg("few_rows"), nb::arg("n_threads"), nb::arg("shared"), nb::arg("attend"), nb::arg("multiply"))
         .def("within", &PySession::within, nb::arg("fn"),

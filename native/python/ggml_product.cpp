@@ -2,16 +2,19 @@
 #include "ggml/product.hpp"
 
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <vector>
 
 #include "ggml/gemv.hpp"
 #include "python/bindings.hpp"
+#include "python/call.hpp"
 #include "python/tensor.hpp"
 
 namespace sakuin {
@@ -26,15 +29,16 @@ WeightFormat format_of(const Format& f) {
     return {type, block, block_bytes, reinterpret_cast<void (*)(const void*, float*, int64_t)>(to_float)};
 }
 
-const ProductKernels& kernels_of(const std::string& name) {
+const ProductKernels& kernels_of(std::string_view name) {
     const ProductKernels* const k = product_kernels(name);
-    if (k == nullptr) throw std::invalid_argument("this machine has no kernels for products called '" + name + "'");
+    if (k == nullptr)
+        throw std::invalid_argument("this machine has no kernels for products called '" + std::string(name) + "'");
     return *k;
 }
 
 class PyProducts {
 public:
-    explicit PyProducts(const std::string& kernels) : products_(kernels_of(kernels)) {}
+    explicit PyProducts(std::string_view kernels) : products_(kernels_of(kernels)) {}
 
     void multiply(nb::handle x, uintptr_t weight, const Format& format, nb::handle out, bool same, int n_threads) {
         const Tensor a = read_tensor(x, "x", 2);
@@ -44,7 +48,7 @@ public:
         const WeightFormat f = format_of(format);
         const ggml::Weight w{reinterpret_cast<const char*>(weight), a.shape[1] / f.block * f.block_bytes, c.shape[1],
                              a.shape[1], f};
-        const nb::gil_scoped_release release;
+        const Released release;
         products_.multiply({a.f32(), a.stride[0], a.shape[0]}, w, {c.f32(), c.stride[0]}, same, n_threads);
     }
 
@@ -54,7 +58,7 @@ private:
 
 class PyGemv {
 public:
-    explicit PyGemv(const std::string& kernels) : gemv_(kernels_of_few(kernels)) {}
+    explicit PyGemv(std::string_view kernels) : gemv_(kernels_of_few(kernels)) {}
 
     void multiply(nb::handle x, uintptr_t weight, const Format& format, nb::handle out, bool same, int n_threads) {
         const Tensor a = read_tensor(x, "x", 2);
@@ -73,21 +77,22 @@ public:
             job.x.push_back(a.f32() + i * a.stride[0]);
             job.out.push_back(c.f32() + i * c.stride[0]);
         }
-        const nb::gil_scoped_release release;
+        const Released release;
         gemv_.multiply({job}, same, n_threads);
     }
 
 private:
-    static const GemvKernels& kernels_of_few(const std::string& name) {
+    static const GemvKernels& kernels_of_few(std::string_view name) {
         const GemvKernels* const k = gemv_kernels(name);
-        if (k == nullptr) throw std::invalid_argument("this machine has no kernels for few rows called '" + name + "'");
+        if (k == nullptr)
+            throw std::invalid_argument("this machine has no kernels for few rows called '" + std::string(name) + "'");
         return *k;
     }
 
     ggml::Gemv gemv_;
 };
 
-void unpack(uintptr_t weight, const Format& format, nb::handle out, const std::string& kernels) {
+void unpack(uintptr_t weight, const Format& format, nb::handle out, std::string_view kernels) {
     const Tensor t = read_tensor(out, "out", 1);
     if (t.dtype != DType::bf16) throw std::invalid_argument("out must be bfloat16");
     kernels_of(kernels).unpack(format_of(format), reinterpret_cast<const char*>(weight), t.shape[0],
@@ -108,7 +113,7 @@ void bind_ggml_product(nb::module_& m) {
         "product_kernels", [] { return names(product_kernels()); },
         "Names of the kernels that multiply quantized weights with many rows here, best first.");
     nb::class_<PyProducts>(m, "GgmlProducts", "Products of a weight, as a GGUF file has it, with many rows, in bf16.")
-        .def(nb::init<const std::string&>(), nb::arg("kernels") = "")
+        .def(nb::init<std::string_view>(), nb::arg("kernels") = "")
         .def(
             "multiply", &PyProducts::multiply, nb::arg("x"), nb::arg("weight"), nb::arg("format"), nb::arg("out"),
             nb::arg("same") = false, nb::arg("n_threads") = 1,
@@ -119,7 +124,7 @@ void bind_ggml_product(nb::module_& m) {
         "gemv_kernels", [] { return names(gemv_kernels()); },
         "Names of the kernels that multiply quantized weights with a few rows here, best first.");
     nb::class_<PyGemv>(m, "GgmlGemv", "Products of a weight, as a GGUF file has it, with a few rows, in 8 bits.")
-        .def(nb::init<const std::string&>(), nb::arg("kernels") = "")
+        .def(nb::init<std::string_view>(), nb::arg("kernels") = "")
         .def("multiply", &PyGemv::multiply, nb::arg("x"), nb::arg("weight"), nb::arg("format"), nb::arg("out"),
              nb::arg("same") = false, nb::arg("n_threads") = 1,
              "As GgmlProducts.multiply. Rows of x are rounded to 8 bits, 32 numbers with a scale of their own.");

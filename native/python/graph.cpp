@@ -1,13 +1,12 @@
 // Python entry points of `graph`: checks arrays, then builds, crops and searches graphs without the GIL.
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/vector.h>
+#include <nanobind/stl/string_view.h>
 
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "index/graph/graph.hpp"
@@ -19,8 +18,6 @@
 
 namespace sakuin {
 namespace {
-
-using Coordinates = nb::ndarray<const int16_t, nb::ndim<3>, nb::device::cpu>;
 
 void check_threads(int n_threads) {
     if (n_threads < 1) throw std::invalid_argument("n_threads must be at least 1, got " + std::to_string(n_threads));
@@ -62,22 +59,23 @@ GraphKeys read_rows(const Graph& graph, nb::handle rows, const char* name, int64
     return {t.data, t.dtype, t.shape[1], t.stride[0]};
 }
 
-Graph* append(const Graph& graph, nb::handle keys, const Coordinates& coordinates, nb::object queries, int n_threads,
-              bool renew, const std::string& isa) {
+Graph* append(const Graph& graph, nb::handle keys, nb::handle places, nb::object queries, int n_threads, bool renew,
+              std::string_view isa) {
     GraphAppend a{};
     a.renew = renew;
     a.keys = read_rows(graph, keys, "keys", graph.head_dim, -1);
-    for (size_t i = 0; i < 3; ++i)
-        if (static_cast<int64_t>(coordinates.shape(i)) != (i == 0   ? n_heads(graph)
-                                                           : i == 1 ? a.keys.n
-                                                                    : graph_coordinates))
+    Tensor coordinates;
+    if (!read_plain(places, Element::i16, 3, coordinates))
+        throw nb::type_error("coordinates must be a tensor of int16 on the CPU, of three dimensions");
+    for (int i = 0; i < 3; ++i)
+        if (coordinates.shape[i] != (i == 0 ? n_heads(graph) : i == 1 ? a.keys.n : graph_coordinates))
             throw std::invalid_argument("coordinates must have shape (" + std::to_string(n_heads(graph)) + ", " +
                                         std::to_string(a.keys.n) + ", " + std::to_string(graph_coordinates) +
                                         "), as many tokens as keys");
-    if (a.keys.n > 0 && (coordinates.stride(2) != 1 || (a.keys.n > 1 && coordinates.stride(1) != graph_coordinates)))
+    if (a.keys.n > 0 && (coordinates.stride[2] != 1 || (a.keys.n > 1 && coordinates.stride[1] != graph_coordinates)))
         throw std::invalid_argument("coordinates of one head must be contiguous");
-    a.coordinates = coordinates.data();
-    a.coordinate_stride = coordinates.stride(0);
+    a.coordinates = static_cast<const int16_t*>(coordinates.data);
+    a.coordinate_stride = coordinates.stride[0];
     if (!queries.is_none()) {
         a.n_queries = read_tensor(queries, "queries", 3).shape[1];
         a.queries = read_f32(queries, "queries", {n_heads(graph), a.n_queries, graph.head_dim}).f32();
@@ -86,27 +84,12 @@ Graph* append(const Graph& graph, nb::handle keys, const Coordinates& coordinate
     check_threads(n_threads);
     a.n_threads = n_threads;
     a.kernels = &kernels(isa);
-    const nb::gil_scoped_release release;
+    const Released release;
     return new Graph(graph_append(graph, a));
 }
 
-// A new int64 tensor that owns its memory.
-struct Whole {
-    std::vector<int64_t>* numbers;
-    nb::object object;
-
-    explicit Whole(std::initializer_list<size_t> shape) {
-        size_t n = 1;
-        for (const size_t s : shape) n *= s;
-        auto made = std::make_unique<std::vector<int64_t>>(n);
-        const nb::capsule owner(made.get(), [](void* p) noexcept { delete static_cast<std::vector<int64_t>*>(p); });
-        numbers = made.release();
-        object = nb::cast(nb::ndarray<nb::pytorch, int64_t>(numbers->data(), shape.size(), shape.begin(), owner));
-    }
-};
-
 nb::tuple search(const Graph& graph, nb::handle q, nb::handle keys, int64_t k, int64_t ef, int n_threads,
-                 const std::string& isa) {
+                 std::string_view isa) {
     const StepCall c(q, n_heads(graph), graph.head_dim, graph.head_dim, graph.n, 1.0, std::nullopt, n_threads, isa);
     GraphSearch a{};
     a.keys = read_rows(graph, keys, "keys", graph.head_dim, graph.n);
@@ -121,15 +104,15 @@ nb::tuple search(const Graph& graph, nb::handle q, nb::handle keys, int64_t k, i
     check_ef(ef);
     a.k = k;
     a.ef = ef;
-    const auto heads = static_cast<size_t>(c.rows()), t = static_cast<size_t>(c.t);
     const Fresh scores = new_f32({c.rows(), c.t, k});
-    const Whole ids({heads, t, static_cast<size_t>(k)}), scanned({heads, t}), walked({heads, t});
+    const FreshWhole ids = new_i64({c.rows(), c.t, k}), scanned = new_i64({c.rows(), c.t}),
+                     walked = new_i64({c.rows(), c.t});
     a.scores = scores.data;
-    a.ids = ids.numbers->data();
-    a.scanned = scanned.numbers->data();
-    a.walked = walked.numbers->data();
+    a.ids = ids.data;
+    a.scanned = scanned.data;
+    a.walked = walked.data;
     {
-        const nb::gil_scoped_release release;
+        const Released release;
         graph_search(graph, a);
     }
     return nb::make_tuple(scores.object, ids.object, scanned.object, walked.object);
@@ -148,7 +131,7 @@ const void* read_means(const Graph& graph, nb::handle means, const char* name, i
 
 nb::tuple attend(const Graph& graph, nb::handle q, nb::handle keys, nb::handle values, nb::handle mean_keys,
                  nb::handle mean_values, double scaling, int64_t budget, int64_t ef, bool estimate_rest, int n_threads,
-                 nb::object static_lse, std::optional<double> softcap, nb::object mass, const std::string& isa) {
+                 nb::object static_lse, std::optional<double> softcap, nb::object mass, std::string_view isa) {
     const int64_t d = graph.head_dim, width = read_tensor(values, "values", 3).shape[2];
     if (!is_head_dim(width))
         throw std::invalid_argument("the values' head_dim must be a multiple of 8 from 8 to " +
@@ -169,7 +152,7 @@ nb::tuple attend(const Graph& graph, nb::handle q, nb::handle keys, nb::handle v
     fill(a, c, r, static_lse, mass);
     a.estimate_rest = estimate_rest;
     {
-        const nb::gil_scoped_release release;
+        const Released release;
         graph_attend(graph, a);
     }
     return r.tuple(a.touched_bytes);
@@ -180,8 +163,8 @@ nb::tuple links(const Graph& graph, int64_t head) {
         throw std::invalid_argument("head must be from 0 to " + std::to_string(n_heads(graph) - 1) + ", got " +
                                     std::to_string(head));
     const GraphLinks& g = graph.heads[static_cast<size_t>(head)];
-    const Whole out({static_cast<size_t>(graph.n), static_cast<size_t>(g.degree)});
-    int64_t* to = out.numbers->data();
+    const FreshWhole out = new_i64({graph.n, g.degree});
+    int64_t* to = out.data;
     for (int64_t i = 0; i < graph.n; ++i)
         for (int j = 0; j < g.degree; ++j)
             *to++ = j < g.count[static_cast<size_t>(i)] ? static_cast<int64_t>(g.row(i)[j]) : -1;
@@ -196,7 +179,7 @@ void bind_graph(nb::module_& m) {
         .def("__len__", [](const Graph& g) { return g.n; })
         .def_prop_ro("nbytes", &Graph::nbytes)
         .def(
-            "append", &append, nb::rv_policy::take_ownership, nb::arg("keys"), nb::arg("coordinates").noconvert(),
+            "append", &append, nb::rv_policy::take_ownership, nb::arg("keys"), nb::arg("coordinates"),
             nb::arg("queries").none(), nb::arg("n_threads"), nb::kw_only(), nb::arg("renew") = false,
             nb::arg("isa") = "",
             "The graph with further tokens: keys (n_kv_heads, n, head_dim) and coordinates (n_kv_heads, n, 16) of\n"

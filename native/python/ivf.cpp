@@ -1,12 +1,12 @@
 // Python entry points of `ivf`: checks what a segment is made of, seals one, attends and searches a chain of them.
 #include <nanobind/stl/optional.h>
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/vector.h>
+#include <nanobind/stl/string_view.h>
 
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "index/ivf/ivf.hpp"
@@ -22,7 +22,7 @@ namespace {
 class IvfSealed {
 public:
     // `trusted`: the contents are about to be written by the sealer; otherwise every number that leads somewhere is
-    // checked, so that a damaged file cannot lead a kernel out of its arrays.
+    // copied and then checked, so that neither a damaged file nor one that is written to later leads out of the arrays.
     IvfSealed(const nb::dict& tensors, bool trusted) : fields_(tensors) {
         const Fields::KeysValues kv = fields_.keys_values();
         const int64_t lists = fields_.size<uint16_t>("centroid", 3, 1);
@@ -37,44 +37,26 @@ public:
         segment.dtype = kv.dtype;
         segment.keys = kv.keys;
         segment.values = kv.values;
+        if (!trusted)
+            for (const char* name : {"order", "start"}) fields_.own(name);
         segment.order = fields_.array<int32_t>("order", {kv.heads, kv.n});
         segment.start = fields_.array<int32_t>("start", {kv.heads, lists + 1});
         segment.mean = fields_.array<float>("mean", {kv.heads, kv.head_dim});
         segment.centroid = fields_.array<uint16_t>("centroid", {kv.heads, lists, kv.head_dim});
         segment.mean_value = fields_.array<uint16_t>("mean_value", {kv.heads, lists, kv.value_dim});
         segment.spread = fields_.array<uint16_t>("spread", {kv.heads, kv.head_dim, kv.head_dim});
-        if (!trusted) check_contents();
+        if (!trusted) check_contents(segment);
     }
 
     IvfSegment segment{};
     nb::dict fields() const { return fields_.copy(); }
 
 private:
-    void check_contents() const {
-        const auto need = [](bool ok, const char* what) {
-            if (!ok)
-                throw std::invalid_argument(std::string("the segment's tensor '") + what +
-                                            "' holds a number out of range: the data is damaged");
-        };
-        for (int64_t h = 0; h < segment.heads; ++h) {
-            // Every position once: what is attended of one row must not count for another.
-            std::vector<bool> seen(static_cast<size_t>(segment.n), false);
-            for (int64_t i = 0; i < segment.n; ++i) {
-                const int32_t at = segment.order[h * segment.n + i];
-                need(at >= 0 && at < segment.n && !seen[static_cast<size_t>(at)], "order");
-                seen[static_cast<size_t>(at)] = true;
-            }
-            const int32_t* start = segment.start + h * (segment.lists + 1);
-            need(start[0] == 0 && start[segment.lists] == segment.n, "start");
-            for (int64_t l = 0; l < segment.lists; ++l) need(start[l] <= start[l + 1], "start");
-        }
-    }
-
     Fields fields_;
 };
 
 IvfSealed* seal(const nb::dict& fields, nb::handle keys, nb::handle values, int iterations, int n_threads,
-                const IvfSealed* base, const std::string& isa) {
+                const IvfSealed* base, std::string_view isa) {
     auto sealed = std::make_unique<IvfSealed>(fields, true);
     const IvfSegment& s = sealed->segment;
     const Fields::KeysValues from = read_keys_values(keys, values);
@@ -101,7 +83,7 @@ IvfSealed* seal(const nb::dict& fields, nb::handle keys, nb::handle values, int 
     const IvfSeal a{&kernels(isa), from.keys, from.values, base != nullptr ? &base->segment : nullptr,
                     iterations,    n_threads};
     {
-        const nb::gil_scoped_release release;
+        const Released release;
         seal_ivf(a, s);
     }
     return sealed.release();
@@ -110,22 +92,24 @@ IvfSealed* seal(const nb::dict& fields, nb::handle keys, nb::handle values, int 
 // Segments of one chain, checked against each other and the call.
 class Call {
 public:
-    Call(nb::handle q, const std::vector<const IvfSealed*>& segments, double scaling, std::optional<double> softcap,
-         int64_t probes, int64_t budget, int n_threads, const std::string& isa)
-        : first_(checked(segments)),
-          step(q, first_.heads, first_.head_dim, first_.value_dim, tokens(segments), scaling, softcap, n_threads, isa) {
+    Call(nb::handle q, nb::handle list, double scaling, std::optional<double> softcap, int64_t probes, int64_t budget,
+         int n_threads, std::string_view isa)
+        : segments_(list, "segments"), first_(checked(segments_.all)),
+          step(q, first_.heads, first_.head_dim, first_.value_dim, tokens(segments_.all), scaling, softcap, n_threads,
+               isa) {
         if (probes < 0)
             throw std::invalid_argument("probes must be at least 1, or 0 to go by the budget, got " +
                                         std::to_string(probes));
         if (probes == 0 && budget < 1)
             throw std::invalid_argument("the budget must be at least 1 token, got " + std::to_string(budget));
         fill(a, step);
-        for (const IvfSealed* s : segments) a.segments.push_back(&s->segment);
+        for (const IvfSealed* s : segments_.all) a.segments.push_back(&s->segment);
         a.probes = probes;
         a.budget = budget;
     }
 
 private:
+    const Objects<IvfSealed> segments_;
     const IvfSegment& first_;  // before the rest: nothing may look at segments that are not checked
 
 public:
@@ -156,25 +140,25 @@ private:
     }
 };
 
-nb::tuple attend(nb::handle q, const std::vector<const IvfSealed*>& segments, double scaling, int n_threads,
-                 int64_t probes, int64_t budget, bool estimate_rest, nb::object static_lse,
-                 std::optional<double> softcap, nb::object mass, const std::string& isa) {
+nb::tuple attend(nb::handle q, nb::handle segments, double scaling, int n_threads, int64_t probes, int64_t budget,
+                 bool estimate_rest, nb::object static_lse, std::optional<double> softcap, nb::object mass,
+                 std::string_view isa) {
     Call c(q, segments, scaling, softcap, probes, budget, n_threads, isa);
     const StepResults r(c.step);
     fill(c.a, c.step, r, static_lse, mass);
     c.a.estimate_rest = estimate_rest;
     {
-        const nb::gil_scoped_release release;
+        const Released release;
         attend_ivf(c.a);
     }
     return r.tuple(c.a.touched_bytes);
 }
 
-void search(nb::handle q, const std::vector<const IvfSealed*>& segments, int n_threads, int64_t probes, int64_t budget,
-            nb::handle scores, nb::handle ids, const std::string& isa) {
+void search(nb::handle q, nb::handle segments, int n_threads, int64_t probes, int64_t budget, nb::handle scores,
+            nb::handle ids, std::string_view isa) {
     Call c(q, segments, 1.0, std::nullopt, probes, budget, n_threads, isa);
     const Found found(c.step, scores, ids);
-    const nb::gil_scoped_release release;
+    const Released release;
     search_ivf(c.a, found.k, found.scores, found.ids);
 }
 

@@ -4,15 +4,18 @@
 
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
 #include <cmath>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 #include "kernels/prefill_dispatch.hpp"
 #include "python/bindings.hpp"
+#include "python/call.hpp"
 #include "python/tensor.hpp"
 
 namespace sakuin {
@@ -68,7 +71,7 @@ void read_numbers(PrefillCall& c, double scaling, std::optional<double> softcap,
 }
 
 void attention(nb::handle q, nb::handle keys, nb::handle values, nb::list past, nb::handle out, double scaling,
-               int n_threads, std::optional<double> softcap, nb::object sinks, const std::string& isa) {
+               int n_threads, std::optional<double> softcap, nb::object sinks, std::string_view isa) {
     const Tensor x = read_tensor(q, "q", 3);
     PrefillCall c{};
     c.kernels = prefill_kernels(isa);
@@ -105,13 +108,13 @@ void attention(nb::handle q, nb::handle keys, nb::handle values, nb::list past, 
     read_numbers(c, scaling, softcap, n_threads);
     if (!sinks.is_none()) c.sinks = read_f32(sinks, "sinks", {x.shape[0]}).f32();
     read_out(c, out, x);
-    const nb::gil_scoped_release release;
+    const Released release;
     prefill_attention(c);
 }
 
-std::string kernel(const std::string& dtype) {
+std::string kernel(std::string_view dtype) {
     if (dtype != "bfloat16" && dtype != "float16" && dtype != "float32")
-        throw std::invalid_argument("dtype must be bfloat16, float16 or float32, got '" + dtype + "'");
+        throw std::invalid_argument("dtype must be bfloat16, float16 or float32, got '" + std::string(dtype) + "'");
     const PrefillKernels* k = dtype == "bfloat16" ? prefill_kernels() : nullptr;
     return k == nullptr ? "" : k->name;
 }

@@ -1,8 +1,7 @@
 // Python entry points of `sketch`: checks what a segment is made of, seals one,
 // and runs attention over a chain of them.
 #include <nanobind/stl/optional.h>
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/vector.h>
+#include <nanobind/stl/string_view.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,6 +10,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "index/flat/flat.hpp"
@@ -26,7 +26,7 @@ namespace sakuin {
 namespace {
 
 Sealed* seal(const nb::dict& fields, nb::handle y, nb::handle weight, nb::handle features, nb::handle keys,
-             nb::handle values, nb::handle values_f32, int n_threads, const std::string& isa) {
+             nb::handle values, nb::handle values_f32, int n_threads, std::string_view isa) {
     auto sealed = std::make_unique<Sealed>(fields, true);
     const SketchSegment& s = sealed->segment;
     const int64_t d = s.shape.head_dim, value_dim = s.shape.value_dim;
@@ -45,7 +45,7 @@ Sealed* seal(const nb::dict& fields, nb::handle y, nb::handle weight, nb::handle
     a.values = from.values;
     a.values_f32 = read_f32(values_f32, "values_f32", {s.heads, s.n, value_dim}).f32();
     {
-        const nb::gil_scoped_release release;
+        const Released release;
         seal_sketch(a, s, n_threads);
     }
     return sealed.release();
@@ -60,11 +60,12 @@ SketchSettings settings_of(float rescore, float coded, float exact, float reach,
 // Arguments that `attend`, `decode` and `search` share.
 class Call {
 public:
-    Call(nb::handle q, const std::vector<const Sealed*>& segments, double scaling, int n_threads,
-         std::optional<double> softcap, const SketchSettings& settings, const std::string& isa)
-        : first_(checked(segments)), step(q, first_.heads, first_.shape.head_dim, first_.shape.value_dim,
-                                          tokens(segments), scaling, softcap, n_threads, isa) {
-        for (const Sealed* s : segments) a.segments.push_back(&s->segment);
+    Call(nb::handle q, nb::handle list, double scaling, int n_threads, std::optional<double> softcap,
+         const SketchSettings& settings, std::string_view isa)
+        : segments_(list, "segments"), first_(checked(segments_.all)),
+          step(q, first_.heads, first_.shape.head_dim, first_.shape.value_dim, tokens(segments_.all), scaling, softcap,
+               n_threads, isa) {
+        for (const Sealed* s : segments_.all) a.segments.push_back(&s->segment);
         a.kernels = step.kernels;
         a.q = step.q.data();
         a.heads = step.heads;
@@ -77,6 +78,7 @@ public:
     }
 
 private:
+    const Objects<Sealed> segments_;
     const SketchSegment& first_;  // before the rest: nothing may look at segments that are not checked
 
 public:
@@ -120,9 +122,9 @@ struct Results : StepResults {
     }
 };
 
-nb::tuple attend(nb::handle q, const std::vector<const Sealed*>& segments, double scaling, int n_threads,
-                 const SketchSettings& settings, nb::object static_lse, std::optional<double> softcap, nb::object mass,
-                 bool trace, const std::string& isa) {
+nb::tuple attend(nb::handle q, nb::handle segments, double scaling, int n_threads, const SketchSettings& settings,
+                 nb::object static_lse, std::optional<double> softcap, nb::object mass, bool trace,
+                 std::string_view isa) {
     Call c(q, segments, scaling, n_threads, softcap, settings, isa);
     c.a.static_lse = c.step.static_lse(static_lse);
     c.a.mass = c.step.mass(mass, c.step.n_tokens, c.a.mass_stride);
@@ -135,7 +137,7 @@ nb::tuple attend(nb::handle q, const std::vector<const Sealed*>& segments, doubl
         c.a.trace_weight = weight.data;
     }
     {
-        const nb::gil_scoped_release release;
+        const Released release;
         attend_sketch(c.a);
     }
     const nb::tuple results = r.tuple(c);
@@ -146,10 +148,10 @@ FlatSpan span_of(const Tensor& k, const Tensor& v) {
     return {k.data, v.data, k.dtype, k.shape[1], k.stride[0], k.stride[1], v.stride[0], v.stride[1]};
 }
 
-nb::tuple decode(nb::handle q, const std::vector<const Sealed*>& segments, nb::handle sink_keys, nb::handle sink_values,
+nb::tuple decode(nb::handle q, nb::handle segments, nb::handle sink_keys, nb::handle sink_values,
                  nb::handle recent_keys, nb::handle recent_values, double scaling, int n_threads,
                  const SketchSettings& settings, nb::object s_aux, std::optional<double> softcap, nb::object mass,
-                 const std::string& isa) {
+                 std::string_view isa) {
     Call c(q, segments, scaling, n_threads, softcap, settings, isa);
     const Tensor sk = read_tensor(sink_keys, "sink_keys", 3), sv = read_tensor(sink_values, "sink_values", 3);
     const Tensor rk = read_tensor(recent_keys, "recent_keys", 3), rv = read_tensor(recent_values, "recent_values", 3);
@@ -181,14 +183,14 @@ nb::tuple decode(nb::handle q, const std::vector<const Sealed*>& segments, nb::h
     float* const whole_mass = c.step.mass(mass, n_sink + c.step.n_tokens + n_recent, c.a.mass_stride);
     const Results r(c);
     {
-        const nb::gil_scoped_release release;
+        const Released release;
         decode_sketch(c.a, f, whole_mass);
     }
     return r.tuple(c);
 }
 
-void search(nb::handle q, const std::vector<const Sealed*>& segments, int n_threads, int64_t candidates,
-            int64_t refined, double reach, nb::handle scores, nb::handle ids, const std::string& isa) {
+void search(nb::handle q, nb::handle segments, int n_threads, int64_t candidates, int64_t refined, double reach,
+            nb::handle scores, nb::handle ids, std::string_view isa) {
     // Of the settings a search takes the reach alone.
     const SketchSettings settings = settings_of(0.0f, 0.0f, 0.0f, static_cast<float>(reach), 0.0f, 0.0f);
     const Call c(q, segments, 1.0, n_threads, std::nullopt, settings, isa);
@@ -206,7 +208,7 @@ void search(nb::handle q, const std::vector<const Sealed*>& segments, int n_thre
                          .n_threads = n_threads,
                          .scores = found.scores,
                          .ids = found.ids};
-    const nb::gil_scoped_release release;
+    const Released release;
     search_sketch(s);
 }
 

@@ -14,16 +14,15 @@ namespace sakuin {
 // The tensors, and the pointers into them.
 class Sealed {
 public:
-    // `trusted`: the contents are about to be written by the sealer; otherwise every index in them is checked, so that
-    // a damaged file cannot lead a kernel out of its arrays. `on_disk`: keys, values and codes are mapped from files.
+    // `trusted`: the contents are about to be written by the sealer; otherwise every number that leads somewhere is
+    // copied and then checked, so that neither a damaged file nor one that is written to later leads a kernel out of
+    // its arrays. `on_disk`: keys, values and codes are mapped from files.
     Sealed(const nb::dict& fields, bool trusted, bool on_disk = false);
 
     SketchSegment segment{};
     nb::dict fields() const { return fields_.copy(); }
 
 private:
-    void check_contents() const;
-
     Fields fields_;
     std::optional<SketchFiles> files_;
 };

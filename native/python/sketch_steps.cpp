@@ -1,8 +1,6 @@
 // Python entry points of steps that are taken without Python between the layers (index/sketch/steps.hpp).
 #include "index/sketch/steps.hpp"
 
-#include <nanobind/stl/vector.h>
-
 #include <stdexcept>
 #include <vector>
 
@@ -27,24 +25,35 @@ class PySteps : public SketchSteps {
 public:
     PySteps(nb::list segments, nb::object sink_keys, nb::object sink_values, nb::object keys, nb::object values,
             int64_t start, int64_t group, const SketchSettings& settings, int n_threads)
-        : SketchSteps(chain(nb::cast<std::vector<const Sealed*>>(segments)), span(sink_keys, sink_values),
+        : SketchSteps(chain(Objects<Sealed>(segments, "segments").all), span(sink_keys, sink_values, keys, values),
                       unsealed(keys, values, start), group, settings, n_threads),
-          held_(nb::make_tuple(segments, sink_keys, sink_values, keys, values)) {}
+          held_(nb::make_tuple(nb::tuple(segments), sink_keys, sink_values, keys, values)), group_(group) {
+        const Tensor k = read_tensor(keys, "keys", 3);
+        heads_ = k.shape[0], head_dim_ = k.shape[2], dtype_ = k.dtype;
+    }
 
     // kept: (n_query_heads, n, head_dim) or None. mass: float32 (n_kv_heads, n_tokens) or None.
     void next(int64_t end, nb::object kept, int64_t first, int64_t every, nb::object mass, float above) {
         NextStep n{};
         if (!kept.is_none()) {
             const Tensor k = read_tensor(kept, "kept", 3);
+            if (k.shape[0] != heads_ * group_ || k.shape[2] != head_dim_ || k.dtype != dtype_ || !k.contiguous())
+                throw std::invalid_argument(
+                    "kept queries must be contiguous, of all query heads and of the tokens' "
+                    "dtype, got shape " +
+                    shape_text(k));
             n.kept = k.data;
             n.n_kept = k.shape[1];
         }
         n.first = first, n.every = every, n.above = above;
         if (!mass.is_none()) {
             const Tensor m = read_tensor(mass, "mass", 2);
-            if (m.dtype != DType::f32 || m.stride[1] != 1) throw std::invalid_argument("mass must be float32 rows");
+            if (m.dtype != DType::f32 || m.shape[0] != heads_ || (heads_ > 1 && m.stride[0] < m.shape[1]))
+                throw std::invalid_argument("mass must be float32 of all KV heads, rows apart, got shape " +
+                                            shape_text(m));
             n.mass = m.f32();
             n.mass_stride = m.stride[0];
+            n.mass_tokens = m.shape[1];
         }
         given_ = nb::make_tuple(kept, mass);
         prepare(end, n);
@@ -57,21 +66,32 @@ public:
     }
 
 private:
-    static FlatSpan span(nb::handle keys, nb::handle values) {
+    // like_keys, like_values: the memory of the unsealed tokens.
+    static FlatSpan span(nb::handle keys, nb::handle values, nb::handle like_keys, nb::handle like_values) {
         const Tensor k = read_tensor(keys, "sink_keys", 3), v = read_tensor(values, "sink_values", 3);
+        check_sink(k, read_tensor(like_keys, "keys", 3), k);
+        check_sink(v, read_tensor(like_values, "values", 3), k);
         return {k.data, v.data, k.dtype, k.shape[1], k.stride[0], k.stride[1], v.stride[0], v.stride[1]};
+    }
+    static void check_sink(const Tensor& x, const Tensor& like, const Tensor& keys) {
+        if (x.shape[0] != like.shape[0] || x.shape[1] != keys.shape[1] || x.shape[2] != like.shape[2] ||
+            x.dtype != keys.dtype)
+            throw std::invalid_argument(
+                "keys and values of the sink must be of the unsealed tokens' heads and head_dim, got shape " +
+                shape_text(x));
     }
     static UnsealedTokens unsealed(nb::handle keys, nb::handle values, int64_t start) {
         const Tensor k = read_tensor(keys, "keys", 3), v = read_tensor(values, "values", 3);
         for (const Tensor* x : {&k, &v})
-            if (x->shape[0] != k.shape[0] || x->shape[1] != k.shape[1] || x->stride[1] != x->shape[2] ||
-                x->stride[0] != x->shape[1] * x->shape[2] || x->dtype != k.dtype)
+            if (x->shape[0] != k.shape[0] || x->shape[1] != k.shape[1] || x->dtype != k.dtype || !x->contiguous())
                 throw std::invalid_argument(
                     "the memory of unsealed tokens must be contiguous, of one dtype and as long");
         return {k.data, v.data, k.dtype, k.shape[0], k.shape[1], k.shape[2], v.shape[2], start, start};
     }
 
     nb::tuple held_, given_;
+    int64_t heads_ = 0, head_dim_ = 0, group_;
+    DType dtype_ = DType::f32;
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "python/tensor.hpp"
 
 #include <algorithm>
+#include <new>
 #include <stdexcept>
 
 namespace sakuin {
@@ -8,7 +9,7 @@ namespace {
 
 // What is looked up in torch once. Kept for the life of the process: the module is never unloaded.
 struct Torch {
-    nb::object tensor, empty, float32, bfloat16, float16, int8;
+    nb::object tensor, empty, float32, bfloat16, float16, int8, uint8, int16, uint16, int32, int64;
     nb::object data_ptr = nb::str("data_ptr"), shape = nb::str("shape"), stride = nb::str("stride"),
                dtype = nb::str("dtype"), is_cpu = nb::str("is_cpu"), layout = nb::str("layout"), strided;
 
@@ -20,6 +21,11 @@ struct Torch {
         bfloat16 = torch.attr("bfloat16");
         float16 = torch.attr("float16");
         int8 = torch.attr("int8");
+        uint8 = torch.attr("uint8");
+        int16 = torch.attr("int16");
+        uint16 = torch.attr("uint16");
+        int32 = torch.attr("int32");
+        int64 = torch.attr("int64");
         strided = torch.attr("strided");
     }
 };
@@ -43,7 +49,78 @@ nb::object call(nb::handle object, nb::handle name) {
 
 [[noreturn]] void type_error(const std::string& what) { throw nb::type_error(what.c_str()); }
 
+bool is_dense_on_cpu(nb::handle object) {
+    const Torch& t = torch();
+    return attribute(object, t.is_cpu).is(nb::handle(Py_True)) && attribute(object, t.layout).is(t.strided);
+}
+
+// Shape and strides, of at most four dimensions; false where there are not `ndim`.
+bool read_shape(nb::handle object, int ndim, Tensor& out) {
+    const nb::object shape = attribute(object, torch().shape), stride = call(object, torch().stride);
+    out.ndim = static_cast<int>(nb::len(shape));
+    if (out.ndim != ndim || ndim > 4) return false;
+    for (int i = 0; i < ndim; ++i) {
+        out.shape[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(shape.ptr(), i));
+        out.stride[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(stride.ptr(), i));
+        if (PyErr_Occurred() != nullptr) throw nb::python_error();
+    }
+    return true;
+}
+
+void* address_of(nb::handle object) {
+    const nb::object address = call(object, torch().data_ptr);
+    void* const data = PyLong_AsVoidPtr(address.ptr());
+    if (PyErr_Occurred() != nullptr) throw nb::python_error();
+    return data;
+}
+
+nb::handle dtype_of(Element e) {
+    const Torch& t = torch();
+    switch (e) {
+        case Element::u8: return t.uint8;
+        case Element::i16: return t.int16;
+        case Element::u16: return t.uint16;
+        case Element::i32: return t.int32;
+        case Element::i64: return t.int64;
+        case Element::f32: break;
+    }
+    return t.float32;
+}
+
+// An uninitialised tensor. torch has a RuntimeError of its own for memory that is not there.
+nb::object new_tensor(std::initializer_list<int64_t> shape, nb::handle dtype) {
+    nb::object sizes = nb::steal(PyTuple_New(static_cast<Py_ssize_t>(shape.size())));
+    if (!sizes.is_valid()) throw nb::python_error();
+    Py_ssize_t i = 0;
+    for (const int64_t n : shape) {
+        PyObject* const number = PyLong_FromLongLong(n);
+        if (number == nullptr) throw nb::python_error();
+        PyTuple_SET_ITEM(sizes.ptr(), i++, number);
+    }
+    nb::dict options;
+    options["dtype"] = dtype;
+    try {
+        return torch().empty(sizes, **options);
+    } catch (nb::python_error& e) {
+        if (e.matches(PyExc_RuntimeError) && std::string(e.what()).find("allocate") != std::string::npos)
+            throw std::bad_alloc();
+        throw;
+    }
+}
+
 }  // namespace
+
+bool read_plain(nb::handle object, Element element, int ndim, Tensor& out) {
+    const int is_tensor = PyObject_IsInstance(object.ptr(), torch().tensor.ptr());
+    if (is_tensor < 0) throw nb::python_error();
+    if (is_tensor == 0 || !is_dense_on_cpu(object) || !attribute(object, torch().dtype).is(dtype_of(element)) ||
+        !read_shape(object, ndim, out))
+        return false;
+    out.data = address_of(object);
+    int64_t numbers = 1;
+    for (int i = 0; i < ndim; ++i) numbers *= out.shape[i];
+    return out.data != nullptr || numbers == 0;
+}
 
 bool Tensor::contiguous() const {
     int64_t expected = 1;
@@ -67,8 +144,7 @@ Tensor read_tensor(nb::handle object, const char* name, int ndim, bool int8) {
     if (is_tensor < 0) throw nb::python_error();
     if (is_tensor == 0)
         type_error(std::string(name) + " must be a torch tensor, got " + nb::type_name(object.type()).c_str());
-    if (!attribute(object, t.is_cpu).is(nb::handle(Py_True)) || !attribute(object, t.layout).is(t.strided))
-        throw std::invalid_argument(std::string(name) + " must be a dense tensor on the CPU");
+    if (!is_dense_on_cpu(object)) throw std::invalid_argument(std::string(name) + " must be a dense tensor on the CPU");
 
     Tensor out;
     const nb::object dtype = attribute(object, t.dtype);
@@ -84,23 +160,14 @@ Tensor read_tensor(nb::handle object, const char* name, int ndim, bool int8) {
         throw std::invalid_argument(std::string(name) + " must be float32, bfloat16" +
                                     (int8 ? ", float16 or int8" : " or float16") + ", got " + nb::str(dtype).c_str());
 
-    const nb::object shape = attribute(object, t.shape), stride = call(object, t.stride);
-    out.ndim = static_cast<int>(nb::len(shape));
-    if (out.ndim != ndim || ndim > 4)
+    if (!read_shape(object, ndim, out))
         throw std::invalid_argument(std::string(name) + " must have " + std::to_string(ndim) + " dimensions, got " +
                                     std::to_string(out.ndim));
-    for (int i = 0; i < ndim; ++i) {
-        out.shape[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(shape.ptr(), i));
-        out.stride[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(stride.ptr(), i));
-        if (PyErr_Occurred() != nullptr) throw nb::python_error();
-    }
     if (ndim > 0 && out.shape[ndim - 1] > 1 && out.stride[ndim - 1] != 1)
         throw std::invalid_argument(std::string(name) +
                                     " must be contiguous in its last dimension, its stride there is " +
                                     std::to_string(out.stride[ndim - 1]));
-    const nb::object address = call(object, t.data_ptr);
-    out.data = PyLong_AsVoidPtr(address.ptr());
-    if (PyErr_Occurred() != nullptr) throw nb::python_error();
+    out.data = address_of(object);
     int64_t numbers = 1;
     for (int i = 0; i < ndim; ++i) numbers *= out.shape[i];
     if (out.data == nullptr && numbers != 0)
@@ -135,17 +202,39 @@ Int8Scales read_scales(const Tensor& keys, nb::handle key_scale, nb::handle key_
 }
 
 Fresh new_f32(std::initializer_list<int64_t> shape) {
-    const Torch& t = torch();
-    nb::object sizes = nb::steal(PyTuple_New(static_cast<Py_ssize_t>(shape.size())));
-    Py_ssize_t i = 0;
-    for (const int64_t n : shape) PyTuple_SET_ITEM(sizes.ptr(), i++, PyLong_FromLongLong(n));
-    nb::dict options;
-    options["dtype"] = t.float32;
-    Fresh fresh{t.empty(sizes, **options), nullptr};
-    const nb::object address = call(fresh.object, t.data_ptr);
-    fresh.data = static_cast<float*>(PyLong_AsVoidPtr(address.ptr()));
-    if (PyErr_Occurred() != nullptr) throw nb::python_error();
-    return fresh;
+    nb::object made = new_tensor(shape, torch().float32);
+    return {made, static_cast<float*>(address_of(made))};
+}
+
+FreshWhole new_i64(std::initializer_list<int64_t> shape) {
+    nb::object made = new_tensor(shape, torch().int64);
+    return {made, static_cast<int64_t*>(address_of(made))};
+}
+
+std::vector<int32_t> ints_of(nb::handle list, const char* name) {
+    if (!PyList_Check(list.ptr()) && !PyTuple_Check(list.ptr()))
+        type_error(std::string(name) + " must be a list of whole numbers, got " + nb::type_name(list.type()).c_str());
+    std::vector<int32_t> found;
+    for (const nb::handle each : nb::borrow<nb::object>(list)) {
+        const long long x = PyLong_AsLongLong(each.ptr());
+        if (PyErr_Occurred() != nullptr) throw nb::python_error();
+        if (x != static_cast<int32_t>(x))
+            throw std::invalid_argument(std::string(name) + " must be numbers of 32 bits, got " + std::to_string(x));
+        found.push_back(static_cast<int32_t>(x));
+    }
+    return found;
+}
+
+std::vector<bool> bools_of(nb::handle list, const char* name) {
+    if (!PyList_Check(list.ptr()) && !PyTuple_Check(list.ptr()))
+        type_error(std::string(name) + " must be a list of True and False, got " + nb::type_name(list.type()).c_str());
+    std::vector<bool> found;
+    for (const nb::handle each : nb::borrow<nb::object>(list)) {
+        const int x = PyObject_IsTrue(each.ptr());
+        if (x < 0) throw nb::python_error();
+        found.push_back(x == 1);
+    }
+    return found;
 }
 
 }  // namespace sakuin

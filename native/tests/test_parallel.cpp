@@ -1,5 +1,9 @@
-// Tasks run once each, errors reach the caller, and callers do not get into each other's way.
+// Tasks run once each, errors reach the caller, callers do not get into each other's way, and work can be ended.
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <stdexcept>
 #include <thread>
@@ -52,4 +56,50 @@ TEST(several_threads_may_call_at_once) {
         });
     for (std::thread& t : callers) t.join();
     CHECK(sum == 6 * 50 * 190, std::to_string(sum));
+}
+
+namespace {
+
+struct Stopped {};
+void stop() { throw Stopped(); }
+
+}  // namespace
+
+TEST(work_that_goes_on_for_long_is_ended_from_outside) {
+    for (const int threads : {1, 3}) {
+        bool stopped = false;
+        std::atomic<int64_t> ran{0};
+        try {
+            const sakuin::Interruptible now(&stop);
+            parallel_for(int64_t{1} << 40, threads, [&](int64_t) {
+                std::this_thread::sleep_for(std::chrono::milliseconds(1));
+                ++ran;
+            });
+        } catch (const Stopped&) {
+            stopped = true;
+        }
+        CHECK(stopped && ran > 0, std::to_string(threads));
+        sakuin::check_interrupt();  // nobody looks any more
+    }
+}
+
+TEST(a_forked_child_has_threads_of_its_own) {
+    std::atomic<bool> stop_others{false};
+    std::thread busy([&] {  // somebody computes while the process is forked
+        while (!stop_others) parallel_for(64, 3, [](int64_t) { std::this_thread::yield(); });
+    });
+    for (int round = 0; round < 20; ++round) {
+        const pid_t child = fork();
+        if (child == 0) {
+            alarm(20);
+            std::atomic<int64_t> sum{0};
+            parallel_for(100, 3, [&](int64_t i) { sum += i; });
+            _exit(sum == 4950 ? 0 : 1);
+        }
+        int status = 1;
+        waitpid(child, &status, 0);
+        CHECK(status == 0, std::to_string(status));
+    }
+    stop_others = true;
+    busy.join();
 }

@@ -28,11 +28,6 @@ def shown(value: object) -> str:
     return text if text and len(text) <= _SHOWN else f"a {type(value).__name__}"
 
 
-def shortened(text: str) -> str:
-    """A name as an error shows it."""
-    return text if len(text) <= 2 * _SHOWN else f"{text[: 2 * _SHOWN]}…"
-
-
 def integer(value: object) -> int | None:
     """`value` as an int if it is a whole number, also one of NumPy's; None for all else, bools too."""
     if isinstance(value, bool | str):

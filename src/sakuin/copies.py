@@ -7,7 +7,9 @@ native memory), and pickling would fail on the first of these, without a word on
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
+
+T = TypeVar("T")
 
 
 class CopiedByFork:
@@ -31,6 +33,13 @@ class CopiedByFork:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise unpicklable(self, self._instead)
+
+
+def twin(one: T) -> T:
+    """A second object with the same attributes, for `fork` to part from the first: `copy.copy` would fork."""
+    other = type(one).__new__(type(one))
+    vars(other).update(vars(one))
+    return other
 
 
 def unpicklable(one: object, instead: str) -> TypeError:

@@ -91,7 +91,7 @@ def test_a_span_of_anything_is_a_span_or_refused(keys, values):
         told(refusal)
     else:
         assert len(span) == keys.shape[1]
-        assert keys.shape == values.shape
+        assert keys.shape[:2] == values.shape[:2]  # a value may have another size than a key
 
 
 def int8_span(n=9):

@@ -297,7 +297,7 @@ def test_what_is_sealed_has_the_dtype_of_the_segment(kv_dtype):
     assert torch.equal(segment.fields["keys"], mine.gather(1, order))
     attended(segment)
     for keys, values in ((other, mine), (mine, other), (other, other)):
-        with pytest.raises(ValueError, match="(shape|tokens) and dtype"):
+        with pytest.raises(ValueError, match=r"(shape|tokens) and dtype"):
             _native.sketch_seal(keys=keys, values=values, **arguments)
 
 

@@ -87,5 +87,5 @@ def test_every_command_takes_both_spellings(
 @pytest.mark.parametrize("name", [None, 7, b"x", ["x"]])
 def test_what_is_no_name_is_said(library: Library, name: object) -> None:
     for method in (library.find, library.is_there, library.check_new, library.kept_of):
-        with pytest.raises(TypeError, match="name must be a string"):
+        with pytest.raises(TypeError, match="name must be a text"):
             method(name)  # type: ignore[operator]

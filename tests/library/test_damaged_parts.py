@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,11 @@ def add(library: Library, name: str, text: str = TEXT) -> Context:
 
 
 def spoil(path: Path, how: str) -> None:
-    data = bytearray(path.read_bytes())
+    """As a disk that fails: the time of the last change says nothing of it."""
+    data, before = bytearray(path.read_bytes()), path.stat()
     data[-7] ^= 4
     path.write_bytes(data if how == "flipped" else data[:-9])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 @pytest.mark.parametrize("how", ["flipped", "cut"])

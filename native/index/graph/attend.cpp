@@ -61,7 +61,8 @@ private:
         std::vector<uint32_t>& rows = found_[at(h)];
         rows.clear();
         for (int64_t r = h * a_.group; r < (h + 1) * a_.group; ++r)
-            for (int64_t i = 0; i < a_.budget; ++i) rows.push_back(id_of(walks_[at(r)].found[at(i)]));
+            for (int64_t i = 0; i < std::min<int64_t>(a_.budget, static_cast<int64_t>(walks_[at(r)].found.size())); ++i)
+                rows.push_back(id_of(walks_[at(r)].found[at(i)]));
         std::sort(rows.begin(), rows.end());
         rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
         int32_t* left = left_.data() + h * runs_;

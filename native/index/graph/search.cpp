@@ -49,14 +49,17 @@ void graph_search(const Graph& graph, const GraphSearch& a) {
     parallel_for(rows, a.n_threads, [&](int64_t r) {
         const int64_t head = r / (a.group * a.t);
         KeyWalk walk;
-        walk.run(graph.heads[static_cast<size_t>(head)], a.keys.head(head), a.keys.dtype, graph.n, d, a.q + r * d, ef,
+        std::vector<float> q(static_cast<size_t>(d));
+        const float unit = tamed(a.q + r * d, d, q.data());
+        walk.run(graph.heads[static_cast<size_t>(head)], a.keys.head(head), a.keys.dtype, graph.n, d, q.data(), ef,
                  *a.kernels);
         // Never fewer than k were found: a walk ends with ef keys, or when it has seen all,
         // which are reached from key 0.
-        walk.sort(a.k);
+        const int64_t there = walk.sort(a.k);
         for (int64_t i = 0; i < a.k; ++i) {
-            a.scores[r * a.k + i] = score_of(walk.found[static_cast<size_t>(i)]);
-            a.ids[r * a.k + i] = id_of(walk.found[static_cast<size_t>(i)]);
+            const Ranked found = i < there ? walk.found[static_cast<size_t>(i)] : ranked(-__builtin_inff(), 0);
+            a.scores[r * a.k + i] = untamed(score_of(found), unit);
+            a.ids[r * a.k + i] = id_of(found);
         }
         a.scanned[r] = walk.scanned;
         a.walked[r] = walk.walked;

@@ -117,8 +117,12 @@ public:
         });
     }
 
-    // Puts the best k of what was found first, in order.
-    void sort(int64_t k) { std::partial_sort(found.begin(), found.begin() + k, found.end(), std::greater<>()); }
+    // Puts the best k of what was found first, in order; how many these are, k where the graph is sound.
+    int64_t sort(int64_t k) {
+        const int64_t there = std::min<int64_t>(k, static_cast<int64_t>(found.size()));
+        std::partial_sort(found.begin(), found.begin() + there, found.end(), std::greater<>());
+        return there;
+    }
 
 private:
     std::vector<float> scores_;

@@ -7,6 +7,7 @@
 
 #include "index/arithmetic.hpp"
 #include "index/ivf/ivf.hpp"
+#include "index/kept.hpp"
 #include "index/parts.hpp"
 #include "index/rows.hpp"
 #include "kernels/limits.hpp"
@@ -161,7 +162,11 @@ public:
 
     void search(int64_t k, float* scores, int64_t* tokens) {
         // Unscaled: inner products come out as they are.
-        const std::vector<float> q = scaled_queries(a_.q, a_.heads * a_.group, a_.t, position_, d_, ln2);
+        const int64_t rows = a_.heads * a_.group;
+        std::vector<float> tame(at(rows * d_)), unit(at(rows));
+        for (int64_t r = 0; r < rows; ++r)
+            unit[at(r)] = tamed(a_.q + (r * a_.t + position_) * d_, d_, tame.data() + r * d_);
+        const std::vector<float> q = scaled_queries(tame.data(), rows, 1, 0, d_, ln2);
         score(q, false);
         parallel_for(a_.heads * a_.group, a_.n_threads, [&](int64_t row) {
             const int64_t h = row / a_.group, g = row % a_.group;
@@ -172,8 +177,9 @@ public:
             if (held < k) lists = &chooser().choose(head.scores.data() + g, width_, head.tokens, false, k);
             std::vector<RowPick> picks;
             for (const uint32_t list : *lists) pick(head, h, list, picks);
-            search_rows(*a_.kernels, q.data() + row * d_, d_, picks, k, scores + (row * a_.t + position_) * k,
-                        tokens + (row * a_.t + position_) * k);
+            float* const found = scores + (row * a_.t + position_) * k;
+            search_rows(*a_.kernels, q.data() + row * d_, d_, picks, k, found, tokens + (row * a_.t + position_) * k);
+            for (int64_t i = 0; i < k; ++i) found[i] = untamed(found[i], unit[at(row)]);
         });
     }
 
@@ -273,14 +279,16 @@ std::vector<Head>& kept_heads() {
 void attend_ivf(IvfAttend& a) {
     if (a.group > max_group) return attend_in_parts(a, attend_ivf);
     a.touched_bytes = 0;
-    for (int64_t position = 0; position < a.t; ++position) a.touched_bytes += Step(a, kept_heads(), position).attend();
+    Kept heads(kept_heads());
+    for (int64_t position = 0; position < a.t; ++position) a.touched_bytes += Step(a, *heads, position).attend();
 }
 
 void search_ivf(const IvfAttend& a, int64_t k, float* scores, int64_t* tokens) {
     if (a.group > max_group)
         return search_in_parts(a, a.head_dim, k, scores, tokens,
                                [k](const IvfAttend& part, float* s, int64_t* i) { search_ivf(part, k, s, i); });
-    for (int64_t position = 0; position < a.t; ++position) Step(a, kept_heads(), position).search(k, scores, tokens);
+    Kept heads(kept_heads());
+    for (int64_t position = 0; position < a.t; ++position) Step(a, *heads, position).search(k, scores, tokens);
 }
 
 }  // namespace sakuin

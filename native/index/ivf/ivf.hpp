@@ -24,6 +24,10 @@ struct IvfSegment {
     const uint16_t* spread;      // (heads, head_dim, head_dim) bf16: mean of r r^T, r a key minus its list's centroid
 };
 
+// Throws std::invalid_argument, with a sentence, where a number of order or start leads out of its array. All others
+// may be anything: they change results and nothing else.
+void check_contents(const IvfSegment& segment);
+
 // Fills everything of `segment`; the pointers are written through. Without a base its lists come from k-means over keys
 // (heads, segment.n, head_dim), which come with values (value_dim), of its dtype in order of position: Lloyd's
 // algorithm for `iterations` rounds on a sample of the keys, from keys evenly spaced in the segment. The result is the

@@ -2,7 +2,9 @@
 // where the weight is, estimate the rest by list (docs/method.md). Two parallel phases; what joins them is a few
 // numbers per query head.
 #include <algorithm>
+#include <limits>
 
+#include "index/kept.hpp"
 #include "index/sketch/exact.hpp"
 #include "index/sketch/read_ahead.hpp"
 #include "index/sketch/step.hpp"
@@ -16,6 +18,14 @@ constexpr float tilt_limit = 10.0f;
 
 // Of the heads taken at once, so that threads end at about the same time.
 constexpr int64_t tasks_per_thread = 8;
+
+// Thresholds fall to a quarter at least each time, and no further than error.cpp allows.
+constexpr int most_refinements = 8;
+
+// Within float32, where it is a number.
+float held(float x) {
+    return std::min(std::max(x, -std::numeric_limits<float>::max()), std::numeric_limits<float>::max());
+}
 
 }  // namespace
 
@@ -37,7 +47,7 @@ Step::Step(const SketchAttend& args, std::vector<View>& views, int64_t t)
         for (int64_t g = 0; g < a_.group; ++g)
             for (int64_t j = 0; j < d_; ++j)
                 head.q[static_cast<size_t>(g * d_ + j)] =
-                    a_.q[((h * a_.group + g) * a_.t + t_) * d_ + j] * a_.scaling * log2e;
+                    held(a_.q[((h * a_.group + g) * a_.t + t_) * d_ + j] * a_.scaling * log2e);
         int64_t first = 0;
         for (size_t s = 0; s < a_.segments.size(); ++s) {
             View& v = view(h, s);
@@ -56,8 +66,9 @@ int64_t Step::run() {
         attend_heads();
     }
     from_ = 0;
-    while (a_.settings.target_error > 0.0f && refine()) {
-    }
+    if (a_.settings.target_error > 0.0f)
+        for (int times = 0; times < most_refinements && refine(); ++times) {
+        }
     if (std::any_of(heads_.begin(), heads_.end(), [](const Head& head) { return head.strayed; })) {
         each([this](View& v) {
             if (head(v).strayed) attend_exactly(v);
@@ -88,8 +99,8 @@ void Step::attend_heads() {
     for (int64_t h = from_; h < to_; ++h) estimate_lse(h);
     each([this](View& v) { attend(v); });
     for (int64_t h = from_; h < to_; ++h) {
-        heads_[static_cast<size_t>(h)].strayed = strayed(h);
         sum_up(h);
+        heads_[static_cast<size_t>(h)].strayed = strayed(h);
     }
 }
 
@@ -303,6 +314,8 @@ void Step::add_up(View& v) {
     k_.add_value_codes(of_head(s.value_codes, v.head, s.n * s.shape.value_bytes()), s.shape.value_bytes(),
                        of_head(s.value_params, v.head, s.n * 2), static_cast<int>(value_dim_), v.coded.index.data(),
                        v.coded.n, v.coded.weights.data(), group(), v.out.data());
+    // Where all was attended exactly, lists weigh nothing, and damaged ones would still be no number.
+    if (std::all_of(total, total + width_, [](float x) { return x == 0.0f; })) return;
     k_.add_value_codes(of_head(s.list_codes, v.head, v.lists() * s.shape.value_bytes()), s.shape.value_bytes(),
                        of_head(s.list_params, v.head, v.lists() * 2), static_cast<int>(value_dim_), nullptr, v.lists(),
                        v.in_list.data(), group(), v.out.data());
@@ -346,7 +359,7 @@ int64_t Step::finish(int64_t h) {
         const float total = head.total[g];
         const float* out = head.out.data() + static_cast<int64_t>(g) * value_dim_;
         for (int64_t j = 0; j < value_dim_; ++j) a_.out[row * value_dim_ + j] = out[j] / total;
-        a_.error[row] = head.error[g];
+        a_.error[row] = std::isnan(head.error[g]) ? 1.0f : head.error[g];
         const float lse = head.index_lse[g] + std::log2(total), beside = static_lse(h, g), all = log2_add(lse, beside);
         a_.lse[row] = lse * ln2;
         a_.coverage[row] =
@@ -366,7 +379,7 @@ int64_t Step::finish(int64_t h) {
 
 namespace {
 
-// Kept between steps: a step's views are megabytes, and fresh pages cost more than the scan that fills them.
+// A step's views are megabytes.
 std::vector<View>& kept_views() {
     static thread_local std::vector<View> views;
     return views;
@@ -377,7 +390,8 @@ std::vector<View>& kept_views() {
 void attend_sketch(SketchAttend& args) {
     if (args.group > max_group) return attend_sketch_in_parts(args);
     args.touched_bytes = 0;
-    for (int64_t t = 0; t < args.t; ++t) args.touched_bytes += Step(args, kept_views(), t).run();
+    Kept views(kept_views());
+    for (int64_t t = 0; t < args.t; ++t) args.touched_bytes += Step(args, *views, t).run();
 }
 
 }  // namespace sakuin

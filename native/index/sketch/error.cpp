@@ -1,5 +1,7 @@
 // What a step knows of its own error, and what it does where a target is set (docs/method.md).
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "index/sketch/step.hpp"
 
@@ -48,7 +50,8 @@ void Step::noise_by_code(View& v, float* by_code) {
         by_code[g] = std::expm1(std::min((by_code[g] + v.rounding[g]) * v.slope[g] * v.slope[g], most_variance));
 }
 
-// What the segments found together, and how far it may be off, as a share of the whole output's length.
+// What the segments found together, and how far it may be off, as a share of the whole output's length; not a number
+// where nothing can be said of it.
 void Step::sum_up(int64_t h) {
     Head& head = heads_[static_cast<size_t>(h)];
     const size_t d = static_cast<size_t>(value_dim_);
@@ -74,14 +77,18 @@ void Step::sum_up(int64_t h) {
                                   ? nullptr
                                   : a_.static_out + ((h * a_.group + static_cast<int64_t>(g)) * a_.t + t_) * value_dim_;
         float whole = 0.0f, shift = 0.0f;
+        bool known = true;
         for (size_t j = g * d; j < (g + 1) * d; ++j) {
             const float x = beside == nullptr ? head.out[j] / head.total[g]
                                               : head.out[j] * own + beside[j - g * d] * (1.0f - share);
+            known = known && std::isfinite(x);
             whole += x * x;
             shift += tilt[j] * tilt[j];
         }
         const float error = own * std::sqrt(noise[g] + tilt_doubt * tilt_doubt * shift);
-        head.error[g] = error > 0.0f ? std::min(error / std::sqrt(whole), 1.0f) : 0.0f;
+        head.error[g] = !(known && std::isfinite(error)) ? std::numeric_limits<float>::quiet_NaN()
+                        : error > 0.0f                   ? std::min(error / std::sqrt(whole), 1.0f)
+                                                         : 0.0f;
     }
 }
 
@@ -91,9 +98,11 @@ bool Step::refine() {
     std::vector<bool> again(heads_.size(), false);
     for (size_t h = 0; h < heads_.size(); ++h) {
         Head& one = heads_[h];
+        if (one.strayed) continue;
         const float most = *std::max_element(one.error.begin(), one.error.end());
-        if (one.strayed || most <= a_.settings.target_error) continue;
-        if (one.tolerance <= least_tolerance) {
+        const bool known = std::none_of(one.error.begin(), one.error.end(), [](float x) { return std::isnan(x); });
+        if (known && most <= a_.settings.target_error) continue;
+        if (!known || one.tolerance <= least_tolerance) {
             one.strayed = true;
             continue;
         }

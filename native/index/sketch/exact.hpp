@@ -12,7 +12,8 @@ namespace sakuin {
 int64_t exact_bytes(const SketchSegment& segment, int64_t m);
 
 // As SketchKernels::score_rows and add_rows, for one KV head of a segment;
-// q (group, head_dim), rows as the segment holds them.
+// q (group, head_dim), rows as the segment holds them. Of finite numbers scores are finite, whatever their size: they
+// saturate at most_score.
 void score_exact(const SketchKernels&, const SketchSegment&, int64_t head, const float* q, const uint32_t* index,
                  int64_t m, int group, float* scores);
 void add_exact(const SketchKernels&, const SketchSegment&, int64_t head, const uint32_t* index, int64_t m,

@@ -116,8 +116,8 @@ private:
         for (size_t i = 0; i < length.size(); ++i) {
             // Among keys that are much alike, one that lies where they do not, and where no query of the text looked,
             // has an ordinary length. A query that looks for it errs by many times what the others make it expect.
-            const float own = std::max(std::sqrt(length[i]) / usual, oddity[i] / coordinates);
-            length_[i] = static_cast<uint8_t>(usual > 0.0f ? std::min(own * 4.0f + 0.5f, 15.0f) : 0.0f);
+            const float own = std::max(std::sqrt(length[i]) / usual, oddity[i] / coordinates) * 4.0f + 0.5f;
+            length_[i] = static_cast<uint8_t>(!(usual > 0.0f) ? 0.0f : own < 15.0f ? own : 15.0f);  // NaN is the most
         }
     }
 

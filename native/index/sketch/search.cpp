@@ -8,7 +8,9 @@
 #include <utility>
 #include <vector>
 
+#include "index/kept.hpp"
 #include "index/parts.hpp"
+#include "index/rows.hpp"
 #include "index/sketch/exact.hpp"
 #include "index/sketch/read_ahead.hpp"
 #include "index/sketch/step.hpp"
@@ -19,8 +21,9 @@ namespace {
 constexpr int64_t sample_size = 1024;  // of all tokens, for each query head
 constexpr float least = std::numeric_limits<float>::lowest();
 
-// A number that sorts: what is not a number (products that overflowed) is the least.
-float sound(float x) { return x > least ? x : least; }
+// A number that sorts, and whose distance to another is a number: sums of large products end at the largest and the
+// least there are, and what is not a number is the least.
+float sound(float x) { return x > least ? std::min(x, most_score) : least; }
 
 // What one segment keeps for the search, beside its view.
 struct Part {
@@ -40,7 +43,7 @@ public:
             Head& head = heads_[static_cast<size_t>(h)];
             // Not scaled: scores are to be inner products.
             for (int64_t g = 0; g < a_.group; ++g)
-                std::copy_n(a_.q + ((h * a_.group + g) * a_.t + t_) * d_, d_, head.q.data() + g * d_);
+                units_.push_back(tamed(a_.q + ((h * a_.group + g) * a_.t + t_) * d_, d_, head.q.data() + g * d_));
             head.lse.assign(width_, -nothing);
         }
         int64_t lists = 0;
@@ -55,12 +58,18 @@ public:
             score(v, largest);
             take_sample(v);
         });
-        // The bar comes from a sample and may be too high, once in a long while.
-        for (int64_t candidates = std::max(s_.candidates, s_.k); !find_above(candidates); candidates *= 4) {
-        }
+        // The bar comes from a sample and may be too high, once in a long while. In the end all are candidates.
+        int64_t candidates = std::min(std::max(s_.candidates, s_.k), n_);
+        while (!find_above(candidates) && candidates < n_) candidates = std::min(candidates * 4, n_);
         each([this](View& v) { score_codes(v); });
         set_bars(s_.refined, [this](size_t i, size_t g, std::vector<float>& to) { gather(parts_[i].best, g, to); });
         each([this](View& v) { score_exactly(v); });
+        // Estimates of damaged segments may be anything.
+        std::vector<bool> few(heads_.size());
+        for (int64_t h = 0; h < a_.heads; ++h) few[static_cast<size_t>(h)] = scored(h) < s_.k;
+        each([&](View& v) {
+            if (few[static_cast<size_t>(v.head)]) score_all(v);
+        });
         parallel_for(a_.heads * a_.group, a_.n_threads, [this](int64_t row) { pick(row); });
     }
 
@@ -179,12 +188,31 @@ private:
             kept += over[i] >= 0.0f;
         }
         v.exact.n = kept;
+        score_kept(v);
+    }
+
+    void score_all(View& v) {
+        ensure_size(v.exact.index, v.segment->n);
+        for (int64_t i = 0; i < v.segment->n; ++i) v.exact.index[static_cast<size_t>(i)] = static_cast<uint32_t>(i);
+        v.exact.n = v.segment->n;
+        score_kept(v);
+    }
+
+    void score_kept(View& v) {
         SketchFiles* const files = v.segment->files;
         const SketchFiles::Reading reading(files);
+        const int64_t kept = v.exact.n;
         if (files != nullptr) files->ask_keys(v.head, v.exact.index.data(), kept);
         ensure_size(v.exact.weights, (kept + 4) * static_cast<int64_t>(width_));
         score_exact(k_, *v.segment, v.head, head(v).q.data(), v.exact.index.data(), kept, group(),
                     v.exact.weights.data());
+    }
+
+    // Keys of a KV head that are scored exactly.
+    int64_t scored(int64_t h) {
+        int64_t n = 0;
+        for (size_t i = 0; i < a_.segments.size(); ++i) n += view(h, i).exact.n;
+        return n;
     }
 
     // The k largest of what was scored exactly; of equal ones the older token comes first.
@@ -192,9 +220,7 @@ private:
         const int64_t h = row / a_.group;
         const size_t g = static_cast<size_t>(row % a_.group);
         std::vector<std::pair<float, int64_t>> best;
-        int64_t scored = 0;
-        for (size_t i = 0; i < a_.segments.size(); ++i) scored += view(h, i).exact.n;
-        best.reserve(static_cast<size_t>(scored));
+        best.reserve(static_cast<size_t>(scored(h)));
         for (size_t i = 0; i < a_.segments.size(); ++i) {
             const View& v = view(h, i);
             const auto* order = of_head(v.segment->order, h, v.segment->n);
@@ -211,14 +237,15 @@ private:
         std::sort(best.begin(), end, larger);
         const int64_t first = (row * a_.t + t_) * s_.k;
         for (int64_t i = 0; i < s_.k; ++i) {
-            s_.scores[first + i] = best[static_cast<size_t>(i)].first;
+            s_.scores[first + i] = untamed(best[static_cast<size_t>(i)].first, units_[static_cast<size_t>(row)]);
             s_.ids[first + i] = best[static_cast<size_t>(i)].second;
         }
     }
 
     const SketchSearch& s_;
     std::vector<Part>& parts_;
-    std::vector<float> bars_;  // (heads * group,)
+    std::vector<float> bars_;   // (heads * group,)
+    std::vector<float> units_;  // (heads * group,): times which scores are inner products
     int64_t per_list_ = 1, every_ = 1;
 };
 
@@ -241,10 +268,11 @@ void search_sketch(const SketchSearch& search) {
     args.scaling = 1.0f;
     args.settings.reach = search.reach;
     args.n_threads = search.n_threads;
-    // Kept between searches, as the scratch of attention is.
-    static thread_local std::vector<View> views;
-    static thread_local std::vector<Part> parts;
-    for (int64_t t = 0; t < search.t; ++t) Search(args, search, views, parts, t).run();
+    static thread_local std::vector<View> kept_views;
+    static thread_local std::vector<Part> kept_parts;
+    Kept views(kept_views);
+    Kept parts(kept_parts);
+    for (int64_t t = 0; t < search.t; ++t) Search(args, search, *views, *parts, t).run();
 }
 
 }  // namespace sakuin

@@ -66,6 +66,12 @@ struct SketchSegment {
     SketchFiles* files;          // where keys, values and codes are mapped from files; else null
 };
 
+// Throws std::invalid_argument, with a sentence, where sizes are beyond what the kernels cover, or where a number of
+// order, sub_coordinate, code_coordinate or code_plan leads out of its array. All others may be anything: they change
+// results and nothing else.
+void check_shape(const SketchSegment& segment);
+void check_contents(const SketchSegment& segment);
+
 // What sealing needs beside the segment's keys and values, which linear algebra outside of here prepares.
 struct SealArgs {
     const Kernels* kernels;

@@ -9,6 +9,7 @@
 
 #include "index/sketch/decode.hpp"
 #include "kernels/dispatch.hpp"
+#include "kernels/limits.hpp"
 
 namespace sakuin {
 namespace {
@@ -29,7 +30,17 @@ SketchSteps::SketchSteps(std::vector<const SketchSegment*> segments, FlatSpan si
                          int64_t group, SketchSettings settings, int n_threads)
     : segments_(std::move(segments)), sink_(sink), unsealed_(unsealed), group_(group), settings_(settings),
       n_threads_(n_threads) {
-    for (const SketchSegment* s : segments_) n_sealed_ += s->n;
+    for (const SketchSegment* s : segments_) {
+        if (s->heads != unsealed_.kv_heads || s->shape.head_dim != unsealed_.head_dim ||
+            s->shape.value_dim != unsealed_.value_dim)
+            throw std::invalid_argument("the segments have other heads or another head_dim than the unsealed tokens");
+        n_sealed_ += s->n;
+    }
+    if (unsealed_.start < 0 || unsealed_.start > unsealed_.capacity)
+        throw std::invalid_argument("the unsealed tokens begin outside of their memory");
+    if (group_ < 1 || group_ > most_group || n_threads_ < 1)
+        throw std::invalid_argument("a step needs a group of 1 to " + std::to_string(most_group) +
+                                    " query heads and at least one thread");
 }
 
 void SketchSteps::prepare(int64_t end, const NextStep& next) {
@@ -49,6 +60,11 @@ void SketchSteps::step(const NewTokens& tokens) {
         throw std::invalid_argument("the new tokens are of another shape or dtype than those that are held");
     if (unsealed_.end + tokens.t > unsealed_.capacity)
         throw std::invalid_argument("there is no room for the new tokens");
+    if (next_.n_kept > 0 &&
+        (next_.first < 0 || next_.every < 0 || next_.first + (next_.n_kept - 1) * next_.every >= tokens.t))
+        throw std::invalid_argument("queries are to be kept of positions that the step has not");
+    if (next_.mass != nullptr && next_.mass_tokens < sink_.n + n_sealed_ + unsealed_.end - unsealed_.start + tokens.t)
+        throw std::invalid_argument("there is no room for the mass of all tokens");
     take(tokens);
     keep_queries(tokens);
     attend(tokens);

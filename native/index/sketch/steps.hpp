@@ -28,7 +28,7 @@ struct NextStep {
     // (kv_heads, stride), of all tokens with the new ones, or null: what lies above `above` of a KV head's attention
     // (mean over its query heads) is added.
     float* mass = nullptr;
-    int64_t mass_stride = 0;
+    int64_t mass_stride = 0, mass_tokens = 0;
     float above = 0;
 };
 

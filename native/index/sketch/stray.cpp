@@ -23,6 +23,7 @@ bool Step::strayed(int64_t h) {
         const float off = std::log2(total), all = log2_add(head.index_lse[g] + off, static_lse(h, g));
         if (!(std::abs(off) <= lost)) return true;  // not a number included
         if (head.lse[g] - all > astray) return true;
+        if (std::isnan(head.error[g])) return true;  // what was read is damaged, or too large for an estimate
     }
     return false;
 }

@@ -13,6 +13,7 @@ and leaves no thread behind.
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -72,6 +73,7 @@ class Job:
         self._done = threading.Event()
         self._turn = threading.Lock()
         self.handed_over = False
+        _JOBS.add(self)
 
     @property
     def done(self) -> bool:
@@ -110,6 +112,14 @@ class Job:
         """Not to be run any more: whoever waits gets this error."""
         self._error, self._given_up = error, True
         self._done.set()
+
+    def after_fork(self) -> None:
+        """The worker is the parent's: whoever waits in the child runs the job."""
+        done, self._done, self._turn = self._done.is_set(), threading.Event(), threading.Lock()
+        if done:
+            self._done.set()
+        else:
+            self.handed_over = False
 
     def abandon(self) -> None:
         """Never to be run: whoever waits gets an error instead of waiting for ever."""
@@ -177,6 +187,12 @@ class Sealer:
         self._queue.put(job)
         job.handed_over = True
 
+    def after_fork(self) -> None:
+        """Begin anew in the child, without the parent's thread and without its jobs, which know of it."""
+        self._lock, self._thread = threading.Lock(), None
+        self._queue = SimpleQueue()
+        weakref.finalize(self, self._queue.put, None)
+
 
 def _dismiss(queue: SimpleQueue[Job | None]) -> None:
     """Drop the jobs that wait, and let the thread end after the one that runs."""
@@ -225,6 +241,20 @@ def _work(queue: SimpleQueue[Job | None], sealer: Callable[[], Sealer | None]) -
 _WORKERS: dict[threading.Thread, SimpleQueue[Job | None]] = {}
 """All threads that seal, with what they wait for. The sealer may be gone before its thread has ended."""
 _closing = threading.Event()
+_SEALERS: weakref.WeakSet[Sealer] = weakref.WeakSet()
+_JOBS: weakref.WeakSet[Job] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    _WORKERS.clear()  # they are the parent's
+    for job in list(_JOBS):
+        job.after_fork()
+    for sealer in list(_SEALERS):
+        sealer.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @atexit.register

@@ -18,6 +18,7 @@ import typer
 
 from sakuin.cli.printable import one_line, printable
 from sakuin.cli.show import complain
+from sakuin.errors import is_out_of_memory
 
 _PATIENCE = 0.7
 """Seconds that an interrupted command has for tidying up before the process ends anyway."""
@@ -107,10 +108,10 @@ def sentence(error: Exception) -> str:
     text = one_line(str(error))
     if isinstance(error, ValueError | TypeError) and text:
         return text if text.endswith(".") else text + "."
-    if isinstance(error, OSError) and error.strerror:
+    if isinstance(error, OSError) and error.strerror and not is_out_of_memory(error):
         where = f"{one_line(str(error.filename))}: " if error.filename else ""
         return f"{where}{error.strerror[0].lower()}{error.strerror[1:]}."
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return "Memory ran out; take a smaller model or document."
     detail = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return f"{detail[:500].rstrip('.')} (set SAKUIN_TRACEBACK=1 to see where)."

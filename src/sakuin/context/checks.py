@@ -18,7 +18,9 @@ from sakuin.capacity import need
 from sakuin.config import RetrievalConfig
 from sakuin.documents import Document
 from sakuin.errors import SakuinError
-from sakuin.prompts.vocabulary import Vocabulary
+from sakuin.prompts.reading import Reading
+from sakuin.prompts.template import Prompt
+from sakuin.prompts.vocabulary import Encoded, Vocabulary
 from sakuin.snapshot.store import Snapshot
 
 if TYPE_CHECKING:
@@ -72,6 +74,14 @@ def check_characters(vocabulary: Vocabulary, text: str, window: int | None, held
     """
     if window is not None and (tokens := reckoned(vocabulary, text, max(window - held, 0))) is not None:
         check_length(window, held + tokens, len(text), about=True)
+
+
+def grown(reading: Reading, prompt: Prompt, backend: Backend, encoded: Encoded | None = None) -> Reading:
+    """With the tokens of the text that waits, which are `encoded` where it is given; a text that is far too
+    long is not made into tokens."""
+    if encoded is None:
+        check_characters(backend.vocabulary, reading.waiting, backend.shape.window, len(reading.ids))
+    return reading.grown(prompt, encoded=encoded)
 
 
 def ready_backend(model: Any, tokenizer: Any) -> Backend:

@@ -10,7 +10,6 @@ users and by the command line.
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -22,9 +21,10 @@ from sakuin.context import checks
 from sakuin.context.answer import Answer, Asking, answer
 from sakuin.context.checks import check_fits, check_length
 from sakuin.context.generate import Sampling, prefill_steps
-from sakuin.copies import CopiedByFork
+from sakuin.copies import CopiedByFork, twin
 from sakuin.documents import Document
 from sakuin.errors import SakuinError
+from sakuin.machine.forks import lock, recursive_lock
 from sakuin.prompts.reading import Reading
 from sakuin.prompts.template import Prompt
 from sakuin.prompts.vocabulary import Encoded
@@ -67,8 +67,8 @@ class Context(CopiedByFork):
         self._index_s = 0.0
         self._before_s = 0.0, 0.0  # prefill and index, of who wrote the snapshot
         self._origin: Origin | None = None
-        self._lock = threading.Lock()  # held for a moment, to take or set what goes together
-        self._growing = threading.RLock()  # held while the context grows
+        self._lock = lock()  # held for a moment, to take or set what goes together
+        self._growing = recursive_lock()  # held while the context grows
 
     # -- making one ------------------------------------------------------------------------------------------
 
@@ -132,7 +132,7 @@ class Context(CopiedByFork):
         checks.check_keeper(keeper)
         context = cls(model, tokenizer, config)
         reading = context._reading.with_documents(texts)
-        context._grow(context._grown(reading, encoded), progress, keeper)
+        context._grow(checks.grown(reading, context._prompt, context.backend, encoded), progress, keeper)
         return context
 
     @classmethod
@@ -182,19 +182,20 @@ class Context(CopiedByFork):
                     text = text.text
                 elif text.text:
                     title = f"\n\n{text.name}:\n\n" if reading.body else ""
-                    self._grow(self._grown(reading.with_document(text, title)), progress)
+                    self._grow(
+                        checks.grown(reading.with_document(text, title), self._prompt, self.backend), progress
+                    )
                     return
             if text:
                 assert isinstance(text, str)
-                self._grow(self._grown(reading.with_more(text)), progress)
+                self._grow(checks.grown(reading.with_more(text), self._prompt, self.backend), progress)
 
     def fork(self) -> Context:
         """A second context that has read the same, shares its memory, and goes its own way."""
-        other = self.__class__.__new__(self.__class__)
         with self._lock:
-            vars(other).update(vars(self))
+            other = twin(self)
             other.cache = self.backend.fork(self.cache)
-        other._lock, other._growing = threading.Lock(), threading.RLock()
+        other._lock, other._growing = lock(), recursive_lock()
         return other
 
     # -- asking ----------------------------------------------------------------------------------------------
@@ -334,13 +335,6 @@ class Context(CopiedByFork):
         return self.backend.nbytes(self.cache)
 
     # -- inside ----------------------------------------------------------------------------------------------
-
-    def _grown(self, reading: Reading, encoded: Encoded | None = None) -> Reading:
-        """With the tokens of the text that waits; one that is far too long is not made into tokens."""
-        if encoded is None:
-            backend, read = self.backend, len(reading.ids)
-            checks.check_characters(backend.vocabulary, reading.waiting, backend.shape.window, read)
-        return reading.grown(self._prompt, encoded=encoded)
 
     def _grow(self, reading: Reading, progress: Progress | None, keeper: Keeper | None = None) -> None:
         """Prefill the tokens that `reading` has more, and hold it."""

@@ -28,12 +28,16 @@ from sakuin.attention.partial import PartialAttention, Stats, merge
 from sakuin.attention.softmax import Softmax
 from sakuin.config import RetrievalConfig
 from sakuin.copies import CopiedByFork
+from sakuin.errors import reports_memory
 from sakuin.index import _native
 from sakuin.index.choice import HeadShape
 from sakuin.index.kind import Kind
 
 Pair = tuple[Tensor, Tensor]
 """Keys and values."""
+
+_TAKE_MEMORY = frozenset({"append", "attend", "crop", "decode", "replace", "restore", "search"})
+"""What takes memory that grows with the tokens."""
 
 
 @dataclass
@@ -84,6 +88,12 @@ class Index(CopiedByFork, Kind):
         "keep its keys and values, and build it again with sakuin.build_index; what a model has read is kept "
         "by sakuin.Context.save"
     )
+
+    def __init_subclass__(cls) -> None:
+        """In every kind, memory that runs out is a `MemoryError` with a sentence."""
+        super().__init_subclass__()
+        for name in _TAKE_MEMORY & vars(cls).keys():
+            setattr(cls, name, reports_memory(vars(cls)[name]))
 
     def __init__(
         self,

@@ -164,7 +164,7 @@ class FlatIndex(Index):
         rows = q.float().reshape(self.n_kv_heads, -1, self.head_dim)
         scores, ids, pending, first, held = [], [], [], 0, 0
         for i, span in enumerate(self._segments):
-            pending.append(rows @ floats_of(_fields(span))[0].float().transpose(1, 2))
+            pending.append(_products(rows, floats_of(_fields(span))[0].float()))
             held += len(span)
             # The best of many segments at once: each time costs more than the products of one segment.
             if held * rows.shape[1] >= _PENDING or i + 1 == len(self._segments):
@@ -234,6 +234,17 @@ class FlatIndex(Index):
             self._stats[heads, t] = (ones, zeros, torch.ones(heads, t), torch.zeros(heads, t))
         exact, codes, coverage, error = self._stats[heads, t]
         return Stats(exact, codes, coverage, self._nbytes * t, self.offloaded_bytes(t), error)
+
+
+def _products(q: Tensor, keys: Tensor) -> Tensor:
+    """Inner products fp32 `(n_kv_heads, rows, n)`; those beyond its range end at its largest number, and
+    those of what is no number at its least."""
+    found = q @ keys.transpose(1, 2)
+    if torch.isfinite(found.sum()) or torch.isfinite(found).all():
+        return found
+    largest = torch.finfo(torch.float32).max
+    exact = (q.double() @ keys.double().transpose(1, 2)).clamp(-largest, largest)
+    return exact.nan_to_num(nan=-largest).float()
 
 
 def _fields(span: _native.Span) -> dict[str, Tensor]:

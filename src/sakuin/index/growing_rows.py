@@ -6,10 +6,10 @@ Called by `sakuin.index.graph`.
 
 from __future__ import annotations
 
-import threading
-
 import torch
 from torch import Tensor
+
+from sakuin.machine.forks import lock
 
 
 class GrowingRows:
@@ -20,7 +20,7 @@ class GrowingRows:
     """
 
     def __init__(self, n_heads: int, width: int, dtype: torch.dtype) -> None:
-        self._lock = threading.Lock()
+        self._lock = lock()
         self._used = 0
         self._rows = self._empty(n_heads, 0, width, dtype)
 

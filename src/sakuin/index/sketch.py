@@ -32,8 +32,7 @@ _OWN_BASIS = 4
 as segments get."""
 
 _REFERENCE = 8192
-"""Offloaded tokens up to which `exact_share` is in units of 1 / tokens; beyond, in
-1 / sqrt(8192 * tokens)."""
+"""Offloaded tokens up to which `exact_share` is in units of 1 / tokens; beyond, 1 / sqrt(8192 * tokens)."""
 _SHORT = 4096
 """Offloaded tokens below which thresholds are finer, down to a quarter: a mean over fewer tokens says less
 of the rest, so that single steps would come out worse."""

@@ -18,6 +18,17 @@ import torch
 from sakuin.machine.cpu import usable_cpus
 
 
+def _in_child() -> None:
+    """The threads that torch's operations run on are the parent's. Where it has used them, the next parallel
+    operation of the child would wait for them for ever; so there is one thread in a child."""
+    if torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+
+
 def settle(n: int | None = None) -> int:
     """Let all that computes for a model, torch, what is native and llama.cpp, use `n` threads; how many they
     are.

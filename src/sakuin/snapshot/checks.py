@@ -31,7 +31,7 @@ class Checks:
     def __init__(self, backend: Backend, config: RetrievalConfig) -> None:
         self._backend, self._config = backend, config
         shape = backend.shape
-        self._said: _Heads = (shape.n_kv_heads, shape.head_dim, shape.head_dim, backend.dtype)
+        self._said: _Heads = (shape.n_kv_heads, shape.head_dim, shape.value_dim, backend.dtype)
 
     def rows(self, what: str, i: int, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Keys and values `(n_kv_heads, n, head_dim)` of the sink or tail of layer i."""

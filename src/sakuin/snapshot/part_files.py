@@ -20,6 +20,7 @@ from sakuin.errors import SakuinError
 from sakuin.machine import memory
 from sakuin.snapshot.manifest import KINDS, StoredPart
 from sakuin.snapshot.part import Names, Part
+from sakuin.snapshot.part_marks import is_marked, mark
 from sakuin.storage.folders import free_bytes, sync_folder
 from sakuin.storage.whole_files import is_temporary, may_be_temporary, new_file, settle, unwritable
 
@@ -210,14 +211,17 @@ class PartFiles:
         file, path = stack.enter_context(new_file(self.folder))
         size, sha256 = tensorfile.write(file, part.tensors, facts)
         settle(file)
+        mark(path, sha256)
         return path, StoredPart(*key_of(part), name, size, sha256)
 
     # -- reading ---------------------------------------------------------------------------------------------
 
     def open(self, stored: StoredPart) -> Part:
-        """The part in a file, mapped."""
+        """The part in a file, mapped. One that was written to since it was made is read first, whether it is
+        still what it was."""
         from sakuin.storage import tensorfile  # torch
 
+        self._check_unchanged(stored)
         mapped = tensorfile.open_mapped(self.folder / stored.file, stored.size)
         facts = dict(mapped.metadata)
         said = [facts.pop(key, "") for key in ("name", "kind", "start", "end")]
@@ -226,6 +230,18 @@ class PartFiles:
                 f"{self.folder / stored.file} holds another part than its name says: it is damaged."
             )
         return Part(stored.kind, stored.start, stored.end, mapped.tensors, facts)
+
+    def _check_unchanged(self, stored: StoredPart) -> None:
+        path = self.folder / stored.file
+        try:
+            before = path.stat()
+        except OSError:
+            return  # what is not there is refused where it is opened
+        if before.st_size != stored.size or is_marked(before, stored.sha256):
+            return  # another size is refused where it is opened
+        if damage := self.damage(stored):
+            raise SakuinError(f"{damage}; restore the file, or read the documents again.")
+        mark(path, stored.sha256, before)
 
     def read_ahead(self, parts: Sequence[StoredPart]) -> None:
         """Have the system read these files while something else is done, if they fit into memory."""

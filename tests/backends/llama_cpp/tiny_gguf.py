@@ -60,10 +60,13 @@ class Tiny:
         return torch.randint(8, self.n_words, (1, n), generator=generator)
 
 
-def write(architecture: str, folder: Path, dtype: str = "F32", seed: int = 1, name: str = "") -> Tiny:
+def write(
+    architecture: str, folder: Path, dtype: str = "F32", seed: int = 1, name: str = "", splits: str = ""
+) -> Tiny:
     """Make the model and write `<folder>/<name or architecture>-<dtype>.gguf`; the same bytes each time.
 
     `dtype`: F32, F16 or Q8_0. The model of transformers has the rounded weights then, in fp32.
+    `splits` : as of `Vocabulary.write`.
     """
     recipe = RECIPES[architecture]
     qtype = GGMLQuantizationType[dtype]
@@ -75,7 +78,7 @@ def write(architecture: str, folder: Path, dtype: str = "F32", seed: int = 1, na
     writer = GGUFWriter(path, MODEL_ARCH_NAMES[recipe.architecture])
     writer.add_name("tiny")  # llama.cpp goes by the name in places: "phi-3" must have certain words
     write_common(writer, recipe, model.config)
-    vocabulary.write(writer)
+    vocabulary.write(writer, splits)
     for tensor_name, tensor in tensors(recipe, model):
         kept = qtype if is_quantized(tensor_name, tensor) else GGMLQuantizationType.F32
         writer.add_tensor(tensor_name, quantize(tensor.numpy(), kept), raw_dtype=kept)

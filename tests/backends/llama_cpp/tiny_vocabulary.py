@@ -55,10 +55,11 @@ class Vocabulary:
     space_prefix: bool = False
     adds_bos: bool = False
 
-    def write(self, writer: Any) -> None:
-        """Put the vocabulary into the metadata of `writer` (a `GGUFWriter`)."""
+    def write(self, writer: Any, splits: str = "") -> None:
+        """Put the vocabulary into the metadata of `writer` (a `GGUFWriter`). splits : llama.cpp's name of how
+        texts are split into words; that of the tokenizer where it is empty."""
         writer.add_tokenizer_model(self.model)
-        writer.add_tokenizer_pre("gpt-2" if self.model == "gpt2" else "default")
+        writer.add_tokenizer_pre(splits or ("gpt-2" if self.model == "gpt2" else "default"))
         writer.add_token_list(self.tokens)
         writer.add_token_types(self.types)
         if self.scores is not None:

@@ -6,7 +6,6 @@ that it is faster with are sakuin's. Called through `sakuin.backends.base.Backen
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -32,6 +31,7 @@ from sakuin.cache.whole import WholeCache
 from sakuin.config import RetrievalConfig
 from sakuin.copies import unpicklable
 from sakuin.errors import SakuinError
+from sakuin.machine.forks import recursive_lock
 from sakuin.machine.pages import close_holes
 
 _STATE = "llama.cpp"
@@ -62,7 +62,7 @@ class LlamaBackend(Backend):
         self.dtype, self.device, self.source = loaded.options.dtype, _DEVICE, source
         self.loaded, self.header, self._shape = loaded, header, shape
         self._file = GgufFile(header.files)
-        self._turn = threading.RLock()
+        self._turn = recursive_lock()
         self._hook: AttentionHook | None = None
         self._caches: Sequence[LlamaCache] = ()
         self._rotary, self._shares = rotary, shares_keys(header)

@@ -6,15 +6,15 @@ What the device does is native (`native/ggml`). Called by `sakuin.backends.llama
 from __future__ import annotations
 
 import ctypes
-import threading
 
 from sakuin.backends.llama_cpp.layouts import ArenaParams
 from sakuin.backends.llama_cpp.library import Library, tested
 from sakuin.errors import SakuinError
 from sakuin.index import _native
+from sakuin.machine.forks import lock
 
 _F32 = 0
-_lock = threading.Lock()
+_lock = lock()
 _done: list[Library] = []
 
 

@@ -96,6 +96,9 @@ OPTIONAL: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "ggml_threadpool_new": (_p, (ctypes.POINTER(PoolParams),)),
     "ggml_threadpool_free": (None, (_p,)),
     "llama_attach_threadpool": (None, (_p, _p, _p)),
+    "llama_detach_threadpool": (None, (_p,)),
+    "llama_set_abort_callback": (None, (_p, _p, _p)),
+    "llama_set_n_threads": (None, (_p, _i, _i)),
 }
 """Those that some libraries lack, and that sakuin can do without: as `FUNCTIONS`."""
 

@@ -7,7 +7,6 @@ threads. Whoever calls it is in this folder.
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from sakuin.backends.llama_cpp.functions import FUNCTIONS, NATIVE, OPTIONAL
 from sakuin.backends.llama_cpp.layouts import LAYOUTS, Layout
 from sakuin.errors import SakuinError
 from sakuin.index import _native
+from sakuin.machine.forks import lock
 
 OPS = frozenset(
     {"NONE", "RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE", "FLASH_ATTN_EXT", "SET_ROWS", "MUL_MAT", "MUL_MAT_ID"}
@@ -147,7 +147,7 @@ def tested() -> str:
     return f"xllamacpp 2026.10, llama-cpp-python 0.3.36 (ggml {' and '.join(versions)})"
 
 
-_lock = threading.Lock()
+_lock = lock()
 _loaded: list[Library] = []
 
 

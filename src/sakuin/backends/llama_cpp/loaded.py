@@ -9,9 +9,10 @@ the state of sliding windows and recurrent layers (`sakuin.backends.llama_cpp.wi
 from __future__ import annotations
 
 import ctypes
+import os
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,7 @@ class Loaded:
         pool = own_threads(library, options.n_threads)
         self._held: dict[str, int | None] = {"context": None, "model": self.model, "pool": pool}
         weakref.finalize(self, _free, library, self._held)
+        _LOADED.add(self)
         self.vocab = library.llama_model_get_vocab(self.model)
         self.n_vocab = library.llama_vocab_n_tokens(self.vocab)
         self.sliding = library.llama_model_n_swa(self.model)
@@ -153,6 +155,17 @@ class Loaded:
         self.memory = self.library.llama_get_memory(context)
         if (pool := self._held["pool"]) is not None:
             self.library.optional("llama_attach_threadpool")(context, pool, pool)
+        if (stoppable := self.library.optional("llama_set_abort_callback")) is not None:
+            stoppable(context, _native.ggml_abort(), None)  # Ctrl-C ends a pass
+
+    def after_fork(self) -> None:
+        """In a forked child, whose threads are the parent's: compute with the calling thread alone."""
+        self.options = replace(self.options, n_threads=1)
+        self._held["pool"] = None  # never freed: that would wait for its threads
+        if self.context is not None:
+            for name, arguments in (("llama_detach_threadpool", ()), ("llama_set_n_threads", (1, 1))):
+                if (function := self.library.optional(name)) is not None:
+                    function(self.context, *arguments)
 
     def close(self) -> None:
         """Close the context."""
@@ -214,6 +227,18 @@ class Loaded:
         return tensor_at(
             ctypes.cast(pointer, ctypes.c_void_p).value or 0, (self.n_vocab,), torch.float32
         ).clone()
+
+
+_LOADED: weakref.WeakSet[Loaded] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for loaded in list(_LOADED):
+        loaded.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def cells_for(options: Options, windows: int) -> int:

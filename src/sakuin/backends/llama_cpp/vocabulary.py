@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
 import weakref
 from collections.abc import Sequence
 from functools import cached_property
@@ -29,6 +28,7 @@ from sakuin.backends.llama_cpp.library import library
 from sakuin.backends.llama_cpp.template import Template
 from sakuin.copies import unpicklable
 from sakuin.errors import SakuinError
+from sakuin.machine.forks import lock
 from sakuin.prompts import added
 from sakuin.prompts.cuts import LONG, Cuts, bounded
 from sakuin.prompts.vocabulary import GUARD, Encoded, utf8
@@ -70,7 +70,7 @@ class LlamaVocabulary:
                 "cannot read; get another file of the model."
             )
         self._header = header
-        self._lock = threading.Lock()
+        self._lock = lock()
         self._pieces: dict[int, bytes] = {}
         self._answers: dict[int, bytes] = {}
         self._lengths: NDArray[np.int32] = np.full(len(self), -1, np.int32)

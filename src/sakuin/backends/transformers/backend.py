@@ -41,6 +41,7 @@ from sakuin.backends.transformers.vocabulary import TransformersVocabulary
 from sakuin.cache.whole import WholeCache
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
+from sakuin.machine.forks import lock
 
 __all__ = ["Description", "TransformersBackend", "TransformersVocabulary", "describe", "load", "quiet"]
 
@@ -58,14 +59,14 @@ def quiet() -> None:
 
 
 _turns: weakref.WeakKeyDictionary[Any, threading.Lock] = weakref.WeakKeyDictionary()
-_making = threading.Lock()
+_making = lock()
 
 
 def _turn(model: Any) -> threading.Lock:
     """The lock of a model. Threads take turns, pass by pass, rather than fight over the cores; and some
     rotary embeddings keep numbers of the running pass."""
     with _making:
-        return _turns.setdefault(model, threading.Lock())
+        return _turns.setdefault(model, lock())
 
 
 def _stated_ends(model: Any) -> list[int | None]:

@@ -33,7 +33,7 @@ from sakuin.cache.layer import LayerCache
 from sakuin.cache.sequence import QUERY_STEP
 from sakuin.cache.whole import WholeCache
 from sakuin.config import RetrievalConfig
-from sakuin.copies import CopiedByFork
+from sakuin.copies import CopiedByFork, twin
 
 
 class RetrievalCache(CopiedByFork, WholePasses):
@@ -204,8 +204,7 @@ class RetrievalCache(CopiedByFork, WholePasses):
         if config is not None and not isinstance(config, RetrievalConfig):
             raise TypeError(f"config must be a RetrievalConfig or None, got {shown(config)}")
         self.settle()
-        other = self.__class__.__new__(self.__class__)
-        vars(other).update(vars(self))
+        other = twin(self)
         others = {
             number: layer if isinstance(layer, HybridRetrievalLayer) else copy_layer(layer)
             for number, layer in enumerate(self.layers)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 import weakref
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +22,7 @@ from torch import Tensor
 from sakuin.backends.fingerprint import Fingerprint, hash_of
 from sakuin.backends.gguf_fingerprint import GgufFile, Rope
 from sakuin.errors import SakuinError
+from sakuin.machine.forks import lock
 
 _BLOCK = 1 << 16
 _SAMPLE = 16
@@ -44,7 +44,7 @@ class _Origin:
     sample: bytes
 
 
-_lock = threading.Lock()
+_lock = lock()
 _models: weakref.WeakKeyDictionary[Any, tuple[Any, str]] = weakref.WeakKeyDictionary()
 _tokenizers: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 _origins: weakref.WeakKeyDictionary[Any, _Origin] = weakref.WeakKeyDictionary()

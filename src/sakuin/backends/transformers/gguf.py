@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from functools import cache, wraps
 from typing import Any, Literal
 
+from sakuin.machine.forks import lock
+
 _LONG = 4096
 """Arrays of more items belong to the vocabulary; those of a configuration have an item a layer."""
 
@@ -27,7 +29,7 @@ class _Here(threading.local):
 
 
 _here = _Here()
-_once = threading.Lock()
+_once = lock()
 
 
 @contextmanager

@@ -233,11 +233,20 @@ class WholePasses(Cache, ToldOfCalls):
             raise RuntimeError(running.why_untaken())
         self.settle()
 
+    def _ends_with(self) -> int | None:
+        """How many layers there are up to the one that the model runs last: keys of layers that it runs again
+        lie behind that one (Dory). None is all."""
+        config = self._running.config
+        if getattr(config, "recurrent_kv_cache_mode", None) != "per_loop":
+            return None
+        n = int(config.num_hidden_layers)
+        return n if config.n_input_layers + config.n_recurrent_layers < n else None
+
     def _last_layer(self) -> tuple[Any, int]:
         """The last of the layers that take part in a pass: of those that hold tokens, where any does."""
         taking = [
             (number, layer)
-            for number, layer in enumerate(self.layers)
+            for number, layer in enumerate(self.layers[: self._ends_with()])
             if isinstance(layer, RetrievalLayer | DynamicSlidingWindowLayer | LinearAttentionCacheLayerMixin)
         ]
         holding = [each for each in taking if _holds(each[1])]

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import threading
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from sakuin.cache.layer import LayerCache
+if TYPE_CHECKING:  # transformers' model code brings this file in; the indexes need not come with it
+    from sakuin.cache.layer import LayerCache
 
 _MOST = 1 << 24
 """Entries of a mask that are looked at in one piece."""

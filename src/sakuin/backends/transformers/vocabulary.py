@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, cached_property
 from typing import Any
 
 from sakuin.errors import SakuinError
+from sakuin.machine.forks import lock
 from sakuin.prompts import added
 from sakuin.prompts.cuts import LONG, Cuts
 from sakuin.prompts.vocabulary import GUARD, Encoded, utf8
@@ -18,7 +18,7 @@ _NOWHERE = "\ue000\uf8ff"
 _INSIDE = re.compile(r"[^Ġ▁ Ċ\n][Ġ▁ ]|[Ċ\n].")
 """Tokens with a blank behind something, or something behind a line's end."""
 
-_lock = threading.Lock()
+_lock = lock()
 """A tokenizer sets itself up for each call, so that two threads must not use it at once."""
 
 
