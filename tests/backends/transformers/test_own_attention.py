@@ -4,6 +4,7 @@ RetrievalCache cannot do is said by `RetrievalCache(config)`, with the reason.""
 from __future__ import annotations
 
 import copy
+from importlib import import_module
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from tiny import tiny
 from tiny_types import tiny_config, tiny_model
 
 from sakuin import RetrievalCache
+from sakuin.backends.transformers import own as own_room
 from sakuin.backends.transformers.backend import TransformersBackend
 from sakuin.backends.transformers.own import own_implementation
 from sakuin.errors import SakuinError
@@ -83,6 +85,12 @@ class TestReasons:
             RetrievalCache(tiny_config(model_type), FLAT)
         assert "\n" not in str(caught.value)
 
+    def test_the_reason_does_not_depend_on_which_classes_are_loaded(self, monkeypatch):
+        import_module("transformers.models.xlnet.modeling_xlnet")
+        monkeypatch.setattr(own_room, "_known", {})
+        with pytest.raises(ValueError, match="form of its own"):
+            RetrievalCache(tiny_config("xlnet"), FLAT)
+
     def test_an_encoder_is_told_from_the_decoder_of_the_same_class(self):
         with pytest.raises(ValueError, match="is_decoder=True"):
             RetrievalCache(tiny_config("bert", is_decoder=False), FLAT)
@@ -106,6 +114,7 @@ class TestSupported:
             "falcon_h1",  # recurrent states beside full attention
             "zamba",
             "gemma4_text",  # asks layers that share keys for the last position alone
+            "qwen2_moe",  # makes a window's mask too, which none of its layers uses
         ],
     )
     def test_agrees_with_eager_attention(self, model_type):

@@ -30,6 +30,7 @@ from transformers.cache_utils import (
 from sakuin.backends.transformers.calls import ToldOfCalls, watch_caller
 from sakuin.backends.transformers.layer import RetrievalLayer
 from sakuin.backends.transformers.past_mask import asked
+from sakuin.backends.transformers.support import layers_up_to_the_last
 from sakuin.backends.transformers.tickets import RunningPass
 from sakuin.cache.undo import GoBack
 from sakuin.cache.whole import WholeCache
@@ -233,20 +234,11 @@ class WholePasses(Cache, ToldOfCalls):
             raise RuntimeError(running.why_untaken())
         self.settle()
 
-    def _ends_with(self) -> int | None:
-        """How many layers there are up to the one that the model runs last: keys of layers that it runs again
-        lie behind that one (Dory). None is all."""
-        config = self._running.config
-        if getattr(config, "recurrent_kv_cache_mode", None) != "per_loop":
-            return None
-        n = int(config.num_hidden_layers)
-        return n if config.n_input_layers + config.n_recurrent_layers < n else None
-
     def _last_layer(self) -> tuple[Any, int]:
         """The last of the layers that take part in a pass: of those that hold tokens, where any does."""
         taking = [
             (number, layer)
-            for number, layer in enumerate(self.layers[: self._ends_with()])
+            for number, layer in enumerate(self.layers[: layers_up_to_the_last(self._running.config)])
             if isinstance(layer, RetrievalLayer | DynamicSlidingWindowLayer | LinearAttentionCacheLayerMixin)
         ]
         holding = [each for each in taking if _holds(each[1])]

@@ -46,7 +46,7 @@ def check_past(n: int, q_length: int, attention_mask: Tensor | None, making: dic
     if attention_mask is not None:
         _check_columns(attention_mask[:, :n].bool().cpu(), known)
     function = making.get("mask_function")
-    if not _sees_all_before(function):
+    if not _sees_all_before(function) and not _no_layer_uses_it(making):
         _check_function(function, n, q_length, known, making)
 
 
@@ -81,6 +81,15 @@ def _sees_all_before(function: Any) -> bool:
         parts = [cell.cell_contents for cell in function.__closure__ or ()]
         return any(causal_mask_function in part for part in parts if isinstance(part, tuple | list))
     return False
+
+
+def _no_layer_uses_it(making: dict[str, Any]) -> bool:
+    """Whether the mask is a window's and the model has no layer with a window: some make a mask of each kind
+    whatever their layers are (Qwen2-MoE)."""
+    kinds = getattr(making.get("config"), "layer_types", None)
+    if making.get("local_size") is None or kinds is None:
+        return False
+    return not any("sliding" in kind or "chunked" in kind for kind in kinds)
 
 
 def _check_function(

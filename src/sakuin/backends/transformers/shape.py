@@ -30,14 +30,14 @@ def shape_of(config: PreTrainedConfig) -> ModelShape:
     kinds, _ = layer_kinds(text)
     # Some have sizes of their own for each layer, and refuse to say one for all.
     whole, layers = whole_layer(text), list(text.per_layer_config)
-    heads, kv_heads, head_dim = head_sizes(whole)
+    heads, kv_heads, head_dim, value_dim = head_sizes(whole)
     inner = getattr(whole, "intermediate_size", None) or 4 * text.hidden_size
     return ModelShape(
         layers=tuple(_KEPT.get(kind, "none") for kind in kinds),
         n_query_heads=heads,
         n_kv_heads=kv_heads,
         head_dim=head_dim,
-        value_dim=int(getattr(whole, "v_head_dim", None) or head_dim),
+        value_dim=value_dim,
         sliding_window=max(int(getattr(layer, "sliding_window", None) or 0) for layer in layers),
         window=own_window(config),
         trained_window=original_window(config),

@@ -58,6 +58,14 @@ def _model_layers(text_config: Any) -> list[int]:
     return layers
 
 
+def layers_up_to_the_last(text_config: Any) -> int | None:
+    """How many layers of a cache there are up to the one that the model runs last: behind it lie the keys of
+    layers that are run again before. None is all of them."""
+    layers = _model_layers(text_config)
+    last = text_config.num_hidden_layers - 1
+    return last + 1 if layers[-1] < last else None
+
+
 def check_supported(model_config: Any) -> None:
     """Raise a `ValueError` with the reason where a RetrievalCache cannot work with such models."""
     if getattr(model_config, "is_encoder_decoder", False):
@@ -87,18 +95,19 @@ def check_supported(model_config: Any) -> None:
 
 
 def _check_interface(text_config: Any) -> None:
-    for cls in classes_for(type(text_config)):
-        takes_caches = getattr(cls, "_supports_default_dynamic_cache", None)
-        if takes_caches is not None and not takes_caches():
-            raise ValueError(
-                f"{text_config.model_type!r} keeps its past in a form of its own, and takes none of "
-                "transformers' caches nor a RetrievalCache: use it without a cache argument"
-            )
-        if not attends_by_name(cls):
-            raise ValueError(
-                f"{text_config.model_type!r} computes attention in code of its own, which does not go "
-                f"through transformers' attention interface, and never reaches a RetrievalCache{_ELSE}"
-            )
+    # Which classes are loaded differs, and not each says all: one reason is looked for after another.
+    classes = classes_for(type(text_config))
+    takes_caches = (getattr(cls, "_supports_default_dynamic_cache", None) for cls in classes)
+    if any(takes is not None and not takes() for takes in takes_caches):
+        raise ValueError(
+            f"{text_config.model_type!r} keeps its past in a form of its own, and takes none of "
+            "transformers' caches nor a RetrievalCache: use it without a cache argument"
+        )
+    if not all(attends_by_name(cls) for cls in classes):
+        raise ValueError(
+            f"{text_config.model_type!r} computes attention in code of its own, which does not go "
+            f"through transformers' attention interface, and never reaches a RetrievalCache{_ELSE}"
+        )
     if sees_later_tokens(text_config):
         raise ValueError(
             f"{text_config.model_type!r} is an encoder here, whose tokens attend to later ones: set "
@@ -122,8 +131,8 @@ def _check_sizes(text_config: Any) -> None:
     for layer in _with_index(text_config):
         if not hasattr(layer, "num_attention_heads"):
             continue  # who names it otherwise is told by the first pass
-        n_query_heads, n_kv_heads, head_dim = head_sizes(layer)
-        check_geometry(n_kv_heads, head_dim, max(1, n_query_heads // n_kv_heads))
+        n_query_heads, n_kv_heads, head_dim, value_dim = head_sizes(layer)
+        check_geometry(n_kv_heads, head_dim, max(1, n_query_heads // n_kv_heads), value_dim)
 
 
 def _with_index(text_config: Any) -> list[Any]:
@@ -134,12 +143,13 @@ def _with_index(text_config: Any) -> list[Any]:
     return [each[number] for kind, number in layers if kind in WITH_INDEX]
 
 
-def head_sizes(layer: Any) -> tuple[int, int, int]:
-    """Query heads, KV heads and head_dim of a layer by its configuration."""
+def head_sizes(layer: Any) -> tuple[int, int, int, int]:
+    """Query heads, KV heads, and the head_dim of keys and of values, of a layer by its configuration."""
     heads = layer.num_attention_heads
     kv_heads = getattr(layer, "num_key_value_heads", None) or heads
     head_dim = getattr(layer, "head_dim", None) or layer.hidden_size // heads
-    return int(heads), int(kv_heads), int(head_dim)
+    value_dim = getattr(layer, "v_head_dim", None) or head_dim
+    return int(heads), int(kv_heads), int(head_dim), int(value_dim)
 
 
 def whole_layer(text_config: Any) -> Any:
