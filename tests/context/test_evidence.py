@@ -14,11 +14,11 @@ ENDS = [*[start - 1 for start in STARTS[1:]], len(TEXT)]
 
 
 def attention(**words: float) -> Tensor:
-    """Attention of two KV heads on words of the text, by their first occurrence."""
-    mass = torch.zeros(2, len(STARTS))
+    """What is looked up: words of the text, by their first occurrence."""
+    looked_up = torch.zeros(len(STARTS))
     for word, weight in words.items():
-        mass[:, STARTS.index(TEXT.index(word.replace("_", " ")))] += weight / 2
-    return mass
+        looked_up[STARTS.index(TEXT.index(word.replace("_", " ")))] += weight
+    return looked_up
 
 
 def texts(found: list[tuple[int, int, float]]) -> list[str]:
@@ -48,21 +48,21 @@ def test_passages_are_at_most_a_tenth_of_the_text() -> None:
 
 
 def test_the_first_passage_of_a_short_text_is_given_though_it_is_more_than_a_tenth() -> None:
-    assert passages(torch.tensor([[1.0, 0.0]]), [0, 3], [2, 6], "ab cde") == [(0, 6, 1.0)]
+    assert passages(torch.tensor([1.0, 0.0]), [0, 3], [2, 6], "ab cde") == [(0, 6, 1.0)]
 
 
 def test_nothing_looked_up_gives_no_passage() -> None:
-    assert passages(torch.zeros(2, len(STARTS)), STARTS, ENDS, TEXT) == []
+    assert passages(torch.zeros(len(STARTS)), STARTS, ENDS, TEXT) == []
 
 
 def test_blanks_do_not_count() -> None:
-    assert passages(torch.tensor([[1.0, 0.0]]), [0, 2], [2, 5], "\n\nabc") == []
+    assert passages(torch.tensor([1.0, 0.0]), [0, 2], [2, 5], "\n\nabc") == []
 
 
 def test_a_passage_does_not_reach_into_the_next_document() -> None:
     text = "alpha beta gamma"
     starts, ends = [0, 6, 11], [5, 10, 16]
-    found = passages(torch.ones(1, 3), starts, ends, text, places=[0, 11])
+    found = passages(torch.ones(3), starts, ends, text, places=[0, 11])
     assert sorted((start, end) for start, end, _ in found) == [(0, 10)]  # the second would be over the budget
     assert found[0][2] == 2 / 3
 
@@ -70,5 +70,24 @@ def test_a_passage_does_not_reach_into_the_next_document() -> None:
 def test_sentences_end_where_japanese_ends_them() -> None:
     text = "これは一つ目の文。" * 5 + "契約は三月に終わる。" + "これは最後の文。" * 5
     at = text.index("三月")
-    found = passages(torch.ones(1, 1), [at], [at + 2], text)
+    found = passages(torch.ones(1), [at], [at + 2], text)
     assert [text[start:end] for start, end, _ in found] == ["契約は三月に終わる。"]
+
+
+def test_a_neighbour_of_little_weight_stays_apart() -> None:
+    found = passages(attention(number_20=1.0, number_21=0.2), STARTS, ENDS, TEXT)
+    assert texts(found)[0] == SENTENCES[20]
+
+
+def test_a_short_text_is_not_one_passage() -> None:
+    text = "The hens moved. The ferry leaves at ten. It rained."
+    at = text.index("ten")
+    found = passages(torch.ones(1), [at], [at + 3], text)
+    assert [text[start:end] for start, end, _ in found] == ["The ferry leaves at ten."]
+
+
+def test_a_token_that_begins_with_the_blank_before_it_belongs_to_its_own_sentence() -> None:
+    text = "The hens moved. The ferry leaves at ten. It rained."
+    at = text.index(" The ferry")
+    found = passages(torch.ones(1), [at], [at + 4], text)
+    assert [text[start:end] for start, end, _ in found] == ["The ferry leaves at ten."]

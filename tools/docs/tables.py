@@ -10,6 +10,7 @@ from typing import Any
 
 from context_tables import TABLES as CONTEXTS
 from end_to_end_tables import TABLES as END_TO_END
+from evidence_tables import TABLES as EVIDENCE
 from fidelity_tables import TABLES as FIDELITY
 from goal_tables import TABLES as GOALS
 from llama_tables import TABLES as LLAMA
@@ -291,5 +292,6 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {
     **GOALS,
     **CONTEXTS,
     **END_TO_END,
+    **EVIDENCE,
 }
 """Names of tables to the benchmark's files and what makes a table of their contents."""

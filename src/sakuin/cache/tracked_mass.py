@@ -1,6 +1,6 @@
 """The attention that each token of a sequence receives while it is decoded: where answers were looked up.
 
-Evidence is made of it (`sakuin.context.evidence`). Called by `sakuin.cache.layer` and `sakuin.cache.whole`.
+Evidence is made of it (`sakuin.context.lookup`). Called by `sakuin.cache.layer` and `sakuin.cache.whole`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,12 @@ class TrackedMass:
         """Add what counts of a step's mass, as `into` gave it, to `sums`."""
         if step is not sums:
             sums += step.sub_(self.above * group_size).clamp_(min=0)
+
+    def take(self) -> Tensor:
+        """The sums over KV heads, fp32 `(n_tokens,)`, which begin again at 0."""
+        taken = self.sums.sum(0)
+        self.sums.zero_()
+        return taken
 
     def crop(self, n_tokens: int) -> None:
         """Keep the first `n_tokens` tokens."""

@@ -151,9 +151,16 @@ class WholeCache:
     def mass(self) -> Tensor:
         """Attention mass of each token, summed over layers, decode steps and the query heads of a group, fp32
         `(n_kv_heads, n_tokens)`; of each step and layer only what `track_mass` counts."""
+        return self._tracked().sums.clone()
+
+    def take_mass(self) -> Tensor:
+        """The same summed over KV heads, fp32 `(n_tokens,)`, since the last call."""
+        return self._tracked().take()
+
+    def _tracked(self) -> TrackedMass:
         if self.state.mass is None:
             raise RuntimeError("attention mass is not tracked: call cache.track_mass(True) before decoding")
-        return self.state.mass.sums.clone()
+        return self.state.mass
 
 
 def _like(config: RetrievalConfig, other: RetrievalConfig) -> RetrievalConfig:

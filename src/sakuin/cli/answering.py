@@ -96,6 +96,7 @@ def as_object(context: Context, answer: Answer, model: str) -> dict[str, Any]:
     return {
         "answer": answer.text,
         "evidence": [asdict(span) for span in answer.evidence],
+        "support": answer.support,
         "model": model,
         "backend": context.backend.name,
         "index": answer.stats.get("index", "full"),
@@ -122,6 +123,8 @@ def print_answer(context: Context, answer: Answer) -> None:
         tell("(The model gave no answer.)")
     if not answer.finished:
         tell(f"(Cut off after {answer.new_tokens} tokens; --max-new-tokens allows more.)")
+    if is_doubtful(answer):
+        tell(DOUBT)
     if answer.evidence:
         table = Table(box=None, pad_edge=False)
         table.add_column("passage", no_wrap=True)
@@ -137,6 +140,16 @@ def print_answer(context: Context, answer: Answer) -> None:
         console.print(table)
     console.print()
     console.print(facts(_figures(context, answer)))
+
+
+DOUBT = "(The document seems not to speak of this: little of the answer was looked up in it.)"
+
+
+def is_doubtful(answer: Answer) -> bool:
+    """Whether so little of it was looked up that the text seems not to speak of what was asked."""
+    from sakuin.context.support import LITTLE
+
+    return answer.support is not None and answer.support < LITTLE
 
 
 def _place(span: Span) -> str:

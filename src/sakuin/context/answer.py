@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from sakuin import arguments
 from sakuin.backends.base import Backend
-from sakuin.context import evidence
+from sakuin.cache.drawn import Drawn
+from sakuin.context import evidence, lookup, support
 from sakuin.context.checks import reckoned
 from sakuin.context.evidence import Span
 from sakuin.context.generate import Sampling, Token, generate, prefill
+from sakuin.context.lookup import Lookups
 from sakuin.errors import SakuinError
 from sakuin.prompts.reading import Reading
 from sakuin.prompts.template import Prompt
@@ -27,8 +31,11 @@ from sakuin.prompts.template import Prompt
 class Answer:
     """What the model said, and what it took.
 
-    evidence : the passages that the answer attended to, most attended first; empty with full attention, which
-        does not tell.
+    evidence : the passages that were looked up for the answer, the weightiest first; empty with full
+        attention, which does not tell.
+    support : from 0 to 1, how much was looked up in the text, beside what this model looks up where the
+        answer is there. Below `sakuin.context.support.LITTLE` the text seems not to speak of what was asked.
+        None with full attention, and of a model that does not find answers in a short text either.
     tokens, new_tokens : tokens of the whole prompt and of the answer.
     reused_tokens : tokens of the prompt that had been read before, in this process or by the one that wrote a
         snapshot; the others were prefilled for this question.
@@ -48,6 +55,7 @@ class Answer:
     stats: dict[str, Any] = field(repr=False)
     finished: bool = True
     reused_tokens: int = 0
+    support: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,14 +78,15 @@ def answer(
     reading: Reading,
     question: str | None,
     asking: Asking,
+    drawn: Callable[[], Drawn | None],
     *,
     keep: bool = False,
 ) -> tuple[Answer, Reading]:
     """The answer, and the reading: with question and answer in it, all of which are in `cache` then, if
     `keep`; else as it was.
 
-    question : None answers what stands at the reading's end. A cache with full attention cannot tell where
-    it looked.
+    question : None answers what stands at the reading's end. drawn : what any question draws from the text,
+    asked for when the answer stands. A cache with full attention cannot tell where it looked.
     """
     retrieval = backend.retrieval(cache)
     rest = reading.waiting.rstrip()
@@ -91,24 +100,25 @@ def answer(
     start = time.perf_counter()
     prefill(backend, cache, asked.ids[:-1])
     prefill_s = time.perf_counter() - start
-    if retrieval is not None:
-        retrieval.track_mass(True, above=evidence.ABOVE)
-    seconds: list[float] = []
-    tokens = generate(backend, cache, asked.ids[-1], most, asking.sampling)
-    said, ended = _say(tokens, prompt, asking, seconds)
     # The document's last tokens are prefilled with the question.
-    held = sum(end <= len(rest) for end in asked.ends)
+    n = len(reading.ids) + sum(end <= len(rest) for end in asked.ends)
+    tokens: Iterable[Token] = generate(backend, cache, asked.ids[-1], most, asking.sampling)
+    lookups = None if retrieval is None else Lookups(retrieval, n)
+    if lookups is not None:
+        tokens = lookups.watching(tokens)
+    seconds: list[float] = []
+    said, ended = _say(tokens, prompt, asking, seconds)
     asked_in = reading.with_tokens(
         asked.ids,
         [reading.at + min(at, len(rest)) for at in asked.starts],
         [reading.at + min(at, len(rest)) for at in asked.ends],
         len(reading.body),
     )
-    n = len(reading.ids) + held
-    found = [] if retrieval is None else _evidence(retrieval.mass()[:, :n], asked_in, n)
+    found, supported = ([], None) if lookups is None else _looked_up(lookups, asked_in, drawn())
     result = Answer(
         text=said.text.strip(),
         evidence=found,
+        support=supported,
         tokens=total,
         new_tokens=len(said.ids),
         prefill_s=prefill_s,
@@ -150,7 +160,7 @@ def _left_of(window: int | None, total: int, about: bool = False) -> int:
     return window - total
 
 
-def _say(tokens: Iterator[Token], prompt: Prompt, asking: Asking, seconds: list[float]) -> tuple[_Said, bool]:
+def _say(tokens: Iterable[Token], prompt: Prompt, asking: Asking, seconds: list[float]) -> tuple[_Said, bool]:
     said = _Said(prompt, asking.stream)
     ends = prompt.vocabulary.end_tokens
     ended = False
@@ -163,14 +173,30 @@ def _say(tokens: Iterator[Token], prompt: Prompt, asking: Asking, seconds: list[
     return said, ended
 
 
-def _evidence(mass: Any, reading: Reading, n: int) -> list[Span]:
+def _looked_up(lookups: Lookups, reading: Reading, drawn: Drawn | None) -> tuple[list[Span], float | None]:
+    """Passages, and how much of the answer they support."""
+    n = lookups.n
+    always = torch.zeros(n) if drawn is None else lookup.unpacked(drawn, n)
+    always[~_in_documents(reading, n)] = torch.inf  # titles and the template's own tokens say nothing
     breaks = {0} | {
         place + at
         for place, document in zip(reading.places, reading.documents, strict=True)
         for at in (0, *document.breaks())
     }
-    found = evidence.passages(mass, reading.starts[:n], reading.ends[:n], reading.body, sorted(breaks))
-    return [_span(reading, start, end, weight) for start, end, weight in found]
+    found = evidence.passages(
+        lookups.beyond(always), reading.starts[:n], reading.ends[:n], reading.body, sorted(breaks)
+    )
+    supported = None if drawn is None else support.of(lookups.most(always), drawn.scale)
+    return [_span(reading, start, end, weight) for start, end, weight in found], supported
+
+
+def _in_documents(reading: Reading, n: int) -> torch.Tensor:
+    """Which of the first n tokens stand for characters of a document, bool `(n,)`."""
+    starts, ends = torch.tensor(reading.starts[:n]), torch.tensor(reading.ends[:n])
+    inside = torch.zeros(n, dtype=torch.bool)
+    for place, document in zip(reading.places, reading.documents, strict=True):
+        inside |= (starts < place + len(document.text)) & (ends > place) & (starts < ends)
+    return inside
 
 
 def _span(reading: Reading, start: int, end: int, weight: float) -> Span:

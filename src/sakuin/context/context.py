@@ -16,11 +16,13 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from sakuin import arguments, documents
+from sakuin.cache.drawn import Drawn
 from sakuin.config import RetrievalConfig
 from sakuin.context import checks
 from sakuin.context.answer import Answer, Asking, answer
 from sakuin.context.checks import check_fits, check_length
 from sakuin.context.generate import Sampling, prefill_steps
+from sakuin.context.support import Draws
 from sakuin.copies import CopiedByFork, twin
 from sakuin.documents import Document
 from sakuin.errors import SakuinError
@@ -67,6 +69,7 @@ class Context(CopiedByFork):
         self._index_s = 0.0
         self._before_s = 0.0, 0.0  # prefill and index, of who wrote the snapshot
         self._origin: Origin | None = None
+        self._draws = Draws()
         self._lock = lock()  # held for a moment, to take or set what goes together
         self._growing = recursive_lock()  # held while the context grows
 
@@ -151,17 +154,9 @@ class Context(CopiedByFork):
         """
         checked = checks.listed_messages(messages, progress)
         context = cls(model, tokenizer, config)
-        reading, prompt = context._reading, context._prompt
-        opened = checked[-1]["role"] != "user"
-        following = [{"role": "user", "content": ""}] if opened else []
+        prompt = context._prompt
         checks.check_characters(prompt.vocabulary, checks.joined(checked), context.backend.shape.window)
-        leads = prompt.pieces([*checked, *following])
-        for i, (message, lead) in enumerate(zip(checked, leads, strict=False)):
-            document = Document(f"message {i + 1} ({message['role']})", message["content"])
-            reading = reading.with_document(document).with_tokens([], [], [], reading.at, lead)
-            reading = reading.grown(prompt, whole=opened or i + 1 < len(checked))
-        if opened:
-            reading = reading.with_tokens([], [], [], reading.at, leads[-1])
+        reading = context._reading.with_messages(prompt, checked)
         context._grow(reading, progress)
         return context
 
@@ -220,10 +215,8 @@ class Context(CopiedByFork):
         if not arguments.text("question", question).strip():
             raise SakuinError("the question is empty; ask something.")
         asking = Asking(max_new_tokens, Sampling(temperature, top_p, seed), stream)
-        with self._lock:
-            reading, cache = self._reading, self.backend.fork(self.cache)
-        self._let_fail(cache)
-        return answer(self.backend, cache, self._prompt, reading, question.strip(), asking)[0]
+        reading, cache, drawn = self._begun()
+        return answer(self.backend, cache, self._prompt, reading, question.strip(), asking, drawn)[0]
 
     def chat(
         self,
@@ -241,14 +234,14 @@ class Context(CopiedByFork):
         asking = Asking(max_new_tokens, Sampling(temperature, top_p, seed), stream)
         message = None if message is None else arguments.text("message", message).strip()
         with self._growing:
-            with self._lock:
-                reading, cache = self._reading, self.backend.fork(self.cache)
-            self._let_fail(cache)
+            reading, cache, drawn = self._begun()
             if message is None and (reading.lead or not reading.documents):
                 raise SakuinError("there is no message to answer; give one.")
             if message == "":
                 raise SakuinError("the message is empty; say something.")
-            said, grown = answer(self.backend, cache, self._prompt, reading, message, asking, keep=True)
+            said, grown = answer(
+                self.backend, cache, self._prompt, reading, message, asking, drawn, keep=True
+            )
             exact, index_s = reading.exact, 0.0
             if (retrieval := self.backend.retrieval(cache)) is not None:
                 retrieval.track_mass(False)
@@ -290,6 +283,9 @@ class Context(CopiedByFork):
         """All that there is to store."""
         if self.config is None:
             raise SakuinError("a context with full attention cannot be stored; read it with index='flat'.")
+        with self._growing:
+            *_, measure = self._begun()
+            drawn = measure()
         with self._growing, self._lock:
             return store.Snapshot(
                 self.backend,
@@ -300,6 +296,7 @@ class Context(CopiedByFork):
                 self._before_s[0] + self.prefill_s,
                 self._before_s[1] + self.index_s,
                 self._origin,
+                drawn,
             )
 
     @classmethod
@@ -309,7 +306,7 @@ class Context(CopiedByFork):
         context = cls(found.backend.model, found.backend.tokenizer, found.config)
         context._take(found.reading, found.cache, found.windows)
         context._before_s = found.prefill_s, found.index_s
-        context._origin = found.origin
+        context._origin, context._draws = found.origin, Draws(found.drawn)
         context.reused_tokens = len(found.reading.ids)
         return context
 
@@ -335,6 +332,13 @@ class Context(CopiedByFork):
         return self.backend.nbytes(self.cache)
 
     # -- inside ----------------------------------------------------------------------------------------------
+
+    def _begun(self) -> tuple[Reading, Any, Callable[[], Drawn | None]]:
+        """What a question begins with: what was read, a fork of its cache, and what any question draws."""
+        with self._lock:
+            reading, cache = self._reading, self.backend.fork(self.cache)
+        self._let_fail(cache)
+        return reading, cache, self._draws.of(self.backend, self._prompt, reading, cache)
 
     def _grow(self, reading: Reading, progress: Progress | None, keeper: Keeper | None = None) -> None:
         """Prefill the tokens that `reading` has more, and hold it."""

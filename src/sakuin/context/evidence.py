@@ -1,35 +1,26 @@
-"""Where an answer came from: passages of the document that its tokens attended to.
+"""Where an answer came from: sentences of the document whose tokens were looked up.
 
-While an answer is decoded, the cache adds up the attention that each token of the context received, but only
-where a head put more than `ABOVE` of its attention on that one token. Most attention is spread over thousands
-of tokens and says nothing; the heads that look something up put it on a few. `passages` joins these tokens to
-sentences. Called by `sakuin.context.answer`.
+What was looked up is counted by `sakuin.context.lookup`; `passages` gives it to sentences. Called by
+`sakuin.context.answer`.
 """
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-ABOVE = 0.1
-"""Share of a KV head's attention in one step and layer above which a token counts as looked up."""
+from sakuin.context import sentences
 
 MOST_OF_TEXT = 0.1
 """The passages of an answer are at most this share of the text; the first is given in any case."""
 
-_GAP = 200
-"""Characters between two tokens that may still belong to one passage."""
-
-_REACH = 240
-"""Characters within which the start or end of a sentence is sought."""
-
 _LEAST_WEIGHT = 0.01
 
-_SENTENCE_END = re.compile(r"[.!?]['\")\]]*\s|[。！？]|\n\s*\n")
+_JOINED = 0.4
+"""A sentence goes with its neighbour if it has at least this share of the neighbour's weight."""
 
 
 @dataclass(frozen=True)
@@ -56,37 +47,52 @@ class Span:
 
 
 def passages(
-    mass: Tensor, starts: Sequence[int], ends: Sequence[int], text: str, places: Sequence[int] = (0,)
+    looked_up: Tensor, starts: Sequence[int], ends: Sequence[int], text: str, places: Sequence[int] = (0,)
 ) -> list[tuple[int, int, float]]:
-    """Start, end and weight of the passages that received attention, the most attended first.
+    """Start, end and weight of the passages that were looked up, the weightiest first.
 
-    mass : `(n_kv_heads, n)`, attention above `ABOVE` of the n tokens that begin and end in `text` at `starts`
-        and `ends`.
+    looked_up : `(n,)`, of the n tokens that begin and end in `text` at `starts` and `ends`, at least 0.
     places : where in `text` each of its documents and their parts begin; no passage reaches from one into the
         next.
     """
-    scores = mass.sum(0).tolist()
-    found: list[list[float]] = []
-    for score, start, end in zip(scores, starts, ends, strict=True):
-        if score <= 0 or not text[start:end].strip():
+    found: list[list[float]] = []  # start and end of a sentence, and its weight
+    for at in looked_up.nonzero()[:, 0].tolist():
+        weight, start, end = float(looked_up[at]), starts[at], ends[at]
+        if not text[start:end].strip():
             continue
-        near = found and start - found[-1][1] <= _GAP
-        if near and bisect_right(places, start) == bisect_right(places, found[-1][0]):
-            found[-1][1] = end
-            found[-1][2] += score
+        while start < end - 1 and text[start].isspace():
+            start += 1  # a word's token may begin with the blank that ends the sentence before
+        if found and end <= found[-1][1]:
+            found[-1][2] += weight
+            continue
+        low, high = _document(start, text, places)
+        first, last = sentences.around(text, start, min(end, high), low, high)
+        if found and first < found[-1][1]:  # a token that lies in two sentences
+            found[-1][1:] = [max(last, found[-1][1]), found[-1][2] + weight]
         else:
-            found.append([start, end, score])
-    total = sum(score for _, _, score in found)
-    widened: list[tuple[int, int, float]] = []
-    for first, last, score in found:
-        low, high = _document(int(first), text, places)
-        start, end = _to_sentences(int(first), int(last), text, low, high)
-        if widened and start < widened[-1][1]:  # both were widened into the same sentence
-            before = widened.pop()
-            start, score = before[0], score + before[2] * total
-        widened.append((start, end, score / total))
-    widened.sort(key=lambda passage: -passage[2])
-    return _within_budget(widened, MOST_OF_TEXT * len(text))
+            found.append([first, last, weight])
+    total = sum(weight for _, _, weight in found)
+    joined = [(int(start), int(end), weight / total) for start, end, weight in _joined(found, text, places)]
+    joined.sort(key=lambda passage: -passage[2])
+    return _within_budget(joined, MOST_OF_TEXT * len(text))
+
+
+def _joined(found: list[list[float]], text: str, places: Sequence[int]) -> list[list[float]]:
+    """Neighbours of much the same weight as one passage."""
+    joined: list[list[float]] = []
+    last = 0.0  # the weight of the last sentence of the last passage
+    for start, end, weight in found:
+        if (
+            joined
+            and not text[int(joined[-1][1]) : int(start)].strip()
+            and bisect_right(places, start) == bisect_right(places, joined[-1][0])
+            and min(weight, last) >= _JOINED * max(weight, last)
+        ):
+            joined[-1][1:] = [end, joined[-1][2] + weight]
+        else:
+            joined.append([start, end, weight])
+        last = weight
+    return joined
 
 
 def _within_budget(ranked: list[tuple[int, int, float]], budget: float) -> list[tuple[int, int, float]]:
@@ -104,29 +110,3 @@ def _document(at: int, text: str, places: Sequence[int]) -> tuple[int, int]:
     """Where the document around `at` begins and where the next one does."""
     which = bisect_right(places, at)
     return places[max(which - 1, 0)], places[which] if which < len(places) else len(text)
-
-
-def _to_sentences(start: int, end: int, text: str, low: int, high: int) -> tuple[int, int]:
-    """The passage widened to whole sentences, where they begin and end near."""
-    before = text[max(low, start - _REACH) : start]
-    ends = [match.end() for match in _SENTENCE_END.finditer(before)]
-    if ends:
-        start -= len(before) - ends[-1]
-    elif start - len(before) == low:
-        start = low
-    else:
-        start -= len(before) - (before.rfind("\n", len(before) - 80) + 1 or before.rfind(" ") + 1)
-    after = text[end - 1 : min(high, end + _REACH)]
-    match = _SENTENCE_END.search(after)
-    if match:
-        end = end - 1 + match.end()
-    elif end - 1 + len(after) == high:
-        end = high
-    else:
-        more = after.find("\n", 1, 80)
-        end += max(more if more > 0 else after.find(" ", 1), 1) - 1
-    while end > start + 1 and text[end - 1].isspace():
-        end -= 1
-    while start < end - 1 and text[start].isspace():
-        start += 1
-    return start, end

@@ -5,6 +5,9 @@ locked in the child for ever: nobody is there to open it. So locks that live as 
 context are made here, and are open in every child. What they guard may have been half changed; it is what a
 pass of another thread was at work on, and no later pass relies on it.
 
+A library may have locks of its own that nobody can open, such as the tokenizers' for their settings. What
+calls such a library holds a lock that forks wait for, so that no child is made while a thread is inside.
+
 Called by everything that shares something between threads.
 """
 
@@ -17,6 +20,7 @@ from operator import methodcaller
 from typing import Any
 
 _locks: weakref.WeakSet[Any] = weakref.WeakSet()
+_waited_for: list[Any] = []
 
 
 def lock() -> threading.Lock:
@@ -33,6 +37,25 @@ def recursive_lock() -> Any:
     return made
 
 
+def lock_for_forks() -> Any:
+    """A recursive lock that a fork waits for: no child is made while another thread holds it."""
+    made = recursive_lock()
+    _waited_for.append(made)
+    return made
+
+
+def _close_all() -> None:
+    """Before a fork; the same thread may hold them already."""
+    for one in _waited_for:
+        one.acquire()
+
+
+def _let_go() -> None:
+    """In the parent, after a fork."""
+    for one in _waited_for:
+        one.release()
+
+
 def _open_all() -> None:
     reopen = methodcaller("_at_fork_reinit")  # as Python's own modules do
     for one in list(_locks):
@@ -40,4 +63,4 @@ def _open_all() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_open_all)
+    os.register_at_fork(before=_close_all, after_in_parent=_let_go, after_in_child=_open_all)

@@ -60,6 +60,18 @@ class Reading:
             reading = reading.with_document(document, "\n\n" + title if title and reading.body else title)
         return reading
 
+    def with_messages(self, prompt: Prompt, messages: Sequence[dict[str, str]]) -> Reading:
+        """The same with these messages, each a document. The user's turn comes next, or is the last of them
+        and still open."""
+        reading, opened = self, messages[-1]["role"] != "user"
+        following = [{"role": "user", "content": ""}] if opened else []
+        leads = prompt.pieces([*messages, *following])
+        for i, (message, lead) in enumerate(zip(messages, leads, strict=False)):
+            document = Document(f"message {i + 1} ({message['role']})", message["content"])
+            reading = reading.with_document(document).with_tokens([], [], [], reading.at, lead)
+            reading = reading.grown(prompt, whole=opened or i + 1 < len(messages))
+        return reading.with_tokens([], [], [], reading.at, leads[-1]) if opened else reading
+
     def with_more(self, text: str) -> Reading:
         """The same with `text` at the end of the last document; of one without a name where there is none."""
         if not self.documents:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from sakuin.backends.fingerprint import Fingerprint
+from sakuin.cache.drawn import Drawn
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
 
@@ -28,6 +29,9 @@ FORMAT = 1
 
 TRANSFORMERS = "transformers"
 """The backend of a context whose manifest names none."""
+
+_LATER = ("backend", "drawn")
+"""Fields that manifests of earlier releases do not have."""
 
 KINDS = ("sink", "segment", "tail", "window")
 
@@ -100,6 +104,7 @@ class Manifest:
     many first tokens were computed by exact attention. prefill_s, index_s : what reading took. parts : in
     order of position. created : seconds since 1970. kept_until : the same, or None. complete : not so for a
     context that is still being read. backend : by name, the one that stored it, whose the windows are.
+    drawn : what any question draws from the text; None where that was not measured.
     """
 
     model: str
@@ -121,6 +126,7 @@ class Manifest:
     pinned: bool = False
     complete: bool = True
     backend: str = TRANSFORMERS
+    drawn: Drawn | None = None
 
     @property
     def bound(self) -> bool:
@@ -163,6 +169,13 @@ class Manifest:
         said |= {name: _packed(getattr(self, name)) for name in ("ids", "starts", "ends")}
         if self.backend == TRANSFORMERS:  # as before there were others, so that earlier releases read it
             del said["backend"]
+        if self.drawn is None:
+            del said["drawn"]
+        else:
+            said["drawn"] = asdict(self.drawn) | {
+                "positions": _packed(self.drawn.positions),
+                "values": _packed(self.drawn.values, "f"),
+            }
         return json.dumps(said | {"checksum": _checksum(said)}, ensure_ascii=False, allow_nan=False).encode(
             "utf-8", "surrogatepass"
         )
@@ -282,7 +295,7 @@ def _manifest(said: dict[str, Any], where: str) -> Manifest:
     need(all(isinstance(said[name], bool) for name in ("pinned", "complete")), "a mark is neither on nor off")
     print_ = _exactly(said["fingerprint"], Fingerprint)
     need(all(isinstance(value, str) for value in print_.values()), "its fingerprint is none")
-    rest = {field.name: said[field.name] for field in fields(Manifest) if field.name != "backend"}
+    rest = {name: said[name] for field in fields(Manifest) if (name := field.name) not in _LATER}
     return Manifest(
         **rest
         | {
@@ -294,8 +307,22 @@ def _manifest(said: dict[str, Any], where: str) -> Manifest:
             "documents": documents,
             "parts": parts,
             "backend": backend,
+            "drawn": _drawn(said["drawn"], n) if "drawn" in said else None,
         }
     )
+
+
+def _drawn(said: Any, n: int) -> Drawn:
+    """What any question draws from the n tokens of a text."""
+    found = _exactly(said, Drawn)
+    positions, values = _unpacked(found["positions"]), _unpacked(found["values"], "f")
+    if not (isinstance(found["text"], str) and _HEX.fullmatch(found["text"])):
+        raise ValueError("what is drawn is of no text")
+    if len(positions) != len(values) or not all(0 <= at < n for at in positions):
+        raise ValueError("what is drawn lies outside the tokens")
+    if not all(0 <= value < 1e12 for value in (*values, found["scale"])):
+        raise ValueError("what is drawn is no number")
+    return Drawn(found["text"], [int(at) for at in positions], values, float(found["scale"]))
 
 
 def _config(said: Any, where: str) -> RetrievalConfig:
@@ -330,26 +357,30 @@ def _no_constant(name: str) -> Any:
     raise ValueError(name)
 
 
-def _packed(numbers: list[int]) -> str:
-    return base64.b64encode(int32_bytes(numbers)).decode()
+def _packed(numbers: Sequence[float], kind: str = "i") -> str:
+    return base64.b64encode(_bytes_of_numbers(numbers, kind)).decode()
 
 
 def int32_bytes(numbers: Sequence[int]) -> bytes:
     """Tokens or offsets as little-endian numbers of 4 bytes."""
-    held = array("i", numbers)
+    return _bytes_of_numbers(numbers, "i")
+
+
+def _bytes_of_numbers(numbers: Sequence[float], kind: str) -> bytes:
+    held = array(kind, numbers)
     if sys.byteorder == "big":
         held.byteswap()
     return held.tobytes()
 
 
-def _unpacked(text: Any) -> list[int]:
+def _unpacked(text: Any, kind: str = "i") -> list[Any]:
     if not isinstance(text, str):
         raise ValueError("numbers are missing")
     try:
         data = base64.b64decode(text, validate=True)
     except binascii.Error:
         raise ValueError("numbers are not base64") from None
-    held = array("i")
+    held = array(kind)
     held.frombytes(data)
     if sys.byteorder == "big":
         held.byteswap()

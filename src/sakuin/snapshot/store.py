@@ -17,6 +17,7 @@ from typing import Any
 from sakuin import kinds
 from sakuin.backends.base import Backend
 from sakuin.backends.fingerprint import Fingerprint
+from sakuin.cache.drawn import Drawn
 from sakuin.cache.whole import WholeCache
 from sakuin.config import RetrievalConfig
 from sakuin.documents import Document
@@ -38,7 +39,8 @@ _TRIES = 3
 @dataclass(frozen=True)
 class Snapshot:
     """A context as it is stored or was read. windows : the state of layers without an index at positions
-    before the end. origin : the files that it was opened from, if it was."""
+    before the end. origin : the files that it was opened from, if it was. drawn : what any question draws
+    from its text, where that was measured."""
 
     backend: Backend
     cache: Any
@@ -48,6 +50,7 @@ class Snapshot:
     prefill_s: float = 0.0
     index_s: float = 0.0
     origin: Origin | None = None
+    drawn: Drawn | None = None
 
     @property
     def whole(self) -> WholeCache:
@@ -100,6 +103,7 @@ def manifest_of(snapshot: Snapshot, stored: Sequence[StoredPart]) -> Manifest:
         parts=list(stored),
         created=time.time(),
         backend=snapshot.backend.name,
+        drawn=snapshot.drawn,
     )
 
 
@@ -134,7 +138,9 @@ def snapshot_of(
     windows = [part for part in parts if part.kind == "window" and part.end < n]
     cache = restored_cache(backend, settings, [part for part in parts if part not in windows], n)
     origin = Origin(files, tuple(found.parts))
-    snapshot = Snapshot(backend, cache, reading, settings, windows, found.prefill_s, found.index_s, origin)
+    snapshot = Snapshot(
+        backend, cache, reading, settings, windows, found.prefill_s, found.index_s, origin, found.drawn
+    )
     # By the settings that it was stored with, whatever it is used with now.
     expected = replace(snapshot, config=found.config).names(found.fingerprint)
     for part in found.parts:

@@ -9,7 +9,7 @@ from functools import cache, cached_property
 from typing import Any
 
 from sakuin.errors import SakuinError
-from sakuin.machine.forks import lock
+from sakuin.machine.forks import lock_for_forks
 from sakuin.prompts import added
 from sakuin.prompts.cuts import LONG, Cuts
 from sakuin.prompts.vocabulary import GUARD, Encoded, utf8
@@ -18,8 +18,9 @@ _NOWHERE = "\ue000\uf8ff"
 _INSIDE = re.compile(r"[^Ġ▁ Ċ\n][Ġ▁ ]|[Ċ\n].")
 """Tokens with a blank behind something, or something behind a line's end."""
 
-_lock = lock()
-"""A tokenizer sets itself up for each call, so that two threads must not use it at once."""
+_lock = lock_for_forks()
+"""A tokenizer sets itself up for each call, so that two threads must not use it at once. Its own lock would
+stay locked in a child that is forked meanwhile."""
 
 
 class TransformersVocabulary:
@@ -97,15 +98,16 @@ class TransformersVocabulary:
     @property
     def _added(self) -> frozenset[int]:
         """Tokens that no text of a user becomes; a user may have added some since the last time."""
-        key = (self._backend.get_vocab_size(), *sorted(self.end_tokens))
-        if self._known_added[0] != key:
-            found = {token: str(each) for token, each in self._backend.get_added_tokens_decoder().items()}
-            found |= {end: self.tokenizer.decode([end]) for end in self.end_tokens}
-            if not self._is_of_bytes:  # else it stands for all characters that have no token
-                found.pop(self.tokenizer.unk_token_id, None)
-            banned = frozenset(token for token, text in found.items() if not added.is_blank(text))
-            self._known_added = key, banned
-        return self._known_added[1]
+        with _lock:
+            key = (self._backend.get_vocab_size(), *sorted(self.end_tokens))
+            if self._known_added[0] != key:
+                found = {token: str(each) for token, each in self._backend.get_added_tokens_decoder().items()}
+                found |= {end: self.tokenizer.decode([end]) for end in self.end_tokens}
+                if not self._is_of_bytes:  # else it stands for all characters that have no token
+                    found.pop(self.tokenizer.unk_token_id, None)
+                banned = frozenset(token for token, text in found.items() if not added.is_blank(text))
+                self._known_added = key, banned
+            return self._known_added[1]
 
     def _encode(self, text: str, first: bool) -> Encoded:
         """Tokens of a text, or of a piece that stands behind another, in parts where it is long."""
@@ -167,7 +169,8 @@ class TransformersVocabulary:
         know its added tokens."""
 
         def encode(text: str) -> Encoded:
-            made = self._without_added.encode(text, add_special_tokens=False)
+            with _lock:
+                made = self._without_added.encode(text, add_special_tokens=False)
             starts, ends = [start for start, _ in made.offsets], [end for _, end in made.offsets]
             return Encoded(list(made.ids), starts, ends)
 
@@ -175,7 +178,11 @@ class TransformersVocabulary:
 
     @cached_property
     def _without_added(self) -> Any:
-        said, words = json.loads(self._backend.to_str()), self._backend.get_vocab(with_added_tokens=False)
+        with _lock:
+            said, words = (
+                json.loads(self._backend.to_str()),
+                self._backend.get_vocab(with_added_tokens=False),
+            )
         left = [each for each in said["added_tokens"] if added.is_blank(each["content"])]
         for each in said["added_tokens"]:
             if each not in left and each["content"] not in words:
@@ -186,21 +193,26 @@ class TransformersVocabulary:
 
     @cached_property
     def _cuts(self) -> Cuts:
-        pieces = self._backend.get_vocab(with_added_tokens=True)
+        with _lock:
+            pieces = self._backend.get_vocab(with_added_tokens=True)
         spelled = (_spelled(piece, self._is_of_bytes) for piece in pieces if _INSIDE.search(piece))
         return Cuts.of(spelled, lines=not self._prefix)
 
     @cached_property
     def _is_of_bytes(self) -> bool:
         """Whether tokens are written in letters that stand for bytes."""
-        tokens = self._backend.encode("é", add_special_tokens=False).tokens
+        tokens = self._pieces("é")
         return "".join(tokens).lstrip("Ġ▁") == "Ã©"
 
     @cached_property
     def _prefix(self) -> bool:
         """Whether a blank is put before a text that has none."""
-        tokens = self._backend.encode("a", add_special_tokens=False).tokens
+        tokens = self._pieces("a")
         return bool(tokens) and tokens[0][:1] in ("Ġ", "▁")
+
+    def _pieces(self, text: str) -> list[str]:
+        with _lock:
+            return list(self._backend.encode(text, add_special_tokens=False).tokens)
 
     @cached_property
     def _has_blank(self) -> bool:

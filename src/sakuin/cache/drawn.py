@@ -1,0 +1,35 @@
+"""What a neutral question draws from a text, as it is kept with a context. Importing this needs no torch.
+
+`sakuin.context.lookup` makes it, `sakuin.snapshot` stores it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The attention that tokens receive whatever is asked, and how much is looked up where an answer is.
+
+    text : SHA-256 of the text that it was measured on, in hex; of another text it says nothing.
+    positions, values : the tokens that receive any, and how much in a decode step, summed over layers and
+        heads.
+    scale : what a question whose answer is there looks up in a step, with this model; 0 where the model does
+        not find the answers of the texts that this is measured with.
+    """
+
+    text: str
+    positions: list[int] = field(repr=False)
+    values: list[float] = field(repr=False)
+    scale: float
+
+    def fits(self, text: str) -> bool:
+        """Whether it was measured on `text`."""
+        return self.text == digest(text)
+
+
+def digest(text: str) -> str:
+    """SHA-256 of a text, in hex."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

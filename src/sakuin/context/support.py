@@ -1,0 +1,176 @@
+"""Whether the text speaks of what was asked: how much an answer looks up, beside what this model looks up
+where the answer is certainly there.
+
+Models differ tenfold in how many of their heads look things up, so each is measured once, on a short text
+whose facts are known. What was found is kept with every stored context, and in the cache folder for models
+that can be loaded again. Called by `sakuin.context.context`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from statistics import median
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sakuin.backends.base import Backend
+from sakuin.cache.drawn import Drawn
+from sakuin.config import RetrievalConfig
+from sakuin.context import lookup
+from sakuin.context.generate import generate, prefill
+from sakuin.context.lookup import Lookups
+from sakuin.errors import SakuinError
+from sakuin.prompts.reading import Reading
+from sakuin.prompts.template import Prompt
+from sakuin.storage.folders import cache_folder, make_folder
+from sakuin.storage.whole_files import write_whole
+
+LITTLE = 0.4
+"""Support below which a text seems not to speak of what was asked; docs/evidence.md has the rates of
+error."""
+
+_FORM = 1
+"""Of what is kept in the cache folder: of texts, questions and what is counted."""
+
+_TEXT = (
+    "Notes of the house committee. The stairs were painted in spring, and the roof is sound. The key of "
+    "the boiler room hangs behind the green door. Two families asked for a place for their bicycles. The "
+    "number of the plumber is 6027. The trees in the yard will be cut back in autumn. The annual meeting "
+    "takes place on 9 October. Somebody had left paint in the passage, and it was taken away. Mrs Tanaka "
+    "keeps the spare blankets. The letter boxes are to get new locks, and the cost was not yet known."
+)
+_FACTS = (
+    ("Behind which door does the key of the boiler room hang?", "green"),
+    ("What is the number of the plumber?", "6027"),
+    ("When does the annual meeting take place?", "October"),
+    ("Who keeps the spare blankets?", "Tanaka"),
+)
+_ENOUGH = 2
+"""Facts that a model must find for what it looks up to say something."""
+_TOKENS = 16
+
+_measured: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+
+
+def of(looked_up: float, scale: float) -> float | None:
+    """Support from 0 to 1: the part of `scale` that was looked up; None where the model has no scale."""
+    return min(looked_up / scale, 1.0) if scale > 0 else None
+
+
+class Draws:
+    """What any question draws from the text of a context: measured once, and kept while the text is the same.
+    May be shared by forks, and asked from several threads.
+
+    kept : what was measured last.
+    """
+
+    def __init__(self, kept: Drawn | None = None) -> None:
+        self.kept = kept
+
+    def of(
+        self, backend: Backend, prompt: Prompt, reading: Reading, cache: Any
+    ) -> Callable[[], Drawn | None]:
+        """What tells it of a text that was read, when it is called. It is None where a neutral question has
+        no room, where there is no text, and with full attention.
+
+        cache : holds the reading; it may be used at once, before what is returned is called.
+        """
+        kept = self.kept
+        if backend.retrieval(cache) is None or not reading.body.strip():
+            return lambda: None
+        if kept is not None and kept.fits(reading.body):
+            return lambda: kept
+        before = backend.fork(cache)
+
+        def drawn() -> Drawn | None:
+            retrieval = backend.retrieval(before)
+            assert retrieval is not None
+            retrieval.let_fail()
+            rest = reading.waiting.rstrip()
+            mass = lookup.neutral(backend, before, prompt, rest, reading.lead, len(reading.ids))
+            if mass is not None:
+                self.kept = lookup.packed(mass, reading.body, scale_of(backend, prompt))
+                return self.kept
+            return None
+
+        return drawn
+
+
+def scale_of(backend: Backend, prompt: Prompt) -> float:
+    """What this model looks up in a step where the answer is there; 0 where it does not find the answers."""
+    with suppress(KeyError, TypeError):  # TypeError: a model that cannot be referred to weakly
+        return _measured[backend.model]
+    kept = _file(backend)
+    scale = _read(kept)
+    if scale is None:
+        scale = _measure(backend, prompt)
+        if kept is not None:
+            with suppress(SakuinError, OSError):  # a cache folder that cannot be written costs time, no more
+                make_folder(kept.parent)
+                write_whole(kept, json.dumps({"form": _FORM, "scale": scale}).encode())
+    with suppress(TypeError):
+        _measured[backend.model] = scale
+    return scale
+
+
+def _measure(backend: Backend, prompt: Prompt) -> float:
+    rest = prompt.encode(_TEXT)
+    cache = backend.new_cache(RetrievalConfig())
+    ids = [*prompt.head, *rest.ids]
+    window = backend.shape.window
+    if window is not None and len(ids) + 4 * _TOKENS > window:
+        return 0.0
+    prefill(backend, cache, prompt.head)
+    drawn = lookup.neutral(backend, backend.fork(cache), prompt, _TEXT, (), len(prompt.head))
+    if drawn is None:
+        return 0.0
+    found: list[float] = []
+    for i, (question, value) in enumerate(_FACTS):
+        if i - len(found) >= len(_FACTS) - _ENOUGH + 1:
+            return 0.0
+        looked_up = _answered(backend, backend.fork(cache), prompt, question, value, drawn)
+        if looked_up is not None:
+            found.append(looked_up)
+    return median(found) if len(found) >= _ENOUGH else 0.0
+
+
+def _answered(
+    backend: Backend, cache: Any, prompt: Prompt, question: str, value: str, drawn: Any
+) -> float | None:
+    """What is looked up to answer; None where `value` is not in the answer."""
+    asked = prompt.question(_TEXT, question)
+    prefill(backend, cache, asked.ids[:-1])
+    lookups = Lookups(backend.retrieval(cache), len(drawn))
+    said: list[int] = []
+    for token in lookups.watching(generate(backend, cache, asked.ids[-1], _TOKENS)):
+        if token.id in prompt.vocabulary.end_tokens:
+            break
+        said.append(token.id)
+        if prompt.one_line and "\n" in prompt.decode(said).lstrip():
+            break
+    return lookups.most(drawn) if value in prompt.decode(said) else None
+
+
+def _file(backend: Backend) -> Path | None:
+    """Where the scale of a model is kept that can be loaded again; None for others."""
+    if not backend.source:
+        return None
+    try:
+        return cache_folder() / "support" / f"{backend.fingerprint().digest[:24]}.json"
+    except SakuinError:  # a file that was changed since it was loaded
+        return None
+
+
+def _read(path: Path | None) -> float | None:
+    """The scale that is kept; None where there is none, or it was measured in another form."""
+    if path is None:
+        return None
+    try:
+        said = json.loads(path.read_bytes())
+        scale = float(said["scale"]) if said["form"] == _FORM else -1.0
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return scale if 0 <= scale < float("inf") else None
