@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import _thread
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -23,9 +18,8 @@ from test_cli import run
 
 from sakuin import Library
 from sakuin.cli import app
-from sakuin.cli.contexts import add, append
+from sakuin.cli.contexts import add
 from sakuin.documents import Document
-from sakuin.errors import SakuinError
 
 LIBRARY = "SAKUIN_LIBRARY"
 
@@ -177,80 +171,6 @@ def test_a_log_is_followed_and_stays(model: str, tmp_path: Path) -> None:
     assert held.documents[0].text == log.read_text()
     nothing = run("contexts", "append", "log", str(log), **library)
     assert "holds all of it already" in nothing.stderr
-
-
-@contextmanager
-def _ended_after(seconds: float) -> Iterator[threading.Event]:
-    """Ctrl-C after so many seconds, if what is within has not ended; set from then on."""
-    over = threading.Event()
-
-    def end() -> None:
-        over.set()
-        _thread.interrupt_main()
-
-    timer = threading.Timer(seconds, end)
-    timer.start()
-    try:
-        yield over
-    finally:
-        timer.cancel()
-        over.set()
-
-
-def test_what_is_written_while_a_log_is_read_is_read_next(tmp_path: Path) -> None:
-    log, found = tmp_path / "server.log", []
-    log.write_text("one\n")
-
-    def grow(whole_lines: bool) -> bool:
-        found.append(log.read_text())
-        if len(found) == 2:
-            raise KeyboardInterrupt
-        with log.open("a") as file:
-            file.write("two\n")
-        return True
-
-    with _ended_after(10):
-        append._follow(log, grow)
-    assert found == ["one\n", "one\ntwo\n"]
-
-
-def test_a_log_that_never_pauses_is_read_by_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(append, "_LONGEST", 1.0)
-    log, asked = tmp_path / "server.log", []
-    log.write_text("one\n")
-
-    def write(over: threading.Event) -> None:
-        while not over.wait(0.05):
-            with log.open("a") as file:
-                file.write("tw")
-
-    def grow(whole_lines: bool) -> bool:
-        asked.append(whole_lines)
-        if len(asked) == 3:
-            raise KeyboardInterrupt
-        return True
-
-    with _ended_after(20) as over:
-        writer = threading.Thread(target=write, args=(over,))
-        writer.start()
-        append._follow(log, grow)
-    writer.join()
-    assert asked == [False, True, True]
-
-
-def test_of_a_line_that_is_being_written_nothing_is_taken() -> None:
-    held = SimpleNamespace(documents=[Document("a.log", "one\ntw")])
-
-    def new(text: str, whole_lines: bool, name: str = "a.log") -> Any:
-        return append._new(held, Document(name, text), last=True, whole_lines=whole_lines)
-
-    assert new("one\ntwo\nthr", whole_lines=True) == "o\n"
-    assert new("one\ntwo\nthr", whole_lines=False) == "o\nthr"
-    assert new("one\ntwo", whole_lines=True) is None
-    assert new("one\ntw", whole_lines=False) is None
-    assert new("one\ntwo", whole_lines=True, name="b.log") == Document("b.log", "one\n")
-    with pytest.raises(SakuinError, match="changed or replaced"):
-        new("two\n", whole_lines=True)
 
 
 def test_a_conversation_is_kept(added: tuple[str, dict[str, Any]]) -> None:

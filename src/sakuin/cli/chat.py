@@ -13,9 +13,9 @@ import typer
 from sakuin.cli.answering import as_object, check_answer, typed
 from sakuin.cli.errors import reports_errors, sentence
 from sakuin.cli.loading import Loading
-from sakuin.cli.options import MODEL_HELP, Backend, Device, Encoding, Folder, GpuLayers, Threads
+from sakuin.cli.options import MODEL_HELP, Backend, Device, Encoding, Folder, GpuLayers, System, Threads
 from sakuin.cli.progress import progress_bar
-from sakuin.cli.reading import documents_of, open_context
+from sakuin.cli.reading import documents_of, open_context, refuse_system
 from sakuin.cli.show import Written, complain, say, say_json, tell
 from sakuin.errors import SakuinError
 
@@ -56,6 +56,7 @@ def chat(
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(metavar="N", help="Most tokens of an answer.")] = 256,
     temperature: Temperature = 0.0,
+    system: System = None,
     encoding: Encoding = None,
     device: Device = "auto",
     backend: Backend = "auto",
@@ -84,10 +85,11 @@ def chat(
         if save is not None:
             saving.name = where.check_new(save)
         if context is not None:
+            refuse_system(system)
             talk, name = open_context(where, context, model, loading)
         else:
             name = model or "smollm2"
-            talk = _read(files or [], name, encoding, loading)
+            talk = _read(files or [], name, encoding, loading, system)
         converse = partial(_converse, talk, name, max_new_tokens, temperature, json)
         if save is None:
             converse()
@@ -129,16 +131,18 @@ class _Saving:
                 raise ended
 
 
-def _read(files: list[str], name: str, encoding: str | None, loading: Loading) -> Context:
+def _read(
+    files: list[str], name: str, encoding: str | None, loading: Loading, system: str | None = None
+) -> Context:
     from sakuin import Context
 
     loading.choose(name)
     texts = documents_of(files, encoding)
     model, tokenizer = loading.load(name)
     if not texts:
-        return Context(model, tokenizer)
+        return Context(model, tokenizer, system=system)
     with progress_bar() as progress:
-        return Context.from_documents(model, tokenizer, texts, progress=progress)
+        return Context.from_documents(model, tokenizer, texts, progress=progress, system=system)
 
 
 def _messages(json: bool) -> Iterator[str]:

@@ -54,6 +54,14 @@ Threads = Annotated[
     int | None,
     typer.Option("--threads", metavar="N", help="Of the CPU; one for each core if left out."),
 ]
+System = Annotated[
+    str | None,
+    typer.Option(
+        "--system",
+        metavar="TEXT",
+        help="What the model is told before everything else, such as how to answer (a system prompt).",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
 MaxNewTokens = Annotated[int, typer.Option(metavar="N", help="Most tokens of the answer.")]
 Encoding = Annotated[

@@ -21,10 +21,31 @@ def documents_of(paths: list[str], encoding: str | None) -> list[Document]:
     from sakuin import documents
 
     with notes.status("reading"):
-        texts = [documents.read(path, encoding) for path in paths]
+        texts = _once([documents.read(path, encoding) for path in paths])
     for note in (note for text in texts for note in text.notes):
         tell(note)
     return texts
+
+
+def _once(texts: list[Document]) -> list[Document]:
+    """Without a file that was named before; it is said."""
+    found: list[Document] = []
+    for text in texts:
+        first = next((one for one in found if one.path == text.path not in (None, "-")), None)
+        if first is None:
+            found.append(text)
+        else:
+            tell(f"{text.name} is {first.name}, which is named already; it is read once")
+    return found
+
+
+def refuse_system(system: str | None) -> None:
+    """Say that a stored context keeps its system prompt, where another is given."""
+    if system is not None:
+        raise SakuinError(
+            f"--system {system!r:.40} comes too late: what the model is told stands before the documents and "
+            "belongs to a context from its start; add the documents with --system as a new context."
+        )
 
 
 def load_model_of(stored: Stored, named: str | None, loading: Loading) -> tuple[Any, Any]:

@@ -205,8 +205,8 @@ def _span(reading: Reading, start: int, end: int, weight: float) -> Span:
     start, end = start - place, min(end - place, len(document.text))
     mark = document.mark(start)
     return Span(
-        start=start,
-        end=end,
+        start=document.offset + start,
+        end=document.offset + end,
         weight=weight,
         file=document.name,
         line_start=document.line(start),

@@ -36,6 +36,14 @@ _FOR_QUESTION = 512
 """Tokens left to question and answer where it is said how much of a document fits."""
 
 
+class TooLongError(SakuinError):
+    """A document does not fit into the model's window. what : that, and what fits. helps : what to do."""
+
+    def __init__(self, what: str, helps: str) -> None:
+        super().__init__(f"{what}: {helps}.")
+        self.what = what
+
+
 def check_length(window: int | None, tokens: int, characters: int, about: bool = False) -> None:
     """Raise `SakuinError` where a context of so many tokens and characters is longer than a model reads.
 
@@ -45,11 +53,11 @@ def check_length(window: int | None, tokens: int, characters: int, about: bool =
     if window is None or tokens < window:
         return
     share = max(window - _FOR_QUESTION, 0) / tokens
-    raise SakuinError(
+    raise TooLongError(
         f"the document is {'about ' * about}{tokens:,} tokens long and this model reads at most {window:,}, "
         "question and "
-        f"answer included; about the first {share:.0%} of it ({int(share * characters):,} characters) fit: "
-        "shorten it, take a model with a longer window, or make this one's longer (`window`, by YaRN)."
+        f"answer included; about the first {share:.0%} of it ({int(share * characters):,} characters) fit",
+        "shorten it, take a model with a longer window, or make this one's longer (`window`, by YaRN)",
     )
 
 
@@ -209,13 +217,28 @@ def check_document(name: str, document: object) -> None:
     arguments.text(f"the text of {name}", document.text)
 
 
-def check_more(text: object, progress: Any) -> None:
-    """A text or a `Document` to be read after others."""
+def listed_more(text: object, progress: Any) -> str | list[Document]:
+    """A text, or the documents to be read after others."""
+    check_progress(progress)
     if isinstance(text, Document):
         check_document("text", text)
-    else:
-        arguments.text("text", text, "append takes a str or a Document")
-    check_progress(progress)
+        return [text]
+    if isinstance(text, list | tuple) and all(isinstance(each, Document) for each in text):
+        for i, each in enumerate(text):
+            check_document(f"text[{i}]", each)
+        return list(text)
+    return arguments.text("text", text, "append takes a str or a Document")
+
+
+def system_meant(backend: Backend, system: object) -> str:
+    """The system prompt that an argument means, "" for none."""
+    if system is None:
+        return ""
+    told = arguments.text("system", system).strip()
+    if not told:
+        raise SakuinError("the system prompt is empty; write what the model shall be told, or leave it out.")
+    check_characters(backend.vocabulary, told, backend.shape.window)
+    return told
 
 
 def joined(messages: Sequence[Mapping[str, str]]) -> str:

@@ -10,7 +10,6 @@ users and by the command line.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -20,25 +19,25 @@ from sakuin.cache.drawn import Drawn
 from sakuin.config import RetrievalConfig
 from sakuin.context import checks
 from sakuin.context.answer import Answer, Asking, answer
-from sakuin.context.checks import check_fits, check_length
-from sakuin.context.generate import Sampling, prefill_steps
+from sakuin.context.checks import check_length
+from sakuin.context.conversation import messages_read
+from sakuin.context.generate import Sampling
+from sakuin.context.growth import Growth, Progress, Read, let_fail, read_on, started
 from sakuin.context.support import Draws
 from sakuin.copies import CopiedByFork, twin
 from sakuin.documents import Document
 from sakuin.errors import SakuinError
 from sakuin.machine.forks import lock, recursive_lock
+from sakuin.prompts.holding import Change, Edited, with_added, with_beside, without
 from sakuin.prompts.reading import Reading
 from sakuin.prompts.template import Prompt
 from sakuin.prompts.vocabulary import Encoded
-from sakuin.snapshot import parts, store
+from sakuin.snapshot import store
 from sakuin.snapshot.part import Part
 from sakuin.snapshot.part_files import Origin
 from sakuin.snapshot.parts import Keeper
 
-__all__ = ["Answer", "Context", "Keeper", "Progress", "check_length"]
-
-Progress = Callable[[int, int, str], None]
-"""Given tokens done, tokens in all, and the phase: "prefill" or "index"."""
+__all__ = ["Answer", "Context", "Growth", "Keeper", "Progress", "check_length"]
 
 
 class Context(CopiedByFork):
@@ -48,14 +47,18 @@ class Context(CopiedByFork):
     May be asked from several threads at once; each gets what it would get alone.
 
     prefill_s : seconds that reading took in this process.
-    reused_tokens : tokens that were not prefilled by this context but found: those of the snapshot that it
-        was loaded from, or of one with the same beginning.
+    reused_tokens : tokens that were not prefilled by this context but found: in the snapshot that it was
+        loaded from, or in one with the same beginning.
     """
 
     _instead = "keep it by context.save(path), and take it up by Context.load(path, model, tokenizer)"
 
     def __init__(
-        self, model: Any, tokenizer: Any, config: RetrievalConfig | Literal["full"] | None = None
+        self,
+        model: Any,
+        tokenizer: Any,
+        config: RetrievalConfig | Literal["full"] | None = None,
+        system: str | None = None,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.config = checks.settings_meant(config)
@@ -63,8 +66,8 @@ class Context(CopiedByFork):
         self.cache: Any = self.backend.new_cache(self.config)
         self.prefill_s = 0.0
         self.reused_tokens = 0
-        self._prompt = Prompt.of(self.backend.vocabulary)
-        self._reading = Reading(lead=self._prompt.head)
+        self._prompt = Prompt.of(self.backend.vocabulary, checks.system_meant(self.backend, system))
+        self._reading = Reading(lead=self._prompt.head, system=self._prompt.system)
         self._windows: list[Part] = []
         self._index_s = 0.0
         self._before_s = 0.0, 0.0  # prefill and index, of who wrote the snapshot
@@ -83,6 +86,7 @@ class Context(CopiedByFork):
         text: str,
         config: RetrievalConfig | Literal["full"] | None = None,
         progress: Progress | None = None,
+        system: str | None = None,
     ) -> Context:
         """Prefill `text`.
 
@@ -90,12 +94,13 @@ class Context(CopiedByFork):
         config : settings of the retrieval; `"full"` is full attention with the backend's own cache, to
             compare with.
         progress : called with tokens done, tokens in all and the phase, "prefill" or "index".
+        system : a system prompt, what the model is told before everything else. It belongs to the context.
 
         Raises `SakuinError` where the text is empty, longer than the model's window, or takes more memory
-        than there is.
+        than there is, and where the model's chat template has no place for a system prompt.
         """
         whole = Document("", arguments.text("text", text, "from_files reads files"))
-        return cls.from_documents(model, tokenizer, [whole], config, progress)
+        return cls.from_documents(model, tokenizer, [whole], config, progress, system=system)
 
     @classmethod
     def from_files(
@@ -106,6 +111,7 @@ class Context(CopiedByFork):
         config: RetrievalConfig | Literal["full"] | None = None,
         progress: Progress | None = None,
         encoding: str | None = None,
+        system: str | None = None,
     ) -> Context:
         """Prefill the texts in files, one after another, as `sakuin.documents.read` reads them; `-` is
         standard input. Else as `from_text`.
@@ -113,7 +119,7 @@ class Context(CopiedByFork):
         files = checks.listed_paths(paths)
         checks.check_before_reading(model, tokenizer, config, progress, encoding)
         texts = [documents.read(path, encoding) for path in files]
-        return cls.from_documents(model, tokenizer, texts, config, progress)
+        return cls.from_documents(model, tokenizer, texts, config, progress, system=system)
 
     @classmethod
     def from_documents(
@@ -125,6 +131,7 @@ class Context(CopiedByFork):
         progress: Progress | None = None,
         keeper: Keeper | None = None,
         encoded: Encoded | None = None,
+        system: str | None = None,
     ) -> Context:
         """Prefill documents, one after another. Else as `from_text`.
 
@@ -133,7 +140,7 @@ class Context(CopiedByFork):
         """
         texts = checks.listed_documents(texts, progress)
         checks.check_keeper(keeper)
-        context = cls(model, tokenizer, config)
+        context = cls(model, tokenizer, config, system)
         reading = context._reading.with_documents(texts)
         context._grow(checks.grown(reading, context._prompt, context.backend, encoded), progress, keeper)
         return context
@@ -146,6 +153,7 @@ class Context(CopiedByFork):
         messages: Sequence[Mapping[str, Any]],
         config: RetrievalConfig | Literal["full"] | None = None,
         progress: Progress | None = None,
+        system: str | None = None,
     ) -> Context:
         """Prefill a conversation: `messages` as chat templates take them, `{"role": …, "content": …}`.
 
@@ -153,37 +161,66 @@ class Context(CopiedByFork):
         names a message by its number and role. Else as `from_text`.
         """
         checked = checks.listed_messages(messages, progress)
-        context = cls(model, tokenizer, config)
-        prompt = context._prompt
-        checks.check_characters(prompt.vocabulary, checks.joined(checked), context.backend.shape.window)
-        reading = context._reading.with_messages(prompt, checked)
+        context = cls(model, tokenizer, config, system)
+        reading = messages_read(context._prompt, context._reading, checked, context.backend.shape.window)
         context._grow(reading, progress)
         return context
 
-    def append(self, text: str | Document, progress: Progress | None = None) -> None:
+    def append(
+        self,
+        text: str | Document | Sequence[Document],
+        progress: Progress | None = None,
+        *,
+        replace: bool = False,
+    ) -> Growth:
         """Read more, after what was read; nothing of that is read again.
 
-        text : goes on with the last document, whose offsets go on where they ended; a `Document` begins
-            another one, or goes on with the last if that has the same name.
+        text : a text goes on with the last document, whose offsets go on where they ended. A `Document`, or a
+            list of them, is the whole text of one: where it is new it comes after a break; of one that is
+            there (by its `path`, or without one by its name) only what is new at its end is read, and nothing
+            where nothing is.
+        replace : a document whose old text is not the beginning of the new one takes the place of the old
+            one; all from where they differ on is read anew, or for a model with sliding windows or recurrent
+            layers from the nearest place before at which their state was kept. Without it such a document
+            raises `SakuinError`.
 
         Where the text does not fit, the context stays as it was.
         """
-        checks.check_more(text, progress)
+        more = checks.listed_more(text, progress)
+        arguments.flag("replace", replace)
         with self._growing:
-            reading = self._reading
-            if isinstance(text, Document):
-                last = reading.documents[-1].name if reading.documents else None
-                if text.name == last:
-                    text = text.text
-                elif text.text:
-                    title = f"\n\n{text.name}:\n\n" if reading.body else ""
-                    self._grow(
-                        checks.grown(reading.with_document(text, title), self._prompt, self.backend), progress
-                    )
-                    return
-            if text:
-                assert isinstance(text, str)
-                self._grow(checks.grown(reading.with_more(text), self._prompt, self.backend), progress)
+            if isinstance(more, str):
+                reading = self._reading.with_more(more)
+                grown = [Change(reading.documents[-1].name, "grown")]
+                return self._read(reading, grown, progress) if more else Growth()
+            more = [one for one in more if one.text]
+            edited: Edited = "replace" if replace else "refuse"
+            return self._hold(with_added(self.documents, more, edited), progress)
+
+    def append_beside(self, document: Document, progress: Progress | None = None) -> Growth:
+        """As `append` of a document that is new, whatever the context holds of its path and name: the next
+        file of a log."""
+        checks.listed_more(document, progress)
+        with self._growing:
+            return self._hold(with_beside(self.documents, document), progress)
+
+    def remove(self, *documents: str, progress: Progress | None = None) -> Growth:
+        """Let go of documents, by their names in the context or the paths of their files. What stands after
+        the first of them is read anew, as by `append` with `replace`.
+
+        Raises `SakuinError` where there is no such document, where no other would be left, or where the
+        context holds a conversation.
+        """
+        names = [arguments.text(f"documents[{i}]", name) for i, name in enumerate(documents)]
+        checks.check_progress(progress)
+        with self._growing:
+            return self._hold(without(self.documents, names), progress)
+
+    def _hold(self, found: tuple[list[Document], list[Change]], progress: Progress | None) -> Growth:
+        documents, changes = found
+        if all(change.what == "same" for change in changes):
+            return Growth(tuple(changes))
+        return self._read(self._reading.holding(documents, self._prompt), changes, progress)
 
     def fork(self) -> Context:
         """A second context that has read the same, shares its memory, and goes its own way."""
@@ -303,7 +340,8 @@ class Context(CopiedByFork):
     def of_snapshot(cls, found: store.Snapshot) -> Context:
         """The context of a snapshot that was read."""
         checks.check_snapshot(found)
-        context = cls(found.backend.model, found.backend.tokenizer, found.config)
+        system = found.reading.system or None
+        context = cls(found.backend.model, found.backend.tokenizer, found.config, system)
         context._take(found.reading, found.cache, found.windows)
         context._before_s = found.prefill_s, found.index_s
         context._origin, context._draws = found.origin, Draws(found.drawn)
@@ -316,6 +354,11 @@ class Context(CopiedByFork):
     def documents(self) -> list[Document]:
         """The documents in it, in order."""
         return list(self._reading.documents)
+
+    @property
+    def system(self) -> str:
+        """What the model was told before everything else, or ""."""
+        return self._reading.system
 
     @property
     def tokens(self) -> int:
@@ -337,68 +380,28 @@ class Context(CopiedByFork):
         """What a question begins with: what was read, a fork of its cache, and what any question draws."""
         with self._lock:
             reading, cache = self._reading, self.backend.fork(self.cache)
-        self._let_fail(cache)
+        let_fail(self.backend, cache)
         return reading, cache, self._draws.of(self.backend, self._prompt, reading, cache)
 
-    def _grow(self, reading: Reading, progress: Progress | None, keeper: Keeper | None = None) -> None:
-        """Prefill the tokens that `reading` has more, and hold it."""
-        done, ids = self.tokens, reading.ids
-        check_fits(self.backend, self.config, len(ids), len(reading.body))
+    def _read(self, reading: Reading, changes: Sequence[Change], progress: Progress | None) -> Growth:
+        read = self._grow(checks.grown(reading, self._prompt, self.backend), progress)
+        return Growth(tuple(changes), len(read.reading.ids) - read.first)
+
+    def _grow(self, reading: Reading, progress: Progress | None, keeper: Keeper | None = None) -> Read:
+        """Prefill the tokens that `reading` has more or other, and hold it."""
         with self._lock:
-            cache, windows, reused = self.backend.fork(self.cache), list(self._windows), self.reused_tokens
-        if keeper is not None and not done and (found := keeper.begin(ids)) is not None:
-            cache, done, windows = found
-            reused = done
-        self._let_fail(cache)
-        first, start = done, time.perf_counter()
-        say = progress or (lambda *_: None)
-        self._prefill(cache, ids, first, windows, say, keeper)
-        index_s = 0.0
-        if (retrieval := self.backend.retrieval(cache)) is not None:
-            say(0, 1, "index")
-            retrieval.seal()
-            say(1, 1, "index")
-            index_s = retrieval.index_seconds  # a fork counts anew
-            exact = self._reading.exact
-            if exact == self.tokens and len(ids) - max(first, self.tokens) > retrieval.config.exact_above:
-                exact = len(ids)
-            reading = replace(reading, exact=exact)
-        seconds = time.perf_counter() - start
-        self._take(reading, cache, windows)
-        self.reused_tokens, self.prefill_s = reused, self.prefill_s + seconds
-        self._index_s += index_s
-
-    def _prefill(
-        self,
-        cache: Any,
-        ids: Sequence[int],
-        first: int,
-        windows: list[Part],
-        say: Progress,
-        keeper: Keeper | None,
-    ) -> None:
-        """Add `ids` from `first` on to the cache; windows on the way are added to `windows`."""
-        new, done = len(ids) - first, first
-        say(0, new, "prefill")
-        for stop, keep in parts.stops(self.backend, cache, done, len(ids)):
-            for at in prefill_steps(self.backend, cache, ids[done:stop]):
-                say(done + at - first, new, "prefill")
-                if keeper is not None and done + at < stop:
-                    keeper.step(cache, done + at, windows)
-            done = stop
-            if keep:
-                windows.append(parts.window_part(self.backend, cache, done))
-            if keeper is not None:
-                keeper.step(cache, done, windows)
-
-    def _let_fail(self, cache: Any, on: bool = True) -> None:
-        """Whether `cache` is thrown away if anything fails, and need not be able to go back."""
-        if (retrieval := self.backend.retrieval(cache)) is not None:
-            retrieval.let_fail(on)
+            held, cache, windows = self._reading, self.cache, list(self._windows)
+        begin = started(self.backend, self.config, cache, windows, held, reading)
+        read = read_on(self.backend, self.config, begin, reading, progress, keeper)
+        self._take(read.reading, read.cache, read.windows)
+        self.reused_tokens = read.reused or min(self.reused_tokens, read.first)
+        self.prefill_s += read.seconds
+        self._index_s += read.index_s
+        return read
 
     def _take(self, reading: Reading, cache: Any, windows: list[Part]) -> None:
         """Hold what was read: the last thing that growing does, all of it or nothing."""
-        self._let_fail(cache, False)
+        let_fail(self.backend, cache, False)
         with self._lock:
             # In one line, which no interrupt parts: tokens, cache and windows belong together.
             self._reading, self.cache, self._windows = reading, cache, windows

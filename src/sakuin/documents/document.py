@@ -31,16 +31,23 @@ class Document:
 
     marks : where pages and headings begin, by rising `start`; empty where the file has none.
     notes : sentences on what the file holds that is not in the text, and on what was guessed.
+    path : by which the document is known again: its file's, resolved; "-" for standard input and pipes, each
+        of whose texts is another document; None where it is known by its name alone.
+    offset, lines_before : of the later part of a file that went on after other documents: characters and line
+        ends of the file's text that stand before this part of it.
     """
 
     name: str
     text: str
     marks: tuple[Mark, ...] = ()
     notes: tuple[str, ...] = ()
+    path: str | None = None
+    offset: int = 0
+    lines_before: int = 0
 
     def line(self, offset: int) -> int:
-        """The line, counted from 1, that holds the character at `offset`."""
-        return bisect_right(self._line_starts, offset)
+        """The line of the file, counted from 1, that holds the character at `offset` of `text`."""
+        return self.lines_before + bisect_right(self._line_starts, offset)
 
     def mark(self, offset: int) -> Mark:
         """Page and heading of the character at `offset`."""
@@ -62,8 +69,22 @@ class Document:
         return replace(self, text=self.text + text, marks=marks)
 
     def as_dict(self) -> dict[str, Any]:
-        """Name, text, marks and notes as JSON can hold them; `from_dict` takes it back."""
-        return asdict(self)
+        """Name, text, marks, notes, and the rest where there is some, as JSON can hold them; `from_dict`
+        takes it back."""
+        values = asdict(self)
+        return {key: x for key, x in values.items() if x or key in ("name", "text", "marks", "notes")}
+
+    def part(self, offset: int) -> Document:
+        """The document's text from the character `offset` on, as a document that goes on there: its lines
+        count on."""
+        at = self.mark(offset)
+        marks = [replace(mark, start=mark.start - offset) for mark in self.marks if mark.start > offset]
+        if self.marks and (at.page is not None or at.heading is not None):
+            marks.insert(0, replace(at, start=0))
+        lines = self.line(offset) - 1
+        return replace(
+            self, text=self.text[offset:], marks=tuple(marks), offset=self.offset + offset, lines_before=lines
+        )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Document:
@@ -71,11 +92,14 @@ class Document:
         try:
             name, text, notes = values["name"], values["text"], tuple(values.get("notes", ()))
             marks = tuple(Mark(**mark) for mark in values.get("marks", ()))
+            path, before = values.get("path"), [values.get(key, 0) for key in ("offset", "lines_before")]
         except (KeyError, TypeError, AttributeError) as error:
             raise SakuinError(f"this is no stored document ({error!r}); read the file again.") from None
         starts = [mark.start for mark in marks]
         sound = (
             all(isinstance(value, str) for value in (name, text, *notes))
+            and (path is None or isinstance(path, str))
+            and all(type(count) is int and count >= 0 for count in before)
             and all(type(start) is int for start in starts)
             and all(mark.page is None or (type(mark.page) is int and mark.page > 0) for mark in marks)
             and all(mark.heading is None or isinstance(mark.heading, str) for mark in marks)
@@ -84,7 +108,7 @@ class Document:
             raise SakuinError(
                 "a stored document's marks lie outside its text or are of a wrong type; read the file again."
             )
-        return cls(name, text, marks, notes)
+        return cls(name, text, marks, notes, path, *before)
 
     @cached_property
     def _line_starts(self) -> list[int]:

@@ -16,7 +16,10 @@ from sakuin.documents import apart, extra, kinds, text
 from sakuin.documents.document import Document
 from sakuin.documents.limits import MOST_BYTES, MOST_CHARACTERS, check_length
 from sakuin.errors import SakuinError
-from sakuin.storage.paths import named, shortened
+from sakuin.storage.paths import named, resolved, shortened
+
+NO_FILE = "-"
+"""The path of what comes by standard input or a pipe."""
 
 _STEP = 1 << 20
 _BYTES_A_CHARACTER = 4
@@ -39,7 +42,7 @@ def read(path: str | os.PathLike[str], encoding: str | None = None) -> Document:
     current folder, and ends with this one.
     """
     if isinstance(path, str | os.PathLike) and os.fspath(path) == "-":
-        return _parse(_standard_input(), "standard input", encoding)
+        return parsed(_standard_input(), "standard input", encoding, NO_FILE)
     try:
         name = named(path)
         shown = shortened(name)
@@ -48,6 +51,7 @@ def read(path: str | os.PathLike[str], encoding: str | None = None) -> Document:
             if stat.S_ISREG(held.st_mode) and held.st_size > MOST_BYTES:
                 raise _too_long(shown)
             data = _bytes_of(file, shown)
+            place = resolved(path) if stat.S_ISREG(held.st_mode) else NO_FILE
     except FileNotFoundError:
         raise SakuinError(f"there is no file {shown}; check the path.") from None
     except IsADirectoryError:
@@ -60,7 +64,12 @@ def read(path: str | os.PathLike[str], encoding: str | None = None) -> Document:
         if isinstance(error, SakuinError):
             raise
         raise SakuinError(f"{shortened(repr(path))} is no path of a file ({error}).") from None
-    return _parse(data, name, encoding)
+    return parsed(data, name, encoding, place)
+
+
+def parsed(data: bytes, name: str, encoding: str | None, path: str) -> Document:
+    """The document in `data`, as `read` gives it of a file. path : as a `Document` has it."""
+    return replace(_parse(data, name, encoding), path=path)
 
 
 def _standard_input() -> bytes:

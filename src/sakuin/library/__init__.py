@@ -7,7 +7,8 @@ computed here.
 """
 
 from sakuin.library.folder import Stored
-from sakuin.library.library import Entry, Library
+from sakuin.library.library import Library
+from sakuin.library.listing import Entry
 from sakuin.library.sweeping import Swept
 
 __all__ = ["Entry", "Library", "Stored", "Swept"]

@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from sakuin import arguments
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
 from sakuin.library.folder import Folder, Listed, Stored, checked_name, expired, normal
+from sakuin.library.listing import Entry, entries_of
 from sakuin.library.sweeping import Swept, sweep
 from sakuin.snapshot import manifest as manifests
 from sakuin.snapshot.manifest import StoredPart
@@ -44,28 +45,6 @@ def _until(keep_for: float | None) -> float | None:
     return time.time() + seconds
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A context of a library.
-
-    state : "whole", "unfinished", "expired" or "damaged". bytes : of its files. own_bytes : of those that no
-    other context needs. created, used, asked, kept_until : seconds since 1970; asked is 0 for one that was
-    never opened to be asked.
-    """
-
-    name: str
-    state: str
-    model: str = ""
-    tokens: int = 0
-    bytes: int = 0
-    own_bytes: int = 0
-    created: float = 0.0
-    used: float = 0.0
-    kept_until: float | None = None
-    pinned: bool = False
-    asked: float = 0.0
-
-
 class Library:
     """Named contexts in the folder `path`, or in `$SAKUIN_LIBRARY`."""
 
@@ -76,33 +55,7 @@ class Library:
 
     def entries(self) -> list[Entry]:
         """All contexts, by name."""
-        found = self.folder.listed()
-        needed: dict[str, int] = {}
-        for one in found:
-            for file in one.files:
-                needed[file] = needed.get(file, 0) + 1
-        entries = []
-        for one in found:
-            said = one.said
-            if isinstance(said, SakuinError):
-                entries.append(Entry(one.name, "damaged"))
-                continue
-            entries.append(
-                Entry(
-                    one.name,
-                    "unfinished" if one.unfinished else "expired" if expired(said) else "whole",
-                    said.model,
-                    said.tokens,
-                    said.size,
-                    sum({p.file: p.size for p in said.parts if needed[p.file] == 1}.values()),
-                    said.created,
-                    self.folder.used(one.name),
-                    said.kept_until,
-                    said.pinned,
-                    0.0 if one.unfinished else self.folder.asked(one.name),
-                )
-            )
-        return sorted(entries, key=lambda entry: (entry.name, entry.state))
+        return entries_of(self.folder)
 
     def find(self, name: str) -> Stored:
         """The context `name` as its manifest says, read and checked; `open` and `append` take it in the place
@@ -179,21 +132,25 @@ class Library:
         resume: bool = False,
         pin: bool = False,
         keep_for: float | None = None,
+        system: str | None = None,
+        replace: bool = False,
     ) -> Context:
         """Read documents and keep them as `name`. What is stored already of their beginning is not read
         again.
 
         resume : go on with an `add` that was interrupted. pin : never evict it. keep_for : seconds after
-        which it is gone.
+        which it is gone. system : a system prompt, as `Context.from_text` takes it. replace : take the place
+        of a context of this name, which stays until all is read; how long that is kept stays too, where
+        `pin` and `keep_for` do not say otherwise.
 
-        Raises `SakuinError` where there is such a context, or no room for it.
+        Raises `SakuinError` where there is such a context and it is not to be replaced, or no room for it.
         """
         from sakuin.context import checks
         from sakuin.context.context import Context  # torch
         from sakuin.library.adding import Adding
         from sakuin.library.writing import publish
 
-        name = self.check_new(name, arguments.flag("resume", resume))
+        name = self.check_new(name, arguments.flag("resume", resume), arguments.flag("replace", replace))
         texts = checks.listed_documents(texts, progress)
         _until(keep_for)
         arguments.flag("pin", pin)
@@ -202,21 +159,26 @@ class Library:
         self.folder.make()
         with self.folder.working_on(name):
             adding = Adding(self.folder, name, backend, config or RetrievalConfig())
-            context = Context.from_documents(model, tokenizer, texts, config, progress, adding)
+            context = Context.from_documents(model, tokenizer, texts, config, progress, adding, system=system)
             # From now on, when all has been read.
-            until = _until(keep_for)
-            publish(self.folder, name, context, kept=adding.kept, pinned=pin, kept_until=until)
+            marks: dict[str, Any] = {"pinned": pin, "kept_until": _until(keep_for)}
+            if replace and self.folder.manifest(name).exists():
+                was = self.folder.find(name, late=True).manifest
+                marks["pinned"] = pin or was.pinned
+                if keep_for is None and not expired(was):
+                    marks["kept_until"] = was.kept_until
+            publish(self.folder, name, context, kept=adding.kept, **marks)
         return context
 
-    def check_new(self, name: str, resume: bool = False) -> str:
-        """`name`, as it stands in the library, if a context may be made under it; else the reason, before the
-        work begins."""
+    def check_new(self, name: str, resume: bool = False, replace: bool = False) -> str:
+        """`name`, as it stands in the library, if a context may be made under it, or with `replace` in the
+        place of another; else the reason, before the work begins."""
         name = checked_name(name)
         self.folder.check_writable()
-        if self.is_there(name):
+        if not replace and self.is_there(name):
             raise SakuinError(
-                f"there is a context named {name!r} already; take another name, `append` to it, or `rm` it "
-                "first."
+                f"there is a context named {name!r} already; take another name, `append` to it, or let this "
+                "one take its place with --replace (replace=True)."
             )
         if self.folder.manifest(name, unfinished=True).exists() and not resume:
             raise SakuinError(
@@ -274,14 +236,32 @@ class Library:
     def append(
         self,
         name: str | Stored,
-        text: str | Document,
+        text: str | Document | Sequence[Document],
+        model: Any = None,
+        tokenizer: Any = None,
+        progress: Progress | None = None,
+        *,
+        replace: bool = False,
+    ) -> Context:
+        """Read `text` after what the context holds, as `Context.append` does, and keep the result under the
+        same name."""
+        with self.appending(name, model, tokenizer) as (context, keep):
+            context.append(text, progress, replace=replace)
+            keep()
+        return context
+
+    def remove_documents(
+        self,
+        name: str | Stored,
+        documents: Sequence[str],
         model: Any = None,
         tokenizer: Any = None,
         progress: Progress | None = None,
     ) -> Context:
-        """Read `text` after what the context holds, and keep the result under the same name."""
+        """Let go of documents of a context, as `Context.remove` does, and keep the result under the same
+        name."""
         with self.appending(name, model, tokenizer) as (context, keep):
-            context.append(text, progress)
+            context.remove(*documents, progress=progress)
             keep()
         return context
 
@@ -326,6 +306,28 @@ class Library:
                 manifest = replace(manifest, kept_until=until)
             self.folder.write(stored.name, manifest)
             sweep(self.folder, spare=stored.name)
+
+    def rename(self, name: str, new: str) -> str:
+        """Give a context another name, by which it is at once; whoever has it open goes on with it. The new
+        name, as it stands in the library.
+
+        Raises `SakuinError` where there is no such context, its time is over, the new name is taken, or a
+        process reads or appends to either.
+        """
+        stored, new = self.folder.find(name), checked_name(new)
+        self.folder.check_writable()
+        if new == stored.name:
+            raise SakuinError(f"the context is named {new!r} already.")
+        with self.folder.working_on(stored.name), self.folder.working_on(new), locked(self.folder.lock):
+            self.folder.newest(stored)
+            for unfinished in (False, True):
+                if self.folder.manifest(new, unfinished).exists():
+                    raise SakuinError(
+                        f"the name {new!r} is taken; take another one, or `sakuin contexts rm {new}` first."
+                    )
+            self.folder.rename(stored.name, new)
+            sweep(self.folder, spare=new)
+        return new
 
     def remove(self, *names: str) -> Swept:
         """Remove contexts, whole or unfinished or damaged, and the files that no other needs; none where one

@@ -17,7 +17,7 @@ from sakuin.errors import SakuinError
 from sakuin.prompts.vocabulary import Encoded, Vocabulary
 
 _DOCUMENT, _QUESTION = "SAKUINPLACEOFDOCUMENT", "SAKUINPLACEOFQUESTION"
-_ANSWER = "SAKUINPLACEOFANSWER"
+_ANSWER, _SYSTEM = "SAKUINPLACEOFANSWER", "SAKUINPLACEOFSYSTEM"
 _SEPARATOR = "\n\n"
 _HELD_BACK = 64
 """Among so many last tokens of a document a place is sought where what follows cannot change the tokens
@@ -28,7 +28,8 @@ before."""
 class Prompt:
     """How documents and questions are put to one model.
 
-    head : tokens before the document. before, after : the text around the question. one_line : the answer
+    head : tokens before the document, those of `system` among them: what the model is told before everything
+        else, or "". before, after : the text around the question. one_line : the answer
         ends with its line.
     """
 
@@ -37,11 +38,20 @@ class Prompt:
     before: str
     after: str
     one_line: bool
+    system: str = ""
 
     @classmethod
-    def of(cls, vocabulary: Vocabulary) -> Prompt:
-        """The form that the model's chat template asks for, or that of a base model where it has none."""
+    def of(cls, vocabulary: Vocabulary, system: str = "") -> Prompt:
+        """The form that the model's chat template asks for, or that of a base model where it has none.
+
+        system : a system prompt. Raises `SakuinError` where the template has no place for one.
+        """
         if not vocabulary.has_template:
+            if system:
+                raise SakuinError(
+                    "this model has no chat template, and so no place for a system prompt; leave it out, or "
+                    "take a model that is made for chat."
+                )
             return cls(
                 vocabulary,
                 vocabulary.beginning,
@@ -50,14 +60,19 @@ class Prompt:
                 one_line=True,
             )
         message = {"role": "user", "content": f"{_DOCUMENT}{_SEPARATOR}{_QUESTION}"}
-        whole = vocabulary.render([message], answer=True)
+        told = [{"role": "system", "content": _SYSTEM}] if system else []
+        try:
+            whole = vocabulary.render([*told, message], answer=True)
+        except SakuinError as error:
+            raise (_no_system() if system else error) from None
         head, found, rest = whole.partition(_DOCUMENT)
         before, asked, after = rest.partition(_QUESTION)
         if not found or not asked:
             raise SakuinError(
                 "the model's chat template drops or changes what the user wrote, so sakuin cannot use it."
             )
-        return cls(vocabulary, vocabulary.special(head), before, after, one_line=False)
+        tokens = _with_system(vocabulary, head, system)
+        return cls(vocabulary, tokens, before, after, one_line=False, system=system)
 
     def encode(self, text: str) -> Encoded:
         """Tokens of a piece of the user's text; words in it that look like special tokens are not made into
@@ -105,6 +120,20 @@ class Prompt:
             ]
         )[2]
 
+    def opening(self, messages: Sequence[dict[str, str]]) -> list[list[int]]:
+        """As `pieces`, with the system prompt before the first message."""
+        if not self.system:
+            return self.pieces(messages)
+        if any(message["role"] == "system" for message in messages):
+            raise SakuinError(
+                "the messages hold a system message, and system was given beside them; leave one of them out."
+            )
+        try:
+            before, after, *rest = self.pieces([{"role": "system", "content": ""}, *messages])
+        except SakuinError:
+            raise _no_system() from None
+        return [[*before, *self.encode(self.system).ids, *after], *rest]
+
     def pieces(self, messages: Sequence[dict[str, str]]) -> list[list[int]]:
         """Tokens of the template before each of `messages`, whose contents are left out."""
         if self.one_line:
@@ -123,6 +152,24 @@ class Prompt:
                 )
             found.append(self.vocabulary.special(piece))
         return found
+
+
+def _with_system(vocabulary: Vocabulary, head: str, system: str) -> list[int]:
+    """The tokens of the template before the document, the system prompt at its place among them. It is text:
+    no words in it become special tokens."""
+    if not system:
+        return vocabulary.special(head)
+    before, here, after = head.partition(_SYSTEM)
+    if not here:
+        raise _no_system()
+    return [*vocabulary.special(before), *vocabulary.encode(system).ids, *vocabulary.special(after)]
+
+
+def _no_system() -> SakuinError:
+    return SakuinError(
+        "this model's chat template has no place for a system prompt; leave it out and put it before the "
+        "question, or take another model."
+    )
 
 
 def stable_length(text: str, encoded: Encoded) -> int:

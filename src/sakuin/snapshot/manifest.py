@@ -6,16 +6,11 @@ docs/format.md is the format. Called by `sakuin.snapshot.store` and `sakuin.libr
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import json
 import os
 import re
 import stat
-import sys
-from array import array
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,13 +19,14 @@ from sakuin.backends.fingerprint import Fingerprint
 from sakuin.cache.drawn import Drawn
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
+from sakuin.snapshot.numbers import packed, unpacked
 
 FORMAT = 1
 
 TRANSFORMERS = "transformers"
 """The backend of a context whose manifest names none."""
 
-_LATER = ("backend", "drawn")
+_LATER = ("backend", "drawn", "system")
 """Fields that manifests of earlier releases do not have."""
 
 KINDS = ("sink", "segment", "tail", "window")
@@ -105,6 +101,7 @@ class Manifest:
     order of position. created : seconds since 1970. kept_until : the same, or None. complete : not so for a
     context that is still being read. backend : by name, the one that stored it, whose the windows are.
     drawn : what any question draws from the text; None where that was not measured.
+    system : what the model was told before the documents, or "".
     """
 
     model: str
@@ -127,6 +124,7 @@ class Manifest:
     complete: bool = True
     backend: str = TRANSFORMERS
     drawn: Drawn | None = None
+    system: str = ""
 
     @property
     def bound(self) -> bool:
@@ -166,16 +164,18 @@ class Manifest:
             "documents": [asdict(document) for document in self.documents],
             "parts": [asdict(part) for part in self.parts],
         }
-        said |= {name: _packed(getattr(self, name)) for name in ("ids", "starts", "ends")}
+        said |= {name: packed(getattr(self, name)) for name in ("ids", "starts", "ends")}
         if self.backend == TRANSFORMERS:  # as before there were others, so that earlier releases read it
             del said["backend"]
         if self.drawn is None:
             del said["drawn"]
         else:
             said["drawn"] = asdict(self.drawn) | {
-                "positions": _packed(self.drawn.positions),
-                "values": _packed(self.drawn.values, "f"),
+                "positions": packed(self.drawn.positions),
+                "values": packed(self.drawn.values, "f"),
             }
+        if not self.system:  # as before
+            del said["system"]
         return json.dumps(said | {"checksum": _checksum(said)}, ensure_ascii=False, allow_nan=False).encode(
             "utf-8", "surrogatepass"
         )
@@ -245,7 +245,8 @@ def described(manifest: Manifest) -> dict[str, Any]:
         "dtype": manifest.fingerprint.dtype,
         "index": manifest.config.index,
         "tokens": len(manifest.ids),
-        "documents": [document.name for document in manifest.documents],
+        "documents": list(dict.fromkeys(document.name for document in manifest.documents)),
+        "system": manifest.system,
         "bytes": manifest.size,
         "files": len(manifest.parts),
         "created": manifest.created,
@@ -259,7 +260,7 @@ def _manifest(said: dict[str, Any], where: str) -> Manifest:
         if not ok:
             raise _damaged(where, what)
 
-    ids, starts, ends = (_unpacked(said[name]) for name in ("ids", "starts", "ends"))
+    ids, starts, ends = (unpacked(said[name]) for name in ("ids", "starts", "ends"))
     body, at, lead = said["body"], said["at"], said["lead"]
     n = len(ids)
     need(isinstance(body, str), "its text is none")
@@ -292,6 +293,8 @@ def _manifest(said: dict[str, Any], where: str) -> Manifest:
     need(isinstance(said["model"], str), "its model has no name")
     backend = said.get("backend", TRANSFORMERS)
     need(isinstance(backend, str) and 0 < len(backend) <= 40, "its backend has no name")
+    system = said.get("system", "")
+    need(isinstance(system, str), "its system prompt is no text")
     need(all(isinstance(said[name], bool) for name in ("pinned", "complete")), "a mark is neither on nor off")
     print_ = _exactly(said["fingerprint"], Fingerprint)
     need(all(isinstance(value, str) for value in print_.values()), "its fingerprint is none")
@@ -308,6 +311,7 @@ def _manifest(said: dict[str, Any], where: str) -> Manifest:
             "parts": parts,
             "backend": backend,
             "drawn": _drawn(said["drawn"], n) if "drawn" in said else None,
+            "system": system,
         }
     )
 
@@ -315,7 +319,7 @@ def _manifest(said: dict[str, Any], where: str) -> Manifest:
 def _drawn(said: Any, n: int) -> Drawn:
     """What any question draws from the n tokens of a text."""
     found = _exactly(said, Drawn)
-    positions, values = _unpacked(found["positions"]), _unpacked(found["values"], "f")
+    positions, values = unpacked(found["positions"]), unpacked(found["values"], "f")
     if not (isinstance(found["text"], str) and _HEX.fullmatch(found["text"])):
         raise ValueError("what is drawn is of no text")
     if len(positions) != len(values) or not all(0 <= at < n for at in positions):
@@ -355,36 +359,6 @@ def _seconds(value: Any) -> bool:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(name)
-
-
-def _packed(numbers: Sequence[float], kind: str = "i") -> str:
-    return base64.b64encode(_bytes_of_numbers(numbers, kind)).decode()
-
-
-def int32_bytes(numbers: Sequence[int]) -> bytes:
-    """Tokens or offsets as little-endian numbers of 4 bytes."""
-    return _bytes_of_numbers(numbers, "i")
-
-
-def _bytes_of_numbers(numbers: Sequence[float], kind: str) -> bytes:
-    held = array(kind, numbers)
-    if sys.byteorder == "big":
-        held.byteswap()
-    return held.tobytes()
-
-
-def _unpacked(text: Any, kind: str = "i") -> list[Any]:
-    if not isinstance(text, str):
-        raise ValueError("numbers are missing")
-    try:
-        data = base64.b64decode(text, validate=True)
-    except binascii.Error:
-        raise ValueError("numbers are not base64") from None
-    held = array(kind)
-    held.frombytes(data)
-    if sys.byteorder == "big":
-        held.byteswap()
-    return held.tolist()
 
 
 def _checksum(said: dict[str, Any]) -> str:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from sakuin import kinds
 from sakuin.backends.fingerprint import Fingerprint
 from sakuin.config import RetrievalConfig
-from sakuin.snapshot.manifest import FORMAT, TRANSFORMERS, int32_bytes
+from sakuin.snapshot.manifest import FORMAT, TRANSFORMERS
+from sakuin.snapshot.numbers import int32_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -104,6 +104,7 @@ def manifest_of(snapshot: Snapshot, stored: Sequence[StoredPart]) -> Manifest:
         created=time.time(),
         backend=snapshot.backend.name,
         drawn=snapshot.drawn,
+        system=reading.system,
     )
 
 
@@ -193,15 +194,20 @@ def _settings(found: Manifest, config: RetrievalConfig | None, where: Path) -> R
     return config
 
 
-def _reading(found: Manifest, where: Path) -> Reading:
-    documents, places = [], []
+def documents_of(found: Manifest, where: Path | str = "the context") -> list[Document]:
+    """The documents that a manifest describes."""
+    documents = []
     for one in found.documents:
         values = {"name": one.name, "text": found.body[one.start : one.end], **one.more}
         try:
             documents.append(Document.from_dict(values))
         except (TypeError, ValueError) as error:
             raise SakuinError(f"{where} is damaged: a document is not described ({error}).") from None
-        places.append(one.start)
+    return documents
+
+
+def _reading(found: Manifest, where: Path) -> Reading:
+    documents, places = documents_of(found, where), [one.start for one in found.documents]
     return Reading(
         found.body,
         tuple(documents),
@@ -212,6 +218,7 @@ def _reading(found: Manifest, where: Path) -> Reading:
         found.at,
         found.lead,
         found.exact,
+        found.system,
     )
 
 

@@ -41,6 +41,13 @@ def named(text: str | os.PathLike[str]) -> str:
     return _NO_TEXT.sub("\ufffd", os.fsdecode(text))
 
 
+def resolved(text: str | os.PathLike[str]) -> str:
+    """By what a file is known again, however it was named: its absolute path without links, as text that can
+    be stored. Bytes of it that are no text are written as `\\xff`, so that two such files differ."""
+    path = os.fsencode(os.path.realpath(text))
+    return path.decode("utf-8", "backslashreplace")
+
+
 def shortened(text: str) -> str:
     """`text` as an error shows it: a whole page that was taken for a path is not printed again."""
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text):,} characters)"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from forged import forge, forged_archive
-from stored import MORE, TEXT, said
+from stored import MORE, TEXT, said, windows_every
 from tiny_gguf import write
 from torch import Tensor
 
@@ -101,3 +101,25 @@ def test_a_forged_part_gets_into_no_document_of_ones_own(
     alone = Context.from_documents(*model, [Document("a.txt", TEXT + MORE)], CONFIG)
     assert said(mine.open("own", *model))[0] == said(alone)[0]
     assert mine.verify() == {"own": [], "theirs": []}
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "lfm2"])
+def test_documents_are_replaced_and_removed_as_if_the_others_had_been_alone(
+    name: str, models: dict[str, tuple[Any, Any]], tmp_path: Path
+) -> None:
+    model, library = models[name], Library(tmp_path)
+    first, last = Document("a.txt", TEXT[:700]), Document("c.txt", MORE)
+    with windows_every(256):
+        library.add("one", [first, Document("b.txt", MORE[::-1]), last], *model, CONFIG)
+    with library.appending("one", *model) as (context, keep):
+        growth = context.remove("b.txt")
+        keep()
+        assert growth.tokens_read < len(context._reading.ids) - 256
+        growth = context.append(Document("c.txt", MORE[:100] + "Another end."), replace=True)
+        keep()
+    assert [(c.name, c.what) for c in growth.changes] == [("c.txt", "replaced")]
+    texts = [first, Document("c.txt", MORE[:100] + "Another end.")]
+    opened, alone = library.open("one", *model), Context.from_documents(*model, texts, CONFIG)
+    assert opened._reading.ids == alone._reading.ids
+    assert said(opened)[0] == said(alone)[0]
+    assert library.verify() == {"one": []}

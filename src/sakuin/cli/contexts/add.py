@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sakuin.cli.contexts.grown import offers_what_there_is, warn_if_full
 from sakuin.cli.errors import reports_errors
 from sakuin.cli.loading import Loading
 from sakuin.cli.options import (
@@ -18,6 +19,7 @@ from sakuin.cli.options import (
     GpuLayers,
     Json,
     Model,
+    System,
     Threads,
 )
 from sakuin.cli.progress import progress_bar
@@ -46,6 +48,13 @@ def add(
         typer.Option(metavar="auto|bf16|fp16|int8", help="How keys and values are stored; int8 takes half."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an add that was interrupted.")] = False,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace", help="Take the place of a context of this name, which stays until all is read."
+        ),
+    ] = False,
+    system: System = None,
     pin: Annotated[bool, typer.Option("--pin", help="Never evict it to keep the quota.")] = False,
     keep_for: Annotated[
         str | None, typer.Option(metavar="TIME", help="How long to keep it: 12h, 30d, 8w; else for ever.")
@@ -64,14 +73,14 @@ def add(
     What a stored context has read of the same beginning is not read again. Interrupted, it keeps what is
     done, and --resume goes on from there.
     """
-    with reports_errors(left=lambda: _left_of(name, library)):
+    with reports_errors(left=lambda: _left_of(name, library, replace)):
         from sakuin import Library, RetrievalConfig
 
         where = Library(library)
         keep = None if keep_for is None else seconds_of(keep_for, "--keep-for")
         loading = Loading(dtype, device, None, backend, gpu_layers, threads)
         loading.choose(model)
-        name = where.check_new(name, resume)
+        name = where.check_new(name, resume, replace)
         if resume and not where.kept_of(name):
             tell(f"Nothing of {name} is kept of an earlier add; it begins anew.")
         texts = documents_of(files, encoding)
@@ -82,11 +91,22 @@ def add(
 
             kind_of(index).check_storable()
         loaded, tokenizer = loading.load(model)
-        with progress_bar() as progress:
+        with progress_bar() as progress, offers_what_there_is():
             context = where.add(
-                name, texts, loaded, tokenizer, config, progress, resume=resume, pin=pin, keep_for=keep
+                name,
+                texts,
+                loaded,
+                tokenizer,
+                config,
+                progress,
+                resume=resume,
+                pin=pin,
+                keep_for=keep,
+                system=system,
+                replace=replace,
             )
         _print_added(name, context, where.find(name).manifest.size, json)
+        warn_if_full(name, context)
 
 
 def _print_added(name: str, context: Context, size: int, json: bool) -> None:
@@ -105,12 +125,17 @@ def _print_added(name: str, context: Context, size: int, json: bool) -> None:
     say(f"{name}: {context.tokens:,} tokens{reused}, {size_of(size)}, read in {context.prefill_s:.1f} s")
 
 
-def _left_of(name: str, library: str | None) -> str:
+def _left_of(name: str, library: str | None, replace: bool = False) -> str:
     """What an interrupted add leaves."""
     from sakuin import Library
 
     where = Library(library)
     if where.is_there(name):
+        if replace and (done := where.kept_of(name)):
+            return (
+                f"{name} is what it was; {done:,} tokens of what was to replace it are kept: add it with "
+                "--replace --resume to go on from there."
+            )
         return f"{name} is in the library."
     if done := where.kept_of(name):
         return f"{done:,} tokens of {name} are kept; add it with --resume to go on from there."

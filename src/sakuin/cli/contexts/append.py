@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sakuin.cli.contexts.grown import offers_what_there_is, print_growth, print_nothing_new
 from sakuin.cli.errors import reports_errors
 from sakuin.cli.loading import Loading
 from sakuin.cli.options import (
@@ -25,22 +24,34 @@ from sakuin.cli.options import (
     Name,
     Threads,
 )
+from sakuin.cli.progress import progress_bar
 from sakuin.cli.reading import documents_of, load_model_of
-from sakuin.cli.show import say, say_json, tell
+from sakuin.cli.show import tell
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
     from sakuin import Context
-
-_PAUSE, _LONGEST, _TRIES = 0.5, 5.0, 3
-"""A followed file is read when it has not changed for so many seconds, or for so many it has not paused."""
+    from sakuin.cli.contexts.follow import Watched
+    from sakuin.context.growth import Growth
+    from sakuin.documents import Document
 
 
 def append(
     name: Name,
     files: Files,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Stay, and append what is written to the (one) file from now on.")
+        bool,
+        typer.Option(
+            "--follow",
+            help="Stay, and append what is written to the (one) file from now on, through rotation and "
+            "truncation; a file that is not there yet is waited for.",
+        ),
+    ] = False,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace", help="Let files that were changed take the place of what the context holds of them."
+        ),
     ] = False,
     model: ItsModel = None,
     encoding: Encoding = None,
@@ -53,118 +64,86 @@ def append(
 ) -> None:
     """Read more into a stored context. Nothing that is stored is read or written again.
 
-    A file that the context ended with goes on where it was: only what is new in it is read. With --follow,
-    each time the file has grown and paused, and where it never pauses its whole lines every few seconds;
-    Ctrl-C ends it, and all that was said to be appended is kept.
+    A file that the context holds goes on where it was: only what is new at its end is read, and nothing where
+    nothing is new. One that was changed is refused; with --replace it takes the place of the old one, and
+    what stands after the change is read anew. With --follow, each time the file has grown and paused, and
+    where it never pauses its whole lines every few seconds; Ctrl-C ends it, and all that was said to be
+    appended is kept.
     """
     with reports_errors():
         from sakuin import Library
 
         if follow and (len(files) != 1 or files[0] == "-"):
             raise SakuinError(f"--follow needs one file, got {len(files)}: {', '.join(files)}.")
+        if follow and replace:
+            raise SakuinError(
+                "--follow reads what comes to a file, and --replace what was changed; leave one out."
+            )
         where = Library(library)
         stored = where.find(name)
         where.folder.check_writable()
         name = stored.name
         loading = Loading(device=device, backend=backend, gpu_layers=gpu_layers, threads=threads)
+        if follow:
+            from sakuin.cli.contexts.follow import Watched
+
+            watched = Watched(Path(files[0]), tell)
+        else:
+            texts = documents_of(files, encoding)
         loaded, tokenizer = load_model_of(stored, model, loading)
-        with where.appending(stored, loaded, tokenizer) as (context, keep):
-
-            def grow(whole_lines: bool = False) -> bool:
-                """Whether there was anything new."""
-                before, start = context.tokens, time.perf_counter()
-                texts = documents_of(files, encoding)
-                found = (_new(context, text, last=follow, whole_lines=whole_lines) for text in texts)
-                new = [more for more in found if more is not None]
-                for more in new:
-                    context.append(more)
-                if not new:
-                    return False
-                keep()
-                _print_grown(name, context, before, time.perf_counter() - start, json)
-                return True
-
+        with where.appending(stored, loaded, tokenizer) as (context, keep), offers_what_there_is():
+            growing = _Growing(name, context, keep, json)
             if follow:
-                _follow(Path(files[0]), grow)
-            elif not grow():
-                tell(f"{name} holds all of it already.")
+                growing.follow(watched, encoding)
+            else:
+                growing.add(texts, replace)
 
 
-def _print_grown(name: str, context: Context, before: int, seconds: float, json: bool) -> None:
-    more = context.tokens - before
-    if json:
-        said = {
-            "name": name,
-            "backend": context.backend.name,
-            "appended": more,
-            "tokens": context.tokens,
-            "seconds": seconds,
-        }
-        say_json(said)
-    else:
-        say(f"{name}: {more:,} tokens more, {context.tokens:,} in all")
+class _Growing:
+    """A stored context that grows, and what is said of it."""
 
+    def __init__(self, name: str, context: Context, keep: Callable[[], None], json: bool) -> None:
+        self._name, self._context, self._keep, self._json = name, context, keep, json
+        self._following = self._followed = False
 
-def _new(context: Any, text: Any, last: bool, whole_lines: bool = False) -> Any:
-    """What of a document the context does not hold yet, up to the end of its last whole line or of all; None
-    where it holds that."""
-    held = next((d for d in context.documents if d.name == text.name), None)
-    if held is None:
-        if not whole_lines:
-            return text
-        whole = text.text[: text.text.rfind("\n") + 1]
-        return replace(text, text=whole) if whole else None
-    if held is not context.documents[-1] or not text.text.startswith(held.text):
-        if last:
-            raise SakuinError(
-                f"{text.name} does not go on from what the context holds of it: it was changed or replaced; "
-                "add it as a new context."
-            )
-        return text
-    more = text.text[len(held.text) :]
-    if whole_lines:
-        more = more[: more.rfind("\n") + 1]
-    return more or None
+    def add(self, texts: list[Document], replace: bool) -> None:
+        """Read these documents, so far as they are not there."""
+        start, before = time.perf_counter(), self._context.tokens
+        with progress_bar() as progress:
+            growth = self._context.append(texts, progress, replace=replace)
+        self._kept(growth, before, start)
 
+    def follow(self, watched: Watched, encoding: str | None) -> None:
+        """Read what a file holds and gets, until Ctrl-C."""
+        from sakuin.cli.contexts.follow import Follower
 
-def _follow(path: Path, grow: Callable[[bool], bool]) -> None:
-    """Call `grow` at once, and whenever the file has grown and been quiet for a moment, until Ctrl-C. Where
-    it is never quiet, `grow` is called every few seconds, with True: whole lines only."""
-    seen, failed = _bytes_in(path), 0  # from before reading: what comes meanwhile is read next
-    grow(False)
-    tell(f"following {path}; Ctrl-C ends it")
-    with suppress(KeyboardInterrupt):
-        while True:
-            time.sleep(_PAUSE)
-            size, since = _bytes_in(path), time.monotonic()
-            if size in (seen, None):
-                continue
-            while True:
-                time.sleep(_PAUSE)
-                before, size = size, _bytes_in(path)
-                quiet = size == before
-                if quiet or time.monotonic() - since >= _LONGEST:
-                    break
-            if size is None:
-                continue
-            try:
-                grow(not quiet)
-                failed = 0
-            except SakuinError:
-                # What is being written may end within a character; not three times in a row.
-                failed += 1
-                if quiet or failed == _TRIES:
-                    raise
-            seen = size if quiet else None
+        self._following = True
+        try:
+            Follower(watched, encoding, self._grow, tell).run()
+        finally:
+            watched.stop()
 
+    def _grow(self, document: Document, beside: bool) -> None:
+        from sakuin.prompts.holding import EditedError
 
-def _bytes_in(path: Path) -> int | None:
-    """None where there is no such file now, as when a log is rotated."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise SakuinError(
-            f"{path} cannot be followed: {getattr(error, 'strerror', None) or error}."
-        ) from None
+        start, before = time.perf_counter(), self._context.tokens
+        try:
+            growth = None if beside else self._context.append(document)
+        except EditedError:
+            if self._followed:
+                raise
+            growth = None  # it was rotated, or written anew, while nobody followed it
+        if growth is None:
+            growth = self._context.append_beside(document)
+            tell(f"{document.name} is a new file; it is read as {growth.changes[0].name}")
+        self._followed = True
+        self._kept(growth, before, start)
+
+    def _kept(self, growth: Growth, before: int, start: float) -> None:
+        """Keep what was read, and say it."""
+        if any(change.what != "same" for change in growth.changes):
+            self._keep()
+            seconds = time.perf_counter() - start
+            print_growth(self._name, self._context, growth, before, seconds, self._json)
+        elif not self._following:
+            print_nothing_new(self._name, self._context, growth, self._json)

@@ -20,7 +20,7 @@ from sakuin.cli.options import (
     Name,
     Threads,
 )
-from sakuin.cli.reading import open_context
+from sakuin.cli.reading import open_context, refuse_system
 from sakuin.cli.show import say_json, tell
 
 
@@ -29,6 +29,7 @@ def ask(
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="The question, in quotes.")],
     model: ItsModel = None,
     max_new_tokens: MaxNewTokens = 256,
+    system: Annotated[str | None, typer.Option("--system", hidden=True)] = None,
     offload: Annotated[
         str | None,
         typer.Option(
@@ -47,6 +48,7 @@ def ask(
     with reports_errors():
         from sakuin import Library
 
+        refuse_system(system)
         check_answer(max_new_tokens)
         question = typed(question, "the question")
         loading = Loading(device=device, backend=backend, gpu_layers=gpu_layers, threads=threads)

@@ -1,7 +1,8 @@
-"""`sakuin contexts rm`, `gc`, `keep` and `quota`: what stays in a library and what goes."""
+"""`sakuin contexts rm`, `gc`, `keep`, `rename` and `quota`: what stays in a library and what goes."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,10 +11,11 @@ from sakuin.cli.errors import reports_errors
 from sakuin.cli.options import Folder, Json, Name
 from sakuin.cli.show import say, say_json
 from sakuin.errors import SakuinError
-from sakuin.quantities import bytes_of, seconds_of, size_of
+from sakuin.quantities import bytes_of, seconds_of, size_of, span_of
 
 if TYPE_CHECKING:
     from sakuin.library import Swept
+    from sakuin.snapshot.manifest import Manifest
 
 
 def rm(
@@ -45,6 +47,7 @@ def keep(
         str | None, typer.Option("--for", metavar="TIME", help="From now on: 12h, 30d, 8w or ever.")
     ] = None,
     library: Folder = None,
+    json: Json = False,
 ) -> None:
     """Change how long a context is kept, and whether it may be evicted. An expired one comes back so."""
     with reports_errors():
@@ -54,7 +57,52 @@ def keep(
             raise SakuinError("say what to change: --pin, --no-pin or --for TIME.")
         for_ever = keep_for == "ever"
         span = None if keep_for is None else float("inf") if for_ever else seconds_of(keep_for, "--for")
-        Library(library).change(name, pinned=pin, keep_for=span)
+        where = Library(library)
+        was = where.folder.find(name, late=True)
+        where.change(name, pinned=pin, keep_for=span)
+        now = where.folder.find(name, late=True)
+        if json:
+            said = {"pinned": now.manifest.pinned, "kept_until": now.manifest.kept_until}
+            say_json({"name": now.name, **said})
+        else:
+            say(f"{now.name} {_kept(now.manifest)}{_back(was.manifest, now.manifest)}")
+
+
+def _kept(manifest: Manifest) -> str:
+    """How long a context is kept, as a sentence goes on."""
+    until = "for ever"
+    if manifest.kept_until is not None:
+        date = time.strftime("%Y-%m-%d %H:%M", time.localtime(manifest.kept_until))
+        until = f"until {date} ({span_of(max(0.0, manifest.kept_until - time.time()))} from now)"
+    if manifest.pinned and manifest.kept_until is not None:
+        return f"is pinned, so it stays, also when its time is over ({until})"
+    if manifest.pinned:
+        return "is pinned and kept for ever"
+    return f"is kept {until}, and may be evicted to keep the quota"
+
+
+def _back(was: Manifest, now: Manifest) -> str:
+    from sakuin.library.folder import expired
+
+    return "; it was expired and is back" if expired(was) and not expired(now) else ""
+
+
+def rename(
+    name: Name,
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The new name, which no other context has.")],
+    library: Folder = None,
+    json: Json = False,
+) -> None:
+    """Give a context another name. Nothing is read or written again."""
+    with reports_errors():
+        from sakuin import Library
+
+        where = Library(library)
+        named = where.rename(name, new)
+        if json:
+            say_json({"name": named, "was": name})
+        else:
+            say(f"{name} is named {named} now")
 
 
 def quota(
