@@ -9,11 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from docx import Document as new_word
+from docx.opc.packuri import PackURI
+from docx.opc.part import Part
 from docx.oxml import parse_xml
-from docx.oxml.ns import nsdecls
+from docx.oxml.ns import nsdecls, nsmap, qn
 from reportlab.pdfgen import canvas
 
 FACT = "The support contract with Halden ends on: 14 March 2031."
+
+_RELATIONS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+nsmap |= {
+    "w14": "http://schemas.microsoft.com/office/word/2010/wordml",
+    "dgm": "http://schemas.openxmlformats.org/drawingml/2006/diagram",
+}
 
 Draw = Callable[[canvas.Canvas], None]
 
@@ -117,16 +125,48 @@ def word(path: Path, fill: Callable[[Any], None]) -> Path:
     return path
 
 
-def word_xml(document: Any, inner: str) -> None:
-    """A paragraph of raw WordprocessingML at the end of a document."""
-    spaces = (
-        nsdecls("w", "wp", "a", "m")
+def _spaces() -> str:
+    return (
+        nsdecls("w", "wp", "a", "m", "r", "c", "w14", "dgm", "pic")
         + ' xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006"'
         + ' xmlns:wps="http://schemas.microsoft.com/office/word/2010/wordprocessingShape"'
-        + ' xmlns:v="urn:schemas-microsoft-com:vml"'
+        + ' xmlns:v="urn:schemas-microsoft-com:vml" xmlns:o="urn:schemas-microsoft-com:office:office"'
     )
+
+
+def word_xml(document: Any, inner: str) -> None:
+    """A paragraph of raw WordprocessingML at the end of a document."""
+    word_blocks(document, f"<w:p>{inner}</w:p>")
+
+
+def word_blocks(document: Any, xml: str) -> None:
+    """Paragraphs and tables of raw WordprocessingML at the end of a document."""
     body = document.element.body
-    body.insert(len(body) - 1, parse_xml(f"<w:p {spaces}>{inner}</w:p>"))
+    for each in list(parse_xml(f"<w:body {_spaces()}>{xml}</w:body>")):
+        body.insert(len(body) - 1, each)
+
+
+def word_part(document: Any, kind: str, xml: str) -> None:
+    """A part of raw WordprocessingML that the text of a document refers to: "footnotes", "endnotes"."""
+    blob = f"<w:{kind} {_spaces()}>{xml}</w:{kind}>".encode()
+    media = f"application/vnd.openxmlformats-officedocument.wordprocessingml.{kind}+xml"
+    part = Part(PackURI(f"/word/{kind}.xml"), media, blob, document.part.package)
+    document.part.relate_to(part, f"{_RELATIONS}/{kind}")
+
+
+def word_list(document: Any, which: int, levels: str, overrides: str = "") -> None:
+    """A numbered list `which`, with the pattern of these levels (`w:lvl`)."""
+    numbering = document.part.numbering_part.element
+    first = numbering.find(qn("w:num"))
+    pattern = f"<w:abstractNum {_spaces()} w:abstractNumId='{which}'>{levels}</w:abstractNum>"
+    first.addprevious(parse_xml(pattern))
+    word_num(document, which, which, overrides)
+
+
+def word_num(document: Any, which: int, pattern: int, overrides: str = "") -> None:
+    """One more list of a pattern."""
+    xml = f"<w:num {_spaces()} w:numId='{which}'><w:abstractNumId w:val='{pattern}'/>{overrides}</w:num>"
+    document.part.numbering_part.element.append(parse_xml(xml))
 
 
 def repacked(path: Path, change: Callable[[str, bytes], bytes]) -> bytes:

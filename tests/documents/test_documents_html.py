@@ -26,10 +26,11 @@ def test_a_page_keeps_its_headings_lists_tables_and_code(tmp_path: Path) -> None
         "<ol start=3><li>one<li>two</ol><pre>  a_b\n    *c*</pre></body></html>",
     )
     assert got.text == (
-        "# Rules of use\n\nOne boldword and a link.\n\n## Fees\n\n| Item | Price |\n| --- | --- |\n"
+        "# T\n\n# Rules of use\n\nOne boldword and a link.\n\n## Fees\n\n| Item | Price |\n| --- | --- |\n"
         "| Rent | 900 |\n\n3. one\n4. two\n\n```\n  a_b\n    *c*\n```"
     )
     assert [(mark.heading, got.text[mark.start :][:4]) for mark in got.marks] == [
+        ("T", "# T\n"),
         ("Rules of use", "# Ru"),
         ("Fees", "## F"),
     ]

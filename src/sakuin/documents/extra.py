@@ -9,7 +9,7 @@ from sakuin.errors import SakuinError
 
 _NEEDS: dict[Kind, tuple[str, tuple[str, ...]]] = {
     "pdf": ("a PDF", ("pypdfium2",)),
-    "word": ("a Word document", ("mammoth", "bs4", "markdownify", "lxml")),
+    "word": ("a Word document", ("lxml",)),
     "html": ("HTML", ("bs4", "markdownify", "lxml")),
 }
 

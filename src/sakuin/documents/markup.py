@@ -1,8 +1,7 @@
-"""HTML: decoded as the page says, hidden parts left out, laid out as Markdown (`soup`).
+"""HTML: decoded as the page says, hidden parts left out (`soup`), laid out as Markdown (`layout`).
 
 Headings, lists and tables keep their form as Markdown, which models read well; emphasis and links leave only
-their words. What a style sheet hides is not known here; what the page's own tags and `style` attributes hide
-is. Word documents come through here too, after mammoth has made HTML of them.
+their words. What a style sheet hides is read; what the page's own tags and `style` attributes hide is not.
 """
 
 from __future__ import annotations
@@ -11,9 +10,11 @@ import codecs
 import re
 import warnings
 
-from sakuin.documents import soup, text
+from sakuin.documents import signs, soup, text
+from sakuin.documents.boxes import boxes
 from sakuin.documents.document import Document, Mark
-from sakuin.documents.words import counted, listed
+from sakuin.documents.layout import Layout
+from sakuin.documents.words import counted, listed, struck_out
 from sakuin.errors import SakuinError
 
 _DECLARED = re.compile(
@@ -28,10 +29,11 @@ _MEANT = {  # the web's names mean these supersets
     "gbk": "gb18030",
     "euc_kr": "cp949",
 }
+_NOT_SEEN = str.maketrans({"\xad": None, "\u200b": None, "\xa0": " ", "\u202f": " "})
+"""Soft hyphens and such; what keeps words in one line."""
+
 _UNKNOWN = {"windows-31j": "cp932", "x-sjis": "cp932", "windows-949": "cp949", "x-euc-jp": "euc_jp"}
 """Names on the web that Python does not know."""
-
-_ELSEWHERE = ("iframe", "frame", "video", "audio", "embed", "canvas")
 
 
 def read(data: bytes, name: str, encoding: str | None) -> Document:
@@ -42,27 +44,44 @@ def read(data: bytes, name: str, encoding: str | None) -> Document:
 
 def lay_out(page: str, name: str, notes: tuple[str, ...] = ()) -> Document:
     """The text of a page, with its headings marked. Raises `SakuinError` where nothing of it can be seen."""
-    page = page.replace(soup.OPEN, "").replace(soup.CLOSE, "")
+    page = page.translate(signs.ALL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on XML that is read as HTML
             tree = soup.Page(page, "lxml")
-        lacks = _prepare(tree)
-        laid = soup.Layout().convert_soup(tree)
+        soup.open_layout_tables(tree)
+        soup.mark_headings(tree)
+        laid = Layout().convert_soup(tree)
     except RecursionError:
         raise SakuinError(
             f"{name} nests its elements too deeply to be read; open it in a browser and save it as text."
         ) from None
-    laid = "\n".join(line.rstrip(" \t") for line in laid.replace("\xa0", " ").split("\n"))
+    laid, struck = signs.written(boxes(laid.translate(_NOT_SEEN)))
+    laid = tree.forms.filled(laid.replace(signs.LINE, " "))
+    laid = "\n".join(line.rstrip(" \t") for line in laid.split("\n"))
     words, marks = _take_marks(re.sub(r"\n{3,}", "\n\n", laid).strip())
+    lacks = _lacks(tree)
     if not words:
         raise SakuinError(
             f"{name} has no text that can be seen{_and(lacks)}; if scripts write it, open it in a browser "
             "and save what it shows."
         )
+    words, marks = _titled(tree.title_words, words, marks)
+    if struck:
+        notes = (*notes, struck_out(name, struck))
     if lacks:
         notes = (*notes, f"not read of {name}: {lacks}.")
     return Document(name, words, marks, notes)
+
+
+def _titled(title: str, words: str, marks: tuple[Mark, ...]) -> tuple[str, tuple[Mark, ...]]:
+    """The page with its title as the first heading, unless one of its headings says the same."""
+    title = " ".join(boxes(title.translate(signs.ALL).translate(_NOT_SEEN)).split())
+    if not title or any((mark.heading or "").casefold() == title.casefold() for mark in marks):
+        return words, marks
+    before = f"# {title}\n\n"
+    later = (Mark(mark.start + len(before), mark.page, mark.heading) for mark in marks)
+    return before + words, (Mark(0, heading=title), *later)
 
 
 def _and(lacks: str) -> str:
@@ -114,14 +133,14 @@ def _declared(data: bytes) -> str | None:
     return "utf-8" if name.startswith(("utf-16", "utf-32")) else _MEANT.get(name, name)
 
 
-def _prepare(page: soup.Page) -> str:
-    """Open tables that are none, and mark the headings; says what of the page has no text."""
-    soup.open_layout_tables(page)
-    soup.mark_headings(page)
-    embedded = len(page.find_all(_ELSEWHERE))
+def _lacks(page: soup.Page) -> str:
+    """What of the page is not in its text."""
+    embedded, left_out = page.embedded, page.forms.left_out
     lacks = [counted(page.pictures, "picture")] if page.pictures else []
     lacks += [counted(embedded, "embedded page or film")] if embedded == 1 else []
     lacks += [f"{embedded:,} embedded pages or films"] if embedded > 1 else []
+    lacks += [counted(page.passages_hidden, "hidden passage")] if page.passages_hidden else []
+    lacks += [f"{counted(left_out, 'choice')} of long lists"] if left_out else []
     return listed(lacks) if lacks else ""
 
 
@@ -130,7 +149,7 @@ def _take_marks(laid: str) -> tuple[str, tuple[Mark, ...]]:
     pieces: list[str] = []
     marks: list[Mark] = []
     length = 0
-    for number, piece in enumerate(re.split(f"[{soup.OPEN}{soup.CLOSE}]", laid)):
+    for number, piece in enumerate(re.split(f"[{signs.HEADING}{signs.HEADING_END}]", laid)):
         if number % 2 and (heading := " ".join(piece.split())):
             before = pieces[-1].rpartition("\n")[2]
             start = length - len(before) if not before.strip("# ") else length

@@ -11,6 +11,7 @@ import re
 from itertools import pairwise
 
 from sakuin.documents.document import Document, Mark
+from sakuin.documents.frontmatter import blanked
 from sakuin.documents.limits import check_length
 from sakuin.errors import SakuinError
 
@@ -77,7 +78,7 @@ def _headings(text: str) -> tuple[Mark, ...]:
     from markdown_it import MarkdownIt
 
     # Without what stands in a line: a heading's words are taken as they are, and this takes the most time.
-    tokens = MarkdownIt().disable(["inline", "text_join"]).parse(text)
+    tokens = MarkdownIt().disable(["inline", "text_join"]).parse(blanked(text))
     starts = [0]
     starts += [end.end() for end in _LINE_END.finditer(text)]
     return tuple(

@@ -11,3 +11,9 @@ def listed(things: list[str]) -> str:
 def counted(number: int, thing: str) -> str:
     """So many things: "1 picture", "2 pictures"."""
     return f"{number:,} {thing}" + ("" if number == 1 else "s")
+
+
+def struck_out(name: str, places: int) -> str:
+    """The note on a document in which so many passages are struck out."""
+    stand = "which stands" if places == 1 else "which stand"
+    return f"{name} has {counted(places, 'passage')} struck out, {stand} between ~~ and ~~."

@@ -72,6 +72,11 @@ class Library:
         files = [asdict(part) for part in stored.manifest.parts]
         return manifests.described(stored.manifest) | asdict(entry) | {"parts": files}
 
+    def documents(self, name: str) -> list[Document]:
+        """The documents of a context with their text as it was read, and what was noted of them."""
+        stored = self.folder.find(name)
+        return manifests.documents_of(stored.manifest, f"the context {stored.name}")
+
     def open(
         self,
         name: str | Stored,

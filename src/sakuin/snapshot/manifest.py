@@ -18,6 +18,7 @@ from typing import Any
 from sakuin.backends.fingerprint import Fingerprint
 from sakuin.cache.drawn import Drawn
 from sakuin.config import RetrievalConfig
+from sakuin.documents import Document
 from sakuin.errors import SakuinError
 from sakuin.snapshot.numbers import packed, unpacked
 
@@ -253,6 +254,19 @@ def described(manifest: Manifest) -> dict[str, Any]:
         "prefill_s": manifest.prefill_s,
         "config": json.loads(json.dumps(manifest.config.as_dict())),
     }
+
+
+def documents_of(manifest: Manifest, where: Path | str) -> list[Document]:
+    """The documents of a snapshot, as they were read. Raises `SakuinError` where it does not describe them;
+    where : what the error calls it."""
+    found = []
+    for one in manifest.documents:
+        values = {"name": one.name, "text": manifest.body[one.start : one.end], **one.more}
+        try:
+            found.append(Document.from_dict(values))
+        except (TypeError, ValueError) as error:
+            raise SakuinError(f"{where} is damaged: a document is not described ({error}).") from None
+    return found
 
 
 def _manifest(said: dict[str, Any], where: str) -> Manifest:

@@ -20,11 +20,10 @@ from sakuin.backends.fingerprint import Fingerprint
 from sakuin.cache.drawn import Drawn
 from sakuin.cache.whole import WholeCache
 from sakuin.config import RetrievalConfig
-from sakuin.documents import Document
 from sakuin.errors import SakuinError
 from sakuin.prompts.reading import Reading
 from sakuin.snapshot import manifest as manifests
-from sakuin.snapshot.manifest import Manifest, StoredDocument, StoredPart
+from sakuin.snapshot.manifest import Manifest, StoredDocument, StoredPart, documents_of
 from sakuin.snapshot.part import Names, Part, owner_of, settings_of
 from sakuin.snapshot.part_files import Key, Origin, PartFiles, key_of
 from sakuin.snapshot.parts import all_parts, head_dim_of, restored_cache
@@ -194,24 +193,11 @@ def _settings(found: Manifest, config: RetrievalConfig | None, where: Path) -> R
     return config
 
 
-def documents_of(found: Manifest, where: Path | str = "the context") -> list[Document]:
-    """The documents that a manifest describes."""
-    documents = []
-    for one in found.documents:
-        values = {"name": one.name, "text": found.body[one.start : one.end], **one.more}
-        try:
-            documents.append(Document.from_dict(values))
-        except (TypeError, ValueError) as error:
-            raise SakuinError(f"{where} is damaged: a document is not described ({error}).") from None
-    return documents
-
-
 def _reading(found: Manifest, where: Path) -> Reading:
-    documents, places = documents_of(found, where), [one.start for one in found.documents]
     return Reading(
         found.body,
-        tuple(documents),
-        tuple(places),
+        tuple(documents_of(found, where)),
+        tuple(one.start for one in found.documents),
         found.ids,
         found.starts,
         found.ends,

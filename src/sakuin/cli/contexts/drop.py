@@ -34,12 +34,14 @@ def drop(
     with reports_errors():
         from sakuin import Library
         from sakuin.prompts.holding import without
-        from sakuin.snapshot.store import documents_of
+        from sakuin.snapshot.manifest import documents_of
 
         where = Library(library)
         stored = where.find(name)
         where.folder.check_writable()
-        without(documents_of(stored.manifest), documents)  # what is wrong is said before the model is loaded
+        without(
+            documents_of(stored.manifest, f"the context {name}"), documents
+        )  # what is wrong is said before the model is loaded
         loading = Loading(device=device, backend=backend, gpu_layers=gpu_layers, threads=threads)
         loaded, tokenizer = load_model_of(stored, model, loading)
         with where.appending(stored, loaded, tokenizer) as (context, keep), progress_bar() as progress:
