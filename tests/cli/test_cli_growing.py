@@ -41,7 +41,7 @@ def run(
         said = capsys.readouterr()
         return int(code or 0), said.out, said.err
 
-    assert call("add", "one", "a.txt", "--model", model)[0] == 0
+    assert call("add", "one", "a.txt", "--model", model, "--dtype", "fp32")[0] == 0
     return call
 
 
@@ -71,7 +71,7 @@ def test_several_files_are_appended_each_as_it_is(
     Path("b.txt").write_text("Changed.\n")
     code, out, err = run("append", "one", "a.txt", "b.txt")
     assert (code, out) == (2, "")
-    assert err.endswith("with --replace (replace=True).\n")
+    assert "with --replace (replace=True), or read it beside" in err
     assert "b.txt was changed" in err
     code, out, err = run("append", "one", "a.txt", "b.txt", "--replace")
     assert "nothing new in a.txt" in err
@@ -98,7 +98,12 @@ def test_documents_are_dropped_by_name_or_file(
 def test_a_context_takes_the_place_of_another(run: Callable[..., tuple[int, str, str]], model: str) -> None:
     Path("b.txt").write_text(MORE)
     assert "--replace" in run("add", "one", "b.txt", "--model", model)[2]
-    assert run("add", "one", "b.txt", "--model", model, "--replace", "--system", "Be short.")[0] == 0
+    assert (
+        run("add", "one", "b.txt", "--model", model, "--dtype", "fp32", "--replace", "--system", "Be short.")[
+            0
+        ]
+        == 0
+    )
     assert held() == [("b.txt", MORE)]
     assert "Be short." in run("show", "one")[1]
     refused = run("ask", "one", "Who?", "--system", "Be long.")[2]

@@ -18,7 +18,8 @@ from test_cli_contexts import LIBRARY, Here
 from test_printing import CONTROL
 
 from sakuin import Context, Library
-from sakuin.cli.contexts import append
+from sakuin.cli.contexts.follow import Follower, Watched
+from sakuin.cli.show import tell
 from sakuin.documents import Document
 from sakuin.documents.document import Mark
 
@@ -114,13 +115,14 @@ def test_a_log_of_any_name_is_followed(tmp_path: Path, capsys: pytest.CaptureFix
     path.parent.mkdir()
     path.write_text("one\n")
 
-    def grow(whole_lines: bool) -> bool:
+    def grow(document: Document, beside: bool) -> None:
         path.write_text(f"{path.read_text()}two\n")
         if path.read_text().count("two") == 2:
             raise KeyboardInterrupt
-        return True
 
-    append._follow(path, grow)
+    watched = Watched(path, tell)
+    Follower(watched, None, grow, tell).run()
+    watched.stop()
     said = capsys.readouterr().err
     assert "app [/var].log" in said
     assert not CONTROL.search(said)

@@ -10,6 +10,7 @@ import pytest
 from stored import CONFIG, MORE, TEXT, WINDOWED, counted, model_of, said, windows_every
 
 from sakuin import Context, documents
+from sakuin.context import answer
 from sakuin.documents import Document
 from sakuin.errors import SakuinError
 from sakuin.prompts import holding
@@ -222,3 +223,23 @@ def test_bytes_of_a_path_that_are_no_text_tell_files_apart(tmp_path: Path) -> No
     one, two = (documents.read(os.fsdecode(path)) for path in paths)
     assert one.path != two.path
     assert str(one.path).encode().decode() == one.path
+
+
+def test_evidence_names_the_place_in_the_file_whatever_came_between(file: Callable[..., Path]) -> None:
+    log, other = file("server.log", TEXT[:500]), file("other.txt", MORE)
+    context = of(documents.read(log), documents.read(other))
+    log.write_text(TEXT[:900])
+    context.append(documents.read(log))
+    log.write_text(TEXT)
+    context.append(documents.read(log))
+    assert context.documents[-1].offset == 500
+    reading, seen = context._reading, set()
+    for at in range(0, len(reading.body) - 80, 37):
+        # A passage anywhere, as an answer that attended there has it.
+        span = answer._span(reading, at, at + 40, 1.0)
+        whole = {str(log): TEXT, str(other): MORE}[span.file]
+        if 0 <= span.start < span.end and span.text:
+            assert whole[span.start : span.end] == span.text
+            assert span.line_start == whole.count("\n", 0, span.start) + 1
+            seen.add((span.file, span.start > 500))
+    assert seen == {(str(log), False), (str(log), True), (str(other), False)}

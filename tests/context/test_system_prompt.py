@@ -90,5 +90,5 @@ def test_a_template_without_a_place_for_it_is_said(chat_template: str | None) ->
 def test_an_empty_one_is_refused() -> None:
     with pytest.raises(SakuinError, match="system prompt is empty"):
         Context.from_text(*model_of(), TEXT, CONFIG, system=" \n")
-    with pytest.raises(TypeError, match="system must be a text, got 5"):
+    with pytest.raises(TypeError, match=r"system must be a text .*got 5"):
         Context.from_text(*model_of(), TEXT, CONFIG, system=5)  # type: ignore[arg-type]

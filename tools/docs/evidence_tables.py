@@ -11,7 +11,7 @@ Row = dict[str, Any]
 
 
 def leading(*results: Row) -> str:
-    """Whose first passage is the sentence that says it, and how support parts what is there from what is not."""
+    """Whose first passage is the sentence that says it, and how support parts what is there from the rest."""
     columns = {"model, tokens": "l", "documents": "r", "answered right": "r", "the sentence leads": "r"}
     columns |= {"AUC": "r", "support, there": "r", "support, taken out": "r"}
     columns |= {"right and doubted": "r", "taken out, not doubted": "r"}

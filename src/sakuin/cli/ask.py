@@ -25,7 +25,7 @@ from sakuin.cli.progress import progress_bar
 from sakuin.cli.reading import documents_of
 from sakuin.cli.show import notes, say_json
 from sakuin.errors import SakuinError
-from sakuin.storage.paths import is_file, shortened
+from sakuin.storage.paths import is_file, is_folder, shortened
 
 if TYPE_CHECKING:
     from sakuin import Context, RetrievalConfig
@@ -46,7 +46,8 @@ def ask(
         list[str],
         typer.Argument(
             metavar="FILE… QUESTION",
-            help="Text, Markdown, HTML, PDF and Word files (`-` is standard input), and last the "
+            help="Text, Markdown, HTML, PDF, Word, CSV and Excel files, folders or patterns (`-` is standard "
+            "input), and last the "
             "question, in quotes.",
             show_default=False,
         ),
@@ -104,9 +105,10 @@ def _split(words: list[str]) -> tuple[list[str], str]:
     if len(words) < 2:
         raise SakuinError(f"give at least one file and then the question, got only {shortened(words[0])!r}.")
     *paths, question = words
-    if is_file(question):
+    if is_file(question) or is_folder(question):
+        what = "file" if is_file(question) else "folder"
         raise SakuinError(
-            f"the last word must be the question, and {question!r} is a file; put the question last, in "
+            f"the last word must be the question, and {question!r} is a {what}; put the question last, in "
             "quotes."
         )
     question = typed(question, "the question")

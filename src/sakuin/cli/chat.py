@@ -41,7 +41,9 @@ _MOST_REFUSED = 1000
 def chat(
     files: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FILE…]", help="Files to talk about; none, and it is a plain chat."),
+        typer.Argument(
+            metavar="[FILE…]", help="Files or folders to talk about; none, and it is a plain chat."
+        ),
     ] = None,
     context: Annotated[
         str | None,

@@ -69,7 +69,9 @@ Encoding = Annotated[
     typer.Option(metavar="NAME", help="Encoding of text and HTML files: cp932, …, or auto, which guesses."),
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A name from `sakuin contexts list`.")]
-Files = Annotated[list[str], typer.Argument(metavar="FILE…", help="Files; `-` is standard input.")]
+Files = Annotated[
+    list[str], typer.Argument(metavar="FILE…", help="Files, folders or patterns; `-` is standard input.")
+]
 ItsModel = Annotated[
     str | None,
     typer.Option(

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def documents_of(paths: list[str], encoding: str | None) -> list[Document]:
-    """The documents in files; what they lack is said."""
+    """The documents in files, folders and patterns; what they lack is said."""
     from sakuin import documents
 
     with notes.status("reading"):
-        texts = _once([documents.read(path, encoding) for path in paths])
+        texts = _once(documents.read_all(paths, encoding))
     for note in (note for text in texts for note in text.notes):
         tell(note)
     return texts

@@ -113,12 +113,12 @@ class Context(CopiedByFork):
         encoding: str | None = None,
         system: str | None = None,
     ) -> Context:
-        """Prefill the texts in files, one after another, as `sakuin.documents.read` reads them; `-` is
-        standard input. Else as `from_text`.
+        """Prefill the texts in files, one after another, as `sakuin.documents.read_all` reads them: folders
+        and patterns too; `-` is standard input. Else as `from_text`.
         """
         files = checks.listed_paths(paths)
         checks.check_before_reading(model, tokenizer, config, progress, encoding)
-        texts = [documents.read(path, encoding) for path in files]
+        texts = documents.read_all(files, encoding)
         return cls.from_documents(model, tokenizer, texts, config, progress, system=system)
 
     @classmethod

@@ -28,7 +28,7 @@ from sakuin.prompts.template import Prompt
 from sakuin.storage.folders import cache_folder, make_folder
 from sakuin.storage.whole_files import write_whole
 
-LITTLE = 0.4
+LITTLE = 0.3
 """Support below which a text seems not to speak of what was asked; docs/evidence.md has the rates of
 error."""
 

@@ -1,14 +1,15 @@
-"""Reading documents as people have them: plain text, Markdown, HTML, PDF and Word files.
+"""Reading documents as people have them: plain text, Markdown, HTML, PDF and Word files, CSV and workbooks.
 
 `read` tells by the content what a file is, and has its text laid out by the file for its kind: `text`,
-`markup`, `pdf`, `word`; all but plain text in a process of its own (`apart`, `child`). What they find comes
+`markup`, `pdf`, `word`, `delimited`, `sheets`; `read_all` does so with folders and patterns (`folders`). All but plain text in a process of its own (`apart`, `child`). What they find comes
 back as a `Document`, with the page and the heading of every passage, and with notes on what the file holds
 that is not in its text. PDF, Word and HTML need the extra `documents`. Called by `sakuin.context.context` and
 by the command line.
 """
 
 from sakuin.documents.document import Document, Mark
+from sakuin.documents.folders import read_all
 from sakuin.documents.reading import read
 from sakuin.documents.text import decode
 
-__all__ = ["Document", "Mark", "decode", "read"]
+__all__ = ["Document", "Mark", "decode", "read", "read_all"]

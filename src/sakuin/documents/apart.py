@@ -25,6 +25,8 @@ _REMEDY: dict[Kind, str] = {
     "html": "open it in a browser and save it as text",
     "markdown": "give it the suffix .txt to have it read without its headings",
     "text": "split it",
+    "csv": "split it",
+    "sheets": "save the sheets that matter as CSV",
 }
 
 

@@ -7,13 +7,17 @@ context.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from sakuin.errors import SakuinError
+
+_LINE_END = re.compile(r"\r\n?|\n")
+"""A line may end as on Unix, on Windows, and as on old Macs and in the logs of some machines."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Document:
     marks : where pages and headings begin, by rising `start`; empty where the file has none.
     notes : sentences on what the file holds that is not in the text, and on what was guessed.
     path : by which the document is known again: its file's, resolved; "-" for standard input and pipes, each
-        of whose texts is another document; None where it is known by its name alone.
+        of whose texts is another document; None where it is known by its name alone. Not compared by `==`.
     offset, lines_before : of the later part of a file that went on after other documents: characters and line
         ends of the file's text that stand before this part of it.
     """
@@ -41,12 +45,13 @@ class Document:
     text: str
     marks: tuple[Mark, ...] = ()
     notes: tuple[str, ...] = ()
-    path: str | None = None
+    path: str | None = field(default=None, compare=False)
     offset: int = 0
     lines_before: int = 0
 
     def line(self, offset: int) -> int:
-        """The line of the file, counted from 1, that holds the character at `offset` of `text`."""
+        """The line of the file, counted from 1, that holds the character at `offset` of `text`. Lines end with
+        LF, CR LF or CR."""
         return self.lines_before + bisect_right(self._line_starts, offset)
 
     def mark(self, offset: int) -> Mark:
@@ -112,12 +117,7 @@ class Document:
 
     @cached_property
     def _line_starts(self) -> list[int]:
-        starts = [0]
-        at = self.text.find("\n")
-        while at >= 0:
-            starts.append(at + 1)
-            at = self.text.find("\n", at + 1)
-        return starts
+        return [0, *(end.end() for end in _LINE_END.finditer(self.text))]
 
     @cached_property
     def _mark_starts(self) -> list[int]:

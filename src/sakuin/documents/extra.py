@@ -10,6 +10,7 @@ from sakuin.errors import SakuinError
 _NEEDS: dict[Kind, tuple[str, tuple[str, ...]]] = {
     "pdf": ("a PDF", ("pypdfium2",)),
     "word": ("a Word document", ("lxml",)),
+    "sheets": ("a workbook", ("python_calamine", "lxml")),
     "html": ("HTML", ("bs4", "markdownify", "lxml")),
 }
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from sakuin.errors import SakuinError
 
-Kind = Literal["text", "markdown", "html", "pdf", "word"]
+Kind = Literal["text", "markdown", "html", "pdf", "word", "csv", "sheets"]
 
 CALLED: dict[Kind, str] = {
     "text": "plain text",
@@ -22,6 +22,8 @@ CALLED: dict[Kind, str] = {
     "html": "HTML",
     "pdf": "a PDF",
     "word": "a Word document",
+    "csv": "plain text",
+    "sheets": "a workbook",
 }
 _SUFFIXES: dict[str, Kind] = {
     ".pdf": "pdf",
@@ -33,8 +35,31 @@ _SUFFIXES: dict[str, Kind] = {
     ".xhtml": "html",
     ".md": "markdown",
     ".markdown": "markdown",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".tab": "csv",
+    ".xlsx": "sheets",
+    ".xlsm": "sheets",
+    ".xltx": "sheets",
+    ".xlsb": "sheets",
+    ".ods": "sheets",
 }
-_MAY_BE_HTML = ("", ".txt", ".text", ".pdf", ".docx", ".doc", ".asp", ".aspx", ".jsp", ".php", ".cgi")
+_MAY_BE_HTML = (
+    "",
+    ".txt",
+    ".text",
+    ".pdf",
+    ".docx",
+    ".doc",
+    ".xlsx",
+    ".xls",
+    ".csv",
+    ".asp",
+    ".aspx",
+    ".jsp",
+    ".php",
+    ".cgi",
+)
 """Suffixes under which a page from the web is found; a template or a program that begins with a tag is
 none.
 """
@@ -60,11 +85,11 @@ _BINARY_STARTS = {
     b"GGUF": "a model",
 }
 _IN_A_ZIP = (
-    ("xl/", "an Excel workbook", "save the sheets that matter as CSV or PDF"),
     ("ppt/", "a PowerPoint presentation", "save it as PDF"),
     ("META-INF/container.xml", "an e-book", "save it as HTML or PDF"),
     ("content.xml", "an OpenDocument file", "save it as DOCX or PDF"),
 )
+_IN_WORKBOOKS = (b"xl/workbook", b"application/vnd.oasis.opendocument.spreadsheet")
 
 
 def suffix(name: str) -> str:
@@ -85,14 +110,16 @@ def of(data: bytes, name: str) -> Kind:
     if b"%PDF-" in head and (should == "pdf" or head.lstrip(b"\xef\xbb\xbf\r\n\t ").startswith(b"%PDF-")):
         return "pdf"
     if data.startswith(b"PK\x03\x04"):
-        return "word"
+        # The names of what is in an archive stand in it as they are.
+        within = any(name in data for name in _IN_WORKBOOKS) and b"word/document" not in data
+        return "sheets" if should == "sheets" or within else "word"
     _refuse(data, name)
     if should == "html":
         # Words without a single tag would lose their line ends as HTML.
         return "html" if _TAG.search(data) or b"\0" in head else "text"
     if suffix(name) in _MAY_BE_HTML and _begins_as_html(data):
         return "html"
-    return "markdown" if should == "markdown" else "text"
+    return should if should in ("markdown", "csv") else "text"
 
 
 def note(kind: Kind, name: str) -> str | None:

@@ -12,6 +12,9 @@ MOST_BYTES = 512 << 20
 MOST_CHARACTERS = 64_000_000
 """Characters of a document's text: some 16 million tokens, more than any model reads."""
 
+MOST_FILES = 10_000
+"""Files of a folder, or that a pattern matches."""
+
 MOST_PAGES = 100_000
 """Pages of a PDF."""
 

@@ -92,7 +92,7 @@ def _decode(data: bytes, name: str, encoding: str | None) -> tuple[str, tuple[st
     if encoding is not None and encoding != "auto":
         return text.decode(data, name, encoding), ()
     if marked := text.by_mark(data):
-        return text.decode(data, name, marked), ()
+        return text.repaired(data, name, marked)
     declared = _declared(data)
     try:
         data.decode("utf-8")
@@ -105,7 +105,7 @@ def _decode(data: bytes, name: str, encoding: str | None) -> tuple[str, tuple[st
     if declared is None or (declared == "utf-8" and encoding == "auto"):
         return text.decode_or_guess(data, name, encoding)
     try:
-        return text.decode(data, name, declared), ()
+        return text.repaired(data, name, declared)
     except SakuinError:
         likely = text.guess(data)
         if encoding == "auto" and likely not in (None, declared):

@@ -23,6 +23,14 @@ def parse(data: bytes, kind: Kind, name: str, encoding: str | None) -> Document:
         from sakuin.documents import markup
 
         document = markup.read(data, name, encoding)
+    elif kind == "csv":
+        from sakuin.documents import delimited
+
+        document = delimited.read(data, name, encoding)
+    elif kind == "sheets":
+        from sakuin.documents import sheets
+
+        document = sheets.read(data, name)
     else:
         document = text.read(data, name, encoding, markdown=kind == "markdown")
     check_length(len(document.text), name)

@@ -1,12 +1,14 @@
 """PDF: its text in reading order, page by page, with the headings that its bookmarks or its fonts show.
 
-PDFium takes the pages apart (`pdfium`), `headings` finds headings, `pages` makes running text. What the file
+PDFium takes the pages apart (`pdfium`; words in `letters`, what was put on a page in `annotations`, `placing`
+and `rules`, its columns in `columns` and `running`), `headings` finds headings, `pages` makes running text. What the file
 holds that has no text (a scan, a picture) is said here.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Any
 
 from sakuin.documents import headings, pages, pdfium
@@ -19,6 +21,9 @@ _UNREADABLE = re.compile(r"[\ufffd\ue000-\uf8ff\x01-\x08\x0e-\x1f]")
 _MOST_UNREADABLE = 0.3
 _QUOTED = 80
 """Characters of a running line that are said."""
+
+_MOST_NAMES = 8
+"""Names of attached files that are said."""
 
 _MOST_RUNS = 20
 """Runs of page numbers that are said."""
@@ -97,13 +102,35 @@ def _notes(taken: dict[str, Any], found: pages.Pages, data: bytes, name: str) ->
         if numbers:
             notes.append(f"{_numbers(numbers)} of {name} {'is' if len(numbers) == 1 else 'are'} {said}.")
     lacks = [counted(pictures, "picture")] if pictures else []
-    lacks += [counted(taken["attachments"], "attached file")] if taken["attachments"] else []
+    if attached := taken["attachments"]:
+        named = [each for each in attached if each]
+        said = listed([*map(repr, named[:_MOST_NAMES]), *["others"] * (len(named) > _MOST_NAMES)])
+        lacks.append(counted(len(attached), "attached file") + (f" ({said})" if named else ""))
+    put_on: Counter[str] = Counter()
+    for page in taken["pages"]:
+        put_on.update(page["lacks"])
+    lacks += [counted(number, thing) for thing, number in put_on.items()]
     lacks += ["an XFA form"] if taken["xfa"] else []
     if lacks:
         notes.append(f"not read of {name}: {listed(lacks)}.")
+    if labelled := _labels(taken, name):
+        notes.append(labelled)
     if b"%%EOF" not in data[-2048:]:
         notes.append(f"{name} has no end mark and may be cut short; the pages that were found were read.")
     return notes
+
+
+def _labels(taken: dict[str, Any], name: str) -> str:
+    """A sentence where the file numbers its pages otherwise than by counting them."""
+    for number, page in enumerate(taken["pages"], 1):
+        if page["label"] not in ("", str(number)):
+            others = [at for at, page in enumerate(taken["pages"], 1) if page["label"] == "1" and at > 1]
+            example, label = (others[0], "1") if others else (number, page["label"][:_QUOTED])
+            return (
+                f"pages of {name} are counted from its first one; what it prints as page {label} is page "
+                f"{example}."
+            )
+    return ""
 
 
 def _numbers(numbers: list[int]) -> str:

@@ -6,16 +6,18 @@ PDFium is C++, gets files from strangers and is for one thread: this runs in `sa
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
-import re
-from ctypes import c_double
+from collections import Counter
 from typing import Any
 
+from sakuin.documents import annotations, columns, placing, rules
+from sakuin.documents.letters import DIVIDED, PageLine, lines_of, turned_box
 from sakuin.documents.limits import MOST_CHARACTERS, MOST_PAGES
 
 _MOST_BOOKMARKS = 20_000
-
-_LINE_END = re.compile(r"\r\n?|\n")
+_LONGEST_LABEL = 128
+"""Bytes of a page's label."""
 
 
 def take_apart(data: bytes) -> dict[str, Any]:
@@ -23,7 +25,9 @@ def take_apart(data: bytes) -> dict[str, Any]:
 
     pages : for each its `lines`, `[text, size, weight, y]`: size (points) and weight of the first letter's
         font and the height of its baseline, 0, 0 and None where they cannot be told; the count of its
-        `pictures`; whether it is `damaged`.
+        `pictures`; whether it is `damaged`; how much of what was put on it is not read, by what it is
+        (`lacks`); its `label`.
+    attachments : the names of files in the file.
     bookmarks : `[title, page, level]`, page counted from 0.
     """
     import pypdfium2
@@ -46,7 +50,7 @@ def take_apart(data: bytes) -> dict[str, Any]:
         try:
             page = _page(pdf, number)
         except pypdfium2.PdfiumError:
-            page = {"lines": [], "pictures": 0, "damaged": True}
+            page = {"lines": [], "pictures": 0, "damaged": True, "lacks": {}, "files": [], "label": ""}
         length += sum(len(line[0]) for line in page["lines"])
         if length > MOST_CHARACTERS:
             return {"error": "long"}
@@ -54,7 +58,7 @@ def take_apart(data: bytes) -> dict[str, Any]:
     return {
         "pages": pages,
         "bookmarks": _bookmarks(pdf),
-        "attachments": pdf.count_attachments(),
+        "attachments": [*_attached(pdf), *(name for page in pages for name in page["files"])],
         "xfa": form in (raw.FORMTYPE_XFA_FULL, raw.FORMTYPE_XFA_FOREGROUND),
     }
 
@@ -63,38 +67,77 @@ def _page(pdf: Any, number: int) -> dict[str, Any]:
     import pypdfium2.raw as raw
 
     page = pdf[number]
-    if pdf.formenv is not None and page.flatten() == raw.FLATTEN_SUCCESS:
-        page.close()
-        page = pdf[number]  # now with what has been filled into its fields
     pictures = sum(1 for _ in itertools.islice(page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE]), 10_000))
     letters = page.get_textpage()
-    text = letters.get_text_range() if letters.count_chars() else ""
-    # Letters are counted as the text has them only where none takes two units of UTF-16.
-    known = len(text) == letters.count_chars()
-    lines, start = [], 0
-    for end in [*_LINE_END.finditer(text), None]:
-        line = text[start : end.start() if end else None]
-        blanks = len(line) - len(line.lstrip())
-        size, weight, y = _font(letters, start + blanks) if known and line.strip() else (0.0, 0, None)
-        if end or line:
-            lines.append([line, size, weight, y])
-        start = end.end() if end else start
+    lines = lines_of(letters)
     letters.close()
+    form = pdf.formenv
+    added, lacks, files = annotations.found_on(page, form.raw if form is not None else None)
+    drawn = rules.drawn_on(page) if lines else []
     page.close()
-    return {"lines": lines, "pictures": pictures, "damaged": False}
+    if added:
+        angle = Counter(line.main.angle for line in lines).most_common(1)[0][0] if lines else 0
+        _turn(lines, added, angle)
+    placing.strike(lines, rules.struck(lines, drawn))
+    lines = columns.order(placing.place(lines, added), drawn)
+    lines = placing.place_notes(lines, added)
+    return {
+        "lines": _joined(lines),
+        "pictures": pictures,
+        "damaged": False,
+        "lacks": dict(lacks),
+        "files": files,
+        "label": _label(pdf, number),
+    }
 
 
-def _font(letters: Any, at: int) -> tuple[float, int, float | None]:
-    """Size on the page, in points, and weight of a letter's font, and the height of its baseline."""
+def _turn(lines: list[PageLine], added: list[annotations.Added], angle: int) -> None:
+    """On a page whose text runs another way, its lines and what was put on it as if it ran to the right."""
+    if not angle:
+        return
+    for one in added:
+        one.boxes = [turned_box(box, angle) for box in one.boxes]
+    for line in lines:
+        for word in line.words:
+            word.angle = (word.angle - angle) % 4
+
+
+def _joined(lines: list[PageLine]) -> list[list[Any]]:
+    """Text, size, weight and height of the lines; those that end within a word with the one that follows."""
+    found: list[list[Any]] = []
+    for line in lines:
+        main, text = line.main, line.text
+        if found and found[-1][0].endswith(DIVIDED):
+            found[-1][0] += text
+        else:
+            first = line.words[0]
+            found.append([text, first.size, first.weight, round(main.y, 1)])
+    return found
+
+
+def _label(pdf: Any, number: int) -> str:
+    """What a file calls a page; nothing where it does not say."""
     import pypdfium2.raw as raw
 
-    matrix = raw.FS_MATRIX()
-    # A font's own size says nothing: many writers set it to 1 and scale the text.
-    scale = (matrix.c**2 + matrix.d**2) ** 0.5 if raw.FPDFText_GetMatrix(letters, at, matrix) else 1.0
-    size = round(raw.FPDFText_GetFontSize(letters, at) * scale, 1)
-    x, y = c_double(), c_double()
-    placed = raw.FPDFText_GetCharOrigin(letters, at, x, y)
-    return size, raw.FPDFText_GetFontWeight(letters, at), round(y.value, 1) if placed else None
+    size = min(raw.FPDF_GetPageLabel(pdf, number, None, 0), _LONGEST_LABEL)
+    if size <= 2:
+        return ""
+    buffer = ctypes.create_string_buffer(size)
+    raw.FPDF_GetPageLabel(pdf, number, buffer, size)
+    return buffer.raw[: size - 2].decode("utf-16-le", "replace").replace("\0", "")
+
+
+def _attached(pdf: Any) -> list[str]:
+    """The names of the files that are attached to a document."""
+    import pypdfium2
+
+    found: list[str] = []
+    for at in range(min(pdf.count_attachments(), _MOST_BOOKMARKS)):
+        try:
+            found.append(pdf.get_attachment(at).get_name())
+        except pypdfium2.PdfiumError:
+            found.append("")
+    return found
 
 
 def _bookmarks(pdf: Any) -> list[list[Any]]:

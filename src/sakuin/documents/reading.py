@@ -117,7 +117,7 @@ def _text(data: bytes, name: str, encoding: str | None) -> Document:
     try:
         return text.read(data, name, encoding)
     except SakuinError:
-        if (should := kinds.by_suffix(name)) in ("pdf", "word") and text.guess(data) is None:
+        if (should := kinds.by_suffix(name)) in ("pdf", "word", "sheets") and text.guess(data) is None:
             raise SakuinError(
                 f"{name} is not {kinds.CALLED[should]}, as its suffix says, and no text either; get it once "
                 "more."

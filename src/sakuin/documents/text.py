@@ -1,7 +1,8 @@
 """Plain text: bytes decoded, and refused in words where they are no text.
 
-Offsets count the characters exactly as decoded: line ends are not translated; only a byte order mark at the
-start is taken off. Markdown stays as it is too; its headings are marked.
+Offsets count the characters exactly as decoded: line ends are not translated; only byte order marks and NULs
+are taken out. Where nearly all is text, the few bytes that are none become U+FFFD, and a note says how many.
+Markdown stays as it is too; its headings are marked.
 """
 
 from __future__ import annotations
@@ -23,6 +24,27 @@ _BOMS = (  # the longer ones first: UTF-32's begins with UTF-16's
 )
 _LINE_END = re.compile(r"\r\n?|\n")
 _MOST_CONTROLS = 0.01
+_MOST_BAD = 0.001
+"""Share of the characters that may be bad in a text of an encoding."""
+
+_LONG = 1000
+"""Bytes of a text of ASCII from which one letter of another encoding in it is damage."""
+
+_MOST_NUL_RUNS = 0.01
+"""Runs of NULs to each character of text; a run may be as long as it likes: a log that was never written."""
+
+_NUL_RUN = re.compile("\0+")
+_NUL_BLOCK = re.compile(r"(?<=[^\r\n\0])\0{16,}(?=[^\r\n\0])")
+"""A block within a line: what stands before it and behind it are two lines."""
+
+_OF_WINDOWS = re.compile(
+    rb"(?<=[A-Za-z])[\xc0-\xd6\xd8-\xf6\xf8-\xfd]|[\xc0-\xd6\xd8-\xf6\xf8-\xfd](?=[a-z])"
+    rb"|[\x80\x85\x91-\x97\xa3\xa7\xab\xb0\xbb]"
+)
+"""What letters and signs of print are in cp1252, where it is likely one."""
+
+_INNER_MARK = re.compile(r"(?<=[\r\n])\ufeff")
+_FOREIGN = re.compile(r"[^\x00-\x7f\ufffd]")
 _TEXT_CONTROLS = frozenset("\t\n\v\f\r\x1b")
 
 
@@ -34,16 +56,95 @@ def read(data: bytes, name: str, encoding: str | None, *, markdown: bool = False
 
 
 def decode_or_guess(data: bytes, name: str, encoding: str | None) -> tuple[str, tuple[str, ...]]:
-    """The text in `data`, and a note on its encoding where "auto" had to guess it."""
-    if encoding != "auto":
-        return decode(data, name, encoding or "utf-8"), ()
+    """The text in `data`, and notes on what of it is no text, and on its encoding where that was guessed.
+
+    encoding : None is UTF-8, or what a byte order mark says; "auto" guesses where it is neither.
+    """
+    marked = by_mark(data) if encoding in (None, "auto") else None
+    named = marked or ("utf-8" if encoding in (None, "auto") else str(encoding))
     try:
-        return decode(data, name), ()
+        return repaired(data, name, named)
     except SakuinError:
         likely = guess(data)
-        if likely is None:
+        if encoding != "auto" or likely is None or likely == named:
             raise
-    return decode(data, name, likely), (f"{name} is not UTF-8 and was read as {likely}, which is a guess.",)
+    text, said = repaired(data, name, likely)
+    return text, (f"{name} is not UTF-8 and was read as {likely}, which is a guess.", *said)
+
+
+def repaired(data: bytes, name: str, encoding: str) -> tuple[str, tuple[str, ...]]:
+    """The text in `data` without its NULs, and with U+FFFD for the few bytes that are bad, of both of which
+    notes are returned. `SakuinError` where it is no text, or of another encoding."""
+    check_not_empty(data, name)
+    check_encoding(encoding)
+    text, notes = _replaced(data, name, encoding)
+    if "\0" in text:
+        text, dropped = _without_nuls(data, text, name)
+        notes += dropped
+    checked(data, text, name, encoding)
+    return text, notes
+
+
+def _replaced(data: bytes, name: str, encoding: str) -> tuple[str, tuple[str, ...]]:
+    """The text, where few bytes are bad with U+FFFD in their place and a note; else a `SakuinError`."""
+    try:
+        return without_marks(data.decode(encoding)), ()
+    except UnicodeError as error:
+        first, said = error, _not_in(data, name, encoding, error)
+    if not isinstance(first, UnicodeDecodeError):
+        raise SakuinError(said)
+    try:
+        text = data.decode(encoding, "replace")
+    except UnicodeError:  # some encodings have no such way
+        raise SakuinError(said) from None
+    bad = text.count("\ufffd") - data.count("\ufffd".encode(encoding, "ignore") or b"\0never")
+    if bad < 1 or not _is_nearly_all(data, text, bad, encoding):
+        raise SakuinError(said)
+    before = data[: first.start].decode(encoding, "replace")
+    line = 1 + sum(1 for _ in _LINE_END.finditer(before))
+    shown = "".join(f"\\x{byte:02x}" for byte in data[first.start : first.start + 1])
+    many = "1 byte" if bad == 1 else f"{bad:,} places"
+    return without_marks(text), (
+        f"{name} is {encoding} but for {many}, the first on line {line:,} (byte {shown} at offset "
+        f"{first.start:,}); U+FFFD stands there.",
+    )
+
+
+def _is_nearly_all(data: bytes, text: str, bad: int, encoding: str) -> bool:
+    """Whether a text with so many bad places is in this encoding all the same."""
+    few = bad <= max(1, _MOST_BAD * len(text))
+    if codecs.lookup(encoding).name != "utf-8":
+        return few
+    if foreign := len(_FOREIGN.findall(text)):
+        # Bytes outside ASCII are UTF-8 by chance next to never: these are, and the others are damaged.
+        return foreign >= bad and guess(data) not in ("cp932", "euc_jp")
+    letters = len(_OF_WINDOWS.findall(data))
+    if letters >= bad:  # each would be a letter or a quotation mark in the encoding of Western Windows
+        return bad == 1 and len(data) >= _LONG
+    return few
+
+
+def _without_nuls(data: bytes, text: str, name: str) -> tuple[str, tuple[str, ...]]:
+    """The text without its NULs, and a note; as it was where they stand all over it, as they do in data and
+    in text of two bytes a letter."""
+    rest = text.replace("\0", "")
+    runs = len(_NUL_RUN.findall(text))
+    likely = guess(data)
+    if runs > max(_MOST_NUL_RUNS * len(rest), 1) or _is_binary(rest) or (likely or "").startswith("utf-16"):
+        return text, ()
+    count = text.count("\0")
+    line = 1 + sum(1 for _ in _LINE_END.finditer(text[: text.index("\0")]))
+    said = "1 NUL, which was left out" if count == 1 else f"{count:,} NULs, which were left out"
+    return _NUL_BLOCK.sub("\n", text).replace("\0", ""), (
+        f"{name} holds {said}; the first is on line {line:,}.",
+    )
+
+
+def without_marks(text: str) -> str:
+    """A text without the byte order mark at its start, and those that joined files have within them, at the
+    start of a line."""
+    text = text.removeprefix("\ufeff")
+    return _INNER_MARK.sub("", text) if "\ufeff" in text else text
 
 
 def check_not_empty(data: bytes, name: str) -> None:
@@ -96,7 +197,13 @@ def decode(data: bytes, name: str, encoding: str = "utf-8") -> str:
         text = data.decode(encoding)
     except UnicodeError as error:
         raise SakuinError(_not_in(data, name, encoding, error)) from None
-    text = text.removeprefix("\ufeff")
+    text = without_marks(text)
+    checked(data, text, name, encoding)
+    return text
+
+
+def checked(data: bytes, text: str, name: str, encoding: str) -> None:
+    """Raise `SakuinError` where what was decoded is no text, or of another encoding."""
     if _is_binary(text):
         if (likely := guess(data)) and likely.startswith("utf-"):
             raise SakuinError(
@@ -108,7 +215,6 @@ def decode(data: bytes, name: str, encoding: str = "utf-8") -> str:
         raise SakuinError(f"{name} looks like iso2022_jp: pass --encoding iso2022_jp.")
     if not text.strip():
         raise SakuinError(f"{name} holds only blanks; there is nothing to ask about.")
-    return text
 
 
 def _not_in(data: bytes, name: str, encoding: str, error: UnicodeError) -> str:
@@ -118,6 +224,8 @@ def _not_in(data: bytes, name: str, encoding: str, error: UnicodeError) -> str:
             f" (byte 0x{data[error.start]:02x} at offset {error.start})" if error.start < len(data) else ""
         )
     likely = guess(data)
+    if likely is not None and codecs.lookup(likely).name == codecs.lookup(encoding).name:
+        return f"{name} begins as {encoding} text and is damaged{where}; get it once more."
     if likely is None:
         return f"{name} is not {encoding} text{where} and looks binary; extract its text first."
     return f"{name} is not {encoding} text{where}; it looks like {likely}: pass --encoding {likely}."

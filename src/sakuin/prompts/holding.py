@@ -100,7 +100,8 @@ def _with_one(documents: list[Document], new: Document, edited: Edited) -> tuple
         line = new.line(common_length(last.text, new.text))
         raise EditedError(
             f"{new.name} was changed since the context read it (it differs from line {line:,} on); let the "
-            "new text take the place of the old one with --replace (replace=True)."
+            "new text take the place of the old one with --replace (replace=True), or read it beside the old "
+            "one from standard input (-)."
         )
     first, *others = last.parts
     documents = list(documents)

@@ -1,7 +1,7 @@
 """`sakuin contexts`: documents that were read once, kept in a library and asked again.
 
-One file for what belongs together: `add`, `ask`, `append` and `drop` read; `look` shows what is there, `text` what
-was read, `tidy` removes and keeps, `carry` takes a context elsewhere. Looking and tidying need no torch.
+One file for what belongs together: `add`, `ask`, `append` and `drop` read; `look` shows what is there, `text`
+what was read, `tidy` removes and keeps, `carry` takes a context elsewhere. Looking and tidying need no torch.
 """
 
 from __future__ import annotations

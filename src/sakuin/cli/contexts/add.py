@@ -28,7 +28,7 @@ from sakuin.cli.show import say, say_json, tell
 from sakuin.quantities import seconds_of, size_of
 
 if TYPE_CHECKING:
-    from sakuin import Context
+    from sakuin import Context, RetrievalConfig
 
 
 def add(
@@ -74,7 +74,7 @@ def add(
     done, and --resume goes on from there.
     """
     with reports_errors(left=lambda: _left_of(name, library, replace)):
-        from sakuin import Library, RetrievalConfig
+        from sakuin import Library
 
         where = Library(library)
         keep = None if keep_for is None else seconds_of(keep_for, "--keep-for")
@@ -84,29 +84,27 @@ def add(
         if resume and not where.kept_of(name):
             tell(f"Nothing of {name} is kept of an earlier add; it begins anew.")
         texts = documents_of(files, encoding)
-        changes: dict[str, Any] = {"index": index, "kv_dtype": kv_dtype}
-        config = RetrievalConfig(**{key: value for key, value in changes.items() if value is not None})
-        if index is not None:
-            from sakuin.index.kind import kind_of
-
-            kind_of(index).check_storable()
+        config = _config(index, kv_dtype)
         loaded, tokenizer = loading.load(model)
+        how: dict[str, Any] = {"resume": resume, "replace": replace, "system": system}
+        how |= {"pin": pin, "keep_for": keep}
         with progress_bar() as progress, offers_what_there_is():
-            context = where.add(
-                name,
-                texts,
-                loaded,
-                tokenizer,
-                config,
-                progress,
-                resume=resume,
-                pin=pin,
-                keep_for=keep,
-                system=system,
-                replace=replace,
-            )
+            context = where.add(name, texts, loaded, tokenizer, config, progress, **how)
         _print_added(name, context, where.find(name).manifest.size, json)
         warn_if_full(name, context)
+
+
+def _config(index: str | None, kv_dtype: str | None) -> RetrievalConfig:
+    """What `--index` and `--kv-dtype` mean together; a kind that cannot be kept is refused."""
+    from sakuin import RetrievalConfig
+
+    changes: dict[str, Any] = {"index": index, "kv_dtype": kv_dtype}
+    config = RetrievalConfig(**{key: value for key, value in changes.items() if value is not None})
+    if index is not None:
+        from sakuin.index.kind import kind_of
+
+        kind_of(index).check_storable()
+    return config
 
 
 def _print_added(name: str, context: Context, size: int, json: bool) -> None:

@@ -97,7 +97,7 @@ class Watched:
                 self._say(f"{self.path} {_why(error)}; waiting for it")
             else:
                 self.error = SakuinError(f"{self.path} cannot be followed: {error.strerror or error}.")
-        except ValueError as error:
+        except (ValueError, MemoryError) as error:
             self.error = SakuinError(f"{self.path} cannot be followed: {error}.")
 
     def _follow_name(self) -> None:

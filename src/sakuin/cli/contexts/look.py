@@ -73,7 +73,7 @@ def show(name: Name, library: Folder = None, json: Json = False) -> None:
         rows = [
             ("name", found["name"]),
             ("documents", ", ".join(found["documents"]) or "none"),
-            *((("system", found["system"]),) if found["system"] else ()),
+            *((("system", one_line(found["system"])),) if found["system"] else ()),
             ("tokens", f"{found['tokens']:,}"),
             ("model", f"{found['model'] or 'given in Python'}, {found['dtype']}"),
             ("index", found["index"]),

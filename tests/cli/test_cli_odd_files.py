@@ -1,0 +1,68 @@
+"""Commands over odd files: an answer or one sentence, exit code 0 or 2, and never a traceback."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from odd import odd_files
+from stored import model_of
+
+from sakuin.cli import app
+
+SAMPLE = range(7, 200, 17)
+"""Of the files, twelve: of ten kinds, and of ten ways to be damaged."""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    every = odd_files(tmp_path_factory.mktemp("odd"))
+    return [every[at] for at in SAMPLE]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("model")
+    for one in model_of():
+        one.save_pretrained(folder)
+    return str(folder)
+
+
+def test_ask_add_append_and_chat_take_odd_files_or_say_why_not(
+    files: list[Path],
+    model: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SAKUIN_LIBRARY", str(tmp_path / "library"))
+    (tmp_path / "first.txt").write_text("The keys hang beside the door.")
+
+    def command(*words: str) -> int:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Hello?\n")))
+        code = int(app(list(words), prog_name="sakuin", standalone_mode=False) or 0)
+        said = capsys.readouterr()
+        assert code in (0, 2), said.err
+        assert "Traceback" not in said.err
+        assert "\x1b[31m" not in said.err + said.out
+        if code == 2:
+            last = said.err.splitlines()[-1]
+            assert last.startswith("sakuin: "), said.err
+            assert last.endswith("."), said.err
+        return code
+
+    few = ("--max-new-tokens", "2")
+    assert command("contexts", "add", "grown", str(tmp_path / "first.txt"), "--model", model) == 0
+    codes = []
+    for at, path in enumerate(files):
+        name = str(path)
+        words = (
+            ("ask", name, "Where do the keys hang?", "--model", model, *few),
+            ("contexts", "add", f"odd-{at}", name, "--model", model),
+            ("contexts", "append", "grown", name),
+            ("chat", name, "--model", model, *few),
+        )
+        codes.append(command(*words[at % 4]))
+    assert {0, 2} == set(codes)
+    assert command("ask", str(tmp_path / "nothing*"), "What?", "--model", model) == 2
