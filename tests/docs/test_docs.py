@@ -1,25 +1,24 @@
-"""The docs say what the code says: references are generated, examples run, commands and links exist."""
+"""The docs say what the code says: references are generated, and what prose names exists: links, names of
+code, commands, options, variables, and sentences that it quotes. Blocks are tried in test_guides.py."""
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from page_blocks import PAGES, ROOT, blocks_of, prose, spans
 
-from sakuin.backends import catalogue
-
-ROOT = Path(__file__).parent.parent.parent
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
-    ROOT / "benchmarks/README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-]
+from sakuin import documents
+from sakuin.cli import app
 
 
 def test_the_references_are_what_the_code_says() -> None:
@@ -32,34 +31,6 @@ def test_the_references_are_what_the_code_says() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-PRINTED = {
-    "README.md": None,  # the answer that it names `answer`
-    "docs/guide.md": None,
-    "docs/contexts.md": None,
-    "docs/indexes.md": "torch.Size([6, 1, 64])",
-    "docs/fidelity.md": "balanced ",
-    "docs/lm-eval.md": "1.0\n",
-    "docs/past-the-window.md": "yarn 2.0\n",
-}
-"""Pages whose examples run, and what they print at least."""
-
-
-@pytest.mark.parametrize("page", PRINTED)
-def test_the_examples_of_a_page_run(
-    page: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    catalogue.get("smollm2")
-    monkeypatch.chdir(tmp_path)  # some examples write files
-    names: dict[str, Any] = {}
-    text = (ROOT / page).read_text(encoding="utf-8")
-    blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    assert blocks
-    for block in blocks:
-        exec(compile(block, page, "exec"), names)
-    printed = capsys.readouterr().out
-    assert (PRINTED[page] or names["answer"].text) in printed
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target, heading in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", page.read_text(encoding="utf-8")):
@@ -70,8 +41,7 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 
 def headings(page: Path) -> set[str]:
     """What a link names the headings of a page by: lower case, words joined by hyphens, no other signs."""
-    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    titles = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
@@ -104,5 +74,111 @@ def test_make_targets_that_a_page_names_exist(page: Path) -> None:
 
 def commands(page: Path) -> list[str]:
     """What a page prints as code: spans and blocks."""
-    text = page.read_text(encoding="utf-8")
-    return [*re.findall(r"`([^`\n]+)`", text), *re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]
+    return [*spans(page), *(block.code for block in blocks_of(page) if block.language == "sh")]
+
+
+@cache
+def sakuin_commands() -> Any:
+    return typer.main.get_command(app)
+
+
+NO_COMMAND = ("COMMAND", "…", "--help", "--version")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_sakuin_in_prose_have_what_they_name(page: Path) -> None:
+    for span in spans(page):
+        if not span.startswith("sakuin ") or span == "sakuin part 1":  # what files are hashed with
+            continue
+        command, (_, *words) = sakuin_commands(), span.split()
+        while words and hasattr(command, "commands") and words[0] not in NO_COMMAND:
+            assert words[0] in command.commands, span
+            command, *words = command.commands[words[0]], *words[1:]
+        known = {
+            name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)
+        }
+        assert {word for word in words if word.startswith("--")} <= known | {"--help"}, span
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_options_and_variables_that_a_page_names_exist(page: Path) -> None:
+    text = " ".join(spans(page))
+    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text)) - known_options() == set()
+    variables = set(re.findall(r"\bSAKUIN_[A-Z_]+\b", page.read_text(encoding="utf-8")))
+    assert {name for name in variables if name not in sources()} == set()
+
+
+@cache
+def known_options() -> set[str]:
+    """Options of all commands of sakuin, of the benchmarks, tools and tests, and of lm-eval."""
+
+    def of(command: Any) -> Iterator[str]:
+        for parameter in command.params:
+            yield from (*parameter.opts, *parameter.secondary_opts)
+        for child in getattr(command, "commands", {}).values():
+            yield from of(child)
+
+    return {*of(sakuin_commands()), *re.findall(r'"(--[a-z][\w-]*)"', sources()), *OTHERS}
+
+
+OTHERS = ("--help", "--version", "--model_args", "--use_cache", "--metadata")
+
+
+@cache
+def sources() -> str:
+    files = (path for part in ("src", "benchmarks", "tools", "tests") for path in (ROOT / part).rglob("*.py"))
+    return "\n".join(path.read_text(encoding="utf-8") for path in [ROOT / "Makefile", *files])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_sentences_that_a_page_quotes_are_the_programs(page: Path) -> None:
+    """Four words and more in double quotes, in prose, are what sakuin says; `…` is a part that changes."""
+    for quoted in re.findall(r'"([^"`]+)"|“([^”`]+)”', re.sub(r"`[^`]*`", "", prose(page))):
+        said = " ".join("".join(quoted).split())
+        if len(said.split()) > 3:
+            assert any(says(sentence, said) for sentence in sentences()), said
+
+
+def says(sentence: str, said: str) -> bool:
+    """Whether a sentence of the code, with `…` for what is put into it, begins or goes on as quoted."""
+    quoted = ".*".join(re.escape(part) for part in re.split(r" ?… ?", said))
+    if re.search(quoted, sentence):
+        return True
+    begins, _, rest = sentence.partition("…")  # of what is quoted, the part that changes may be written out
+    return len(begins.split()) > 3 and said.startswith(begins) and bool(rest or said == begins)
+
+
+@cache
+def sentences() -> list[str]:
+    """The texts in sakuin's code, with `…` for what is put into them."""
+    found = []
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return [" ".join(sentence.split()) for sentence in found]
+
+
+def test_a_quoted_sentence_is_found_by_its_parts() -> None:
+    assert says("there is no file …; …", "there is no file What")
+    assert says("there is no file …; …", "there is no file …")
+    assert says("…: the document seems not to speak of this.", "document seems not to speak of this")
+    assert not says("there is no file …; …", "there is no folder What")
+
+
+def test_sample_files_say_what_their_sources_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools/docs")
+    made = importlib.import_module("sample_files")
+
+    def words(text: str) -> list[str]:
+        return re.findall(r"[\w.,:/]+", text)
+
+    for name, source in (
+        ("contract.pdf", (made.FILES / "contract.txt").read_text(encoding="utf-8")),
+        ("rules.docx", made.RULES),
+        ("annex.docx", "Annex 1: parts and where they are bought " + " ".join(map(" ".join, made.ANNEX))),
+    ):
+        assert words(documents.read(made.FILES / name).text) == words(source), name

@@ -34,6 +34,10 @@ ROWS = {
         "<input type=checkbox checked> Milk <input type=checkbox> Nuts <input type=radio checked=''> yes",
         "[x] Milk [ ] Nuts [x] yes",
     ),
+    "boxes that a page draws": (
+        "<span role=checkbox aria-checked=true>Milk</span> <span role=radio aria-checked=false>Nuts</span>",
+        "[x] Milk [ ] Nuts",
+    ),
     "boxes as letters": ("☐ yes ☒ no", "[ ] yes [x] no"),
     "fields": (
         "Name: <input value='Anna'> Born: <input type=date value=2001-02-03> Mail: <input type=email> "
@@ -63,6 +67,11 @@ ROWS = {
     "labels beside": ("<label for=a>Rent:</label> <input id=a value=900>", "Rent: 900"),
     "labels around": ("<label>Rent <input value=900></label>", "Rent 900"),
     "labels that are spoken": ("<input aria-label='Rent' value=900>", "Rent: 900"),
+    "fields without blanks": (
+        "Milk:<input type=radio id=y checked><label for=y>yes</label>"
+        "<input type=radio id=n><label for=n>no</label>",
+        "Milk: [x] yes [ ] no",
+    ),
     "a form in a table": (
         "<table><tr><td>Rent<td><input value=900><tr><td>Note<td><textarea>a\nb</textarea></table>",
         "| Rent | 900 |\n| --- | --- |\n| Note | a<br>b |",

@@ -81,6 +81,12 @@ INLINE = {
     "a field": (text("page ") + field("PAGEREF x", "7"), "page 7"),
     "a simple field": (f"<w:fldSimple w:instr='SEQ Table'>{text('3')}</w:fldSimple>", "3"),
     "a field in a field": (field('IF "' + "x" + '" = "" ', "shown"), "shown"),
+    "a field that a deletion ends": (
+        "<w:r><w:fldChar w:fldCharType='begin'/></w:r><w:del w:id='1'>"
+        "<w:r><w:fldChar w:fldCharType='end'/></w:r>"
+        f"</w:del>{text('more')}",
+        "more",
+    ),
     "a link of a field": (
         field('HYPERLINK "https://halden.no/x"', "the terms"),
         "the terms (https://halden.no/x)",

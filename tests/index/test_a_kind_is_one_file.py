@@ -36,7 +36,7 @@ PAGE = (Path(__file__).parents[2] / "docs/add-an-index.md").read_text(encoding="
 
 def code(language: str) -> str:
     """The page's first block in a language."""
-    found = re.search(rf"^```{language}\n(.*?)^```", PAGE, re.M | re.S)
+    found = re.search(rf"^```{language}[^\n]*\n(.*?)^```", PAGE, re.M | re.S)
     assert found is not None
     return found[1]
 

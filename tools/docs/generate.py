@@ -223,7 +223,17 @@ def _described(docstring: str) -> dict[str, str]:
     return found
 
 
-WITH_TABLES = ("contexts", "fidelity", "gguf-answers", "indexes", "lm-eval", "ruler", "scaling", "speed")
+WITH_TABLES = (
+    "evidence",
+    "contexts",
+    "fidelity",
+    "gguf-answers",
+    "indexes",
+    "lm-eval",
+    "ruler",
+    "scaling",
+    "speed",
+)
 """Pages, beside the README, into which findings and tables of results are put."""
 
 

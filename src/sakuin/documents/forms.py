@@ -22,6 +22,9 @@ _NEAR = 300
 """Characters around a field within which its label counts as beside it."""
 
 _LONGEST_ROW = 2000
+_OPENING = " \t\n([\ue000\ue002"
+"""Signs after which no blank is needed."""
+
 
 _PLACE = re.compile(f"{FIELD}([0-9]{{1,9}}){FIELD_END}")
 _UNSEEN = ("hidden",)
@@ -118,12 +121,15 @@ class Forms:
             label = " ".join(label.split())[:_MOST_LABEL]
             around = text[max(match.start() - _NEAR, 0) : match.end() + _NEAR]
             said = one.text
+            before = " " if match.start() and text[match.start() - 1] not in _OPENING else ""
+            after = " " if text[match.end() : match.end() + 1].isalnum() else ""
             line = text.rfind("\n", max(match.start() - _LONGEST_ROW, 0), match.start()) + 1
             if "\n" in said and text.startswith("|", line):
                 said = said.replace("\n", "<br>")  # a table has one line a row
             if not label or label in " ".join(_PLACE.sub("", around).split()):
-                return said
-            return f"{said} {label}" if one.is_box else f"{label.rstrip(':')}: {said}"
+                return before + said + after
+            labelled = f"{said} {label}" if one.is_box else f"{label.rstrip(':')}: {said}"
+            return before + labelled + after
 
         return _PLACE.sub(fill, text)
 

@@ -15,6 +15,7 @@ from bs4 import BeautifulSoup
 from bs4.element import PreformattedString
 
 from sakuin.documents import signs
+from sakuin.documents.boxes import EMPTY, TICKED
 from sakuin.documents.forms import Choice, Choices, Forms
 from sakuin.documents.looks import Look, Sheets
 
@@ -31,6 +32,9 @@ _BLOCKS = dict.fromkeys(_LINES, "div") | {"menu": "ul", "dir": "ul"} | {"menu": 
 """Elements that are lines of their own on the page, which the layout would join, by what they are like."""
 
 _ELSEWHERE = ("iframe", "frame", "video", "audio", "embed", "canvas", "object")
+_BOXES = ("checkbox", "radio", "switch", "menuitemcheckbox", "menuitemradio")
+"""Roles of elements that a page draws as boxes itself."""
+
 _HIDING = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
 _BLANKS = re.compile(r"[\t \r\n]{2,}|[\t\r]")
 _COUNTS = {
@@ -108,7 +112,10 @@ class Page(BeautifulSoup):
         for attribute, number in _COUNTS.items():
             if attribute in attrs and not number.fullmatch(attrs[attribute]):
                 del attrs[attribute]
-        return super().handle_starttag(name, namespace, nsprefix, attrs, *more, **named)
+        element = super().handle_starttag(name, namespace, nsprefix, attrs, *more, **named)
+        if (attrs.get("role") or "").lower() in _BOXES and "aria-checked" in attrs:
+            self._say(f"{TICKED if attrs['aria-checked'].lower() == 'true' else EMPTY} ")
+        return element
 
     def handle_endtag(self, name: str, nsprefix: Any = None) -> None:
         self.endData()

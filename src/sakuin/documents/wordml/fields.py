@@ -16,6 +16,9 @@ _PAGES = ("PAGE", "NUMPAGES", "SECTIONPAGES")
 _WORKED_OUT = ("EQ", "LISTNUM", "AUTONUM", "AUTONUMLGL", "AUTONUMOUT")
 """Fields that show something and keep no result."""
 
+_MOST_PARAGRAPHS = 20
+"""Over how many an instruction reaches; what never ends would take all that follows with it."""
+
 
 @dataclass
 class Field:
@@ -27,7 +30,13 @@ class Field:
     in_code: bool = True
     start: int = 0
     has_result: bool = False
+    paragraphs: int = 0
     arguments: list[str] = field(default_factory=list)
+
+    def is_lost(self) -> bool:
+        """Whether its instruction, which is not shown, has no end; asked once a paragraph."""
+        self.paragraphs += self.in_code
+        return self.paragraphs > _MOST_PARAGRAPHS
 
     def close(self) -> None:
         """The instruction is whole."""

@@ -58,6 +58,7 @@ class Inline:
     def text(self, paragraph: Any, style: str) -> str:
         """The text of a paragraph of this style. Its own lines are parted by newlines."""
         self._pieces, self._style, self._look, self._hiding = [], style, Look(), False
+        self._fields = [each for each in self._fields if not each.is_lost()]
         for each in self._fields:
             each.start = 0
         self._walk(paragraph)
@@ -75,6 +76,8 @@ class Inline:
                 self._walk(each)
             elif name in ("w:del", "w:moveFrom"):
                 self._found.deletions += len(each) > 0
+                for part in each.iter(long("w:fldChar")):
+                    self._field(part)  # what is deleted may end a field that is not
             elif name in _OPEN:
                 self._walk(each)
             elif name == "w:hyperlink":

@@ -61,8 +61,6 @@ class Numbering:
                 own |= _levels(override)
                 if (start := child_value(override, "w:startOverride")) is not None:
                     starts[level] = number(start, 1)
-                elif level in own:
-                    starts[level] = own[level].start
             self._lists[value(each, "w:numId") or ""] = (
                 child_value(each, "w:abstractNumId") or "", own, starts,
             )  # fmt: skip
