@@ -93,6 +93,7 @@ fuzz: native-tests  ## Throw thousands of damaged segments, odd numbers, failing
 	@$(CHECKED)/sakuin_fuzz allocations $(FIRST) 3000
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/index/test_native_fuzz*.py tests/index/test_ends_promptly.py
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/library/test_fuzz_*.py tests/snapshot/test_snapshot_fuzz.py
+	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/backends/llama_cpp/test_fuzz_headers.py
 
 format: venv  ## Write the generated docs; format the code.
 	@$(BIN)/python tools/docs/generate.py

@@ -31,7 +31,8 @@ def test_a_folder_is_the_files_below_it_by_their_names(papers: Path) -> None:
     made.contract(papers / "b" / "contract.pdf")
     got = read_all(["papers"])
     assert [document.name for document in got] == [
-        "papers/a/notes.txt", "papers/b/contract.pdf", "papers/b/notes.txt", "papers/table.csv", "papers/z.md",
+        "papers/a/notes.txt", "papers/b/contract.pdf", "papers/b/notes.txt",
+        "papers/table.csv", "papers/z.md",
     ]  # fmt: skip
     assert [document.text for document in got[::2]] == ["first", "second", "# last"]
     assert not got[0].notes

@@ -151,8 +151,13 @@ def test_columns_of_a_script_that_runs_to_the_left_begin_at_the_right(tmp_path: 
     pytest.importorskip("matplotlib")
     first = ("הנמל נפתח בשש בבוקר ונסגר אחרי", "שהמעבורת האחרונה יצאה אל האי", "ובחורף מטאטאים את הרציף בכל",
              "יום לפני שהסירות חוזרות עם דגים", "והאורות דולקים מארבע אחר הצהריים")  # fmt: skip
-    second = ("שומר שני נשכר באביב כי הזקן לא", "יכול היה לטפס עוד על המגדל הגבוה", "והוא גר מעל המחסן ומקבל שכר מן",
-              "העיר ולא מן החברה שבנתה את הנמל", "ותפקידו הוא הפעמון והשמן והספר")  # fmt: skip
+    second = (
+        "שומר שני נשכר באביב כי הזקן לא",
+        "יכול היה לטפס עוד על המגדל הגבוה",
+        "והוא גר מעל המחסן ומקבל שכר מן",
+        "העיר ולא מן החברה שבנתה את הנמל",
+        "ותפקידו הוא הפעמון והשמן והספר",
+    )
     seen = [[line[::-1] for line in column] for column in (second, first)]
     text = text_of(tmp_path / "a.pdf", rows(*seen, font=font_of_many_scripts(), size=10))
     assert text == flowing([*first, *second])
@@ -192,7 +197,8 @@ TABLES = {
          "may lift no more than two tons of stone"],
     ),
     "a label and its value": (
-        ["Name of the owner of the boat:", "Home port of the boat:", "Length over all in metres:", "Draught:"],
+        ["Name of the owner of the boat:", "Home port of the boat:",
+         "Length over all in metres:", "Draught:"],
         ["Ada Boe, of the Boe brothers", "Norby", "9.40", "1.20"],
     ),
     "a list of contents": (
@@ -208,6 +214,24 @@ def test_a_table_is_read_by_rows(tmp_path: Path, columns: Sequence[Sequence[str]
     draw = rows(*columns, lefts=(60, 280, 450)[: len(columns)])
     text = text_of(tmp_path / "a.pdf", draw)
     assert text == flowing([" ".join(row) for row in zip(*columns, strict=True)])
+
+
+def test_paragraphs_of_columns_may_have_blank_lines(tmp_path: Path) -> None:
+    left, right = [*LEFT[:3], "", *LEFT[3:], "", *THIRD[:3]], [*RIGHT[:5], "", *RIGHT[5:], "", *THIRD[3:]]
+    lines = [line for line in (*left, *right) if line]
+    assert text_of(tmp_path / "a.pdf", rows(left, right)) == flowing(lines)
+
+
+def test_a_table_of_cells_of_unequal_length_is_read_by_rows(tmp_path: Path) -> None:
+    left = ["Oil pump of the western pier, which", "was mended in March", "",
+            "Fog bell, cast in the year 1870 and", "hung anew", "", "The lamp of the eastern tower", "",
+            ""]  # fmt: skip
+    right = ["It works again, but the keeper must", "look after it every morning before",
+             "the first boat leaves.", "Cracked. It must be cast anew this",
+             "year, or the town has none when the", "winter comes.", "Burns well. Its glass has been",
+             "cleaned, and the wick is of the good", "kind that Ada brought."]  # fmt: skip
+    text = text_of(tmp_path / "a.pdf", rows(left, right))
+    assert text == flowing([f"{a} {b}".strip() for a, b in zip(left, right, strict=True)])
 
 
 @pytest.mark.parametrize("ruled", [True, False], ids=["ruled", "set apart"])
@@ -242,6 +266,18 @@ def test_what_was_drawn_in_order_stays_as_it_was_drawn(tmp_path: Path) -> None:
             rows(column, lefts=(left,))(sheet)
 
     assert text_of(tmp_path / "a.pdf", draw) == flowing([*LEFT, *RIGHT])
+
+
+def test_a_page_of_which_a_part_was_drawn_in_order(tmp_path: Path) -> None:
+    def draw(sheet: Any) -> None:
+        for column, left in ((LEFT, 60), (RIGHT, 310)):
+            rows(column, lefts=(left,))(sheet)
+        sheet.setFont("Helvetica-Bold", 13)
+        sheet.drawString(60, 580, "What it costs to lie at the pier of Norby, and for how long one may")
+        rows(THIRD, LEFT, top=550)(sheet)
+
+    heading = "What it costs to lie at the pier of Norby, and for how long one may"
+    assert text_of(tmp_path / "a.pdf", draw) == flowing([*LEFT, *RIGHT, heading, *THIRD, *LEFT])
 
 
 def test_a_page_of_one_column_with_gaps_in_its_lines(tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ def test_the_given_case_keeps_what_was_typed_on_and_the_note(tmp_path: Path) -> 
             "The rent is 900 euros (https://example.org/rents) a month and is due on the first.",
         ),
         (b"/Subtype/Text/Rect[20 676 40 696]/T(B. Ott)/Contents(Not dogs.)", "[note by B. Ott: Not dogs.]"),
+        (b"/Subtype/Text/Rect[20 676 40 696]/T(C)/IRT 3 0 R/Contents(Cats?)", "[reply by C: Cats?]"),
         (b"/Subtype/Stamp/Rect[300 670 400 690]/Name/NotApproved", "[stamp: Not Approved]"),
         (b"/Subtype/Square/Rect[60 670 400 690]/Contents(all of it?)", "[note: all of it?]"),
         (b"/Subtype/Caret/Rect[100 676 110 696]/Contents(small)", "[insert: small]"),
@@ -101,10 +102,11 @@ def test_the_given_case_keeps_what_was_typed_on_and_the_note(tmp_path: Path) -> 
         "typed",
         "rich",
         "struck",
-        "struck-with-note",
+        "struck and said why",
         "highlight",
         "link",
-        "sticky",
+        "note",
+        "reply",
         "stamp",
         "square",
         "caret",
@@ -165,6 +167,7 @@ def test_fields_of_a_form_stand_beside_their_labels(tmp_path: Path) -> None:
         widget + b"/FT/Tx/Ff 8192/T(pin)/V(1234)/Rect[400 656 500 672]",
         widget + b"/F 2/FT/Tx/T(secret)/V(hidden words)/Rect[400 596 500 610]",
         widget + b"/FT/Sig/T(sign)/Rect[72 500 200 520]",
+        widget + b"/FT/Sig/T(seal)/V<</Type/Sig/Contents<00>>>/Rect[72 460 200 480]",
         content=b"BT /F1 10 Tf 72 600 Td (Floor:) Tj ET BT /F1 10 Tf 72 540 Td (Signature:) Tj ET",
         extra=b"/AcroForm<</Fields[FORM]>>",
     )
@@ -175,7 +178,7 @@ def test_fields_of_a_form_stand_beside_their_labels(tmp_path: Path) -> None:
         "Floor: first",
     ):
         assert line in lines
-    assert lines[-2:] == ["Signature:", "[not signed]"]
+    assert lines[-3:] == ["Signature:", "[not signed]", "[signed]"]
     assert "1234" not in got.text
     assert got.notes == (
         f"not read of {tmp_path / 'a.pdf'}: 1 field for a password and 1 hidden annotation.",

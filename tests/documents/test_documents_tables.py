@@ -144,6 +144,27 @@ def test_what_is_hidden_merged_noted_or_reckoned_is_kept_or_said(tmp_path: Path)
     )
 
 
+def test_charts_pictures_and_times_of_day(tmp_path: Path) -> None:
+    def fill(out: Any) -> None:
+        sheet = out.add_worksheet("Log")
+        sheet.write_datetime(
+            0, 0, datetime.datetime(2031, 3, 14, 9, 30), out.add_format({"num_format": "yyyy-mm-dd hh:mm"})
+        )
+        sheet.write_column(0, 1, [1, 2])
+        for place in (out.add_chartsheet("Curve"), sheet):
+            chart = out.add_chart({"type": "line"})
+            chart.add_series({"values": "=Log!$B$1:$B$2"})
+            if place is sheet:
+                sheet.insert_chart("D1", chart)
+            else:
+                place.set_chart(chart)
+
+    got = book(tmp_path, fill)
+    assert got.text == "## Log\n\n2031-03-14 09:30 | 1\n2\n"
+    assert "'Curve' of a is a chart or a macro, and was not read." in got.notes
+    assert "not read of a: 2 charts." in got.notes
+
+
 def test_a_form_in_a_sheet_keeps_its_rows(tmp_path: Path) -> None:
     def fill(out: Any) -> None:
         sheet = out.add_worksheet("Form")

@@ -68,6 +68,12 @@ def reports_usage() -> Iterator[None]:
     except (KeyboardInterrupt, typer.Abort):
         _say("Interrupted.")
         raise SystemExit(130) from None
+    except SystemExit as end:
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        # The parser prints its help itself, and ends with a code of its own.
+        _give_up_output()
+        raise SystemExit(141) from None
     except BrokenPipeError:
         _give_up_output()
         raise SystemExit(141) from None

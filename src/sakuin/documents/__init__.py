@@ -1,10 +1,10 @@
-"""Reading documents as people have them: plain text, Markdown, HTML, PDF and Word files, CSV and workbooks.
+"""Reading documents as people have them: text, Markdown, HTML, PDF, Word, CSV and Excel files, folders.
 
 `read` tells by the content what a file is, and has its text laid out by the file for its kind: `text`,
-`markup`, `pdf`, `word`, `delimited`, `sheets`; `read_all` does so with folders and patterns (`folders`). All but plain text in a process of its own (`apart`, `child`). What they find comes
-back as a `Document`, with the page and the heading of every passage, and with notes on what the file holds
-that is not in its text. PDF, Word and HTML need the extra `documents`. Called by `sakuin.context.context` and
-by the command line.
+`markup`, `pdf`, `word`, `delimited`, `sheets`; all but plain text in a process of its own (`apart`, `child`).
+`read_all` does so with folders and patterns too (`folders`). What they find comes back as a `Document`, with
+the page and the heading of every passage, and with notes on what the file holds that is not in its text. All
+but plain text and CSV need the extra `documents`. Called by `sakuin.context.context` and by the command line.
 """
 
 from sakuin.documents.document import Document, Mark

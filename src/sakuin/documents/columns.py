@@ -90,12 +90,13 @@ def order(lines: list[PageLine], rules: Iterable[Rule] = ()) -> list[PageLine]:
     found: list[PageLine] = []
     changed, start = False, 0
     while start < len(rows):
-        begin, end, columns = _columns(rows, start, size, width, drawn)
+        begin, end, columns, across = _columns(rows, start, size, width, drawn)
+        changed = changed or across
         for row in rows[start:begin]:
             found += _as_drawn(row.pieces)
         if columns:
-            changed = True
-            found += _with_divided(line for column in columns for line in column)
+            inside = [line for column in columns for line in column]
+            found += _with_divided(inside) if across else inside
         start = end
     return [*found, *(line for line in lines if line.main.angle)] if changed else lines
 
@@ -131,10 +132,10 @@ def _whole_rows(lines: list[PageLine]) -> list[PageLine]:
 
 def _columns(
     rows: list[_Row], start: int, size: float, width: float, rules: list[Rule]
-) -> tuple[int, int, list[list[PageLine]]]:
+) -> tuple[int, int, list[list[PageLine]], bool]:
     """Columns in the band of rows that begins with `start`, in the order in which they are read, and the rows
-    that they begin and end at; no columns where there are none, or where they were drawn in order, and the
-    row at which to look again.
+    that they begin and end at; whether they were drawn in another order. Where there are none, the row at
+    which to look again.
 
     size, width : of the font, and that a gutter has at least.
     """
@@ -150,18 +151,17 @@ def _columns(
         beside = [n for n in (narrow - 1, narrow) if 0 <= n < len(gutters)]
         del gutters[min(beside, key=lambda n: gutters[n][1] - gutters[n][0])]
     if not gutters:
-        return start + 1, start + 1, []
+        return start + 1, start + 1, [], False
     heights = [(row.top, row.bottom) for row in rows[begin:end]]
     if running.is_table(columns, heights, size) or running.is_ruled(
         [_middle_of(gap) for gap in gutters], heights, rules
     ):
-        return end, end, []
+        return end, end, [], False
     if not running.is_running(columns, size):
-        return start + 1, start + 1, []
+        return start + 1, start + 1, [], False
     leftward = running.is_right_to_left(columns)
-    if not leftward and _is_drawn_in_order(parts):
-        return end, end, []
-    return begin, end, columns[::-1] if leftward else columns
+    across = leftward or not _is_drawn_in_order(parts)
+    return begin, end, columns[::-1] if leftward else columns, across
 
 
 def _without_edges(
@@ -263,11 +263,10 @@ def _is_drawn_in_order(parts: list[list[_Piece]]) -> bool:
     return turns <= 2 * len(parts) - 1
 
 
-def _with_divided(lines: Iterable[PageLine]) -> list[PageLine]:
+def _with_divided(lines: list[PageLine]) -> list[PageLine]:
     """The lines, with the hyphens of divided words marked; across columns PDFium sees no end of a line."""
-    found = list(lines)
-    for line, following in pairwise(found):
+    for line, following in pairwise(lines):
         text = line.words[-1].text
         if text[-1] in "-\u2010" and text[-2:-1].isalpha() and following.words[0].text[:1].islower():
             line.words[-1].text = text[:-1] + DIVIDED
-    return found
+    return lines

@@ -50,8 +50,8 @@ class Document:
     lines_before: int = 0
 
     def line(self, offset: int) -> int:
-        """The line of the file, counted from 1, that holds the character at `offset` of `text`. Lines end with
-        LF, CR LF or CR."""
+        """The line of the file, counted from 1, that holds the character at `offset` of `text`. Lines end
+        with LF, CR LF or CR."""
         return self.lines_before + bisect_right(self._line_starts, offset)
 
     def mark(self, offset: int) -> Mark:

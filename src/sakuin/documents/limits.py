@@ -30,8 +30,9 @@ MOST_MEMORY = 2 << 30
 LEAST_SECONDS = 45
 """Seconds of CPU time that any file may take."""
 
-SECONDS_A_MB = 2
-"""Seconds of CPU time that each megabyte of the file adds: an honest one takes a tenth of it."""
+SECONDS_A_MB = 6
+"""Seconds of CPU time that each megabyte of the file adds: an honest one takes a fourth of it. A page of a
+PDF takes some 15 ms, and a megabyte may hold a few hundred that are nothing but text."""
 
 
 def seconds_for(size: int) -> int:

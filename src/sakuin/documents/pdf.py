@@ -1,8 +1,8 @@
 """PDF: its text in reading order, page by page, with the headings that its bookmarks or its fonts show.
 
-PDFium takes the pages apart (`pdfium`; words in `letters`, what was put on a page in `annotations`, `placing`
-and `rules`, its columns in `columns` and `running`), `headings` finds headings, `pages` makes running text. What the file
-holds that has no text (a scan, a picture) is said here.
+PDFium takes the pages apart (`pdfium`). `letters` has their words, `annotations`, `placing` and `rules` what
+was put on them, `columns` and `running` their order; `headings` finds headings, `pages` makes running text.
+What the file holds that has no text (a scan, a picture) is said here.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ import itertools
 from collections import Counter
 from typing import Any
 
-from sakuin.documents import annotations, columns, placing, rules
+from sakuin.documents import columns, placing, rules
+from sakuin.documents.annotations import Added, found_on
 from sakuin.documents.letters import DIVIDED, PageLine, lines_of, turned_box
 from sakuin.documents.limits import MOST_CHARACTERS, MOST_PAGES
 
@@ -72,7 +73,7 @@ def _page(pdf: Any, number: int) -> dict[str, Any]:
     lines = lines_of(letters)
     letters.close()
     form = pdf.formenv
-    added, lacks, files = annotations.found_on(page, form.raw if form is not None else None)
+    added, lacks, files = found_on(page, form.raw if form is not None else None)
     drawn = rules.drawn_on(page) if lines else []
     page.close()
     if added:
@@ -91,7 +92,7 @@ def _page(pdf: Any, number: int) -> dict[str, Any]:
     }
 
 
-def _turn(lines: list[PageLine], added: list[annotations.Added], angle: int) -> None:
+def _turn(lines: list[PageLine], added: list[Added], angle: int) -> None:
     """On a page whose text runs another way, its lines and what was put on it as if it ran to the right."""
     if not angle:
         return

@@ -23,7 +23,7 @@ _WRONG_SIDE = 3.0
 """So many times as far seems a label on the side where labels of its kind do not stand."""
 
 _MOST_STRUCK = 0.25
-"""Share of a word that is struck out from which that is looked at; from its complement on the word is whole."""
+"""Share of a word that is struck out from which that is looked at; what lacks no more is the whole word."""
 
 _SCHEME = re.compile(r"^(?:https?://|mailto:|tel:)?(?:www\.)?", re.I)
 

@@ -39,8 +39,8 @@ a grid."""
 _LONG = 8
 """Rows between two places where all columns pause from which these are chance."""
 
-_HOLES = 0.15
-"""Share of the rows in which a column has nothing before its end that running text does not have."""
+_HOLES = 0.1
+"""Share of the rows after which a column begins anew, level with another, that running text does not have."""
 
 
 def is_wide(column: list[PageLine], size: float) -> bool:
@@ -137,14 +137,25 @@ def _pauses_together(rows: list[tuple[float, float]]) -> bool:
 
 
 def _has_holes(columns: list[list[PageLine]], size: float) -> bool:
-    """Whether a column has nothing in rows where another has, and goes on below."""
+    """Whether columns have nothing in rows where another has, and go on level with a cell that begins there.
+    A blank line between paragraphs is a hole too, but the other column is within a sentence."""
     heights: list[float] = []
     for y in sorted((line.main.y for column in columns for line in column), reverse=True):
         if not heights or heights[-1] - y > LEVEL * size:
             heights.append(y)
-    holes = 0
-    for column in columns:
-        lowest = min(line.main.y for line in column)
-        rows = sum(1 for height in heights if height >= lowest - LEVEL * size)
-        holes = max(holes, rows - len(column))
-    return holes >= max(2, _HOLES * len(heights))
+    grid = [[_at(column, height, size) for height in heights] for column in columns]
+    holes = begun = 0
+    for column in grid:
+        last = max(row for row, line in enumerate(column) if line is not None)
+        for row in range(1, last + 1):
+            if column[row - 1] is None and column[row] is not None:
+                holes += 1
+                beside = [other[row] for other in grid if other is not column]
+                begun += all(line is None or not line.words[0].text[:1].islower() for line in beside)
+    cased = any(word.text.islower() for column in columns for line in column for word in line.words)
+    least = max(2, _HOLES * len(heights) * (1 if cased else 2))
+    return (begun if cased else holes) >= least and begun > 0.5 * holes
+
+
+def _at(column: list[PageLine], height: float, size: float) -> PageLine | None:
+    return next((line for line in column if abs(line.main.y - height) <= LEVEL * size), None)

@@ -24,7 +24,7 @@ _NAMED = 8
 
 
 def read(data: bytes, name: str) -> Document:
-    """The document in the workbook `data`. Raises `SakuinError` where it is none, or is encrypted or empty."""
+    """The document in the workbook `data`. Raises `SakuinError` where it is none, encrypted or empty."""
     import python_calamine as calamine
 
     check_size(data, name)
@@ -88,8 +88,8 @@ def _sheet(book: Any, number: int, more: workbook.Sheet, name: str) -> list[str]
     sheet = book.get_sheet_by_index(number)
     if sheet.total_height * sheet.total_width > _MOST_CELLS:
         raise SakuinError(
-            f"{name} has a sheet of {sheet.total_height:,} rows and {sheet.total_width:,} columns, and at most "
-            f"{_MOST_CELLS:,} cells are read; save the part that matters as CSV."
+            f"{name} has a sheet of {sheet.total_height:,} rows and {sheet.total_width:,} columns, and "
+            f"at most {_MOST_CELLS:,} cells are read; save the part that matters as CSV."
         )
     values = sheet.to_python(skip_empty_area=False)
     rows = [

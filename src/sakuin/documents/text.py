@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from bisect import bisect_right
 from itertools import pairwise
 
 from sakuin.documents.document import Document, Mark
@@ -175,18 +176,38 @@ def by_mark(data: bytes) -> str | None:
     return next((name for mark, name in _BOMS if data.startswith(mark)), None)
 
 
-def _headings(text: str) -> tuple[Mark, ...]:
+def _headings(text: str, most: int = 1 << 20) -> tuple[Mark, ...]:
+    """The headings. most : characters that are parsed at once, where no block is longer: what the parser
+    makes of a text takes fifty times its memory."""
     from markdown_it import MarkdownIt
 
     # Without what stands in a line: a heading's words are taken as they are, and this takes the most time.
-    tokens = MarkdownIt().disable(["inline", "text_join"]).parse(blanked(text))
+    parser = MarkdownIt().disable(["inline", "text_join"])
     starts = [0]
     starts += [end.end() for end in _LINE_END.finditer(text)]
-    return tuple(
-        Mark(starts[token.map[0]], heading=" ".join(title.content.split()))
-        for token, title in pairwise(tokens)
-        if token.type == "heading_open" and token.map and title.content.strip()
-    )
+    starts += [len(text)] * (starts[-1] < len(text))
+    found: list[Mark] = []
+    size, plain = most, len(blanked(text))
+    # The lines of the front matter, which is blanked, hold no headings.
+    first = next((k for k, start in enumerate(starts) if plain - k == len(text) - start), 0)
+    while first < len(starts) - 1:
+        last = max(bisect_right(starts, starts[first] + size) - 1, first + 1)
+        tokens = parser.parse(text[starts[first] : starts[last]])
+        done = last - first
+        if last < len(starts) - 1:
+            # No later line changes a block that another has followed; the last one may go on.
+            blocks = [token.map[0] for token in tokens if token.map and not token.level]
+            done = blocks[-1] if blocks else done
+            if not done:
+                size *= 2
+                continue
+        found += [
+            Mark(starts[first + token.map[0]], heading=" ".join(title.content.split()))
+            for token, title in pairwise(tokens)
+            if token.type == "heading_open" and token.map and token.map[0] < done and title.content.strip()
+        ]
+        first, size = first + done, most
+    return tuple(found)
 
 
 def decode(data: bytes, name: str, encoding: str = "utf-8") -> str:

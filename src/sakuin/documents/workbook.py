@@ -115,19 +115,19 @@ class Workbook:
         if "xl/styles.xml" not in self._archive.namelist():
             return
         codes: dict[int, str] = {}
-        within = False
+        cells: list[Format | None] = []
         with self._archive.open("xl/styles.xml") as file:
             for tag, element in _elements(file, ("numFmt", "xf", "cellStyleXfs", "cellXfs")):
                 if tag == "numFmt":
                     codes[int(element.get("numFmtId", "0"))] = element.get("formatCode", "")
                 elif tag == "xf":
-                    number = int(element.get("numFmtId", "0"))
-                    self._formats.append(_format(number, codes.get(number, "")))
+                    form = int(element.get("numFmtId", "0"))
+                    self._formats.append(_format(form, codes.get(form, "")))
                 elif tag == "cellStyleXfs":  # those before were styles by name, not of cells
                     self._formats.clear()
-                elif tag == "cellXfs" and not within:
-                    within, cells = True, list(self._formats)
-        self._formats = cells if within else []
+                elif tag == "cellXfs":
+                    cells = list(self._formats)
+        self._formats = cells
 
     def _cell(self, element: Any, found: Sheet) -> None:
         place = _place(element.get("r", ""))
@@ -137,9 +137,9 @@ class Workbook:
             if form is not None:
                 found.formats[place] = form
         tags = {child.tag.rpartition("}")[2]: child for child in element}
-        if "f" in tags and "is" not in tags and not (tags["v"].text if "v" in tags else None):
-            if element.get("t") != "str":  # a formula may yield an empty text
-                self._lacks["formula"] += 1
+        value = tags["v"].text if "v" in tags else None
+        if "f" in tags and not value and element.get("t") != "str":  # its value may be an empty text
+            self._lacks["formula"] += 1
 
     def _comments(self, path: str, found: Sheet) -> None:
         assert self._archive is not None

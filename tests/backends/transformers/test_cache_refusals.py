@@ -7,6 +7,7 @@ import torch
 from tiny import FLAT, feed, layer_of, prefilled, tiny, tokens
 
 from sakuin import RetrievalCache
+from sakuin.errors import SakuinError
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +134,46 @@ class TestRefusals:
         cache = prefilled(llama, 50)
         with pytest.raises(ValueError, match="no tokens beyond the 50 that the cache holds"):
             llama.generate(tokens(10), cache=cache, max_new_tokens=2)
+
+
+class TestRows:
+    """Rows of a batch that are none, or no numbers: one sentence, and the cache stays as it was."""
+
+    @pytest.mark.parametrize(
+        ("method", "given", "error", "words"),
+        [
+            ("reorder_cache", "0", TypeError, "reorder_cache takes a tensor of whole numbers.*got '0'"),
+            ("reorder_cache", torch.tensor([0.5, 1]), TypeError, "of shape .* and torch.float32"),
+            ("reorder_cache", torch.tensor([[0, 1]]), TypeError, r"of shape \(1, 2\)"),
+            ("reorder_cache", torch.tensor([0, 2]), SakuinError, "row 2 in `beam_idx`.*holds 2 rows"),
+            ("reorder_cache", torch.tensor([0, -1]), SakuinError, "row -1 in `beam_idx`"),
+            ("reorder_cache", torch.tensor([], dtype=torch.long), SakuinError, "at least one row"),
+            ("batch_repeat_interleave", 0, SakuinError, "at least 1 for `repeats`, got 0"),
+            ("batch_repeat_interleave", 1.5, SakuinError, r"got 1\.5"),
+            ("batch_repeat_interleave", None, SakuinError, "got None"),
+            ("batch_select_indices", torch.tensor([2]), SakuinError, "row 2 in `indices`"),
+            ("batch_select_indices", [0, "a"], TypeError, "takes a tensor of whole numbers"),
+            ("batch_select_indices", torch.tensor([True]), SakuinError, "a mask of 2 rows .* one of 1"),
+            ("batch_select_indices", torch.tensor([-3]), SakuinError, "row -3"),
+        ],
+    )
+    def test_rows_that_are_none(self, llama, method, given, error, words):
+        cache = RetrievalCache(llama.config, FLAT)
+        feed(llama, cache, tokens(50, batch=2))
+        with pytest.raises(error, match=words) as raised:
+            getattr(cache, method)(given)
+        assert "\n" not in str(raised.value)
+        with torch.no_grad():
+            assert llama(tokens(1, batch=2), cache=cache).logits.shape[0] == 2
+
+    def test_what_transformers_takes_is_taken(self, llama):
+        for given, n in (
+            (torch.tensor([1, 1, 0]), 3),
+            (torch.tensor([-1]), 1),
+            (torch.tensor([True, False]), 1),
+        ):
+            cache = RetrievalCache(llama.config, FLAT)
+            feed(llama, cache, tokens(50, batch=2))
+            cache.batch_select_indices(given)
+            with torch.no_grad():
+                assert llama(tokens(1, batch=n), cache=cache).logits.shape[0] == n

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sakuin.backends.llama_cpp import vocabulary_facts
 from sakuin.backends.llama_cpp.layouts import HeaderParams
 from sakuin.backends.llama_cpp.library import library
 from sakuin.backends.llama_cpp.refused import refuse
@@ -81,7 +82,8 @@ class Header:
 
     files : in order; llama.cpp is given the first, and finds the others.
     values : the metadata by key, without arrays of strings (`strings`) and long ones (`long`).
-    lengths : of every array, by key. long : arrays of more than 1024 numbers, by key.
+    lengths : of every array, by key. long : arrays of more than 1024 numbers, by key. kinds : of every value
+        whether it is "one" or, of an array, "strings" or the letter of its dtype (i, u, f, b).
     """
 
     files: tuple[Path, ...]
@@ -89,6 +91,7 @@ class Header:
     lengths: Mapping[str, int]
     long: Mapping[str, NDArray[Any]] = field(repr=False)
     tensors: tuple[Tensor, ...] = field(repr=False)
+    kinds: Mapping[str, str] = field(repr=False)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Header:
@@ -103,6 +106,7 @@ class Header:
         if n_parts > 1:
             header = _with_parts(header, n_parts)
         refuse(header)
+        vocabulary_facts.check(header)
         return header
 
     @property
@@ -139,7 +143,7 @@ class Header:
         value = self.values.get(key, default)
         if isinstance(value, tuple):
             value = max(value, default=default)
-        return default if isinstance(value, str) else int(value)
+        return default if isinstance(value, str) else self._whole(key, value)
 
     def real(self, key: str, default: float = 0.0) -> float:
         """A number; `default` where the file has none of that key."""
@@ -157,7 +161,12 @@ class Header:
                 f"{self.path} states {key} for {len(value)} layers of {n_layers}, so it is damaged; fetch it "
                 "again."
             )
-        return [int(each) for each in value[:n_layers]]
+        return [self._whole(key, each) for each in value[:n_layers]]
+
+    def _whole(self, key: str, value: int | float | bool) -> int:
+        if not math.isfinite(value):
+            raise SakuinError(f"{self.path} states {key} as {value}, so it is damaged; fetch it again.")
+        return int(value)
 
     def strings(self, key: str) -> list[bytes]:
         """The array of strings of that key, read from the file; empty where there is none."""
@@ -280,15 +289,17 @@ def _read_one(path: Path, number: int) -> Header:
     values: dict[str, Value] = {}
     lengths: dict[str, int] = {}
     long: dict[str, NDArray[Any]] = {}
+    kinds: dict[str, str] = {}
     with _opened(path) as context:
         for at in range(lib.gguf_get_n_kv(context)):
             key = _text(lib.gguf_get_key(context, at))
             kind = lib.gguf_get_kv_type(context, at)
+            kinds[key] = _kind(context, at)
             if kind == _STRING:
                 values[key] = _text(lib.gguf_get_val_str(context, at))
             elif kind == _ARRAY:
                 lengths[key] = lib.gguf_get_arr_n(context, at)
-                if lib.gguf_get_arr_type(context, at) != _STRING:
+                if kinds[key] != "strings":
                     numbers = _numbers(context, at)
                     if len(numbers) > _SHORT:
                         long[key] = numbers
@@ -298,7 +309,15 @@ def _read_one(path: Path, number: int) -> Header:
                 values[key] = _TYPES[kind].from_address(lib.gguf_get_val_data(context, at)).value
         tensors = tuple(_tensors(context, number))
     _check_whole(path, tensors)
-    return Header((path,), values, lengths, long, tensors)
+    return Header((path,), values, lengths, long, tensors, kinds)
+
+
+def _kind(context: int, at: int) -> str:
+    lib = library()
+    if lib.gguf_get_kv_type(context, at) != _ARRAY:
+        return "one"
+    item = lib.gguf_get_arr_type(context, at)
+    return "strings" if item == _STRING else str(np.dtype(_TYPES[item]).kind)
 
 
 def _numbers(context: int, at: int) -> NDArray[Any]:

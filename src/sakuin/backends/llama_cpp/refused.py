@@ -6,6 +6,7 @@ are models that write text, token by token, with such layers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -68,6 +69,10 @@ _BY_TYPE = {
     "imatrix": "it holds statistics for quantizing a model",
     "vocab": "it holds a vocabulary alone",
 }
+
+_NOT_NEGATIVE = ("epsilon", "softcapping")
+_INPUTS = (("token_embd.weight", "embedding_length"), (".ssm_out.weight", "ssm.inner_size"))
+"""Tensors whose rows are as long as a number of the metadata says, and its key."""
 
 
 def refuse(header: Facts) -> None:
@@ -135,4 +140,36 @@ def _by_heads(header: Facts) -> str:
     values = header.number(header.own("attention.value_length"), width // heads)
     if keys != values:
         return f"its keys have {keys} numbers and its values {values}, which must be equal here"
-    return ""
+    odd = _odd_number(header)
+    return f"it states {odd}, so it is damaged; fetch it again" if odd else ""
+
+
+def _odd_number(header: Facts) -> str:
+    """A number of the architecture with which llama.cpp ends the process or computes no numbers; "" where
+    there is none."""
+    own = header.own
+    for key, value in header.values.items():
+        real = isinstance(value, float) and key.startswith(header.architecture + ".")
+        if real and not (math.isfinite(value) and (value >= 0 or not key.endswith(_NOT_NEGATIVE))):
+            return f"{key} as {value}"
+    if own("rope.freq_base") in header.values and header.real(own("rope.freq_base")) <= 0:
+        return f"{own('rope.freq_base')} as {header.values[own('rope.freq_base')]}"
+    head_dim = header.number(own("attention.key_length"))
+    for name, most in (("rope.dimension_count", head_dim), ("rope.dimension_count_swa", 0)):
+        turned = header.number(own(name))
+        if turned % 2 or turned < 0 or (most and turned > most):
+            return f"{own(name)} as {turned} for heads of {most or 'any'} numbers"
+    for name, tensor in header.by_name.items():
+        key = next((own(key) for end, key in _INPUTS if name.endswith(end)), "")
+        if key in header.values and header.number(key) != tensor.shape[0]:
+            return f"{key} as {header.number(key)}, and {name} has {tensor.shape[0]}"
+    experts, used = header.number(own("expert_count")), header.number(own("expert_used_count"))
+    if used > experts or (experts and used <= 0):
+        return f"{used} experts of {experts} for a token"
+    stacks = (tensor.shape[2] for name, tensor in header.by_name.items() if _is_stack(name, tensor))
+    kept = next((n for n in stacks if n != experts), experts)
+    return f"{experts} experts and holds {kept}" if kept != experts else ""
+
+
+def _is_stack(name: str, tensor: Any) -> bool:
+    return name.endswith("_exps.weight") and len(tensor.shape) == 3

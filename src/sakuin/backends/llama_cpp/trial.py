@@ -166,7 +166,8 @@ def _run(folder: Path, header: Header, options: Options) -> _Ended:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=said,
-            env=children.environment(Path(__file__).parents[3]),
+            # Where ggml ends the process it would have a debugger look at it first, for half a minute.
+            env=children.environment(Path(__file__).parents[3], GGML_NO_BACKTRACE="1"),
         )
         limit = 60 + header.nbytes / _BYTES_A_SECOND
         try:

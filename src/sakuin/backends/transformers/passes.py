@@ -27,6 +27,7 @@ from transformers.cache_utils import (
     LinearAttentionCacheLayerMixin,
 )
 
+from sakuin.backends.transformers import rows
 from sakuin.backends.transformers.calls import ToldOfCalls, watch_caller
 from sakuin.backends.transformers.layer import RetrievalLayer
 from sakuin.backends.transformers.past_mask import asked
@@ -140,19 +141,28 @@ class WholePasses(Cache, ToldOfCalls):
     # -- for all layers at once ------------------------------------------------------------------------------
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Choose rows of the batch, for beam search."""
+        """Choose rows of the batch, for beam search. beam_idx : their numbers, `(rows,)`."""
+        chosen = rows.rows("reorder_cache", "beam_idx", beam_idx, self._n_rows())
         with self._all_layers():
-            super().reorder_cache(beam_idx)  # type: ignore[arg-type]
+            super().reorder_cache(chosen)  # type: ignore[arg-type]
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat each row of the batch."""
+        times = rows.repeats(repeats)
         with self._all_layers():
-            super().batch_repeat_interleave(repeats)
+            super().batch_repeat_interleave(times)
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep these rows of the batch."""
+        """Keep these rows of the batch. indices : their numbers, or a mask, `(rows,)`."""
+        chosen = rows.rows("batch_select_indices", "indices", indices, self._n_rows(), choosing=True)
         with self._all_layers():
-            super().batch_select_indices(indices)
+            super().batch_select_indices(chosen)
+
+    def _n_rows(self) -> int | None:
+        """Rows of the batch; None before the first pass."""
+        self.settle()
+        held = (layer.inner.rows for layer in self.layers if isinstance(layer, RetrievalLayer))
+        return next((len(each) for each in held if each), None)
 
     def reset(self) -> None:
         """Forget all tokens and statistics."""
