@@ -3,14 +3,16 @@ settings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
+from unittest.mock import patch
 
 from tiny import BYTES, byte_tokenizer, tiny
 
 from sakuin import Context, RetrievalConfig
+from sakuin.context import lookup, support
 from sakuin.snapshot import parts
 
 CONFIG = RetrievalConfig(sink=4, recent=16, segment=128)
@@ -42,16 +44,35 @@ def said(context: Context, question: str = QUESTION) -> tuple[str, list[Any]]:
 
 
 @contextmanager
-def counted(model: Any) -> Iterator[list[int]]:
-    """Tokens of each forward pass of `model` within."""
+def counted(model: Any, measuring: bool = False) -> Iterator[list[int]]:
+    """Tokens of each forward pass of `model` within. measuring : those that measure what any question draws
+    from a text, and the model's scale, too."""
     seen: list[int] = []
-    hook = model.register_forward_pre_hook(
-        lambda _, __, given: seen.append(given["input_ids"].shape[1]), with_kwargs=True
-    )
-    try:
-        yield seen
-    finally:
-        hook.remove()
+    apart: list[None] = []
+
+    def note(_: Any, __: Any, given: dict[str, Any]) -> None:
+        if measuring or not apart:
+            seen.append(given["input_ids"].shape[1])
+
+    def noted(measure: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            apart.append(None)
+            try:
+                return measure(*given)
+            finally:
+                apart.pop()
+
+        return call
+
+    hook = model.register_forward_pre_hook(note, with_kwargs=True)
+    with (
+        patch.object(lookup, "neutral", noted(lookup.neutral)),
+        patch.object(support, "_measure", noted(support._measure)),
+    ):
+        try:
+            yield seen
+        finally:
+            hook.remove()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from sakuin import kinds
 from sakuin.arguments import integer, real, shown
+from sakuin.quantities import meant
 
 KVDtype = Literal["auto", "bf16", "fp16", "fp32", "int8"]
 
@@ -264,7 +265,8 @@ def check_tolerance(value: float, name: str = "tolerance") -> float:
 
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {shown(value)}")
+        hint = meant(value, allowed) if isinstance(value, str) else ""
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {shown(value)}{hint}")
 
 
 def check_whole(name: str, value: object, least: int) -> None:

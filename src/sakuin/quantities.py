@@ -1,15 +1,20 @@
-"""Sizes and times as people read and write them: 0.84 GB, 20GB, 30 d, 12h. Called by the commands and by
-whatever says a figure in a sentence."""
+"""Sizes, times, counts and names as people read and write them: 0.84 GB, 30 d, 1 file, a, b and 3 more.
+
+Called by the commands and by whatever says a figure or a name in a sentence.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from sakuin.errors import SakuinError
 
 _TIMES = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 _SIZES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _SIZES |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+MOST_NAMES = 8
+"""Names that a sentence lists."""
 _SPANS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -26,6 +31,27 @@ def span_of(seconds: float) -> str:
         if seconds >= length:
             return f"{seconds / length:.0f} {unit}"
     return f"{max(seconds, 0):.0f} s"
+
+
+def counted(n: int, thing: str) -> str:
+    """So many of a thing: 1 file, 1,204 tokens."""
+    return f"{n:,} {thing}{'' if n == 1 else 's'}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in a sentence, the first eight of many: a, b, c and 3 more."""
+    every = list(names)
+    more = len(every) - MOST_NAMES
+    return ", ".join(every) if more <= 0 else f"{', '.join(every[:MOST_NAMES])} and {more:,} more"
+
+
+def meant(word: str, names: Iterable[str]) -> str:
+    """ " (did you mean …?)" where one of `names` is nearly `word`, to be put after it; else ""."""
+    from difflib import get_close_matches
+
+    by_fold = {name.casefold(): name for name in names}
+    found = get_close_matches(word[:100].casefold(), by_fold, 1, 0.6)
+    return f" (did you mean {by_fold[found[0]]}?)" if found else ""
 
 
 def seconds_of(text: str, option: str) -> float:

@@ -74,8 +74,9 @@ def test_help_and_version_import_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", script, "--help"], check=True, capture_output=True)
 
 
-def test_ask_prints_the_answer_the_passage_and_the_figures(paper: Path) -> None:
-    done = run("ask", str(paper), QUESTION, "--index", "flat", "--max-new-tokens", "24")
+def test_ask_prints_the_answer_the_passage_and_the_figures_if_asked(paper: Path) -> None:
+    words = ("ask", str(paper), QUESTION, "--index", "flat", "--max-new-tokens", "24")
+    done = run(*words, "--figures")
     assert done.returncode == 0, done.stderr
     assert "14 March 2031" in done.stdout.splitlines()[0]
     line = paper.read_text(encoding="utf-8").splitlines().index(FACT) + 1
@@ -83,6 +84,9 @@ def test_ask_prints_the_answer_the_passage_and_the_figures(paper: Path) -> None:
     for word in ("tokens", "prefill", "decode", "coverage", "on the host"):
         assert word in done.stdout
     assert done.stderr == ""
+    plain = run(*words)
+    assert plain.stdout.splitlines()[:3] == done.stdout.splitlines()[:3]
+    assert not any(word in plain.stdout for word in ("prefill", "coverage", "on the host", "smollm2"))
 
 
 def test_ask_json_prints_one_object_with_the_promised_names(paper: Path) -> None:
@@ -123,7 +127,7 @@ def test_ask_says_what_auto_chose(paper: Path) -> None:
     words = ("ask", str(paper), QUESTION, "--index", "auto", "--max-new-tokens", "24")
     got = json.loads(run(*words, "--preset", "fast", "--json").stdout)
     assert (got["index"], got["coverage"], got["index_s"] > 0) == ("flat", 1.0, True)
-    assert "flat (chosen by auto)" in run(*words).stdout
+    assert "flat (chosen by auto)" in run(*words, "--figures").stdout
 
 
 @pytest.mark.parametrize(
@@ -162,8 +166,8 @@ def test_only_a_short_text_is_said_to_have_no_index(paper: Path, tmp_path: Path)
     short = tmp_path / "short.txt"
     short.write_text(FACT, encoding="utf-8")
     said = "none: the text is short enough"
-    assert said in run("ask", str(short), QUESTION, "--max-new-tokens", "1").stdout
-    assert said not in run("ask", str(paper), QUESTION, "--max-new-tokens", "1").stdout
+    assert said in run("ask", str(short), QUESTION, "--max-new-tokens", "1", "--figures").stdout
+    assert said not in run("ask", str(paper), QUESTION, "--max-new-tokens", "1", "--figures").stdout
 
 
 def test_a_reader_that_goes_away_ends_ask_quietly(paper: Path) -> None:
@@ -264,15 +268,15 @@ def test_doctor_says_what_this_machine_gives() -> None:
     assert (report["fits"]["window"], report["fits"]["own_window"]) == (8192, 8192)
     shown = run("doctor").stdout
     assert "kernel" in shown
-    assert "offloaded tokens sketch (head_dim 128, 8 KV heads, groups of 4" in " ".join(shown.split())
+    assert "where a model has 8 KV heads of 128 numbers" in " ".join(shown.split())
 
 
 def test_doctor_takes_a_longer_window() -> None:
     catalogue.get("smollm2")
     done = run("doctor", "--model", "smollm2", "--window", "16384")
-    assert "smollm2, run by llama.cpp, window 16,384 tokens by YaRN, 8,192 of its own" in " ".join(
-        done.stdout.split()
-    )
+    said = " ".join(done.stdout.split())
+    assert "smollm2, run by llama.cpp" in said
+    assert "16,384 tokens by YaRN, 8,192 of its own, question and answer included" in said
     assert "window must be a whole number of at least 8,192 tokens" in refused(
         "doctor", "--model", "smollm2", "--window", "512"
     )

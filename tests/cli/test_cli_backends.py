@@ -85,7 +85,7 @@ def test_ask_is_answered_by_the_backend_that_was_named(here: Here, paper: Path, 
 
 
 def test_a_gguf_file_is_run_by_llama_cpp_and_a_person_is_told(here: Here, paper: Path) -> None:
-    code, out, _ = here("ask", str(paper), QUESTION, "--max-new-tokens", "1", "--index", "flat")
+    code, out, _ = here("ask", str(paper), QUESTION, "--max-new-tokens", "1", "--figures")
     assert code == 0
     assert "smollm2, run by llama.cpp" in out
     listed = {entry["name"]: entry["backend"] for entry in json.loads(here("models", "list", "--json")[1])}

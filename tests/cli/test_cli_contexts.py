@@ -112,7 +112,11 @@ def test_the_library_is_listed_shown_verified_and_tidied(
     assert here("contexts", "quota", "2GB")[1].endswith("of 2.00 GB\n")
     assert here("contexts", "quota", "none")[1].endswith("of no quota\n")
     assert here("contexts", "keep", "paper", "--pin", "--for", "30d")[0] == 0
-    assert "pinned, for 30 d" in here("contexts", "list")[1]
+    listed = here("contexts", "list")[1]
+    assert "pinned" in listed
+    assert "for 30 d" not in listed  # what is pinned stays
+    shown = here("contexts", "show", "paper")[1]
+    assert "for ever, pinned; without the pin for 30 d more" in " ".join(shown.split())
     assert here("contexts", "keep", "paper", "--no-pin", "--for", "ever")[0] == 0
     file = str(tmp_path / "paper.tar")
     assert here("contexts", "export", "paper", file)[0] == 0

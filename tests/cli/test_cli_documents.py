@@ -39,7 +39,7 @@ def test_the_text_of_files_is_shown_as_it_is_read(tmp_path: Path, capsys: Captur
     code, out, _ = called(capsys, "documents", str(word), str(tmp_path / "memo.txt"), "--encoding", "cp1252")
     assert code == 0
     assert out == (
-        f"==> {word} <==\n# Lease\n\nThe rent is ~~900~~\n==> {tmp_path / 'memo.txt'} <==\ncaf\xe9 open\n"
+        f"==> {word} <==\n# Lease\n\nThe rent is ~~900~~\n\n==> {tmp_path / 'memo.txt'} <==\ncaf\xe9 open\n"
     )
 
 
@@ -51,10 +51,25 @@ def test_documents_as_json_have_their_marks_and_notes(tmp_path: Path, capsys: Ca
     assert "struck out" in one["notes"][0]
 
 
-def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path, capsys: Capture) -> None:
-    code, out, err = called(capsys, "documents", str(tmp_path / "none.txt"))
+def test_a_file_that_cannot_be_read_is_one_sentence(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = called(capsys, "documents", "none.txt")
     assert (code, out) == (2, "")
-    assert err == f"sakuin: there is no file {tmp_path / 'none.txt'}; check the path.\n"
+    assert err == "sakuin: there is no file none.txt; check the path.\n"
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ([""], "there is no file of an empty name (''); name the one to read."),
+        ([" "], "there is no file of a blank name (' '); name the one to read."),
+        (["-", "-"], "standard input (-) can be read once only; name it once."),
+    ],
+)
+def test_names_that_name_nothing_are_one_sentence(names: list[str], said: str, capsys: Capture) -> None:
+    assert called(capsys, "documents", *names) == (2, "", f"sakuin: {said}\n")
 
 
 def test_the_text_of_a_stored_context_is_shown_document_by_document(
@@ -65,7 +80,7 @@ def test_the_text_of_a_stored_context_is_shown_document_by_document(
     texts = [Document("a.txt", "The jay jumps.\n"), Document("b.docx", "~~Old.~~ New.", (), ("b has 1.",))]
     Library().save("both", Context.from_documents(model, tokenizer, texts, RetrievalConfig(index="flat")))
     code, out, err = called(capsys, "contexts", "text", "both")
-    assert (code, out) == (0, "==> a.txt <==\nThe jay jumps.\n==> b.docx <==\n~~Old.~~ New.\n")
+    assert (code, out) == (0, "==> a.txt <==\nThe jay jumps.\n\n==> b.docx <==\n~~Old.~~ New.\n")
     assert "b has 1." in err
     found = json.loads(called(capsys, "contexts", "text", "both", "--json")[1])["documents"]
     assert [Document.from_dict(one) for one in found] == texts

@@ -15,10 +15,10 @@ SAMPLE = range(7, 200, 17)
 """Of the files, twelve: of ten kinds, and of ten ways to be damaged."""
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+@pytest.fixture(scope="module", params=["twelve", pytest.param("all", marks=pytest.mark.slow)])
+def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     every = odd_files(tmp_path_factory.mktemp("odd"))
-    return [every[at] for at in SAMPLE]
+    return every if request.param == "all" else [every[at] for at in SAMPLE]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,8 @@ def test_ask_add_append_and_chat_take_odd_files_or_say_why_not(
         return code
 
     few = ("--max-new-tokens", "2")
-    assert command("contexts", "add", "grown", str(tmp_path / "first.txt"), "--model", model) == 0
+    code = command("contexts", "add", "grown", str(tmp_path / "first.txt"), "--model", model)
+    assert code == 0
     codes = []
     for at, path in enumerate(files):
         name = str(path)

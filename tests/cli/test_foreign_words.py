@@ -92,7 +92,7 @@ def test_passages_headings_and_the_model_are_shown_as_they_are(here: Here, model
         "--max-new-tokens",
         "4",
     )
-    said = clean(here(*words))
+    said = clean(here(*words, "--figures"))
     assert "OWNED" not in said
     assert "".join(Path(model).name.split()) in "".join(said.split())  # which may be folded
     found = json.loads(clean(here(*words, "--json")))
@@ -181,7 +181,7 @@ def test_a_message_that_is_no_text_does_not_end_a_conversation(
 
 
 def test_a_message_without_end_is_refused(here: Here, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sakuin.cli.chat._MOST", 1000)
+    monkeypatch.setattr("sakuin.cli.messages.MOST", 1000)
     with open("/dev/zero") as endless:
         monkeypatch.setattr(sys, "stdin", endless)
         assert "more than 1,000 characters" in here.refused("chat", "--model", model)
@@ -190,7 +190,7 @@ def test_a_message_without_end_is_refused(here: Here, model: str, monkeypatch: p
 def test_messages_that_are_refused_without_end_end(
     here: Here, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sakuin.cli.chat._MOST_REFUSED", 3)
+    monkeypatch.setattr("sakuin.cli.talk.MOST_REFUSED", 3)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xe9\n" * 9), encoding="utf-8"))
     code, _, err = here("chat", "--model", model)
     assert code == 2
@@ -280,10 +280,10 @@ def test_narrow_terminals_are_printed_to(library: str) -> None:
 
 
 def test_answers_are_printed_as_they_stream(model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from sakuin.cli.answering import streamed
+    from sakuin.cli.answering import Manner, streamed
 
     context = Context.from_documents(*model_of(), [Document("a", TEXT[:500])], CONFIG)
-    answer = streamed(context, "Who jumps?", 8, stream=True)
+    answer = streamed(context, "Who jumps?", Manner(8), stream=True)
     out = capsys.readouterr().out
     assert not CONTROL.search(out)
     assert "".join(out.split()) == "".join(answer.text.split()) or CONTROL.search(answer.text)

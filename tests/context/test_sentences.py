@@ -45,6 +45,11 @@ LOG = (
         (LOG, "refused", LOG.splitlines()[2]),
         ("1. Term. The term is a year.\n2. Price. The price is 40 euros.\n", "40", "The price is 40 euros."),
         ("1. The term is a year.\n2. The price is 40 euros.\n", "40", "2. The price is 40 euros."),
+        (
+            "6. Fees\n6.1 The yearly fee is 184,000 euros.\n6.2 It is paid in March.\n",
+            "184",
+            "6.1 The yearly fee is 184,000 euros.",
+        ),
         ("- milk and bread\n- eggs\n- a lamp for the hall\n", "eggs", "- eggs"),
         ("| part | stock |\n|---|---|\n| A1 | 40 |\n| B7 | 12 |\n", "B7", "| B7 | 12 |"),
         ("part,name,stock\nA1042,lamp,40\nB7001,chair,12\n", "chair", "B7001,chair,12"),

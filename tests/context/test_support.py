@@ -62,7 +62,7 @@ def test_what_any_question_draws_is_measured_once_a_text() -> None:
     model, _ = model_of()
     context = read()
     context.ask(QUESTION, 4)
-    with counted(model) as seen:
+    with counted(model, measuring=True) as seen:
         context.ask(QUESTION, 4)
         asked = len(seen)
         context.fork().ask(QUESTION, 4)
@@ -82,7 +82,7 @@ def test_it_is_kept_with_a_snapshot(tmp_path: Path) -> None:
     before = context.ask(QUESTION, 6)
     kept = json.loads((tmp_path / "kept" / "manifest.json").read_text())["drawn"]
     assert kept["positions"]
-    with counted(model_of()[0]) as seen:
+    with counted(model_of()[0], measuring=True) as seen:
         context.ask(QUESTION, 6)
         asked = len(seen)
         again = Context.load(tmp_path / "kept", *model_of()).ask(QUESTION, 6)
@@ -130,3 +130,13 @@ def test_settings_do_not_change_whose_text_it_is() -> None:
     context.ask(QUESTION, 2)
     assert context._draws.kept is not None
     assert context._draws.kept.fits(TEXT)
+
+
+def test_what_a_question_draws_from_text_that_waits_is_kept_too(tmp_path: Path) -> None:
+    context = read(text="The keys hang beside the door.")
+    assert context._reading.waiting
+    context.save(tmp_path / "kept")
+    again = Context.load(tmp_path / "kept", *model_of())
+    assert again._draws.kept == context._draws.kept
+    assert again._draws.kept is not None
+    assert max(again._draws.kept.positions, default=0) >= context.tokens

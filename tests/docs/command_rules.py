@@ -57,7 +57,7 @@ def parsed(words: list[str]) -> int:
         if not rest or rest[0] not in command.commands:
             raise ValueError(f"there is no command {shlex.join(words)!r}")
         command, *rest = command.commands[rest[0]], *rest[1:]
-    command.make_context(words[0], rest)
+    command.make_context(words[0], list(rest))  # it empties what it is given
     files = [word for word in rest if re.fullmatch(r"[\w./-]+\.(txt|md|log|pdf|docx|gguf)", word)]
     if missing := [file for file in files if not os.path.exists(file)]:
         raise ValueError(f"there is no {missing}")

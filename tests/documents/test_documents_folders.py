@@ -8,7 +8,7 @@ from pathlib import Path
 import made
 import pytest
 
-from sakuin.documents import folders, read_all
+from sakuin.documents import below, read_all
 from sakuin.errors import SakuinError
 
 
@@ -58,11 +58,10 @@ def test_what_is_skipped_is_said(papers: Path) -> None:
         "papers/a/notes.txt", "papers/b/notes.txt", "papers/table.csv", "papers/z.md",
     ]  # fmt: skip
     (note,) = got[0].notes
-    assert note.startswith("skipped of papers: 9 files (")
+    assert note.startswith("skipped of papers: 8 files (")
     for said in (
         "papers/empty.txt is empty",
         "papers/photo.png is a picture, not text",
-        "papers/loop is a link to a folder that it lies in",
         "papers/nowhere no such file or directory",
         "papers/pipe is no file",
         "papers/again.txt is read already",
@@ -70,7 +69,10 @@ def test_what_is_skipped_is_said(papers: Path) -> None:
         "papers/data.bin is not utf-8 text",
     ):
         assert said in note
-    assert note.endswith("; and 1 more) and 2 hidden entries (papers/.git, papers/.hidden).")
+    assert note.endswith(
+        "), 1 folder (papers/loop is a link to a folder that it lies in) "
+        "and 2 hidden entries (papers/.git, papers/.hidden)."
+    )
 
 
 def test_a_pattern_is_what_it_matches(papers: Path) -> None:
@@ -113,11 +115,60 @@ def test_a_folder_that_may_not_be_read_is_said(papers: Path, monkeypatch: pytest
     monkeypatch.setattr(os, "listdir", refuse)
     with pytest.raises(SakuinError, match="the folder locked cannot be read: Permission denied"):
         read_all(["locked"])
-    assert read_all(["papers"])[0].notes == ("skipped of papers: 1 file (papers/b/ permission denied).",)
+    assert read_all(["papers"])[0].notes == ("skipped of papers: 1 folder (papers/b/ permission denied).",)
 
 
 def test_a_folder_of_too_many_files_is_refused(papers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "MOST_FILES", 3)
+    monkeypatch.setattr(below, "MOST_FILES", 3)
     for path in ("papers", "papers/**"):
         with pytest.raises(SakuinError, match="holds more than 3 files; name the ones that matter"):
+            read_all([path])
+
+
+def test_links_in_circles_are_followed_once(papers: Path) -> None:
+    """Three links of a folder to itself are 3^40 paths before the system says that it is enough."""
+    for name in ("l1", "l2", "l3"):
+        (papers / name).symlink_to(".")
+    with pytest.raises(SakuinError, match=r"no file matches papers/\*\*/\*.rst; check the pattern"):
+        read_all(["papers/**/*.rst"])
+    with pytest.raises(SakuinError, match="no file matches"):
+        read_all(["/".join(["papers", *["*"] * 38, "*.rst"])])
+    for path in ("papers", "papers/**/*", "papers/**", "papers/**/**/*"):
+        got = read_all([path])
+        assert [document.name for document in got] == [
+            "papers/a/notes.txt", "papers/b/notes.txt", "papers/table.csv", "papers/z.md",
+        ]  # fmt: skip
+        (note,) = got[0].notes
+        assert note.startswith(f"skipped of {path}: 3 folders (papers/l1 is a link to a folder that it lies")
+    assert [document.name for document in read_all(["papers/l1/b/*.txt"])] == ["papers/l1/b/notes.txt"]
+
+
+def test_two_links_to_each_next_folder_are_followed_once(papers: Path) -> None:
+    for number in range(32):
+        folder = Path(f"chain/f{number:02}")
+        folder.mkdir(parents=True)
+        for link in ("l1", "l2"):
+            (folder / link).symlink_to(f"../f{number + 1:02}")
+    Path("chain/f32").mkdir()
+    Path("chain/f32/a.txt").write_text("end")
+    for path in ("chain/f00", "chain/f00/**/*.txt", "/".join(["chain/f00", *["*"] * 32, "*.txt"])):
+        (one,) = read_all([path])
+        assert one.text == "end"
+        assert one.notes[0].startswith(f"skipped of {path:.80}")
+        assert ": 32 folders (" in one.notes[0]
+        assert "a link to a folder that is read already" in one.notes[0]
+    (one,) = read_all(["chain"])
+    assert (one.name, "64 folders (" in one.notes[0]) == ("chain/f32/a.txt", True)
+
+
+def test_folders_are_not_counted_as_files(papers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(below, "MOST_FILES", 4)
+    for number in range(5):
+        (papers / f"d{number}").mkdir()
+        (papers / f".h{number}").touch()
+    for path in ("papers", "papers/**", "papers/*"):
+        assert read_all([path])[0].text == "first"
+    monkeypatch.setattr(below, "MOST_ENTRIES", 10)
+    for path in ("papers", "papers/**/*.txt"):
+        with pytest.raises(SakuinError, match="leads to more than 10 files and folders to look at; name"):
             read_all([path])

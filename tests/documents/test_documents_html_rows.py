@@ -28,6 +28,23 @@ ROWS = {
     "an index": ("CO<sub>2</sub>, v<sub>max</sub>, 10<sub>2</sub>", "CO2, v_max, 10_2"),
     "a mark of a note": ("in 2019<sup>4</sup>, 2020<sup><a href='#n'>[5]</a></sup>", "in 2019^4, 2020[5]"),
     "an ordinal": ("the 2<sup>nd</sup> day, Halden<sup>®</sup>", "the 2nd day, Halden®"),
+    "raised by a length": (
+        "10<span style='vertical-align:5px'>6</span>, 10<b style='position:relative;top:-.5em;font-size:80%'>"
+        "<i>-3</i></b>, <style>.up{position:relative; bottom:+4px}</style>2<i class=up>8</i>",
+        "10^6, 10^-3, 2^8",
+    ),
+    "moved for its looks": (
+        "5<a style='position:relative;top:-1px'>Buy</a> v<i style='vertical-align:2px'>6</i> "
+        "10<i style='vertical-align:0px'>6</i> 10<i style='top:-1em'>6</i> "
+        "1<i style='vertical-align:5px;font-size:2em'>6</i> 1<i style='vertical-align:-2px'>6</i> "
+        "<b style='vertical-align:1px'>10<sup>6</sup> 1<i>2</i></b>",
+        "5Buy v6 106 106 16 16 10^6 12",
+    ),
+    "raised whatever it is moved by": (
+        "<style>sup,sub{position:relative;vertical-align:baseline}sup{top:-.5em}sub{bottom:-.25em}</style>"
+        "x<sup>n</sup>, v<sub>max</sub>",
+        "x^n, v_max",
+    ),
     "raised by style": ("10<span style='vertical-align:super;font-size:60%'>6</span>", "10^6"),
     "capitals": ("<span style='text-transform: uppercase'>seller</span>", "SELLER"),
     "boxes": (
@@ -58,6 +75,15 @@ ROWS = {
         "[x] North: Oslo [ ] Rome",
     ),
     "a list nobody chose from": ("<select><option>May<option>June</select>", "[x] May [ ] June"),
+    "a list box nobody chose from": (
+        "<select size=3><option>May<option>June</select>",
+        "[ ] May [ ] June",
+    ),
+    "a list that opens with what cannot be chosen": (
+        "<select size=1><option disabled>Choose"
+        "<optgroup disabled><option>May</optgroup><option>June</select>",
+        "[ ] Choose [ ] May [x] June",
+    ),
     "a long list": (f"<select>{COUNTRIES}</select>", "Land 0"),
     "labels elsewhere": (
         f"<label for=a>Rent</label> <label for=b>Milk</label><p>{'x' * 400}<p><input id=a value=900> "
@@ -66,6 +92,22 @@ ROWS = {
     ),
     "labels beside": ("<label for=a>Rent:</label> <input id=a value=900>", "Rent: 900"),
     "labels around": ("<label>Rent <input value=900></label>", "Rent 900"),
+    "boxes behind their labels": (
+        "<label>Eggs <input type=checkbox></label> <label>Nuts<input type=checkbox checked></label>, "
+        "<label><b>Yes</b> <input type=radio></label>",
+        "[ ] Eggs [x] Nuts, [ ] Yes",
+    ),
+    "boxes behind labels for them": (
+        "<label for=e>Eggs</label> <input id=e type=checkbox> <label for=n>Nuts:</label>"
+        "<input id=n type=checkbox checked>Oil",
+        "[ ] Eggs [x] Nuts: Oil",
+    ),
+    "boxes that may be for what is behind them": (
+        "Eggs <input type=checkbox> Nuts <label>Oil <input type=checkbox checked> pure</label> "
+        "<label for=x>Salt</label> <input type=checkbox id=y> "
+        "<label>Fee <input type=checkbox> <input value=3></label>",
+        "Eggs [ ] Nuts Oil [x] pure Salt [ ] Fee [ ] 3",
+    ),
     "labels that are spoken": ("<input aria-label='Rent' value=900>", "Rent: 900"),
     "fields without blanks": (
         "Milk:<input type=radio id=y checked><label for=y>yes</label>"
@@ -104,6 +146,19 @@ ROWS = {
     "cells merged to the end": (
         "<table><tr><td rowspan=0>a<td>b<tr><td>c</table>",
         "| a | b |\n| --- | --- |\n| a | c |",
+    ),
+    "cells merged further than their part of the table": (
+        "<table><thead><tr><th rowspan=9>Area<th>Fee</thead><tbody><tr><td rowspan=3>North<td>1<tr><td>2"
+        "</tbody><tbody><tr><td>South<td>9</tbody><tfoot><tr><td>All<td>12</table>",
+        "| Area | Fee |\n| --- | --- |\n| North | 1 |\n| North | 2 |\n| South | 9 |\n| All | 12 |",
+    ),
+    "cells merged to the end of their part of the table": (
+        "<table><tbody><tr><td rowspan=0>North<td>1<tr><td>2</tbody><tbody><tr><td>South<td>9</table>",
+        "| North | 1 |\n| --- | --- |\n| North | 2 |\n| South | 9 |",
+    ),
+    "cells merged over a row without cells": (
+        "<table><tr><td rowspan=2>North<td>1<tr></tr><tr><td>South<td>9</table>",
+        "| North | 1 |\n| --- | --- |\n| South | 9 |",
     ),
     "the title of a table": (
         "<table><caption>Fees</caption><tr><td>a<td>b</table>",

@@ -58,7 +58,8 @@ def test_a_stored_document_is_replaced_and_removed(library: Library) -> None:
 CHANGES: dict[str, Callable[[Library], Any]] = {
     "replace": lambda one: one.append("first", Document("b.txt", "Short."), *model_of(), replace=True),
     "remove": lambda one: one.remove_documents("first", ["a.txt"], *model_of()),
-    "add": lambda one: one.add("first", TWO[1:], *model_of(), EXACT, replace=True),
+    # What was sealed before it was cut short may be there, or not yet.
+    "add": lambda one: one.add("first", TWO[1:], *model_of(), EXACT, resume=True, replace=True),
     "rename": lambda one: one.rename("first", "other"),
 }
 AFTER = {

@@ -305,7 +305,7 @@ def test_odd_context_names_are_refused(library: Library) -> None:
     assert names(library) == ["契約書-2031.v1"]
     with pytest.raises(SakuinError, match="already"):
         add(library, "契約書-2031.v1")
-    with pytest.raises(SakuinError, match=r"no context named 'other'.*there are 契約書"):
+    with pytest.raises(SakuinError, match=r"no context named 'other'.*there is 契約書"):
         library.open("other", *model_of())
 
 

@@ -24,6 +24,7 @@ from typing import IO
 
 from sakuin.errors import SakuinError
 from sakuin.machine import children
+from sakuin.quantities import listed, meant
 from sakuin.storage.folders import cache_folder, free_bytes, make_folder, sync_folder
 from sakuin.storage.whole_files import write_whole
 
@@ -114,7 +115,9 @@ MODELS: dict[str, KnownModel] = {
 def find(name: str) -> KnownModel:
     """The model of that name; else an error that lists the names."""
     if name not in MODELS:
-        raise SakuinError(f"there is no model named {name!r} to get; the names are {', '.join(MODELS)}.")
+        raise SakuinError(
+            f"there is no model named {name!r} to get{meant(name, MODELS)}; the names are {listed(MODELS)}."
+        )
     return MODELS[name]
 
 

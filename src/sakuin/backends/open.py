@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sakuin.arguments import integer, path, shown, whole
 from sakuin.errors import SakuinError
+from sakuin.quantities import meant
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +70,8 @@ def _chosen(
 ) -> Choice:
     if backend != "auto":
         if not isinstance(backend, str) or backend not in BACKENDS:
-            raise SakuinError(f"backend must be auto or {' or '.join(BACKENDS)}, got {shown(backend)}.")
+            hint = meant(backend, ("auto", *BACKENDS)) if isinstance(backend, str) else ""
+            raise SakuinError(f"backend must be auto or {' or '.join(BACKENDS)}, got {shown(backend)}{hint}.")
         return Choice(backend, "asked for")
     from sakuin.backends.source import resolve
 

@@ -6,13 +6,15 @@ Fetching files is the business of `sakuin.backends.catalogue`.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from sakuin import arguments
 from sakuin.backends import catalogue
 from sakuin.errors import SakuinError
-from sakuin.storage.paths import expanded, is_file, is_folder, shortened
+from sakuin.quantities import meant
+from sakuin.storage.paths import expanded, is_address, is_file, is_folder, shortened
 
 _MOST_ID = 193
 """Characters of a hub id: two names of 96 and the slash."""
@@ -47,6 +49,8 @@ class Source:
 def resolve(name_or_path: str | os.PathLike[str]) -> Source:
     """Find out what `name_or_path` means; an error says what to do where it means nothing."""
     name = arguments.path("name_or_path", name_or_path)
+    if is_address(name):
+        raise SakuinError(_address(name))
     if name in catalogue.MODELS:
         model = catalogue.MODELS[name]
         if not model.is_here:
@@ -75,10 +79,23 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Source:
         )
     if not name or name.startswith((".", "/", "~")) or name.count("/") > 1 or len(name) > _MOST_ID:
         raise SakuinError(
-            f"there is no model at {shortened(name)!r}; name a folder, a .gguf file, a hub id, or "
-            f"{known_names()}."
+            f"there is no model at {shortened(name)!r}{meant_name(name)}; name a folder, a .gguf file, a hub "
+            f"id, or {known_names()}."
         )
     return Source(name, name)
+
+
+def _address(name: str) -> str:
+    what = f"{shortened(name)} is an address, and sakuin fetches no model from one"
+    hub = re.match(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)", name)
+    if hub is not None and ".gguf" not in name.lower():
+        return f"{what}; name it by its hub id: {hub[1]}."
+    return f"{what}; download the file and name that, or take {known_names()}."
+
+
+def meant_name(name: str) -> str:
+    """ " (did you mean …?)" where a name of sakuin's own is nearly `name`; else ""."""
+    return meant(name, catalogue.MODELS)
 
 
 def known_names() -> str:

@@ -3,15 +3,16 @@ printed below it or as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from sakuin import kinds
 from sakuin.cli.printable import one_line
 from sakuin.cli.show import Written, console, facts, tell
 from sakuin.errors import SakuinError
-from sakuin.quantities import size_of
+from sakuin.quantities import counted, size_of
+from sakuin.quantities import meant as near
 
 if TYPE_CHECKING:
     from sakuin import Answer, Context, RetrievalConfig, Span
@@ -27,7 +28,8 @@ def settings(
     from sakuin import RetrievalConfig
 
     if index not in (None, "full") and not kinds.is_known(index):
-        raise SakuinError(f"--index must be {', '.join(kinds.names())} or full, got {index!r}.")
+        hint = near(index, (*kinds.names(), "full"))
+        raise SakuinError(f"--index must be {', '.join(kinds.names())} or full, got {index!r}{hint}.")
     changes: dict[str, Any] = {}
     if index is not None and index != "full":
         changes["index"] = index
@@ -57,10 +59,52 @@ def settings(
     return config
 
 
-def check_answer(max_new_tokens: int) -> None:
-    """Refuse a length that is none."""
-    if max_new_tokens < 1:
-        raise SakuinError(f"--max-new-tokens must be at least 1, got {max_new_tokens}.")
+@dataclass(frozen=True)
+class Manner:
+    """How to answer: what `--max-new-tokens`, `--temperature`, `--top-p`, `--seed`, `--repeat-penalty`,
+    `--stop` and `--allow-loops` say. Wrong ones are refused when it is made, before anything is read."""
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    repeat_penalty: float = 1.0
+    stop: Sequence[str] | None = None
+    allow_loops: bool = False
+
+    def __post_init__(self) -> None:
+        from sakuin.context.sampling import Sampling
+
+        if self.max_new_tokens < 1:
+            raise SakuinError(f"--max-new-tokens must be at least 1, got {self.max_new_tokens}.")
+        Sampling(self.temperature, self.top_p, self.seed, self.repeat_penalty)
+        if self.top_p != 1 and self.temperature == 0:
+            raise SakuinError(
+                f"--top-p {self.top_p:g} changes nothing while the likeliest token is taken; give "
+                "--temperature too, such as 0.7."
+            )
+        if "" in (self.stop or ()):
+            raise SakuinError("--stop is empty, and the answer would end before it began; leave it out.")
+
+    def ask(self, how: Callable[..., Answer], text: str, stream: Written | None, **more: Any) -> Answer:
+        """Call a context's `ask` or `chat`."""
+        return how(
+            text,
+            self.max_new_tokens,
+            stream,
+            self.temperature,
+            self.top_p,
+            self.seed,
+            repeat_penalty=self.repeat_penalty,
+            stop=[_unescaped(each) for each in self.stop or ()],
+            end_loops=not self.allow_loops,
+            **more,
+        )
+
+
+def _unescaped(stop: str) -> str:
+    """A shell has no easy way to write a line's end."""
+    return stop.replace("\\n", "\n").replace("\\t", "\t")
 
 
 def typed(text: str, what: str) -> str:
@@ -83,10 +127,10 @@ def typed(text: str, what: str) -> str:
     return text
 
 
-def streamed(context: Context, question: str, max_new_tokens: int, stream: bool) -> Answer:
+def streamed(context: Context, question: str, manner: Manner, stream: bool) -> Answer:
     """Ask, and with `stream` print the answer as it grows and end its line."""
     written = Written()
-    answer = context.ask(question, max_new_tokens, written if stream else None)
+    answer = manner.ask(context.ask, question, written if stream else None)
     written.end()
     return answer
 
@@ -108,37 +152,67 @@ def as_object(context: Context, answer: Answer, model: str) -> dict[str, Any]:
         "kv_bytes": context.kv_bytes(),
         "new_tokens": answer.new_tokens,
         "finished": answer.finished,
+        "ended": answer.ended,
         "touched_bytes": answer.stats.get("touched_bytes"),
         "touched_share": answer.stats.get("touched_share"),
         "notes": [note for document in context.documents for note in document.notes],
     }
 
 
-def print_answer(context: Context, answer: Answer) -> None:
-    """What a person sees below the answer: passages and figures."""
-    from rich.table import Table
-    from rich.text import Text
+def remarks(context: Context, answer: Answer) -> Iterator[str]:
+    """What is to be said of an answer: sentences in brackets."""
+    if answer.ended == "interrupted":
+        yield "(Interrupted.)" if answer.text else "(Interrupted before the first word.)"
+    elif not answer.text:
+        yield "(The model gave no answer.)"
+    if answer.ended == "length":
+        yield f"(Cut off after {counted(answer.new_tokens, 'token')}; --max-new-tokens allows more.)"
+    elif answer.ended == "window":
+        yield (
+            f"(Cut off: the model reads at most {context.backend.shape.window:,} tokens, and document, "
+            "question and answer have filled them; take a shorter document or a model with a longer window.)"
+        )
+    elif answer.ended == "loop":
+        yield (
+            "(Ended because it repeated itself; the repetition is left out. --repeat-penalty 1.1 often "
+            "helps, --allow-loops lets it go on.)"
+        )
 
-    if not answer.text:
-        tell("(The model gave no answer.)")
-    if not answer.finished:
-        tell(f"(Cut off after {answer.new_tokens} tokens; --max-new-tokens allows more.)")
+
+def print_answer(context: Context, answer: Answer, figures: bool = False) -> None:
+    """What a person sees below the answer: remarks, passages and, if asked for, figures."""
+    for remark in remarks(context, answer):
+        tell(remark)
     if is_doubtful(answer):
         tell(DOUBT)
     if answer.evidence:
-        table = Table(box=None, pad_edge=False)
-        table.add_column("passage", no_wrap=True)
-        table.add_column("weight", justify="right")
-        table.add_column("text", overflow="fold")
-        for span in answer.evidence[:_SHOWN]:
-            words = Text(one_line(span.text))
-            heading = one_line(span.heading or "")
-            if heading not in words.plain:
-                words = Text.assemble((f"{heading}: ", "dim"), words)
-            table.add_row(one_line(_place(span)), f"{span.weight:.0%}", words)
         console.print()
-        console.print(table)
-    console.print()
+        print_passages(answer)
+    if figures:
+        console.print()
+        print_figures(context, answer)
+
+
+def print_passages(answer: Answer) -> None:
+    """The passages that the answer attended to most."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("passage", no_wrap=True)
+    table.add_column("weight", justify="right")
+    table.add_column("text", overflow="fold")
+    for span in answer.evidence[:_SHOWN]:
+        words = Text(one_line(span.text))
+        heading = one_line(span.heading or "")
+        if heading not in words.plain:
+            words = Text.assemble((f"{heading}: ", "dim"), words)
+        table.add_row(_ending(one_line(_place(span)), console.width // 3), f"{span.weight:.0%}", words)
+    console.print(table)
+
+
+def print_figures(context: Context, answer: Answer) -> None:
+    """What the answer took."""
     console.print(facts(_figures(context, answer)))
 
 
@@ -152,6 +226,11 @@ def is_doubtful(answer: Answer) -> bool:
     return answer.support is not None and answer.support < LITTLE
 
 
+def _ending(place: str, width: int) -> str:
+    """The end of a long path, which says most: the passage itself needs room."""
+    return place if len(place) <= width else f"…{place[1 - width :]}"
+
+
 def _place(span: Span) -> str:
     """Where a passage stands: by page where the file has pages, else by line."""
     if span.page is not None:
@@ -163,7 +242,11 @@ def _place(span: Span) -> str:
 def _figures(context: Context, answer: Answer) -> Iterator[tuple[str, str]]:
     held, backend = context.kv_bytes(), context.backend
     yield "model", f"{backend.source or 'given in Python'}, run by {backend.name}"
-    yield "tokens", f"{answer.tokens:,}"
+    yield (
+        "tokens",
+        f"{answer.tokens:,}, {answer.reused_tokens:,} of them read before the question; "
+        f"{counted(answer.new_tokens, 'token')} of answer",
+    )
     yield "prefill", f"{context.prefill_s + answer.prefill_s:.1f} s"
     yield "decode", f"{answer.decode_ms_per_token:.1f} ms a token"
     if context.config is not None:

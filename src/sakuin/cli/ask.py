@@ -6,22 +6,30 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sakuin.cli.answering import as_object, check_answer, print_answer, settings, streamed, typed
+from sakuin.cli.answering import Manner, as_object, print_answer, settings, streamed, typed
 from sakuin.cli.errors import reports_errors
 from sakuin.cli.loading import Loading
 from sakuin.cli.options import (
+    AllowLoops,
     Backend,
     Device,
     Dtype,
+    Figures,
     GpuLayers,
     Json,
     MaxNewTokens,
     Model,
+    RepeatPenalty,
+    Seed,
+    Stop,
     System,
+    Temperature,
     Threads,
+    TopP,
     Window,
 )
 from sakuin.cli.progress import progress_bar
+from sakuin.cli.quotes import check_quotes
 from sakuin.cli.reading import documents_of
 from sakuin.cli.show import notes, say_json
 from sakuin.errors import SakuinError
@@ -73,6 +81,13 @@ def ask(
     ] = None,
     max_new_tokens: MaxNewTokens = 256,
     system: System = None,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    seed: Seed = None,
+    repeat_penalty: RepeatPenalty = 1.0,
+    stop: Stop = None,
+    allow_loops: AllowLoops = False,
+    figures: Figures = False,
     encoding: Encoding = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -84,26 +99,27 @@ def ask(
 ) -> None:
     """Ask a question of documents.
 
-    Prints the answer, the passages that it attended to most, and what it took.
+    Prints the answer and the passages that it attended to most; with --figures also what it took.
     """
     with reports_errors():
         paths, question = _split(words)
         config = settings(index, preset, tolerance)
-        check_answer(max_new_tokens)
+        manner = Manner(max_new_tokens, temperature, top_p, seed, repeat_penalty, stop, allow_loops)
         # Before what takes seconds to import: a wrong path is said at once.
         texts = documents_of(paths, encoding)
         loading = Loading(dtype, device, window, backend, gpu_layers, threads)
         context = _read(texts, model, config, loading, system)
-        answer = streamed(context, question, max_new_tokens, stream=not json)
+        answer = streamed(context, question, manner, stream=not json)
         if json:
             say_json(as_object(context, answer, model))
         else:
-            print_answer(context, answer)
+            print_answer(context, answer, figures)
 
 
 def _split(words: list[str]) -> tuple[list[str], str]:
     if len(words) < 2:
         raise SakuinError(f"give at least one file and then the question, got only {shortened(words[0])!r}.")
+    check_quotes(words, "sakuin ask")
     *paths, question = words
     if is_file(question) or is_folder(question):
         what = "file" if is_file(question) else "folder"

@@ -11,6 +11,7 @@ import typer
 from sakuin.cli.errors import reports_errors
 from sakuin.cli.options import Backend, Json, Window
 from sakuin.cli.show import console, facts, say_json
+from sakuin.quantities import counted, listed, size_of
 
 
 def doctor(
@@ -35,28 +36,27 @@ def doctor(
 
 
 def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    from sakuin.quantities import size_of
-
     yield (
         "versions",
         ", ".join(f"{name} {report[name]}" for name in ("sakuin", "python", "torch", "transformers")),
     )
     yield "CPU", report["cpu"]
     yield "CPU features", " ".join(report["cpu_features"]) or "none that matter here"
-    yield "kernel", f"{report['kernel']} (this machine runs {', '.join(report['kernels'])})"
-    yield "threads", f"{report['threads']} on {report['cpus']} CPUs"
-    many = "; more than one fight over the cores" if len(report["openmp"]) > 1 else ""
+    yield "kernels", f"{report['kernel']}, of {', '.join(report['kernels'])} that run here"
+    yield "threads", f"{report['threads']}, on {counted(report['cpus'], 'CPU')} that may be used"
+    many = "; of several, each wants all cores, which costs time" if len(report["openmp"]) > 1 else ""
     yield "OpenMP runtimes", (", ".join(report["openmp"]) or "none") + many
-    yield "GPU", report["gpu"] or "none"
+    yield "GPU", report["gpu"] or "none that torch sees"
     yield "memory", f"{size_of(report['memory']['available'])} {report['memory']['bound']}"
-    yield "dtype auto", report["dtype"]
+    yield "dtype auto", f"{report['dtype']}, which is the fastest here"
     for each in report["auto"]:
         start = each["sketch_from"]
         yield (
             "index auto",
-            ("flat" if start is None else f"flat, from {start:,} offloaded tokens sketch")
-            + f" (head_dim {each['head_dim']}, {each['n_kv_heads']} KV heads, groups of "
-            f"{each['group_size']}, {each['kv_dtype']})",
+            "flat, which is exact"
+            + ("" if start is None else f"; sketch from {start:,} tokens on")
+            + f" (where a model has {counted(each['n_kv_heads'], 'KV head')} of {each['head_dim']} numbers "
+            f"in {each['kv_dtype']}, and {counted(each['group_size'], 'query head')} to each)",
         )
     yield from _llama_cpp(report["llama_cpp"], report["backend_gguf"])
     for trial in report["trials"]:
@@ -67,13 +67,34 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         ", ".join(name for name, here in report["models"].items() if here) or "none (sakuin models get)",
     )
     for name, missing in report["extras"].items():
-        yield f"extra {name}", f"lacks {', '.join(missing)}" if missing else "there"
+        yield f"extra {name}", _extra(name, missing)
     if fits := report.get("fits"):
-        reads = _window(fits["window"], fits["own_window"])
-        yield "model", f"{fits['model']}, run by {fits['backend']}, window {reads}"
-        for index, tokens in fits["tokens"].items():
-            short = "" if tokens >= (fits["window"] or 0) else ", less than its window"
-            yield f"fits with {index}", f"{tokens:,} tokens{short}"
+        yield "model", f"{fits['model']}, run by {fits['backend']}"
+        yield from _longest(fits["tokens"], fits["window"], fits["own_window"])
+
+
+def _longest(tokens: dict[str, int], window: int | None, own: int | None) -> Iterator[tuple[str, str]]:
+    """How long a context may be, and whether the model or the memory says so."""
+    most, reads = tokens["sketch"], _window(window, own)
+    if window is None:
+        yield "longest context", f"{most:,} tokens: so many fit into memory, and the model states no window"
+    elif most >= window:
+        yield (
+            "longest context",
+            f"{reads}, question and answer included: the model reads no more, though memory here would hold "
+            f"{most:,}",
+        )
+    else:
+        yield "longest context", f"{most:,} tokens: memory here holds no more; the model would read {reads}"
+    for name in ("flat", "full"):
+        if tokens[name] < (most if window is None else min(most, window)):
+            how = "with full attention" if name == "full" else f"with index {name}"
+            yield how, f"{tokens[name]:,} tokens: memory here holds no more"
+
+
+def _extra(name: str, missing: list[str]) -> str:
+    """Whether an extra of the package is installed, or how to."""
+    return f"lacks {listed(missing)}; `pip install 'sakuin[{name}]'`" if missing else "installed"
 
 
 def _llama_cpp(found: dict[str, Any], auto: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -82,7 +103,7 @@ def _llama_cpp(found: dict[str, Any], auto: dict[str, str]) -> Iterator[tuple[st
         version = f", ggml {found['ggml']}" if found["ggml"] else ""
         yield "llama.cpp", f"{found['library']}{version}{where}"
         yield "llama.cpp's files", ", ".join(found["files"])
-        yield "llama.cpp's GPUs", ", ".join(found["gpus"]) or "none (gpu_layers needs one)"
+        yield "llama.cpp's GPUs", ", ".join(found["gpus"]) or "none (--gpu-layers needs one)"
     if found["problem"] is not None:
         yield "llama.cpp" if found["library"] is None else "it cannot be used", found["problem"]
     yield "GGUF files", f"run by {auto['backend']} ({auto['why']})"
@@ -112,5 +133,5 @@ def _figures(way: dict[str, Any]) -> str:
 
 def _window(window: int | None, own: int | None) -> str:
     if window is None:
-        return "not stated"
+        return "as many tokens as there are"
     return f"{window:,} tokens" + (f" by YaRN, {own:,} of its own" if own and own < window else "")

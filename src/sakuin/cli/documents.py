@@ -30,7 +30,9 @@ def show_documents(found: Sequence[Document], json: bool) -> None:
     if json:
         say_json({"documents": [document.as_dict() for document in found]})
         return
-    for document in found:
+    for number, document in enumerate(found):
+        if number:
+            say("")
         if len(found) > 1:
             say(f"==> {document.name} <==")
         written = Written()

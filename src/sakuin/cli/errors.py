@@ -31,8 +31,8 @@ def reports_errors(
     """Run a command's body: errors become a sentence and exit code 2, Ctrl-C becomes exit code 130 within a
     second.
 
-    left : says what an interrupted command leaves. patient : whether the command has work to do after Ctrl-C
-    that must not be cut short; a second one does.
+    left : says what an interrupted command leaves. patient : asked at each Ctrl-C whether the command deals
+    with it, in its own time.
 
     With `SAKUIN_TRACEBACK=1` the traceback is printed too.
     """
@@ -92,7 +92,8 @@ def reports_usage() -> Iterator[None]:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "sakuin"
         given = _given(error)
-        _say(f"{text[0].lower()}{text[1:]}{given}; `{command} --help` shows what there is.")
+        rest = f"{given}; " if given or not text.endswith("?") else " "
+        _say(f"{text[0].lower()}{text[1:]}{rest}`{command} --help` shows what there is.")
         raise SystemExit(code) from None
 
 
@@ -168,12 +169,8 @@ def _interrupted_promptly(left: Callable[[], str] | None, patient: Callable[[], 
     done = threading.Event()
 
     def watch() -> None:
-        asked = 0
         while byte := os.read(reader, 1):
-            asked += byte[0] == signal.SIGINT
-            if asked == 1 and patient():
-                continue
-            if byte[0] == signal.SIGINT and not done.wait(_PATIENCE):
+            if byte[0] == signal.SIGINT and not patient() and not done.wait(_PATIENCE):
                 if sys.stderr is not None and sys.stderr.isatty():
                     sys.stderr.write("\x1b[?25h\n")  # a progress bar hides the cursor
                 _say(_interrupted(left))

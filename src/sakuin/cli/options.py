@@ -64,6 +64,39 @@ System = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
 MaxNewTokens = Annotated[int, typer.Option(metavar="N", help="Most tokens of the answer.")]
+Temperature = Annotated[
+    float,
+    typer.Option("--temperature", metavar="X", help="0 takes the likeliest token; above, tokens are drawn."),
+]
+TopP = Annotated[
+    float,
+    typer.Option("--top-p", metavar="X", help="Draw from the likeliest tokens that make up this share."),
+]
+Seed = Annotated[
+    int | None, typer.Option("--seed", metavar="N", help="Draw the same tokens again as with this number.")
+]
+RepeatPenalty = Annotated[
+    float,
+    typer.Option(
+        "--repeat-penalty",
+        metavar="X",
+        help="Make the last 64 tokens less likely, as llama.cpp does: 1.1 helps small models that repeat "
+        "themselves.",
+    ),
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stop",
+        metavar="TEXT",
+        help="End the answer before this text; \\n is a new line. May be given several times.",
+    ),
+]
+AllowLoops = Annotated[bool, typer.Option("--allow-loops", help="Let an answer go on that repeats itself.")]
+Figures = Annotated[
+    bool,
+    typer.Option("--figures", help="Show also what the answer took: tokens, seconds, coverage, memory."),
+]
 Encoding = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Encoding of text and HTML files: cp932, …, or auto, which guesses."),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sakuin.cli.loading import Loading
 from sakuin.cli.show import notes, tell
 from sakuin.errors import SakuinError
+from sakuin.quantities import meant
 
 if TYPE_CHECKING:
     from sakuin import Context, Library
@@ -66,7 +67,8 @@ def open_context(
     config = None
     if offload is not None:
         if offload not in ("memory", "disk"):
-            raise SakuinError(f"--offload must be memory or disk, got {offload!r}.")
+            hint = meant(offload, ("memory", "disk"))
+            raise SakuinError(f"--offload must be memory or disk, got {offload!r}{hint}.")
         config = stored.manifest.config.with_changes(offload=offload)
     loaded, tokenizer = load_model_of(stored, model, loading)
     return library.open(stored, loaded, tokenizer, config), model or stored.manifest.model

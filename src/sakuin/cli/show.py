@@ -11,23 +11,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.segment import Segment
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
 from sakuin.cli.printable import Stream, as_json, one_line, printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
 
 JSON_HELP = "Print one JSON object instead of text."
 
@@ -137,6 +132,8 @@ def show_table(table: Table) -> None:
 
 def bar(*more: ProgressColumn) -> Progress:
     """A progress bar on standard error, gone when it is done; nothing where that is no terminal."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),

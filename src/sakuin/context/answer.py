@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +20,10 @@ from sakuin.cache.drawn import Drawn
 from sakuin.context import evidence, lookup, support
 from sakuin.context.checks import reckoned
 from sakuin.context.evidence import Span
-from sakuin.context.generate import Sampling, Token, generate, prefill
+from sakuin.context.generate import Token, generate, prefill, prefill_steps
 from sakuin.context.lookup import Lookups
+from sakuin.context.sampling import Sampling
+from sakuin.context.saying import WHOLE, Ended, Saying, stop_strings
 from sakuin.errors import SakuinError
 from sakuin.prompts.reading import Reading
 from sakuin.prompts.template import Prompt
@@ -42,7 +44,10 @@ class Answer:
     prefill_s, decode_s : seconds for the question (the document was prefilled before) and for the answer.
     decode_ms_per_token : mean time of a decode step.
     stats : of the cache, as `WholeCache.stats` says; empty with full attention.
-    finished : whether the answer ended by itself rather than at `max_new_tokens` or at the model's window.
+    ended : why the answer ended. "stop": by itself; "stop string": before one of `stop`; "length": at
+        `max_new_tokens`; "window": the model reads no more; "loop": it repeated itself, and the repetition is
+        cut to once (new_tokens counts what was cut too); "interrupted": `cancelled` said so.
+    finished : whether that is "stop" or "stop string".
     """
 
     text: str
@@ -56,19 +61,35 @@ class Answer:
     finished: bool = True
     reused_tokens: int = 0
     support: float | None = None
+    ended: Ended = "stop"
 
 
 @dataclass(frozen=True)
 class Asking:
-    """How to answer: most tokens, how they are chosen, who is told as they come."""
+    """How to answer: most tokens, how they are chosen, who is told as they come, and what ends the answer
+    before the model does."""
 
     max_new_tokens: int
     sampling: Sampling
     stream: Callable[[str], None] | None
+    stop: str | Sequence[str] = ()
+    end_loops: bool = True
+    cancelled: Callable[[], bool] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "max_new_tokens", arguments.whole("max_new_tokens", self.max_new_tokens, 1))
+        stop_strings(self.stop)
+        arguments.flag("end_loops", self.end_loops)
         arguments.callback("stream", self.stream, "a piece of the answer")
+        arguments.callback("cancelled", self.cancelled, "nothing")
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self.cancelled is not None and self.cancelled()
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return stop_strings(self.stop)
 
 
 def answer(
@@ -80,72 +101,107 @@ def answer(
     asking: Asking,
     drawn: Callable[[], Drawn | None],
     *,
-    keep: bool = False,
-) -> tuple[Answer, Reading]:
-    """The answer, and the reading: with question and answer in it, all of which are in `cache` then, if
-    `keep`; else as it was.
+    again: Callable[[], Any] | None = None,
+) -> tuple[Answer, Reading, Any]:
+    """The answer, the reading and its cache: with question and answer in both if `again` is given, else
+    `reading` and whatever is in `cache` then. Where nothing was said when it was cancelled, the reading is as
+    it was.
 
     question : None answers what stands at the reading's end. drawn : what any question draws from the text,
-    asked for when the answer stands. A cache with full attention cannot tell where it looked.
+    asked for when the answer stands. A cache with full attention cannot tell where it looked. again : makes
+    another cache as `cache` is now, for an answer that is cut after its tokens were read.
     """
-    retrieval = backend.retrieval(cache)
-    rest = reading.waiting.rstrip()
+    retrieval, rest = backend.retrieval(cache), reading.waiting.rstrip()
     window, read = backend.shape.window, len(reading.ids)
     if window is not None:
         more = reckoned(backend.vocabulary, rest + (question or ""), max(window - read, 0))
         _left_of(window, read + (more or 0), about=True)
     asked = prompt.question(rest, question, reading.lead)
     total = len(reading.ids) + len(asked.ids)
-    most = min(asking.max_new_tokens, _left_of(window, total))
-    start = time.perf_counter()
-    prefill(backend, cache, asked.ids[:-1])
-    prefill_s = time.perf_counter() - start
+    left = _left_of(window, total)
     # The document's last tokens are prefilled with the question.
     n = len(reading.ids) + sum(end <= len(rest) for end in asked.ends)
-    tokens: Iterable[Token] = generate(backend, cache, asked.ids[-1], most, asking.sampling)
-    lookups = None if retrieval is None else Lookups(retrieval, n)
-    if lookups is not None:
-        tokens = lookups.watching(tokens)
-    seconds: list[float] = []
-    said, ended = _say(tokens, prompt, asking, seconds)
+    saying = Saying(prompt, asking.stream, asking.stops, asking.end_loops)
+    prefill_s, seconds, lookups = _speak(backend, cache, reading.ids, asked.ids, asking, left, saying, n)
+    saying.finish(_why(asking, left, len(saying.ids)))
     asked_in = reading.with_tokens(
         asked.ids,
         [reading.at + min(at, len(rest)) for at in asked.starts],
         [reading.at + min(at, len(rest)) for at in asked.ends],
         len(reading.body),
     )
-    found, supported = ([], None) if lookups is None else _looked_up(lookups, asked_in, drawn())
+    # Who has interrupted an answer does not wait for what makes its passages better.
+    measured = None if lookups is None or saying.ended == "interrupted" else drawn()
+    found, supported = _looked_up(lookups, asked_in, measured)
     result = Answer(
-        text=said.text.strip(),
+        text=saying.text.strip(),
         evidence=found,
         support=supported,
         tokens=total,
-        new_tokens=len(said.ids),
+        new_tokens=len(saying.ids),
         prefill_s=prefill_s,
         decode_s=sum(seconds),
-        decode_ms_per_token=1e3 * sum(seconds) / len(seconds),
+        decode_ms_per_token=1e3 * sum(seconds) / max(len(seconds), 1),
         stats={} if retrieval is None else retrieval.stats(),
-        finished=ended,
+        finished=saying.ended in WHOLE,
         reused_tokens=len(reading.ids),
+        ended=saying.ended,
     )
-    if not keep:
-        return result, reading
-    kept, unread = _kept(prompt, said, ended)
-    prefill(backend, cache, unread)
+    if again is None or not seconds:
+        return result, reading, cache
+    kept, cache = _kept(backend, cache, asked.ids, saying, again)
     at = [len(asked_in.body)] * len(kept)
-    return result, asked_in.with_tokens(kept, at, at, len(asked_in.body), prompt.between)
+    return result, asked_in.with_tokens(kept, at, at, len(asked_in.body), prompt.between), cache
 
 
-def _kept(prompt: Prompt, said: _Said, ended: bool) -> tuple[list[int], list[int]]:
-    """The answer's tokens that a conversation keeps, and the last of them that are not in the cache yet."""
-    kept = said.ids
-    if said.line_end or not ended:
-        # The last token was chosen and not fed: of a line's end only what stands before it belongs here.
-        last, kept = said.ids[-1:], said.ids[:-1]
-        if said.line_end:
-            last = prompt.encode(said.text[len(prompt.decode(kept).lstrip()) :]).ids if kept else []
-        return [*kept, *last], last
-    return kept, []
+def _speak(
+    backend: Backend,
+    cache: Any,
+    read: Sequence[int],
+    asked: Sequence[int],
+    asking: Asking,
+    left: int,
+    saying: Saying,
+    n: int,
+) -> tuple[float, list[float], Lookups | None]:
+    """Add the question to the cache, and the answer to `saying`: seconds of the prefill and of each step, and
+    what was looked up among the first n tokens; nothing where it was cancelled before the first step."""
+    start = time.perf_counter()
+    cancelled = any(asking.is_cancelled for _ in prefill_steps(backend, cache, asked[:-1]))
+    prefill_s, seconds = time.perf_counter() - start, list[float]()
+    if cancelled:
+        return prefill_s, seconds, None
+    retrieval = backend.retrieval(cache)
+    lookups = None if retrieval is None else Lookups(retrieval, n)
+    before, most = [*read, *asked], min(asking.max_new_tokens, left)
+    tokens: Iterable[Token] = generate(backend, cache, before.pop(), most, asking.sampling, before)
+    for token in tokens if lookups is None else lookups.watching(tokens):
+        seconds.append(token.seconds)
+        if saying.add(token.id) or asking.is_cancelled:
+            break
+    return prefill_s, seconds, lookups
+
+
+def _why(asking: Asking, left: int, said: int) -> Ended:
+    """Why there were no more tokens after so many, where the answer did not end itself."""
+    if said < min(asking.max_new_tokens, left):
+        return "interrupted"
+    return "window" if left <= asking.max_new_tokens else "length"
+
+
+def _kept(
+    backend: Backend, cache: Any, asked: Sequence[int], saying: Saying, again: Callable[[], Any]
+) -> tuple[list[int], Any]:
+    """The answer's tokens that a conversation keeps, and a cache that holds them after those of the
+    question."""
+    kept, rest, more = saying.kept()
+    if more > 1:  # some that do not belong to it are in the cache: it is read once more, up to there
+        cache = again()
+        prefill(backend, cache, [*asked, *kept, *rest])
+    else:  # the newest was chosen and is not in the cache, unless an end followed it
+        newest = [] if saying.ended == "stop" else kept[len(saying.ids) - 1 :]
+        prefill(backend, cache, [*newest, *rest])
+    return [*kept, *rest], cache
 
 
 def _left_of(window: int | None, total: int, about: bool = False) -> int:
@@ -160,21 +216,12 @@ def _left_of(window: int | None, total: int, about: bool = False) -> int:
     return window - total
 
 
-def _say(tokens: Iterable[Token], prompt: Prompt, asking: Asking, seconds: list[float]) -> tuple[_Said, bool]:
-    said = _Said(prompt, asking.stream)
-    ends = prompt.vocabulary.end_tokens
-    ended = False
-    for token in tokens:
-        seconds.append(token.seconds)
-        ended = token.id in ends or said.add(token.id)
-        if ended:
-            break
-    said.finish()
-    return said, ended
-
-
-def _looked_up(lookups: Lookups, reading: Reading, drawn: Drawn | None) -> tuple[list[Span], float | None]:
-    """Passages, and how much of the answer they support."""
+def _looked_up(
+    lookups: Lookups | None, reading: Reading, drawn: Drawn | None
+) -> tuple[list[Span], float | None]:
+    """Passages, and how much of the answer they support; none with full attention."""
+    if lookups is None:
+        return [], None
     n = lookups.n
     always = torch.zeros(n) if drawn is None else lookup.unpacked(drawn, n)
     always[~_in_documents(reading, n)] = torch.inf  # titles and the template's own tokens say nothing
@@ -215,35 +262,3 @@ def _span(reading: Reading, start: int, end: int, weight: float) -> Span:
         page=mark.page,
         heading=mark.heading,
     )
-
-
-class _Said:
-    """An answer as it grows: tokens to text, handed on piece by piece, never half a character."""
-
-    def __init__(self, prompt: Prompt, stream: Callable[[str], None] | None) -> None:
-        self.ids: list[int] = []
-        self.text = ""
-        self.line_end = False
-        self._prompt, self._stream = prompt, stream
-        self._streamed = 0
-
-    def add(self, token: int) -> bool:
-        """Take a token; True where it ends the answer's only line."""
-        self.ids.append(token)
-        self.text = self._prompt.decode(self.ids).lstrip()
-        line, newline, _ = self.text.partition("\n")
-        if newline and self._prompt.one_line:
-            self.text, self.line_end = line, True
-            return True
-        # Half a character waits for its other half, and blanks at the end wait: if the answer ends there,
-        # they are no part of it.
-        if not self.text.endswith("\N{REPLACEMENT CHARACTER}"):
-            self.finish()
-        return False
-
-    def finish(self) -> None:
-        """Hand on what has not been."""
-        until = len(self.text.rstrip())
-        if self._stream and until > self._streamed:
-            self._stream(self.text[self._streamed : until])
-        self._streamed = max(self._streamed, until)

@@ -3,8 +3,8 @@
 `Context` holds the cache of a prefilled text and what the text is (`sakuin.prompts.reading`). `ask` works on
 a fork of the cache, so that a question leaves nothing behind; `append` and `chat` grow a fork and take it in
 the place of the old one when all went well. How prompts are put together is in `sakuin.prompts.template`, how
-an answer comes about in `sakuin.context.answer`, what a context is on disk in `sakuin.snapshot`. Called by
-users and by the command line.
+an answer comes about in `sakuin.context.answer`, what a context holds in `sakuin.context.state`, what it is
+on disk in `sakuin.snapshot`. Called by users and by the command line.
 """
 
 from __future__ import annotations
@@ -15,32 +15,26 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from sakuin import arguments, documents
-from sakuin.cache.drawn import Drawn
 from sakuin.config import RetrievalConfig
 from sakuin.context import checks
 from sakuin.context.answer import Answer, Asking, answer
 from sakuin.context.checks import check_length
 from sakuin.context.conversation import messages_read
-from sakuin.context.generate import Sampling
-from sakuin.context.growth import Growth, Progress, Read, let_fail, read_on, started
+from sakuin.context.growth import Growth, Progress
+from sakuin.context.sampling import Sampling
+from sakuin.context.state import State
 from sakuin.context.support import Draws
-from sakuin.copies import CopiedByFork, twin
 from sakuin.documents import Document
 from sakuin.errors import SakuinError
-from sakuin.machine.forks import lock, recursive_lock
 from sakuin.prompts.holding import Change, Edited, with_added, with_beside, without
-from sakuin.prompts.reading import Reading
-from sakuin.prompts.template import Prompt
 from sakuin.prompts.vocabulary import Encoded
 from sakuin.snapshot import store
-from sakuin.snapshot.part import Part
-from sakuin.snapshot.part_files import Origin
 from sakuin.snapshot.parts import Keeper
 
 __all__ = ["Answer", "Context", "Growth", "Keeper", "Progress", "check_length"]
 
 
-class Context(CopiedByFork):
+class Context(State):
     """Documents that a model has read. Made by `from_text`, `from_files`, `from_documents`, `from_messages`
     or `load`.
 
@@ -50,31 +44,6 @@ class Context(CopiedByFork):
     reused_tokens : tokens that were not prefilled by this context but found: in the snapshot that it was
         loaded from, or in one with the same beginning.
     """
-
-    _instead = "keep it by context.save(path), and take it up by Context.load(path, model, tokenizer)"
-
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        config: RetrievalConfig | Literal["full"] | None = None,
-        system: str | None = None,
-    ) -> None:
-        self.model, self.tokenizer = model, tokenizer
-        self.config = checks.settings_meant(config)
-        self.backend = checks.ready_backend(model, tokenizer)
-        self.cache: Any = self.backend.new_cache(self.config)
-        self.prefill_s = 0.0
-        self.reused_tokens = 0
-        self._prompt = Prompt.of(self.backend.vocabulary, checks.system_meant(self.backend, system))
-        self._reading = Reading(lead=self._prompt.head, system=self._prompt.system)
-        self._windows: list[Part] = []
-        self._index_s = 0.0
-        self._before_s = 0.0, 0.0  # prefill and index, of who wrote the snapshot
-        self._origin: Origin | None = None
-        self._draws = Draws()
-        self._lock = lock()  # held for a moment, to take or set what goes together
-        self._growing = recursive_lock()  # held while the context grows
 
     # -- making one ------------------------------------------------------------------------------------------
 
@@ -216,20 +185,6 @@ class Context(CopiedByFork):
         with self._growing:
             return self._hold(without(self.documents, names), progress)
 
-    def _hold(self, found: tuple[list[Document], list[Change]], progress: Progress | None) -> Growth:
-        documents, changes = found
-        if all(change.what == "same" for change in changes):
-            return Growth(tuple(changes))
-        return self._read(self._reading.holding(documents, self._prompt), changes, progress)
-
-    def fork(self) -> Context:
-        """A second context that has read the same, shares its memory, and goes its own way."""
-        with self._lock:
-            other = twin(self)
-            other.cache = self.backend.fork(self.cache)
-        other._lock, other._growing = lock(), recursive_lock()
-        return other
-
     # -- asking ----------------------------------------------------------------------------------------------
 
     def ask(
@@ -240,18 +195,27 @@ class Context(CopiedByFork):
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int | None = None,
+        *,
+        repeat_penalty: float = 1.0,
+        stop: str | Sequence[str] = (),
+        end_loops: bool = True,
+        cancelled: Callable[[], bool] | None = None,
     ) -> Answer:
         """Answer a question of the context, which stays as it is.
 
         stream : is given the answer piece by piece.
         temperature, top_p, seed : 0 takes the likeliest token each time (the default); above, tokens are
             drawn.
+        repeat_penalty : by which the last 64 tokens are made less likely, as llama.cpp does; 1 for not.
+        stop : strings before which the answer ends. end_loops : end an answer that repeats itself.
+        cancelled : asked between passes; True ends the answer. `Answer.ended` says why an answer ended.
 
         Raises `SakuinError` where the question is empty or does not fit into the model's window.
         """
         if not arguments.text("question", question).strip():
             raise SakuinError("the question is empty; ask something.")
-        asking = Asking(max_new_tokens, Sampling(temperature, top_p, seed), stream)
+        sampling = Sampling(temperature, top_p, seed, repeat_penalty)
+        asking = Asking(max_new_tokens, sampling, stream, stop, end_loops, cancelled)
         reading, cache, drawn = self._begun()
         return answer(self.backend, cache, self._prompt, reading, question.strip(), asking, drawn)[0]
 
@@ -263,12 +227,20 @@ class Context(CopiedByFork):
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int | None = None,
+        *,
+        repeat_penalty: float = 1.0,
+        stop: str | Sequence[str] = (),
+        end_loops: bool = True,
+        cancelled: Callable[[], bool] | None = None,
     ) -> Answer:
         """Answer a message as `ask` does; message and answer become a part of the context.
 
         message : None answers what the user said last (of `from_messages`).
+        An answer that was cut or cancelled stays as far as its text goes; what was cancelled before anything
+        was said leaves the context as it was.
         """
-        asking = Asking(max_new_tokens, Sampling(temperature, top_p, seed), stream)
+        sampling = Sampling(temperature, top_p, seed, repeat_penalty)
+        asking = Asking(max_new_tokens, sampling, stream, stop, end_loops, cancelled)
         message = None if message is None else arguments.text("message", message).strip()
         with self._growing:
             reading, cache, drawn = self._begun()
@@ -276,9 +248,11 @@ class Context(CopiedByFork):
                 raise SakuinError("there is no message to answer; give one.")
             if message == "":
                 raise SakuinError("the message is empty; say something.")
-            said, grown = answer(
-                self.backend, cache, self._prompt, reading, message, asking, drawn, keep=True
+            said, grown, cache = answer(
+                self.backend, cache, self._prompt, reading, message, asking, drawn, again=self._fork_to_fail
             )
+            if grown is reading:
+                return said
             exact, index_s = reading.exact, 0.0
             if (retrieval := self.backend.retrieval(cache)) is not None:
                 retrieval.track_mass(False)
@@ -347,61 +321,3 @@ class Context(CopiedByFork):
         context._origin, context._draws = found.origin, Draws(found.drawn)
         context.reused_tokens = len(found.reading.ids)
         return context
-
-    # -- what it is ------------------------------------------------------------------------------------------
-
-    @property
-    def documents(self) -> list[Document]:
-        """The documents in it, in order."""
-        return list(self._reading.documents)
-
-    @property
-    def system(self) -> str:
-        """What the model was told before everything else, or ""."""
-        return self._reading.system
-
-    @property
-    def tokens(self) -> int:
-        """Tokens that have been prefilled, the template's start included."""
-        return len(self._reading.ids)
-
-    @property
-    def index_s(self) -> float:
-        """Seconds spent sealing the index: whole segments beside the prefill, the rest after it."""
-        return self._index_s
-
-    def kv_bytes(self) -> dict[str, int]:
-        """Bytes of keys, values and index: `device` and `host`."""
-        return self.backend.nbytes(self.cache)
-
-    # -- inside ----------------------------------------------------------------------------------------------
-
-    def _begun(self) -> tuple[Reading, Any, Callable[[], Drawn | None]]:
-        """What a question begins with: what was read, a fork of its cache, and what any question draws."""
-        with self._lock:
-            reading, cache = self._reading, self.backend.fork(self.cache)
-        let_fail(self.backend, cache)
-        return reading, cache, self._draws.of(self.backend, self._prompt, reading, cache)
-
-    def _read(self, reading: Reading, changes: Sequence[Change], progress: Progress | None) -> Growth:
-        read = self._grow(checks.grown(reading, self._prompt, self.backend), progress)
-        return Growth(tuple(changes), len(read.reading.ids) - read.first)
-
-    def _grow(self, reading: Reading, progress: Progress | None, keeper: Keeper | None = None) -> Read:
-        """Prefill the tokens that `reading` has more or other, and hold it."""
-        with self._lock:
-            held, cache, windows = self._reading, self.cache, list(self._windows)
-        begin = started(self.backend, self.config, cache, windows, held, reading)
-        read = read_on(self.backend, self.config, begin, reading, progress, keeper)
-        self._take(read.reading, read.cache, read.windows)
-        self.reused_tokens = read.reused or min(self.reused_tokens, read.first)
-        self.prefill_s += read.seconds
-        self._index_s += read.index_s
-        return read
-
-    def _take(self, reading: Reading, cache: Any, windows: list[Part]) -> None:
-        """Hold what was read: the last thing that growing does, all of it or nothing."""
-        let_fail(self.backend, cache, False)
-        with self._lock:
-            # In one line, which no interrupt parts: tokens, cache and windows belong together.
-            self._reading, self.cache, self._windows = reading, cache, windows

@@ -6,50 +6,14 @@ Everything that reads or decodes tokens goes through here: contexts, answers and
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from sakuin.arguments import real, shown, whole
 from sakuin.backends.base import Backend
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen: the likeliest at `temperature` 0, else drawn from the most likely `top_p`
-    of the mass."""
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        temperature, top_p = real(self.temperature), real(self.top_p)
-        if temperature is None or temperature < 0:
-            raise ValueError(
-                f"temperature must be a finite number of at least 0, got {shown(self.temperature)}"
-            )
-        if top_p is None or not 0 < top_p <= 1:
-            raise ValueError(f"top_p must be above 0 and at most 1, got {shown(self.top_p)}")
-        if self.seed is not None:
-            object.__setattr__(self, "seed", whole("seed", self.seed, -(1 << 63), (1 << 64) - 1))
-
-    def chooser(self) -> Callable[[Tensor], int]:
-        """A function from logits `(vocabulary,)` to a token."""
-        if self.temperature == 0:
-            return lambda logits: int(logits.argmax())
-        generator = torch.Generator()
-        generator.seed() if self.seed is None else generator.manual_seed(self.seed)
-
-        def draw(logits: Tensor) -> int:
-            shares, order = (logits.float().cpu() / self.temperature).softmax(-1).sort(descending=True)
-            shares[shares.cumsum(-1) - shares > self.top_p] = 0.0
-            return int(order[torch.multinomial(shares, 1, generator=generator)])
-
-        return draw
+from sakuin.context.sampling import LAST, Sampling
 
 
 @dataclass(frozen=True)
@@ -84,16 +48,26 @@ def prefill_steps(backend: Backend, cache: Any, ids: Sequence[int]) -> Iterator[
 
 
 def generate(
-    backend: Backend, cache: Any, last: int, most: int, sampling: Sampling | None = None
+    backend: Backend,
+    cache: Any,
+    last: int,
+    most: int,
+    sampling: Sampling | None = None,
+    before: Sequence[int] = (),
 ) -> Iterator[Token]:
-    """Up to `most` tokens after `last`, which is not in the cache yet. The newest token never is."""
-    choose = (sampling or Sampling()).chooser()
+    """Up to `most` tokens after `last`, which is not in the cache yet. The newest token never is.
+
+    before : tokens before `last`, which a penalty for repetition counts too.
+    """
+    sampling = sampling or Sampling()
+    choose = sampling.chooser(backend.vocabulary.end_tokens if sampling.repeat_penalty != 1 else ())
+    so_far = [*before[-LAST:], last]
     for _ in range(most):
         start = time.perf_counter()
-        logits = backend.forward(cache, [last])
+        logits = backend.forward(cache, so_far[-1:])
         seconds = time.perf_counter() - start
-        last = choose(logits)
-        yield Token(last, logits, seconds)
+        so_far.append(choose(logits, so_far))
+        yield Token(so_far[-1], logits, seconds)
 
 
 def forced(

@@ -19,7 +19,7 @@ _END = re.compile(
     """,
     re.VERBOSE,
 )
-_ITEM = re.compile(r"\s*(?:[-*+•·–#>]|\(?\w{1,3}[.)]\s|[A-Z][\w ]{0,30}:\s)")
+_ITEM = re.compile(r"\s*(?:[-*+•·–#>]|§|\d{1,3}(?:\.\d{1,3})+\.?\s|\(?\w{1,3}[.)]\s|[A-Z][\w ]{0,30}:\s)")
 """How a line of a list or a form begins: a sentence begins there."""
 _ROW = re.compile(
     r"""\s*(?:[|\["{<]|\d[\d:T./-]{5,}|\d+\s*[|;,\t]|(?:[^,;\t\n]*[,;\t](?!\d{3}\b)\S?(?=[^\s,;\t]|[,;\t])){2})"""

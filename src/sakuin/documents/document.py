@@ -98,8 +98,8 @@ class Document:
             name, text, notes = values["name"], values["text"], tuple(values.get("notes", ()))
             marks = tuple(Mark(**mark) for mark in values.get("marks", ()))
             path, before = values.get("path"), [values.get(key, 0) for key in ("offset", "lines_before")]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise SakuinError(f"this is no stored document ({error!r}); read the file again.") from None
+        except (KeyError, TypeError, AttributeError):
+            raise SakuinError("this is no stored document; read the file again.") from None
         starts = [mark.start for mark in marks]
         sound = (
             all(isinstance(value, str) for value in (name, text, *notes))

@@ -9,12 +9,12 @@ from __future__ import annotations
 import glob
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from sakuin.documents import kinds, reading
+from sakuin.documents.below import Below
 from sakuin.documents.document import Document
-from sakuin.documents.limits import MOST_FILES
 from sakuin.documents.words import counted, listed
 from sakuin.errors import SakuinError
 from sakuin.storage.paths import expanded, is_folder, named, shortened
@@ -33,7 +33,10 @@ class _Found:
     called: str
     files: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
-    """By name, why it is no document; "" where it is hidden."""
+    """By name, why it is no document."""
+    folders: dict[str, str] = field(default_factory=dict)
+    """By name, why it was not looked at."""
+    hidden: list[str] = field(default_factory=list)
 
 
 def read_all(paths: Iterable[str | os.PathLike[str]], encoding: str | None = None) -> list[Document]:
@@ -43,9 +46,15 @@ def read_all(paths: Iterable[str | os.PathLike[str]], encoding: str | None = Non
     that is no file's name all that it matches, `**` any folders. The notes of the first document of each say
     what was skipped. A document of a folder is called by its path from where the folder was named.
 
-    Raises `SakuinError` as `read` does; where a folder cannot be listed, or has no document or more than
-    10,000 files; and where a pattern matches nothing.
+    A folder is looked at once, by whatever links it is reached.
+
+    Raises `SakuinError` as `read` does; where a folder cannot be listed, or has no document, more than
+    10,000 files, or more than 500,000 files and folders to look at; where a pattern matches nothing; and
+    where standard input (`-`) is named twice.
     """
+    paths = list(paths)
+    if sum(1 for path in paths if isinstance(path, str | os.PathLike) and os.fspath(path) == "-") > 1:
+        raise SakuinError("standard input (-) can be read once only; name it once.")
     documents: list[Document] = []
     known: set[str] = set()
     for path in paths:
@@ -66,9 +75,9 @@ def read_all(paths: Iterable[str | os.PathLike[str]], encoding: str | None = Non
                 found.skipped[file] = _why(str(error), file)
         if len(documents) == first and not any(why == "is read already" for why in found.skipped.values()):
             raise SakuinError(f"{found.called} holds no document that can be read{_for(found)}.")
-        if found.skipped and documents:
+        if (said := _said(found)) and documents:
             at = min(first, len(documents) - 1)
-            noted = (f"skipped of {found.called}: {_said(found)}.", *documents[at].notes)
+            noted = (f"skipped of {found.called}: {said}.", *documents[at].notes)
             documents[at] = replace(documents[at], notes=noted)
     return documents
 
@@ -80,66 +89,35 @@ def _found(path: str | os.PathLike[str]) -> _Found | None:
     text = os.fspath(path)
     if text == "-" or "\0" in text:
         return None
+    below = Below(_shown(text))
     if is_folder(text):
-        found = _Found(_shown(text))
-        _walk(text, found, set())
-        if not found.files and not found.skipped:
-            raise SakuinError(f"{found.called} is a folder without files; name one that has some.")
-        return found
+        below.take_all([text])
+        if (why := below.shut.get(os.path.join(text, ""))) is not None:
+            raise SakuinError(f"the folder {_shown(text)} cannot be read: {why.capitalize()}.")
+        if not below.files and not below.hidden and not below.shut:
+            raise SakuinError(f"{below.called} is a folder without files; name one that has some.")
+        return _sorted(below)
     if os.path.lexists(text) or not glob.has_magic(text):
         return None
-    return _matched(text)
+    below.match(str(expanded(text)))
+    if below.folders:
+        below.take_all(sorted(below.folders, key=_parts))
+    if not below.files and not below.hidden and not below.shut:
+        raise SakuinError(f"no file matches {below.called}; check the pattern, or name a folder.")
+    return _sorted(below)
 
 
-def _matched(pattern: str) -> _Found:
-    found = _Found(_shown(pattern))
-    matches = _limited(glob.iglob(str(expanded(pattern)), recursive=True), found.called)
-    for match in sorted(set(matches), key=_parts):
-        if os.path.isdir(match):
-            if not match.endswith(os.sep) and "**" not in pattern:
-                _walk(match, found, set())
+def _sorted(below: Below) -> _Found:
+    """What was found, by name: files that may be documents, and what is skipped."""
+    found = _Found(below.called, hidden=sorted(below.hidden, key=_parts))
+    found.folders = dict(sorted((below.links | below.shut).items()))
+    for path in sorted(below.files, key=_parts):
+        why = _no_document(path)
+        if why:
+            found.skipped[path] = why
         else:
-            _take(match, found)
-    if not found.files and not found.skipped:
-        raise SakuinError(f"no file matches {found.called}; check the pattern, or name a folder.")
+            found.files.append(path)
     return found
-
-
-def _walk(folder: str, found: _Found, above: set[tuple[int, int]]) -> None:
-    """Take the files below a folder. `above` : the folders that it lies in, which a link may lead back to."""
-    try:
-        held = os.stat(folder)
-        entries = sorted(os.listdir(folder))
-    except OSError as error:
-        why = error.strerror or str(error)
-        if not above:
-            raise SakuinError(f"the folder {_shown(folder)} cannot be read: {why}.") from None
-        found.skipped[folder + os.sep] = why.lower()
-        return
-    within = above | {(held.st_dev, held.st_ino)}
-    for entry in entries:
-        path = os.path.join(folder, entry)
-        if entry.startswith("."):
-            found.skipped[path] = ""
-        elif is_folder(path):
-            below = os.stat(path)
-            if (below.st_dev, below.st_ino) in within:
-                found.skipped[path] = "is a link to a folder that it lies in"
-            else:
-                _walk(path, found, within)
-        else:
-            _take(path, found)
-
-
-def _take(path: str, found: _Found) -> None:
-    """Take a file, or skip it where it is no document."""
-    why = _no_document(path)
-    if why:
-        found.skipped[path] = why
-    else:
-        found.files.append(path)
-    if len(found.files) + len(found.skipped) > MOST_FILES:
-        raise _too_many(found.called)
 
 
 def _no_document(path: str) -> str:
@@ -158,17 +136,6 @@ def _no_document(path: str) -> str:
     except SakuinError as error:
         return _why(str(error), path)
     return ""
-
-
-def _limited(paths: Iterator[str], called: str) -> Iterator[str]:
-    for number, path in enumerate(paths):
-        if number >= MOST_FILES:
-            raise _too_many(called)
-        yield path
-
-
-def _too_many(called: str) -> SakuinError:
-    return SakuinError(f"{called} holds more than {MOST_FILES:,} files; name the ones that matter.")
 
 
 def _parts(path: str) -> list[str]:
@@ -193,23 +160,22 @@ def _why(sentence: str, path: str) -> str:
 
 
 def _for(found: _Found) -> str:
-    return f" ({_said(found)})" if found.skipped else ""
+    return f" ({said})" if (said := _said(found)) else ""
 
 
 def _said(found: _Found) -> str:
     """What was skipped: how many of what, and the first few by name with why."""
-    hidden = [path for path, why in found.skipped.items() if not why]
-    others = {path: why for path, why in found.skipped.items() if why}
     said = []
-    if others:
-        shown = [f"{_shown(path)} {why}" for path, why in list(others.items())[:_NAMED]]
-        more = len(others) - len(shown)
-        said.append(
-            f"{counted(len(others), 'file')} ({'; '.join(shown)}{f'; and {more:,} more' * bool(more)})"
-        )
-    if hidden:
-        shown = [_shown(path) for path in hidden[:_NAMED]]
-        more = len(hidden) - len(shown)
+    for thing, skipped in (("file", found.skipped), ("folder", found.folders)):
+        if skipped:
+            shown = [f"{_shown(path)} {why}" for path, why in list(skipped.items())[:_NAMED]]
+            more = len(skipped) - len(shown)
+            said.append(
+                f"{counted(len(skipped), thing)} ({'; '.join(shown)}{f'; and {more:,} more' * bool(more)})"
+            )
+    if found.hidden:
+        shown = [_shown(path) for path in found.hidden[:_NAMED]]
+        more = len(found.hidden) - len(shown)
         names = ", ".join(shown) + f" and {more:,} more" * bool(more)
-        said.append(f"{counted(len(hidden), 'hidden entry').replace('entrys', 'entries')} ({names})")
-    return listed(said)
+        said.append(f"{counted(len(found.hidden), 'hidden entry').replace('entrys', 'entries')} ({names})")
+    return listed(said) if said else ""

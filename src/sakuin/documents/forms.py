@@ -37,23 +37,27 @@ class Choice:
 
     words: str
     taken: bool = False
+    can_be_taken: bool = True
 
 
 @dataclass
 class Choices:
-    """A list to choose from, as it is read."""
+    """A list to choose from, as it is read. many : whether several can be chosen; shown : how many lines of
+    it are shown, 1 of a list that opens."""
 
     name: str
     spoken: str
     many: bool
+    shown: int = 1
     choices: list[Choice] = field(default_factory=list)
     group: str = ""
 
     def take(self) -> list[str]:
-        """What is chosen; a list from which one is chosen shows its first where the page says nothing."""
+        """What is chosen; a list that opens shows the first that can be where the page says nothing."""
         taken = [choice for choice in self.choices if choice.taken]
         if not self.many:
-            taken = taken[-1:] or self.choices[:1]
+            first = [choice for choice in self.choices if choice.can_be_taken] if self.shown == 1 else []
+            taken = taken[-1:] or first[:1]
             for choice in self.choices:
                 choice.taken = choice in taken
         return [choice.words for choice in taken]
@@ -65,6 +69,7 @@ class _Field:
     name: str
     spoken: str
     is_box: bool = False
+    is_moved: bool = False
 
 
 class Forms:
@@ -110,8 +115,31 @@ class Forms:
             self.left_out += len(choices.choices) - len(taken)
         return self._sign(_Field(text or BLANK, choices.name, choices.spoken))
 
+    def box(self, sign: str) -> tuple[int, str] | None:
+        """The number of the box that `sign` stands for, and its name; None where it stands for none."""
+        match = _PLACE.fullmatch(sign)
+        if match is None or int(match[1]) >= len(self._fields):
+            return None
+        one = self._fields[int(match[1])]
+        return (int(match[1]), one.name) if one.is_box and not one.is_moved else None
+
+    def moved(self, number: int) -> str:
+        """The sign for a box that is to stand elsewhere than on the page, beside its label."""
+        one = self._fields[number]
+        one.is_moved = True
+        return self._sign(_Field(one.text, "", "", is_box=True))
+
+    def _without_moved(self, text: str) -> str:
+        def kept(match: re.Match[str]) -> str:
+            if int(match[1]) >= len(self._fields) or not self._fields[int(match[1])].is_moved:
+                return match[0]
+            return " " if text[match.end() : match.end() + 1].isalnum() else ""
+
+        return re.sub(f" ?{_PLACE.pattern}", kept, text)
+
     def filled(self, text: str) -> str:
         """The text of a page with what each field says in its place."""
+        text = self._without_moved(text)
 
         def fill(match: re.Match[str]) -> str:
             if int(match[1]) >= len(self._fields):

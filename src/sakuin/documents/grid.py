@@ -23,11 +23,16 @@ class Cell:
 
 
 def written(rows: list[list[Cell]]) -> str:
-    """The rows as a Markdown table, whose first line is its head; "" where nothing is in it."""
+    """The rows as a Markdown table, whose first line is its head; "" where nothing is in it.
+
+    A row without cells is no line, but cells above it reach over it.
+    """
     placed, starts = _placed(rows)
     # Columns in which no cell begins are only the width of others.
     columns = sorted(starts)
-    lines = [[row.get(column, "") for column in columns] for row in placed]
+    lines = [
+        [row.get(column, "") for column in columns] for row, own in zip(placed, rows, strict=True) if own
+    ]
     if not any(any(line) for line in lines):
         return ""
     head, *body = [f"| {' | '.join(line)} |" for line in lines]

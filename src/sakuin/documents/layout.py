@@ -20,6 +20,8 @@ from sakuin.documents.looks import Sheets
 _TO_THE_END = 65_534
 """Rows over which a cell reaches that says 0."""
 
+_GROUPS = ("thead", "tbody", "tfoot")
+
 _FORMS = {"a": "lower-alpha", "A": "upper-alpha", "i": "lower-roman", "I": "upper-roman", "1": "decimal"}
 
 
@@ -129,23 +131,36 @@ class Layout(MarkdownConverter):
         """The table, its title above it."""
         titles: list[str] = []
         rows: list[list[Cell]] = []
+        groups: list[int | None] = []  # by row, in which thead, tbody or tfoot it lies
         for part in el.find_all(("caption", "tr", "td", "th")):
             if part.name == "caption":
                 titles.append(self._cells.get(id(part), ""))
             elif part.name == "tr":
                 rows.append([])
+                groups.append(id(part.parent) if part.parent.name in _GROUPS else None)
             else:
-                rows = rows or [[]]
+                if not rows:
+                    rows, groups = [[]], [None]
                 down = int(part.get("rowspan") or 1) or _TO_THE_END
                 rows[-1].append(
                     Cell(self._cells.get(id(part), ""), max(int(part.get("colspan") or 1), 1), down)
                 )
-        whole = [*titles, grid.written([row for row in rows if row])]
+        whole = [*titles, grid.written(_ended(rows, groups))]
         return "\n\n" + "\n\n".join(part for part in (*whole, text.strip()) if part) + "\n\n"
 
 
 def _is_in_cell(parent_tags: Any) -> bool:
     return "td" in parent_tags or "th" in parent_tags
+
+
+def _ended(rows: list[list[Cell]], groups: list[int | None]) -> list[list[Cell]]:
+    """The rows with cells that end where the group of their row does. groups : by row, its group."""
+    left = 0
+    for at in range(len(rows) - 1, -1, -1):
+        left = left + 1 if at + 1 < len(rows) and groups[at] == groups[at + 1] else 1
+        for cell in rows[at]:
+            cell.rows = min(cell.rows, left)
+    return rows
 
 
 def _numbers(parent: Any) -> dict[int, str]:

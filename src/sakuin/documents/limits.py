@@ -15,6 +15,9 @@ MOST_CHARACTERS = 64_000_000
 MOST_FILES = 10_000
 """Files of a folder, or that a pattern matches."""
 
+MOST_ENTRIES = 500_000
+"""Files and folders that are looked at, to find those of a folder or a pattern."""
+
 MOST_PAGES = 100_000
 """Pages of a PDF."""
 

@@ -16,6 +16,15 @@ _COMMENT = re.compile(r"/\*.*?\*/", re.S)
 _SIMPLE = re.compile(r"(?:[a-z][a-z0-9]*)?(?:[.#][\w-]+)?", re.I)
 _STRUCK = re.compile(r"text-decoration(?:-line)?\s*:[^;]*line-through", re.I)
 _SCRIPT = re.compile(r"vertical-align\s*:\s*(super|sub)\b", re.I)
+_LENGTH = r"(?=[0-9.]*[1-9])[0-9]{0,9}\.?[0-9]{1,9}(?:[a-z]{1,4}|%)"
+_UP = re.compile(rf"(?<![\w-])vertical-align\s*:\s*(?:(?:text-)?top\b|\+?{_LENGTH})", re.I)
+_MOVED = re.compile(rf"(?<![\w-])(?:top\s*:\s*-{_LENGTH}|bottom\s*:\s*\+?{_LENGTH})", re.I)
+_RELATIVE = re.compile(r"(?<![\w-])position\s*:\s*relative\b", re.I)
+_LARGER = re.compile(
+    r"(?<![\w-])font-size\s*:\s*(?:larger|x+-large|0*(?:[2-9]|1[0-9]|1\.0*[1-9])[0-9.]{0,9}r?em"
+    r"|0*(?:[2-9][0-9]{2}|1(?!00\b)[0-9]{2})[0-9.]{0,9}%)",
+    re.I,
+)
 _CAPITALS = re.compile(r"text-transform\s*:\s*uppercase", re.I)
 _LIST = re.compile(
     r"list-style(?:-type)?\s*:[^;]*?\b((?:lower|upper)-[a-z]+|decimal-leading-zero|decimal)\b", re.I
@@ -24,7 +33,11 @@ _TAGS = {"s": "struck", "strike": "struck", "del": "struck", "sup": "^", "sub": 
 
 
 class Look(NamedTuple):
-    """How an element looks, all that is around it counted in. script : "^" raised, "_" lowered, ""."""
+    """How an element looks, all that is around it counted in.
+
+    script : "^" raised, "_" lowered, "" neither; "'" moved up by some length: figures after a
+    figure are raised then, but a button may be moved for its looks.
+    """
 
     struck: bool = False
     script: str = ""
@@ -35,7 +48,7 @@ class Look(NamedTuple):
         """This look on an element that stands in one of the look `around`."""
         return Look(
             self.struck or around.struck,
-            self.script or around.script,
+            _stronger(self.script, around.script),
             self.capitals or around.capitals,
             self.numbers,
         )
@@ -91,19 +104,34 @@ class Sheets:
 
 
 def _said(style: str) -> Look:
-    script, numbers = _SCRIPT.search(style), _LIST.search(style)
+    found, numbers = _SCRIPT.search(style), _LIST.search(style)
+    if found is None:
+        script = "'" if _is_lifted(style) else ""
+    else:
+        script = "^" if found[1].lower() == "super" else "_"
     return Look(
         _STRUCK.search(style) is not None,
-        "" if script is None else "^" if script[1].lower() == "super" else "_",
+        script,
         _CAPITALS.search(style) is not None,
         "" if numbers is None else numbers[1].lower(),
     )
 
 
+def _is_lifted(style: str) -> bool:
+    """Whether a style moves an element up by a length, in a font that is not larger."""
+    if _UP.search(style) is None and (_RELATIVE.search(style) is None or _MOVED.search(style) is None):
+        return False
+    return _LARGER.search(style) is None
+
+
+def _stronger(script: str, other: str) -> str:
+    return other if script in ("", "'") and other else script
+
+
 def _both(one: Look, other: Look) -> Look:
     return Look(
         one.struck or other.struck,
-        other.script or one.script,
+        _stronger(other.script, one.script),
         one.capitals or other.capitals,
         other.numbers or one.numbers,
     )

@@ -49,6 +49,7 @@ def lay_out(page: str, name: str, notes: tuple[str, ...] = ()) -> Document:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on XML that is read as HTML
             tree = soup.Page(page, "lxml")
+        soup.put_boxes_first(tree)
         soup.open_layout_tables(tree)
         soup.mark_headings(tree)
         laid = Layout().convert_soup(tree)

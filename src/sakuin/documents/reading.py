@@ -16,7 +16,7 @@ from sakuin.documents import apart, extra, kinds, text
 from sakuin.documents.document import Document
 from sakuin.documents.limits import MOST_BYTES, MOST_CHARACTERS, check_length
 from sakuin.errors import SakuinError
-from sakuin.storage.paths import named, resolved, shortened
+from sakuin.storage.paths import is_address, named, resolved, shortened
 
 NO_FILE = "-"
 """The path of what comes by standard input or a pipe."""
@@ -52,7 +52,14 @@ def read(path: str | os.PathLike[str], encoding: str | None = None) -> Document:
                 raise _too_long(shown)
             data = _bytes_of(file, shown)
             place = resolved(path) if stat.S_ISREG(held.st_mode) else NO_FILE
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
+        if is_address(path):
+            raise _address(shown) from None
+        if not name.strip():
+            what = "a blank" if name else "an empty"
+            raise SakuinError(
+                f"there is no file of {what} name ({name!r:.40}); name the one to read."
+            ) from None
         raise SakuinError(f"there is no file {shown}; check the path.") from None
     except IsADirectoryError:
         raise SakuinError(f"{shown} is a folder; name the files in it.") from None
@@ -70,6 +77,15 @@ def read(path: str | os.PathLike[str], encoding: str | None = None) -> Document:
 def parsed(data: bytes, name: str, encoding: str | None, path: str) -> Document:
     """The document in `data`, as `read` gives it of a file. path : as a `Document` has it."""
     return replace(_parse(data, name, encoding), path=path)
+
+
+def _address(name: str) -> SakuinError:
+    if name.lower().startswith("file:"):
+        return SakuinError(f"{name} is an address; name the path of the file itself.")
+    return SakuinError(
+        f"{name} is an address, and sakuin fetches nothing: save the page or file first, with a browser, "
+        "`curl -O` or wget, and name that file."
+    )
 
 
 def _standard_input() -> bytes:

@@ -1,7 +1,8 @@
 """Workbooks: each sheet under its name, each row a line (`tables`).
 
-calamine takes the cells apart. What it does not tell is read from the workbook's XML (`workbook`): what is
-hidden, which cells are percentages or have a unit, formulas without a stored value, notes on cells.
+calamine takes the cells apart. What it does not tell is read from the workbook's XML (`workbook` of XLSX,
+`opendocument`): what is hidden or struck out, which cells are percentages or have a unit, links, errors,
+formulas without a stored value, notes on cells. It is read first: how far a sheet reaches stands there too.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ import io
 import zipfile
 from typing import Any
 
-from sakuin.documents import tables, workbook
+from sakuin.documents import figures, tables
+from sakuin.documents.cells import Sheet, add_link, check_reach
 from sakuin.documents.document import Document, Mark
+from sakuin.documents.figures import Format
 from sakuin.documents.limits import MOST_UNPACKED, check_length
+from sakuin.documents.opendocument import OpenDocument
 from sakuin.documents.words import counted, listed
+from sakuin.documents.workbook import Workbook
 from sakuin.errors import SakuinError
-
-_MOST_CELLS = 20_000_000
-"""Cells of a sheet, the empty ones in its rectangle included."""
 
 _NAMED = 8
 
@@ -28,6 +30,11 @@ def read(data: bytes, name: str) -> Document:
     import python_calamine as calamine
 
     check_size(data, name)
+    more: Workbook | OpenDocument | None = None
+    archive = _opened(data)
+    if archive and "content.xml" in archive.namelist():
+        more = OpenDocument(archive)
+        more.check_reach(name)  # calamine unrolls what is repeated as soon as it opens the file
     try:
         book = calamine.CalamineWorkbook.from_filelike(io.BytesIO(data))
         sheets = [(about, book) for about in book.sheets_metadata]
@@ -37,13 +44,14 @@ def read(data: bytes, name: str) -> Document:
         raise SakuinError(
             f"{name} is damaged or cut short ({error}); get it once more, or save it anew as XLSX or CSV."
         ) from None
-    more = workbook.Workbook(data)
+    if archive and "xl/workbook.xml" in archive.namelist():
+        more = Workbook(archive)
     text, marks, notes, hidden = "", [], [], []
     for number, (about, _) in enumerate(sheets):
         if about.typ != calamine.SheetTypeEnum.WorkSheet:
             notes.append(f"{about.name!r} of {name} is a chart or a macro, and was not read.")
             continue
-        lines = _sheet(book, number, more.sheet(about.name), name)
+        lines = _sheet(book, number, more.sheet(about.name) if more else Sheet(), name)
         if about.visible != calamine.SheetVisibleEnum.Visible and lines:
             hidden.append(about.name)
         if lines:
@@ -57,7 +65,15 @@ def read(data: bytes, name: str) -> Document:
         said = listed([repr(each) for each in hidden[:_NAMED]] + ["others"] * (len(hidden) > _NAMED))
         notes.append(f"{counted(len(hidden), 'sheet')} of {name} that {_is(len(hidden))} hidden, {said}, "
                      f"{'was' if len(hidden) == 1 else 'were'} read too.")  # fmt: skip
-    return Document(name, text + "\n", tuple(marks), (*notes, *more.notes(name)))
+    notes += more.notes(name) if more else [
+        f"{name} is no XLSX or ODS: units of numbers, notes, links, and what is struck out or hidden in its "
+        "sheets were not read; save it as XLSX to have them."
+    ]  # fmt: skip
+    return Document(name, text + "\n", tuple(marks), tuple(notes))
+
+
+def _opened(data: bytes) -> zipfile.ZipFile | None:
+    return zipfile.ZipFile(io.BytesIO(data)) if data.startswith(b"PK") else None
 
 
 def check_size(data: bytes, name: str) -> None:
@@ -83,32 +99,47 @@ def _is(number: int) -> str:
     return "is" if number == 1 else "are"
 
 
-def _sheet(book: Any, number: int, more: workbook.Sheet, name: str) -> list[str]:
-    """The rows of a sheet as lines; none where it is empty."""
+def _sheet(book: Any, number: int, more: Sheet, name: str) -> list[str]:
+    """The rows of a sheet as lines, its text boxes below them; none where it is empty."""
+    check_reach(more.height, more.width, name)
     sheet = book.get_sheet_by_index(number)
-    if sheet.total_height * sheet.total_width > _MOST_CELLS:
-        raise SakuinError(
-            f"{name} has a sheet of {sheet.total_height:,} rows and {sheet.total_width:,} columns, and "
-            f"at most {_MOST_CELLS:,} cells are read; save the part that matters as CSV."
-        )
+    last = sheet.end or (-1, -1)
+    check_reach(last[0] + 1, last[1] + 1, name)
     values = sheet.to_python(skip_empty_area=False)
     rows = [
         [_shown(value, more.formats.get((y, x))) for x, value in enumerate(row)]
         for y, row in enumerate(values)
     ]
-    for (y, x), note in more.comments.items():
-        if y < len(rows) and x < len(rows[y]):
-            rows[y][x] = f"{rows[y][x]} [note: {note}]".strip()
-    _fill_merged(rows, sheet.merged_cell_ranges or [])
+    _complete(rows, more)
+    boxes = [f"[text box: {words}]" for words in more.boxes]
+    _fill_merged(rows, more.merged or sheet.merged_cell_ranges or [])
     rows = [row for row in rows if any(row)]
     header = tables.header_in(rows, above=9)
     if header is None:
-        return [tables.bare_line(row) for row in rows]
+        return [tables.bare_line(row) for row in rows] + boxes
     names = rows[header]
     return [
         *(tables.bare_line(row) for row in rows[: header + 1]),
         *(tables.row_as_line(names, row) for row in rows[header + 1 :]),
+        *boxes,
     ]
+
+
+def _complete(rows: list[list[str]], more: Sheet) -> None:
+    """Put into the rows what calamine does not tell of their cells."""
+    for y, x in more.texts.keys() | more.comments.keys():
+        rows += [[] for _ in range(y + 1 - len(rows))]
+        rows[y] += [""] * (x + 1 - len(rows[y]))
+    for (y, x), text in more.texts.items():
+        rows[y][x] = text
+    for y, x in more.struck:
+        if y < len(rows) and x < len(rows[y]) and rows[y][x]:
+            rows[y][x] = f"~~{rows[y][x].strip()}~~"
+    for (y, x), target in more.links.items():
+        if y < len(rows) and x < len(rows[y]):
+            rows[y][x] = add_link(rows[y][x], target)
+    for (y, x), note in more.comments.items():
+        rows[y][x] = f"{rows[y][x]} [note: {note}]".strip()
 
 
 def _fill_merged(rows: list[list[str]], merged: list[Any]) -> None:
@@ -125,15 +156,14 @@ def _fill_merged(rows: list[list[str]], merged: list[Any]) -> None:
                     row[x] = value
 
 
-def _shown(value: Any, form: workbook.Format | None) -> str:
+def _shown(value: Any, form: Format | None) -> str:
     """A cell's value as the sheet shows it, with all its figures."""
     if isinstance(value, bool):
         return "TRUE" if value else "FALSE"
     if isinstance(value, int | float):
-        if form is None:
-            return _figure(value)
-        figure = _figure(value * 100) + "%" if form.percent else _figure(value)
-        return f"{form.before}{figure}{form.after}"
+        return figures.written(value, form)
+    if isinstance(value, datetime.timedelta):
+        return figures.length(value, form)
     if isinstance(value, datetime.datetime):
         midnight = value.time() == datetime.time()
         return value.date().isoformat() if midnight else value.isoformat(" ", "minutes" if not value.second
@@ -141,10 +171,3 @@ def _shown(value: Any, form: workbook.Format | None) -> str:
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
     return str(value)
-
-
-def _figure(value: float) -> str:
-    """A number without what binary fractions add to it: 0.3, not 0.30000000000000004."""
-    if value == int(value) and abs(value) < 1e15 if value == value and abs(value) != float("inf") else False:
-        return str(int(value))
-    return f"{value:.15g}"

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bs4 import BeautifulSoup
-from bs4.element import PreformattedString
+from bs4.element import NavigableString, PreformattedString, Tag
 
 from sakuin.documents import signs
 from sakuin.documents.boxes import EMPTY, TICKED
-from sakuin.documents.forms import Choice, Choices, Forms
+from sakuin.documents.forms import FIELD, Choice, Choices, Forms
 from sakuin.documents.looks import Look, Sheets
 
 HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
@@ -176,7 +176,9 @@ class Page(BeautifulSoup):
 
     def _new_choices(self, attributes: dict[str, str]) -> Choices:
         spoken = "" if self._labels else attributes.get("aria-label") or ""
-        return Choices(attributes.get("id") or "", spoken, "multiple" in attributes)
+        lines = re.match(r"\s*\+?0*([1-9][0-9]{0,3})", attributes.get("size") or "")
+        shown = int(lines[1]) if lines else 1
+        return Choices(attributes.get("id") or "", spoken, "multiple" in attributes, shown)
 
     def _close_hidden(self, one: _Open) -> None:
         """An element whose words were gathered ends: say what of them is seen."""
@@ -193,7 +195,9 @@ class Page(BeautifulSoup):
         elif one.name == "option" and self._choices is not None:
             line = one.attributes.get("label") or line
             line = f"{self._choices.group}: {line}" if self._choices.group and line else line
-            self._choices.choices.append(Choice(line, "selected" in one.attributes))
+            around = self._open[-1].attributes if self._open and self._open[-1].name == "optgroup" else {}
+            can_be = "disabled" not in one.attributes and "disabled" not in around
+            self._choices.choices.append(Choice(line, "selected" in one.attributes, can_be))
         elif not self._hiding and one.name == "svg":
             self.pictures += bool(line)
             self._say(f"[{line}]" if line else "")
@@ -233,3 +237,38 @@ def mark_headings(page: Page) -> None:
         if heading.get_text(strip=True):
             heading.insert(0, signs.HEADING)
             heading.append(signs.HEADING_END)
+
+
+def put_boxes_first(page: Page) -> None:
+    """A box that stands behind its label is put before it: `Eggs [ ] Nuts [x]` could be read either way.
+
+    Its label is around it, with no other field and no words after it, or just before it and for it.
+    """
+    met: set[int] = set()  # labels around a box
+    for place in page.find_all(string=lambda text: text is not None and FIELD in text):
+        box = page.forms.box(str(place))
+        if box is None:
+            continue
+        number, name = box
+        label = place.find_parent("label")
+        if id(label) in met:
+            continue  # it has several fields
+        if label is not None:
+            met.add(id(label))
+            # Words of the label up to the box, of which there must be some, and from it on, of which none.
+            strings = list(label.strings)
+            at = next(at for at, text in enumerate(strings) if text is place)
+            fields = sum(FIELD in text for text in strings)
+            words = strings[:at] if fields == 1 and not "".join(strings[at + 1 :]).strip() else []
+        else:
+            before = place.previous_sibling
+            if isinstance(before, NavigableString) and not before.strip():
+                before = before.previous_sibling
+            words = []
+            if name and isinstance(before, Tag) and before.name == "label" and before.get("for") == name:
+                words = list(before.strings)
+            words = [] if any(FIELD in text for text in words) else words
+        first = next((text for text in words if text.strip()), None)
+        if first is not None:
+            start = len(first) - len(first.lstrip())
+            first.replace_with(f"{first[:start]}{page.forms.moved(number)} {first[start:]}")

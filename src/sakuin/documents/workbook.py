@@ -1,148 +1,194 @@
-"""What an XLSX workbook says of its cells beside their values: formats, what is hidden, notes, formulas."""
+"""What an XLSX workbook says of its cells beside their values: formats, what is struck out, raised or hidden,
+notes, links, text boxes, errors, formulas."""
 
 from __future__ import annotations
 
-import io
 import posixpath
 import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
-from sakuin.documents.words import counted, listed
+from sakuin.documents.cells import Place, Sheet, notes_on
+from sakuin.documents.figures import Format, parsed
+from sakuin.documents.wordml.pieces import Piece, joined
 
-_PERCENT = frozenset((9, 10))
-"""Numbers of the formats of percentages that every workbook has without saying so."""
-
-_CURRENCY = re.compile(r"\[\$([^\]-]*)[^\]]*\]")
-_ASIDE = re.compile(r"\[[^\]]*\]|[_*].")
 _CELL = re.compile(r"([A-Z]{1,3})(\d{1,7})")
-_LONGEST_UNIT = 12
+_HYPERLINK = re.compile(r'HYPERLINK\(\s*"((?:[^"]|"")+)"', re.I)
+_UNREAD = (
+    ("picture", "xl/media/"),
+    ("chart", "xl/charts/chart"),
+    ("diagram", "xl/diagrams/data"),
+    ("embedded file", "xl/embeddings/"),
+)
+_SCRIPTS = {"superscript": "^", "subscript": "_"}
 
 
-@dataclass(frozen=True)
-class Format:
-    """How a number is shown: as a percentage, with signs before and after it."""
+class _Style(NamedTuple):
+    """How cells look: their format, and whether they are struck out."""
 
-    percent: bool = False
-    before: str = ""
-    after: str = ""
+    form: Format | None = None
+    struck: bool = False
 
 
-@dataclass
-class Sheet:
-    """Of one sheet, by row and column counted from 0: formats of numbers, and notes on cells."""
+class _Run(NamedTuple):
+    """A run of a text. struck : None where it is as its cell."""
 
-    formats: dict[tuple[int, int], Format] = field(default_factory=dict)
-    comments: dict[tuple[int, int], str] = field(default_factory=dict)
+    text: str
+    struck: bool | None = None
+    script: str = ""
 
 
 class Workbook:
-    """A workbook's XML; of other kinds than XLSX nothing is known."""
+    """The XML of an XLSX workbook."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive = archive
+        self._inside = frozenset(archive.namelist())
         self._lacks: Counter[str] = Counter()
-        self._archive: zipfile.ZipFile | None = None
         self._paths: dict[str, str] = {}
-        self._formats: list[Format | None] = []
-        if data.startswith(b"PK"):
-            archive = zipfile.ZipFile(io.BytesIO(data))
-            if "xl/workbook.xml" in archive.namelist():
-                self._archive = archive
-                self._open()
+        self._styles: list[_Style] = []
+        self._texts: dict[int, list[_Run]] = {}
+        self._open()
 
     def sheet(self, name: str) -> Sheet:
         """What there is to know of the sheet of this name."""
         found = Sheet()
         path = self._paths.get(name)
-        if self._archive is None or path is None or path not in self._archive.namelist():
+        if path is None or path not in self._inside:
             return found
+        relations = dict(self._relations(path))
+        columns: list[tuple[int, int]] = []
+        row, column = -1, -1
         with self._archive.open(path) as file:
-            for tag, element in _elements(file, ("c", "row", "col")):
+            for tag, element in _elements(file, ("c", "row", "col", "hyperlink")):
                 if tag == "c":
-                    self._cell(element, found)
-                elif element.get("hidden") in ("1", "true"):
-                    span = 1
-                    if tag == "col":
-                        span = int(element.get("max", "1")) - int(element.get("min", "1")) + 1
-                    self._lacks[f"hidden {'row' if tag == 'row' else 'column'}"] += span
-        for kind, target in self._related(path):
-            if kind.endswith("/comments") and target in self._archive.namelist():
+                    above = element.getparent().get("r", "")
+                    here = int(above) - 1 if above.isdecimal() else row + 1
+                    place = _place(element.get("r", "")) or (here, column + 1)
+                    column = place[1]
+                    self._cell(element, place, found)
+                    continue
+                if tag == "row":
+                    number = element.get("r", "")
+                    row, column = int(number) - 1 if number.isdecimal() else row + 1, -1
+                elif tag == "hyperlink":
+                    self._link(element, relations, found)
+                    continue
+                if element.get("hidden") not in ("1", "true"):
+                    continue
+                if tag == "row":
+                    self._lacks["hidden row"] += 1
+                else:
+                    columns.append((int(element.get("min", "1")) - 1, int(element.get("max", "1"))))
+        for first, end in columns:  # those beyond what is filled are often hidden all
+            self._lacks["hidden column"] += max(min(end, found.width) - first, 0)
+        for kind, target in relations.values():
+            if kind.endswith("/comments") and target in self._inside:
                 self._comments(target, found)
+            elif kind.endswith("/drawing") and target in self._inside:
+                self._boxes(target, found)
         return found
 
     def notes(self, name: str) -> list[str]:
         """Sentences on what is hidden in the workbook, and on what is not read of it."""
-        if self._archive is None:
-            return []
-        notes = []
-        hidden = [
-            counted(self._lacks[thing], thing)
-            for thing in ("hidden row", "hidden column")
-            if self._lacks[thing]
-        ]
-        if hidden:
-            notes.append(f"{listed(hidden)} of {name} were read too.")
-        if without := self._lacks["formula"]:
-            read = "has no stored value and is" if without == 1 else "have no stored value and are"
-            notes.append(
-                f"{counted(without, 'formula')} of {name} {read} read as empty; open the file in a "
-                "spreadsheet and save it."
-            )
-        inside = self._archive.namelist()
-        lacks = [
-            counted(count, thing)
-            for thing, start in (("picture", "xl/media/"), ("chart", "xl/charts/chart"))
-            if (count := sum(1 for entry in inside if entry.startswith(start)))
-        ]
-        if lacks:
-            notes.append(f"not read of {name}: {listed(lacks)}.")
-        return notes
+        for thing, start in _UNREAD:
+            self._lacks[thing] = sum(1 for entry in self._inside if entry.startswith(start))
+        return notes_on(self._lacks, name)
 
     def _open(self) -> None:
-        assert self._archive is not None
-        targets = {}
         with self._archive.open("xl/workbook.xml") as file:
             names = [
                 (element.get("name"), next((v for k, v in element.items() if k.endswith("}id")), None))
                 for _, element in _elements(file, ("sheet",))
             ]
-        for number, target in self._relations("xl/workbook.xml"):
-            targets[number] = target[1]
+        targets = {number: target for number, (_, target) in self._relations("xl/workbook.xml")}
         self._paths = {str(name): targets[key] for name, key in names if key in targets}
-        if "xl/styles.xml" not in self._archive.namelist():
-            return
+        if "xl/styles.xml" in self._inside:
+            self._read_styles()
+        if "xl/sharedStrings.xml" in self._inside:
+            with self._archive.open("xl/sharedStrings.xml") as file:
+                for number, (_, element) in enumerate(_elements(file, ("si",))):
+                    if runs := _runs(element):
+                        self._texts[number] = runs
+
+    def _read_styles(self) -> None:
         codes: dict[int, str] = {}
-        cells: list[Format | None] = []
+        struck: list[bool] = []
+        styles: list[_Style] = []
+        fonts: list[bool] | None = None  # those after their list are of other rules
+        tags = ("numFmt", "font", "fonts", "xf", "cellStyleXfs", "cellXfs")
         with self._archive.open("xl/styles.xml") as file:
-            for tag, element in _elements(file, ("numFmt", "xf", "cellStyleXfs", "cellXfs")):
+            for tag, element in _elements(file, tags):
                 if tag == "numFmt":
                     codes[int(element.get("numFmtId", "0"))] = element.get("formatCode", "")
+                elif tag == "font":
+                    struck.append(_is_struck(element))
+                elif tag == "fonts":
+                    fonts = list(struck)
                 elif tag == "xf":
-                    form = int(element.get("numFmtId", "0"))
-                    self._formats.append(_format(form, codes.get(form, "")))
+                    form, font = int(element.get("numFmtId", "0")), int(element.get("fontId", "0"))
+                    within = fonts is not None and font < len(fonts) and fonts[font]
+                    styles.append(_Style(parsed(form, codes.get(form, "")), within))
                 elif tag == "cellStyleXfs":  # those before were styles by name, not of cells
-                    self._formats.clear()
+                    styles.clear()
                 elif tag == "cellXfs":
-                    cells = list(self._formats)
-        self._formats = cells
+                    self._styles = list(styles)
 
-    def _cell(self, element: Any, found: Sheet) -> None:
-        place = _place(element.get("r", ""))
-        style = element.get("s")
-        if place and style and style.isdigit() and int(style) < len(self._formats):
-            form = self._formats[int(style)]
-            if form is not None:
-                found.formats[place] = form
-        tags = {child.tag.rpartition("}")[2]: child for child in element}
-        value = tags["v"].text if "v" in tags else None
-        if "f" in tags and not value and element.get("t") != "str":  # its value may be an empty text
-            self._lacks["formula"] += 1
+    def _cell(self, element: Any, place: Place, found: Sheet) -> None:
+        number = element.get("s", "")
+        style = (
+            self._styles[int(number)] if number.isdecimal() and int(number) < len(self._styles) else _Style()
+        )
+        tags = {child.tag.rpartition("}")[2]: child for child in element if isinstance(child.tag, str)}
+        kind, value = element.get("t"), tags["v"].text if "v" in tags else None
+        if value or "is" in tags:
+            found.reach(place)
+            if style.form is not None:
+                found.formats[place] = style.form
+            if style.struck:
+                found.struck.add(place)
+        if "f" in tags:
+            if not value and kind != "str":  # its value may be an empty text
+                self._lacks["formula"] += 1
+            if link := _HYPERLINK.match(tags["f"].text or ""):
+                found.links[place] = link[1].replace('""', '"')
+        runs: list[_Run] = []
+        if kind == "e" and value:
+            found.texts[place] = value
+        elif kind == "s" and value and value.isdecimal():
+            runs = self._texts.get(int(value), [])
+        elif "is" in tags:
+            runs = _runs(tags["is"])
+        if runs and (style.struck or any(run.struck or run.script for run in runs)):
+            found.struck.discard(place)
+            pieces = (Piece(text, style.struck if bare is None else bare, up) for text, bare, up in runs)
+            found.texts[place], struck = joined(pieces)
+            self._lacks["struck"] += struck
+        elif place in found.struck:
+            self._lacks["struck"] += 1
+
+    def _link(self, element: Any, relations: dict[str, tuple[str, str]], found: Sheet) -> None:
+        """Where the links of cells lead, as far as that is outside the workbook."""
+        number = next((value for key, value in element.items() if key.endswith("}id")), "")
+        place = _place(element.get("ref", "").partition(":")[0])
+        if place and number in relations:
+            inside = element.get("location", "")
+            found.links[place] = relations[number][1] + (f"#{inside}" if inside else "")
+
+    def _boxes(self, path: str, found: Sheet) -> None:
+        with self._archive.open(path) as file:
+            for _, element in _elements(file, ("txBody",)):
+                lines = (
+                    "".join(part.text or "" for part in paragraph.iter("{*}t"))
+                    for paragraph in element.iter("{*}p")
+                )
+                words = " ".join(" ".join(lines).split())
+                if words and words not in found.boxes[-1:]:  # the same in two forms follow one another
+                    found.boxes.append(words)
 
     def _comments(self, path: str, found: Sheet) -> None:
-        assert self._archive is not None
         with self._archive.open(path) as file:
             for _, element in _elements(file, ("comment",)):
                 words = " ".join("".join(
@@ -151,22 +197,19 @@ class Workbook:
                 if (place := _place(element.get("ref", ""))) and words:
                     found.comments[place] = words
 
-    def _related(self, path: str) -> Iterator[tuple[str, str]]:
-        for _, kind_and_target in self._relations(path):
-            yield kind_and_target
-
     def _relations(self, path: str) -> Iterator[tuple[str, tuple[str, str]]]:
         """By number, kind and path of what a part of the workbook names."""
-        assert self._archive is not None
         folder, _, file_name = path.rpartition("/")
         where = f"{folder}/_rels/{file_name}.rels"
-        if where not in self._archive.namelist():
+        if where not in self._inside:
             return
         with self._archive.open(where) as file:
             for _, element in _elements(file, ("Relationship",)):
                 target = element.get("Target", "")
-                target = target[1:] if target.startswith("/") else posixpath.join(folder, target)
-                yield element.get("Id", ""), (element.get("Type", ""), posixpath.normpath(target))
+                if element.get("TargetMode") != "External":
+                    target = target[1:] if target.startswith("/") else posixpath.join(folder, target)
+                    target = posixpath.normpath(target)
+                yield element.get("Id", ""), (element.get("Type", ""), target)
 
 
 def _elements(file: IO[bytes], tags: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
@@ -191,33 +234,27 @@ def _elements(file: IO[bytes], tags: tuple[str, ...]) -> Iterator[tuple[str, Any
         return
 
 
-def _format(number: int, code: str) -> Format | None:
-    """What a format adds to a number; None where nothing."""
-    if number in _PERCENT:
-        return Format(percent=True)
-    section = code.split(";")[0]
-    section = _ASIDE.sub("", _CURRENCY.sub(lambda found: f'"{found[1]}"', section))
-    signs = {"before": "", "after": ""}
-    side = "before"
-    for piece in re.findall(r'"[^"]*"|\\.|.', section):
-        if piece in "0#?":
-            side = "after"
-        elif piece[0] == '"':
-            signs[side] += piece[1:-1]
-        elif piece[0] == "\\":
-            signs[side] += piece[1:]
-        elif piece in "$€£¥ ":
-            signs[side] += piece
-    if side == "before":  # a date, or a text
-        return None
-    percent = "%" in re.sub(r'"[^"]*"', "", section)
-    before, after = signs["before"].lstrip(), signs["after"].rstrip()
-    if len(before) > _LONGEST_UNIT or len(after) > _LONGEST_UNIT or not (percent or before or after):
-        return Format(percent=True) if percent else None
-    return Format(percent, before, after)
+def _runs(text: Any) -> list[_Run]:
+    """The runs of a text of which some are struck out or raised; none of others."""
+    runs = []
+    for run in text.iterchildren("{*}r"):
+        words = "".join(part.text or "" for part in run.iterchildren("{*}t"))
+        look = next(run.iterchildren("{*}rPr"), None)
+        if look is None:
+            runs.append(_Run(words))
+            continue
+        script = next(look.iterchildren("{*}vertAlign"), None)
+        sign = _SCRIPTS.get(script.get("val", ""), "") if script is not None else ""
+        runs.append(_Run(words, _is_struck(look), sign))
+    return runs if any(run.struck is not None for run in runs) else []
 
 
-def _place(reference: str) -> tuple[int, int] | None:
+def _is_struck(font: Any) -> bool:
+    strike = next(font.iterchildren("{*}strike"), None)
+    return strike is not None and strike.get("val", "1") not in ("0", "false")
+
+
+def _place(reference: str) -> Place | None:
     """Row and column, counted from 0, of a cell's name: B3 is (2, 1)."""
     if not (found := _CELL.fullmatch(reference)):
         return None

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sakuin.backends.base import Backend
-from sakuin.context.generate import Sampling, generate
+from sakuin.context.generate import generate
+from sakuin.context.sampling import Sampling
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from pathlib import Path
 from sakuin import arguments
 from sakuin.errors import SakuinError
 from sakuin.library.codes import FileCodes
+from sakuin.quantities import listed, meant
 from sakuin.snapshot import manifest as manifests
 from sakuin.snapshot.manifest import Manifest, Outline
 from sakuin.snapshot.part_files import PartFiles
@@ -188,10 +189,11 @@ class Folder:
                     f"the context {name!r} was not read to its end; `sakuin contexts add {name} … --resume` "
                     "goes on."
                 )
-            known = ", ".join(self.names()[:8])
+            known = self.names()
+            there = f"there {'is' if len(known) == 1 else 'are'} {listed(known)}."
             raise SakuinError(
-                f"there is no context named {name!r} in {self.path}; "
-                + (f"there are {known}." if known else "`sakuin contexts add` makes one.")
+                f"there is no context named {name!r} in {self.path}{meant(name, known)}; "
+                + (there if known else "`sakuin contexts add` makes one.")
             )
         mark = _mark_of(path)
         found = manifests.read(path)

@@ -22,7 +22,7 @@ from sakuin import arguments
 from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
 from sakuin.library.folder import Folder, Listed, Stored, checked_name, expired, normal
-from sakuin.library.listing import Entry, entries_of
+from sakuin.library.listing import Entry, entries_of, stored_in
 from sakuin.library.sweeping import Swept, sweep
 from sakuin.snapshot import manifest as manifests
 from sakuin.snapshot.manifest import StoredPart
@@ -198,7 +198,7 @@ class Library:
             parts = manifests.read(path).parts
         except SakuinError:
             return 0
-        return max((part.end for part in parts if part.kind == "segment"), default=0)
+        return stored_in(parts)
 
     def is_there(self, name: str) -> bool:
         """Whether there is such a context, and not past its time."""
@@ -218,8 +218,8 @@ class Library:
     def saving(self, name: str, context: Context) -> Iterator[Callable[..., None]]:
         """What to call to keep `context` under the new name `name` as it is then, as often as one likes.
 
-        With `growing=True` it is kept only if there is room for it when it has grown a little too. Nobody
-        else can take the name meanwhile.
+        With `growing=True` it is kept only if there is room for it when it has grown a little too; with
+        another `context=`, that one. Nobody else can take the name meanwhile.
         """
         from sakuin.library.writing import publish  # torch
 
@@ -230,7 +230,7 @@ class Library:
         kept: dict[Key, StoredPart] = {}
         with self.folder.working_on(name):
 
-            def keep(growing: bool = False) -> None:
+            def keep(growing: bool = False, context: Context = context) -> None:
                 stored = publish(
                     self.folder, name, context, kept=kept, growing=growing, pinned=False, kept_until=None
                 )

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sakuin.errors import SakuinError
 from sakuin.library.folder import Folder, expired
+from sakuin.snapshot.manifest import StoredPart
 
 
 @dataclass(frozen=True)
 class Entry:
     """A context of a library.
 
-    state : "whole", "unfinished", "expired" or "damaged". bytes : of its files. own_bytes : of those that no
-    other context needs. created, used, asked, kept_until : seconds since 1970; asked is 0 for one that was
-    never opened to be asked.
+    state : "whole", "unfinished", "expired" or "damaged". tokens : of an unfinished one those that are stored
+    so far. bytes : of its files. own_bytes : of those that no other context needs. created, used, asked,
+    kept_until : seconds since 1970; asked is 0 for one that was never opened to be asked.
     """
 
     name: str
@@ -48,7 +50,8 @@ def entries_of(folder: Folder) -> list[Entry]:
                 one.name,
                 "unfinished" if one.unfinished else "expired" if expired(said) else "whole",
                 said.model,
-                said.tokens,
+                # The manifest of one that is being read names all its tokens.
+                stored_in(said.parts) if one.unfinished else said.tokens,
                 said.size,
                 sum({p.file: p.size for p in said.parts if needed[p.file] == 1}.values()),
                 said.created,
@@ -59,3 +62,8 @@ def entries_of(folder: Folder) -> list[Entry]:
             )
         )
     return sorted(entries, key=lambda entry: (entry.name, entry.state))
+
+
+def stored_in(parts: Sequence[StoredPart]) -> int:
+    """Tokens of an unfinished context that its parts hold."""
+    return max((part.end for part in parts if part.kind == "segment"), default=0)

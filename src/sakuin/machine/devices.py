@@ -8,6 +8,7 @@ from sakuin.arguments import shown
 from sakuin.dtypes import FLOATS, torch_dtype
 from sakuin.errors import SakuinError
 from sakuin.machine.cpu import cpu_flags
+from sakuin.quantities import meant
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -21,7 +22,8 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         place = None
     if place is None or place.type not in ("cpu", "cuda"):
         raise SakuinError(
-            f"device must be auto, cpu, cuda or one of several GPUs, such as cuda:1; got {str(device)!r}."
+            f"device must be auto, cpu, cuda or one of several GPUs, such as cuda:1; got {str(device)!r}"
+            f"{meant(str(device), ('auto', 'cpu', 'cuda'))}."
         )
     if place.type == "cuda" and not gpus:
         raise SakuinError(
@@ -46,7 +48,8 @@ def resolve_dtype(dtype: str | torch.dtype = "auto", device: str | torch.device 
     found = torch_dtype(dtype) if isinstance(dtype, str) else None
     if found is None:
         raise SakuinError(
-            f"dtype must be auto, {', '.join(FLOATS)} or a torch dtype of floats, got {shown(dtype)}."
+            f"dtype must be auto, {', '.join(FLOATS)} or a torch dtype of floats, got {shown(dtype)}"
+            f"{meant(dtype, ('auto', *FLOATS)) if isinstance(dtype, str) else ''}."
         )
     return found
 

@@ -264,8 +264,8 @@ def documents_of(manifest: Manifest, where: Path | str) -> list[Document]:
         values = {"name": one.name, "text": manifest.body[one.start : one.end], **one.more}
         try:
             found.append(Document.from_dict(values))
-        except (TypeError, ValueError) as error:
-            raise SakuinError(f"{where} is damaged: a document is not described ({error}).") from None
+        except (TypeError, ValueError):
+            raise SakuinError(f"{where} is damaged: {one.name!r:.80} is not described.") from None
     return found
 
 
@@ -324,19 +324,20 @@ def _manifest(said: dict[str, Any], where: str) -> Manifest:
             "documents": documents,
             "parts": parts,
             "backend": backend,
-            "drawn": _drawn(said["drawn"], n) if "drawn" in said else None,
+            "drawn": _drawn(said["drawn"], n, 4 * (len(body) - at)) if "drawn" in said else None,
             "system": system,
         }
     )
 
 
-def _drawn(said: Any, n: int) -> Drawn:
-    """What any question draws from the n tokens of a text."""
+def _drawn(said: Any, n: int, waiting: int) -> Drawn:
+    """What any question draws from the n tokens of a text, and from at most so many that wait."""
     found = _exactly(said, Drawn)
     positions, values = unpacked(found["positions"]), unpacked(found["values"], "f")
     if not (isinstance(found["text"], str) and _HEX.fullmatch(found["text"])):
         raise ValueError("what is drawn is of no text")
-    if len(positions) != len(values) or not all(0 <= at < n for at in positions):
+    # The text that waits was read with the question: its tokens come after those that are kept.
+    if len(positions) != len(values) or not all(0 <= at < n + waiting for at in positions):
         raise ValueError("what is drawn lies outside the tokens")
     if not all(0 <= value < 1e12 for value in (*values, found["scale"])):
         raise ValueError("what is drawn is no number")

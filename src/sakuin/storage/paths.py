@@ -13,6 +13,7 @@ import stat
 from pathlib import Path
 
 _NO_TEXT = re.compile(r"[\ud800-\udfff]")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,3}(?=[^/])|www\.[\w-]+\.", re.ASCII)
 _SHOWN = 80
 """Characters that an error shows of what was taken for a path."""
 
@@ -25,6 +26,11 @@ def is_file(text: str | os.PathLike[str]) -> bool:
 def is_folder(text: str | os.PathLike[str]) -> bool:
     """Whether `text` is the path of a folder. Never raises for a string."""
     return stat.S_ISDIR(_mode(text))
+
+
+def is_address(text: str | os.PathLike[str]) -> bool:
+    """Whether `text` is the address of a page or file elsewhere, `https://…`, and no path of a file here."""
+    return _ADDRESS.match(os.fsdecode(text)) is not None and not is_file(text) and not is_folder(text)
 
 
 def expanded(text: str | os.PathLike[str]) -> Path:

@@ -103,6 +103,7 @@ def test_a_vocabulary_that_does_not_fit_together_is_refused(
     [
         ("llama", stated("llama.attention.layer_norm_rms_epsilon", float("nan"), 6), "epsilon as nan"),
         ("llama", stated("llama.attention.layer_norm_rms_epsilon", -1.0, 6), r"epsilon as -1\.0"),
+        ("gpt-oss", stated("gpt-oss.rope.scaling.type", b"novel", STRING), "scaling.type as 'novel'"),
         ("gemma2", stated("gemma2.attn_logit_softcapping", -1.0, 6), r"softcapping as -1\.0"),
         (
             "llama",

@@ -155,6 +155,23 @@ def test_a_length_that_is_refused_changes_no_cache(
     assert alike(torch.stack(expected), torch.stack(got))
 
 
+@pytest.mark.parametrize("odd", [384, -1, 10**12])
+def test_a_token_that_the_model_does_not_have_is_named(tiny: Tiny, model: Any, odd: int) -> None:
+    cache = read(model, tiny)
+    expected = model.forward(model.fork(cache), [9])
+    for ids in ([odd], [9, odd], [*range(10, 100), odd]):
+        with pytest.raises(SakuinError, match=f"the model has 384 tokens, and {odd:,} is none of them"):
+            model.forward(cache, ids)
+        with pytest.raises(SakuinError, match="is none of them"):
+            model.forward_together([cache, model.fork(cache)], [[9], ids])
+        assert cache.n_tokens == READ
+    with pytest.raises(TypeError, match="tokens must be whole numbers, got 'a'"):
+        model.forward(cache, ["a"])
+    with pytest.raises(SakuinError, match="at least one token"):
+        model.forward(cache, [])
+    assert alike(expected, model.forward(cache, [9]))
+
+
 def test_a_state_that_was_lost_is_not_handed_to_forks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,8 +40,9 @@ def written(
     for key, value in values.items():
         if value is not None:
             _add(writer, key, value)
+    tokens = len(values.get("tokenizer.ggml.tokens") or range(96))
     for name in tensors:
-        shape = (96, 64) if name == "token_embd.weight" else (64,)
+        shape = (tokens, 64) if name == "token_embd.weight" else (64,)
         writer.add_tensor(name, np.ones(shape, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sakuin.arguments import integer, shown
 from sakuin.attention.softmax import Softmax
 from sakuin.backends.base import Backend
 from sakuin.backends.fingerprint import Fingerprint
@@ -138,6 +139,7 @@ class LlamaBackend(Backend):
         """Within, `caches` take `ids`, in so many passes of llama.cpp: where anything fails, none has taken
         any. Yields what is whole once all is done, and the caches' states, where they were saved."""
         for cache, each in zip(caches, ids, strict=True):
+            self._check_ids(each)
             cache.undo.settle()
             self._check_length(cache, len(each))
         running = Pass()
@@ -244,6 +246,18 @@ class LlamaBackend(Backend):
                 torch.stack([loaded.logits(first + i) for i in range(count)]) for first, count, _ in parts
             ]
         return [loaded.logits(first + count - 1) for first, count, _ in parts]
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        """Before anything changes: a pass that llama.cpp refuses may cost a recurrent state."""
+        most = self.loaded.n_vocab
+        if not len(ids):
+            raise SakuinError("a pass needs at least one token, got none.")
+        for token in ids:
+            number = integer(token)
+            if number is None:
+                raise TypeError(f"tokens must be whole numbers, got {shown(token)}.")
+            if not 0 <= number < most:
+                raise SakuinError(f"the model has {most:,} tokens, and {number:,} is none of them.")
 
     def _check_length(self, cache: LlamaCache, n: int) -> None:
         most = self.loaded.options.most_tokens

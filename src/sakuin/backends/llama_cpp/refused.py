@@ -70,6 +70,7 @@ _BY_TYPE = {
     "vocab": "it holds a vocabulary alone",
 }
 
+_SCALINGS = frozenset({"none", "linear", "yarn", "longrope"})
 _NOT_NEGATIVE = ("epsilon", "softcapping")
 _INPUTS = (("token_embd.weight", "embedding_length"), (".ssm_out.weight", "ssm.inner_size"))
 """Tensors whose rows are as long as a number of the metadata says, and its key."""
@@ -154,6 +155,9 @@ def _odd_number(header: Facts) -> str:
             return f"{key} as {value}"
     if own("rope.freq_base") in header.values and header.real(own("rope.freq_base")) <= 0:
         return f"{own('rope.freq_base')} as {header.values[own('rope.freq_base')]}"
+    scaling = header.text(own("rope.scaling.type"), "none")
+    if scaling not in _SCALINGS:
+        return f"{own('rope.scaling.type')} as {scaling[:40]!r}"
     head_dim = header.number(own("attention.key_length"))
     for name, most in (("rope.dimension_count", head_dim), ("rope.dimension_count_swa", 0)):
         turned = header.number(own(name))

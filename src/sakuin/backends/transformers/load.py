@@ -27,7 +27,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from sakuin.backends.gguf_fingerprint import GgufFile
 from sakuin.backends.shape import ModelShape
-from sakuin.backends.source import Source, known_names, resolve
+from sakuin.backends.source import Source, known_names, meant_name, resolve
 from sakuin.backends.transformers.fingerprint import loaded_from
 from sakuin.backends.transformers.gguf import without_vocabulary
 from sakuin.backends.transformers.shape import count_weights, shape_of
@@ -237,8 +237,9 @@ def _not_there(source: Source, error: Exception) -> SakuinError:
     if Path(source.place).is_dir():
         return SakuinError(f"the model in {source.name} cannot be read: {_first_line(error)}.")
     return SakuinError(
-        f"there is no model {source.name!r}: it is not one of {known_names()}, no folder or .gguf file of "
-        "that name is here, and the model hub did not give it (check the spelling and the network)."
+        f"there is no model {source.name!r}{meant_name(source.name)}: it is not one of {known_names()}, no "
+        "folder or .gguf file of that name is here, and the model hub did not give it (check the spelling "
+        "and the network)."
     )
 
 

@@ -12,7 +12,7 @@ from sakuin.cli.errors import reports_errors
 from sakuin.cli.options import Folder, Json, Name
 from sakuin.cli.printable import one_line
 from sakuin.cli.show import console, facts, notes, say, say_json, show_table, tell
-from sakuin.quantities import size_of, span_of
+from sakuin.quantities import counted, listed, size_of, span_of
 
 
 def list_(library: Folder = None, json: Json = False) -> None:
@@ -31,8 +31,9 @@ def list_(library: Folder = None, json: Json = False) -> None:
         for column in ("name", "model", "tokens", "size", "alone", "age", "asked", "kept"):
             table.add_column(column, justify="left" if column in ("name", "model", "kept") else "right")
         for e in entries:
+            # What is pinned stays, whatever time it was given.
             marks = [mark for mark, on in (("pinned", e.pinned), (e.state, e.state != "whole")) if on]
-            if e.kept_until is not None and e.state == "whole":
+            if e.kept_until is not None and e.state == "whole" and not e.pinned:
                 marks.append(f"for {span_of(e.kept_until - time.time())}")
             table.add_row(
                 one_line(e.name),
@@ -72,25 +73,31 @@ def show(name: Name, library: Folder = None, json: Json = False) -> None:
             return
         rows = [
             ("name", found["name"]),
-            ("documents", ", ".join(found["documents"]) or "none"),
+            ("documents", listed(found["documents"]) or "none"),
             *((("system", one_line(found["system"])),) if found["system"] else ()),
             ("tokens", f"{found['tokens']:,}"),
             ("model", f"{found['model'] or 'given in Python'}, {found['dtype']}"),
             ("index", found["index"]),
             (
                 "size",
-                f"{size_of(found['bytes'])} in {found['files']} files, {size_of(found['own_bytes'])} its own",
+                f"{size_of(found['bytes'])} in {counted(found['files'], 'file')}, "
+                f"{size_of(found['own_bytes'])} of them needed by no other context",
             ),
-            *((("imported", f"{imported} of these files"),) if imported else ()),
+            *((("imported", f"{imported} of its files"),) if imported else ()),
             ("read", f"{span_of(time.time() - found['created'])} ago, in {found['prefill_s']:.1f} s"),
         ]
         asked = found["asked"]
         rows.append(("asked", f"{span_of(time.time() - asked)} ago" if asked else "never"))
-        if found["kept_until"] is not None:
-            rows.append(("kept", f"for {span_of(found['kept_until'] - time.time())} more"))
-        if found["pinned"]:
-            rows.append(("pinned", "yes"))
+        rows.append(("kept", _kept(found["pinned"], found["kept_until"])))
         console.print(facts(rows))
+
+
+def _kept(pinned: bool, until: float | None) -> str:
+    """How long a context stays, and what may end that."""
+    left = "for ever" if until is None else f"for {span_of(until - time.time())} more"
+    if pinned:
+        return "for ever, pinned" + ("" if until is None else f"; without the pin {left}")
+    return f"{left}, unless the quota needs the room"
 
 
 def verify(

@@ -23,7 +23,8 @@ from typing import Any
 import torch
 
 from sakuin.backends.open import backend_of, load
-from sakuin.context.generate import Sampling, exact_above, forced, prefill
+from sakuin.context.generate import exact_above, forced, prefill
+from sakuin.context.sampling import Sampling
 from sakuin.errors import SakuinError
 from sakuin.evaluate.configurations import Configuration
 from sakuin.evaluate.configurations import configuration as named

@@ -1,0 +1,108 @@
+"""What a new user stumbles over costs one sentence that says what was probably meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from stored import CONFIG, TEXT, model_of
+from test_cli_contexts import LIBRARY, Here
+
+from sakuin import Context, Library
+from sakuin.cli.doctor import _longest
+from sakuin.documents import Document
+from sakuin.quantities import counted, listed, meant
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Here:
+    (tmp_path / "notes.txt").write_text(TEXT[:300])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(LIBRARY, str(tmp_path / "library"))
+    return Here(capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            "ask notes.txt What is it?",
+            "there is no file What: a question of several words has to stand in "
+            'quotes, `sakuin ask notes.txt "What is it?"`',
+        ),
+        ("ask notes.txt notes.txt Who said $5?", "`sakuin ask notes.txt notes.txt 'Who said $5?'`"),
+        ("ask nosuch.txt What is it?", "there is no file nosuch.txt"),
+        ("ask notes.txt nosuch.txt Why?", "there is no file nosuch.txt"),
+        ("contexts ask notes What is it?", '`sakuin contexts ask notes "What is it?"`'),
+        ("ask https://example.com/a.pdf Why?", "https://example.com/a.pdf is an address, and sakuin fetches"),
+        ("ask HTTP://example.com Why?", "is an address, and sakuin fetches nothing"),
+        ("ask www.example.com/a Why?", "is an address, and sakuin fetches nothing"),
+        ("ask file:///etc/hosts Why?", "name the path of the file itself"),
+        ("chat https://example.com/a.pdf", "is an address, and sakuin fetches nothing"),
+        ("contexts add a https://example.com/a.pdf", "is an address, and sakuin fetches nothing"),
+        ("ask notes.txt Why? --model https://huggingface.co/org/one/tree/main", "by its hub id: org/one"),
+        ("ask notes.txt Why? --model https://example.com/one.gguf", "download the file and name that"),
+        ("ask notes.txt Why? --index flatt", "got 'flatt' (did you mean flat?)"),
+        ("ask notes.txt Why? --preset balancd", "got 'balancd' (did you mean balanced?)"),
+        ("ask notes.txt Why? --backend lama.cpp", "got 'lama.cpp' (did you mean llama.cpp?)"),
+        ("ask notes.txt Why? --backend transformers --dtype b16", "(did you mean bf16?)"),
+        ("ask notes.txt Why? --backend transformers --device cuds", "(did you mean cuda?)"),
+        ("ask notes.txt Why? --top-p 0.9", "give --temperature too"),
+        ("ask notes.txt Why? --temperature -1", "temperature must be a finite number of at least 0"),
+        ("chat --repeat-penalty 0", "repeat_penalty must be a finite number above 0"),
+        ("contexts ask notes Why? --stop=", "--stop is empty"),
+        ("models get smollm", "'smollm' to get (did you mean smollm2?)"),
+    ],
+)
+def test_what_was_meant_is_said(here: Here, words: str, said: str) -> None:
+    assert said in here.refused(*words.split())
+
+
+def test_names_of_contexts_are_hinted_at_and_lists_are_cut(here: Here) -> None:
+    library = Library()
+    context = Context.from_text(*model_of(), TEXT[:200], CONFIG)
+    library.save("contract", context)
+    assert "'contrat' in" in (said := here.refused("contexts", "show", "contrat"))
+    assert "(did you mean contract?); there is contract." in said
+    for i in range(9):
+        library.save(f"paper{i}", context)
+    said = here.refused("contexts", "ask", "nothing", "Why?")
+    assert said.endswith(f"there are contract, {', '.join(f'paper{i}' for i in range(7))} and 2 more.\n")
+    assert "did you mean" not in said
+
+
+def test_what_is_pinned_or_unfinished_is_listed_as_it_is(here: Here) -> None:
+    library = Library()
+    library.save("paper", Context.from_text(*model_of(), TEXT[:200], CONFIG))
+    library.change("paper", pinned=True, keep_for=30 * 86400.0)
+    assert here("contexts", "list")[1].splitlines()[1].rstrip().endswith("pinned")
+    library.change("paper", pinned=False)
+    assert here("contexts", "list")[1].splitlines()[1].rstrip().endswith("for 30 d")
+
+    def stop(done: int, total: int, phase: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        library.add("long", [Document("a.txt", TEXT)], *model_of(), CONFIG, stop)
+    found = {entry.name: entry.tokens for entry in library.entries()}
+    assert found.get("long", 0) == library.kept_of("long")
+
+
+def test_how_long_a_context_may_be_is_one_sentence() -> None:
+    many = {"sketch": 740_846, "flat": 700_000, "full": 5_000}
+    (_, said), (how, less) = _longest(many, 8192, 8192)
+    assert said == (
+        "8,192 tokens, question and answer included: the model reads no more, though memory here would hold "
+        "740,846"
+    )
+    assert (how, less) == ("with full attention", "5,000 tokens: memory here holds no more")
+    assert "the model would read 1,000,000 tokens" in next(_longest(many, 1_000_000, None))[1]
+    assert "states no window" in next(_longest(many, None, None))[1]
+
+
+def test_one_is_one_and_many_are_many() -> None:
+    assert [counted(n, "file") for n in (0, 1, 1200)] == ["0 files", "1 file", "1,200 files"]
+    assert listed("abcdefgh") == "a, b, c, d, e, f, g, h"
+    assert listed("abcdefghij") == "a, b, c, d, e, f, g, h and 2 more"
+    assert meant("PAPER", ["paper", "other"]) == " (did you mean paper?)"
+    assert meant("nothing", ["paper"]) == meant("", []) == ""
