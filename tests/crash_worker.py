@@ -20,6 +20,7 @@ def main() -> None:
     torch.set_num_threads(1)
     library = Library(sys.argv[1])
     context = read()
+    context.snapshot()  # what a neutral question draws is measured once, not in each child
     if sys.argv[2:] == ["once"]:
         library.save("once", context)
         library.append("once", MORE, *model_of())
