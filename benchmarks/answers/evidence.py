@@ -6,9 +6,6 @@ sentence (it holds all of it), and how support parts questions whose answer is t
 answer was taken out: the area under the curve (AUC), and the errors at the floor below which the command says
 that the document seems not to speak of it.
 
-Last, what evidence and support cost: a short question of a stored context of 8,000 tokens, beside the same
-tokens decoded from the same cache by the bare loop.
-
 Run: python -m benchmarks.answers.evidence [--model smollm2] [--lengths "400 4000"] [--documents "60 20"]
 Takes 15 minutes on two cores. Lengths are about; logs of 4,000 tokens are shorter texts than stories.
 """
@@ -17,17 +14,14 @@ from __future__ import annotations
 
 import random
 import re
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 import sakuin
 from benchmarks.common import argument_parser, command, console, show, write
 from sakuin.backends import catalogue
-from sakuin.context.generate import generate, prefill
 from sakuin.context.support import LITTLE
 from sakuin.evaluate.texts import generated
 from sakuin.evaluate.texts.planted import technical_english
@@ -236,43 +230,11 @@ def summed(length: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def cost(model: tuple[Any, Any], tokens: int, repeats: int) -> dict[str, Any]:
-    """A short question of a stored context, with evidence and support, and by the bare loop."""
-    one = text(2, int(4.3 * tokens))
-    with tempfile.TemporaryDirectory() as folder:
-        sakuin.Context.from_text(*model, one.having).save(folder)
-        context = sakuin.Context.load(folder, *model)
-        backend, prompt, reading = context.backend, context._prompt, context._reading
-        whole, bare = [], []
-        for _ in range(repeats + 1):
-            start = perf_counter()
-            answer = context.ask(one.fact.question, SAID)
-            whole.append(perf_counter() - start)
-            start = perf_counter()
-            cache = backend.fork(context.cache)
-            ids = prompt.question(reading.waiting.rstrip(), one.fact.question, reading.lead).ids
-            prefill(backend, cache, ids[:-1])
-            for _ in generate(backend, cache, ids[-1], answer.new_tokens):
-                pass
-            bare.append(perf_counter() - start)
-    more = [a / b - 1 for a, b in zip(whole[1:], bare[1:], strict=True)]
-    return {
-        "tokens": context.tokens,
-        "new_tokens": answer.new_tokens,
-        "seconds": median(whole[1:]),
-        "bare_seconds": median(bare[1:]),
-        "more": median(more),
-        "more_least": min(more),
-        "more_most": max(more),
-    }
-
-
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--lengths", default="400 4000", help="of the documents, in tokens, about")
     parser.add_argument("--documents", default="60 20", help="of each length")
-    parser.add_argument("--repeats", type=int, default=9)
     chosen = parser.parse_args()
     if chosen.model in catalogue.MODELS and not catalogue.MODELS[chosen.model].is_here:
         catalogue.get(chosen.model, say=console.print)
@@ -294,7 +256,6 @@ def main() -> None:
         "backend": context.backend.name,
         "floor": LITTLE,
         "results": results,
-        "cost": cost(model, 8000 - 600, chosen.repeats),
         "answers": rows,
     }
     write(f"evidence-{chosen.model}", content)

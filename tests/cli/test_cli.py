@@ -255,7 +255,7 @@ def test_doctor_says_what_this_machine_gives() -> None:
     assert len(report["openmp"]) <= 1  # two OpenMP runtimes would fight over the cores
     assert report["fits"]["window"] == 8192
     assert report["fits"]["tokens"]["sketch"] > 0
-    assert set(report["extras"]) == {"gguf", "eval", "documents", "server", "cluster"}
+    assert set(report["extras"]) == {"gguf", "eval", "documents", "chat", "server", "cluster"}
     (chosen,) = report["auto"]
     assert (chosen["head_dim"], chosen["group_size"], chosen["n_kv_heads"]) == (64, 3, 3)
     assert chosen["sketch_from"] == choice.HeadShape(64, 3, 3).sketch_from(

@@ -66,7 +66,7 @@ def test_an_answer_without_a_step_looks_up_nothing() -> None:
 
 def test_what_was_drawn_is_kept_and_read_again() -> None:
     mass = torch.tensor([0.0, 2.5, 0, 0.25])
-    kept = lookup.packed(mass, "a text", 2.0)
+    kept = lookup.packed(mass, "a text")
     assert kept.positions == [1, 3]
     assert lookup.unpacked(kept, 4).tolist() == mass.tolist()
     assert lookup.unpacked(kept, 2).tolist() == [0, 2.5]

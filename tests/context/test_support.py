@@ -117,7 +117,7 @@ def test_the_scale_is_measured_once_a_model_and_kept(
 
 @pytest.mark.parametrize(
     "kept",
-    ["", "{}", "[]", '{"form": 1, "scale": "x"}', '{"form": 1, "scale": NaN}', '{"form": 0, "scale": 2}'],
+    ["", "{}", "[]", '{"form": 2, "scale": "x"}', '{"form": 2, "scale": NaN}', '{"form": 1, "scale": 2}'],
 )
 def test_what_is_kept_damaged_is_measured_again(kept: str, tmp_path: Path) -> None:
     (tmp_path / "kept.json").write_text(kept)

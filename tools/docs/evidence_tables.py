@@ -1,4 +1,5 @@
-"""The tables of docs/evidence.md, from benchmarks/answers/evidence.py. Called by tools/docs/tables.py."""
+"""The tables of docs/evidence.md, from benchmarks/answers/evidence.py and
+benchmarks/speed/evidence_cost.py. Called by tools/docs/tables.py."""
 
 from __future__ import annotations
 
@@ -35,28 +36,27 @@ def leading(*results: Row) -> str:
     )
 
 
-def cost(*results: Row) -> str:
+def cost(result: Row) -> str:
     """What evidence and support add to a short question of a stored context."""
     columns = {"model, tokens": "l", "tokens of the answer": "r", "seconds": "r", "without": "r"}
-    columns |= {"more (median; least and most)": "r"}
+    columns |= {"more (median; quartiles)": "r"}
     return table(
         columns,
         (
             [
-                f"{result['model']}, {one['tokens']:,}",
+                f"{one['model']}, {one['tokens']:,}",
                 f"{one['new_tokens']}",
                 f"{one['seconds']:.2f}",
                 f"{one['bare_seconds']:.2f}",
-                f"{percent(one['more'])} ({percent(one['more_least'])} to {percent(one['more_most'])})",
+                f"{percent(one['more'])} ({' to '.join(map(percent, one['more_quartiles']))})",
             ]
-            for result in results
-            if (one := result["cost"])
+            for one in result["results"]
         ),
     )
 
 
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {
     "evidence-leading": ("evidence-*", leading),
-    "evidence-cost": ("evidence-*", cost),
+    "evidence-cost": ("evidence_cost", cost),
 }
 """As in tools/docs/tables.py."""

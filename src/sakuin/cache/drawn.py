@@ -11,19 +11,16 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Drawn:
-    """The attention that tokens receive whatever is asked, and how much is looked up where an answer is.
+    """The attention that tokens receive whatever is asked.
 
     text : SHA-256 of the text that it was measured on, in hex; of another text it says nothing.
     positions, values : the tokens that receive any, and how much in a decode step, summed over layers and
         heads.
-    scale : what a question whose answer is there looks up in a step, with this model; 0 where the model does
-        not find the answers of the texts that this is measured with.
     """
 
     text: str
     positions: list[int] = field(repr=False)
     values: list[float] = field(repr=False)
-    scale: float
 
     def fits(self, text: str) -> bool:
         """Whether it was measured on `text`."""

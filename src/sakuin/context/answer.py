@@ -132,7 +132,8 @@ def answer(
     )
     # Who has interrupted an answer does not wait for what makes its passages better.
     measured = None if lookups is None or saying.ended == "interrupted" else drawn()
-    found, supported = _looked_up(lookups, asked_in, measured)
+    scale = 0.0 if measured is None else support.scale_of(backend, prompt)
+    found, supported = _looked_up(lookups, asked_in, measured, scale)
     result = Answer(
         text=saying.text.strip(),
         evidence=found,
@@ -217,7 +218,7 @@ def _left_of(window: int | None, total: int, about: bool = False) -> int:
 
 
 def _looked_up(
-    lookups: Lookups | None, reading: Reading, drawn: Drawn | None
+    lookups: Lookups | None, reading: Reading, drawn: Drawn | None, scale: float
 ) -> tuple[list[Span], float | None]:
     """Passages, and how much of the answer they support; none with full attention."""
     if lookups is None:
@@ -233,7 +234,7 @@ def _looked_up(
     found = evidence.passages(
         lookups.beyond(always), reading.starts[:n], reading.ends[:n], reading.body, sorted(breaks)
     )
-    supported = None if drawn is None else support.of(lookups.most(always), drawn.scale)
+    supported = support.of(lookups.most(always), scale)
     return [_span(reading, start, end, weight) for start, end, weight in found], supported
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from sakuin.backends.base import Backend
 from sakuin.cache.drawn import Drawn, digest
 from sakuin.context.generate import Token, generate, prefill
+from sakuin.prompts.reading import Reading
 from sakuin.prompts.template import Prompt
 
 ABOVE = 0.1
@@ -80,15 +81,14 @@ def _sum(steps: Sequence[tuple[Tensor, Tensor]], n: int) -> Tensor:
     return total
 
 
-def neutral(
-    backend: Backend, cache: Any, prompt: Prompt, rest: str, lead: Sequence[int], read: int
-) -> Tensor | None:
+def neutral(backend: Backend, cache: Any, prompt: Prompt, reading: Reading) -> Tensor | None:
     """What a neutral question draws in a step from each token of the text, fp32 `(n,)`; None where there is
     no room for it.
 
-    cache : is used up; give a fork. rest : the text that is not in it yet. read : tokens that are.
+    cache : holds the reading, and is used up; give a fork.
     """
-    asked = prompt.question(rest, NEUTRAL, lead)
+    rest, read = reading.waiting.rstrip(), len(reading.ids)
+    asked = prompt.question(rest, NEUTRAL, reading.lead)
     window = backend.shape.window
     if window is not None and read + len(asked.ids) + NEUTRAL_STEPS > window:
         return None
@@ -101,10 +101,10 @@ def neutral(
     return lookups.mean()
 
 
-def packed(mass: Tensor, text: str, scale: float) -> Drawn:
+def packed(mass: Tensor, text: str) -> Drawn:
     """`mass`, `(n,)`, of the tokens of `text`, as it is kept."""
     at = mass.nonzero()[:, 0]
-    return Drawn(digest(text), at.tolist(), mass[at].tolist(), scale)
+    return Drawn(digest(text), at.tolist(), mass[at].tolist())
 
 
 def unpacked(drawn: Drawn, n: int) -> Tensor:

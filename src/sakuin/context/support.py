@@ -2,8 +2,8 @@
 where the answer is certainly there.
 
 Models differ tenfold in how many of their heads look things up, so each is measured once, on a short text
-whose facts are known. What was found is kept with every stored context, and in the cache folder for models
-that can be loaded again. Called by `sakuin.context.context`.
+whose facts are known. What was found is kept in the cache folder, for models that can be loaded again. Called
+by `sakuin.context.context` and `.answer`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ from statistics import median
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from torch import Tensor
+
 from sakuin.backends.base import Backend
 from sakuin.cache.drawn import Drawn
 from sakuin.config import RetrievalConfig
 from sakuin.context import lookup
 from sakuin.context.generate import generate, prefill
 from sakuin.context.lookup import Lookups
+from sakuin.context.saying import Saying
+from sakuin.documents import Document
 from sakuin.errors import SakuinError
 from sakuin.prompts.reading import Reading
 from sakuin.prompts.template import Prompt
@@ -32,24 +36,27 @@ LITTLE = 0.3
 """Support below which a text seems not to speak of what was asked; docs/evidence.md has the rates of
 error."""
 
-_FORM = 1
+_FORM = 2
 """Of what is kept in the cache folder: of texts, questions and what is counted."""
 
 _TEXT = (
-    "Notes of the house committee. The stairs were painted in spring, and the roof is sound. The key of "
-    "the boiler room hangs behind the green door. Two families asked for a place for their bicycles. The "
-    "number of the plumber is 6027. The trees in the yard will be cut back in autumn. The annual meeting "
-    "takes place on 9 October. Somebody had left paint in the passage, and it was taken away. Mrs Tanaka "
-    "keeps the spare blankets. The letter boxes are to get new locks, and the cost was not yet known."
+    "Notes of the house committee. The stairs were painted in spring, and the roof is sound. The door code "
+    "of the cellar is 4519. Two families asked for a place for their bicycles. The phone number of the "
+    "plumber is 6027. The trees in the yard will be cut back in autumn. The new manager of the house is "
+    "Maria Tanaka. The rent of a garage is 85 euros. Somebody had left paint in the passage, and it was "
+    "taken away. The ferry to the island leaves at 7:40. The summer party takes place in Norby."
 )
 _FACTS = (
-    ("Behind which door does the key of the boiler room hang?", "green"),
-    ("What is the number of the plumber?", "6027"),
-    ("When does the annual meeting take place?", "October"),
-    ("Who keeps the spare blankets?", "Tanaka"),
+    ("What is the door code of the cellar?", "4519"),
+    ("What is the phone number of the plumber?", "6027"),
+    ("Who is the new manager of the house?", "Tanaka"),
+    ("How much is the rent of a garage?", "85"),
+    ("When does the ferry to the island leave?", "7:40"),
+    ("Where does the summer party take place?", "Norby"),
 )
-_ENOUGH = 2
-"""Facts that a model must find for what it looks up to say something."""
+_ENOUGH = 3
+"""Facts that a model must find for what it looks up to say something. Rounding, which differs from machine to
+machine, decides over one or two of six."""
 _TOKENS = 16
 
 _measured: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
@@ -89,10 +96,9 @@ class Draws:
             retrieval = backend.retrieval(before)
             assert retrieval is not None
             retrieval.let_fail()
-            rest = reading.waiting.rstrip()
-            mass = lookup.neutral(backend, before, prompt, rest, reading.lead, len(reading.ids))
+            mass = lookup.neutral(backend, before, prompt, reading)
             if mass is not None:
-                self.kept = lookup.packed(mass, reading.body, scale_of(backend, prompt))
+                self.kept = lookup.packed(mass, reading.body)
                 return self.kept
             return None
 
@@ -117,41 +123,36 @@ def scale_of(backend: Backend, prompt: Prompt) -> float:
 
 
 def _measure(backend: Backend, prompt: Prompt) -> float:
-    rest = prompt.encode(_TEXT)
-    cache = backend.new_cache(RetrievalConfig())
-    ids = [*prompt.head, *rest.ids]
+    reading = Reading(lead=prompt.head).with_document(Document("", _TEXT)).grown(prompt)
     window = backend.shape.window
-    if window is not None and len(ids) + 4 * _TOKENS > window:
+    if window is not None and len(reading.ids) + 4 * _TOKENS > window:
         return 0.0
-    prefill(backend, cache, prompt.head)
-    drawn = lookup.neutral(backend, backend.fork(cache), prompt, _TEXT, (), len(prompt.head))
+    cache = backend.new_cache(RetrievalConfig())
+    prefill(backend, cache, reading.ids)
+    drawn = lookup.neutral(backend, backend.fork(cache), prompt, reading)
     if drawn is None:
         return 0.0
     found: list[float] = []
     for i, (question, value) in enumerate(_FACTS):
-        if i - len(found) >= len(_FACTS) - _ENOUGH + 1:
+        if len(found) + len(_FACTS) - i < _ENOUGH:
             return 0.0
-        looked_up = _answered(backend, backend.fork(cache), prompt, question, value, drawn)
+        looked_up = _answered(backend, backend.fork(cache), prompt, reading, question, value, drawn)
         if looked_up is not None:
             found.append(looked_up)
     return median(found) if len(found) >= _ENOUGH else 0.0
 
 
 def _answered(
-    backend: Backend, cache: Any, prompt: Prompt, question: str, value: str, drawn: Any
+    backend: Backend, cache: Any, prompt: Prompt, reading: Reading, question: str, value: str, drawn: Tensor
 ) -> float | None:
     """What is looked up to answer; None where `value` is not in the answer."""
-    asked = prompt.question(_TEXT, question)
+    asked = prompt.question(reading.waiting, question, reading.lead)
     prefill(backend, cache, asked.ids[:-1])
-    lookups = Lookups(backend.retrieval(cache), len(drawn))
-    said: list[int] = []
+    lookups, saying = Lookups(backend.retrieval(cache), len(drawn)), Saying(prompt, None)
     for token in lookups.watching(generate(backend, cache, asked.ids[-1], _TOKENS)):
-        if token.id in prompt.vocabulary.end_tokens:
+        if saying.add(token.id):
             break
-        said.append(token.id)
-        if prompt.one_line and "\n" in prompt.decode(said).lstrip():
-            break
-    return lookups.most(drawn) if value in prompt.decode(said) else None
+    return lookups.most(drawn) if value in saying.text else None
 
 
 def _file(backend: Backend) -> Path | None:

@@ -339,9 +339,9 @@ def _drawn(said: Any, n: int, waiting: int) -> Drawn:
     # The text that waits was read with the question: its tokens come after those that are kept.
     if len(positions) != len(values) or not all(0 <= at < n + waiting for at in positions):
         raise ValueError("what is drawn lies outside the tokens")
-    if not all(0 <= value < 1e12 for value in (*values, found["scale"])):
+    if not all(0 <= value < 1e12 for value in values):
         raise ValueError("what is drawn is no number")
-    return Drawn(found["text"], [int(at) for at in positions], values, float(found["scale"]))
+    return Drawn(found["text"], [int(at) for at in positions], values)
 
 
 def _config(said: Any, where: str) -> RetrievalConfig:
