@@ -58,7 +58,7 @@ def counted(model: Any, measuring: bool = False) -> Iterator[list[int]]:
         def call(*given: Any) -> Any:
             apart.append(None)
             try:
-                return measure(*given)
+                return (yield from measure(*given))
             finally:
                 apart.pop()
 

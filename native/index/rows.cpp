@@ -49,6 +49,7 @@ struct Task {
     int64_t rows;
     std::vector<float> top, sum;  // padded
     std::vector<float> out;       // (group, value_dim)
+    std::vector<float> logits;    // (group, rows), where they are kept for the mass
 
     bool of_picks() const { return pieces.front().pick != nullptr; }
     DType dtype() const { return pieces.front().pick->store->dtype; }
@@ -228,6 +229,11 @@ private:
         r.out = t.out.data();
         r.max = t.top.data();
         r.sum = t.sum.data();
+        if (a_.mass != nullptr) {
+            t.logits.resize(at(a_.group * t.rows));
+            r.logits = t.logits.data();
+            r.logit_stride = t.rows;
+        }
         a_.kernels->flat_range(r);
     }
 
@@ -289,12 +295,16 @@ private:
     }
 
     // lse (padded): of everything, in base 2.
-    void add_mass(const Task& t, const float* lse) const {
-        FlatRange r = range(t);
+    void add_mass(Task& t, const float* lse) const {
+        FlatRange r{};
+        r.rows = a_.group;
+        r.n = t.rows;
+        r.logits = t.logits.data();
+        r.logit_stride = t.rows;
         r.lse = lse;
         r.mass = memory().mass.buffer<float>(at(t.rows));
         std::fill_n(r.mass, t.rows, 0.0f);
-        a_.kernels->flat_mass(r);
+        a_.kernels->flat_kept_mass(r);
         const float* shares = r.mass;
         for (const Piece& p : t.pieces)
             for (int64_t i = 0; i < p.m; ++i)

@@ -315,6 +315,12 @@ struct Flat : FlatKeys<I> {
         return left < 0 ? 0 : left < n ? left : n;
     }
 
+    static SAKUIN_INLINE void keep(const float* z, int64_t n, float* to) {
+        int64_t k = 0;
+        for (; k + L <= n; k += L) I::store(to + k, I::load(z + k));
+        if (k < n) I::store(to + k, I::load(z + k), static_cast<int>(n - k));
+    }
+
     template <DType T>
     static void range_of(const FlatRange& a) {
         const Work w = work(a);
@@ -328,6 +334,8 @@ struct Flat : FlatKeys<I> {
         each_block<T>(a, w, [&]<int R>(int64_t r0, int64_t first, int64_t n, int64_t groups) {
             float* acc = w.acc + r0 * width;
             for (int r = 0; r < R; ++r) {
+                if (a.logits != nullptr)
+                    keep(w.logits + r * block, sees(a, r0 + r, first, n), a.logits + (r0 + r) * a.logit_stride + first);
                 softmax(w.logits + r * block, groups, sees(a, r0 + r, first, n), a.max[r0 + r], w.sums + (r0 + r) * L,
                         acc + r * width, width);
                 if constexpr (T == DType::i8) scale_weights(w.logits + r * block, a.value_scale + first, n);
@@ -359,6 +367,24 @@ struct Flat : FlatKeys<I> {
                 }
             }
         });
+    }
+
+    static void kept_mass(const FlatRange& a) {
+        // A sum above `least` has a share above its part of it: most keys are looked at and no more.
+        const float part = a.least > 0.0f ? __builtin_log2f(a.least / static_cast<float>(a.rows)) : no_logit;
+        for (int64_t k = 0; k < a.n; k += L) {
+            const int m = a.n - k < L ? static_cast<int>(a.n - k) : L;
+            const float* z = a.logits + k;
+            bool counts = a.least <= 0.0f;
+            for (int64_t r = 0; r < a.rows && !counts; ++r)
+                counts = I::any_above(I::load(z + r * a.logit_stride, m), a.lse[r] + part);
+            if (!counts) continue;
+            F total{};
+            for (int64_t r = 0; r < a.rows; ++r)
+                if (a.lse[r] != no_logit) total += I::exp2(I::load(z + r * a.logit_stride, m) - a.lse[r]);
+            // What is not a number stays so.
+            I::store(a.mass + k, I::load(a.mass + k, m) + I::max(F{}, total - a.least), m);
+        }
     }
 
     template <class Fn>

@@ -40,11 +40,17 @@ struct FlatRange {
     // flat_range: per row the largest logit (base 2; -inf when it sees nothing), the sum of 2^(logit - max), and the
     // values weighted by these, rows x value_dim.
     float *out, *max, *sum;
+    // Or null: row r's logit of key k, where the row sees it, goes to logits[r * logit_stride + k].
+    float* logits;
+    int64_t logit_stride;
 
     // flat_mass: per row the lse (base 2) of the whole softmax;
     // each key's share, summed over the rows, is added to mass[n].
+    // flat_kept_mass: the same by the logits that flat_range left, of rows that see every key; of each sum only what is
+    // above `least` is added. Of all else it reads rows and n alone.
     const float* lse;
     float* mass;
+    float least;
 
     float* scratch;  // flat_scratch() floats, 64-byte aligned
 };

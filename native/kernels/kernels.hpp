@@ -23,6 +23,7 @@ struct Kernels {
     size_t (*flat_scratch)(const FlatRange&);
     void (*flat_range)(const FlatRange&);
     void (*flat_mass)(const FlatRange&);
+    void (*flat_kept_mass)(const FlatRange&);
 
     const SketchKernels* sketch;  // see sketch_args.hpp
     const SealKernels* seal;      // see seal_args.hpp

@@ -18,6 +18,7 @@ constexpr Kernels make_table() {
         .flat_scratch = &Flat<I>::scratch,
         .flat_range = &Flat<I>::range,
         .flat_mass = &Flat<I>::mass,
+        .flat_kept_mass = &Flat<I>::kept_mass,
         .sketch = &sketch_table<I>,
         .seal = &seal_table<I>,
         .nearest = &NearestRows<I>::nearest,

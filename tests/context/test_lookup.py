@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor
 
 from sakuin.context import lookup, support
-from sakuin.context.generate import Token
 from sakuin.context.lookup import TIMES, WITHIN, Lookups
 
 
@@ -32,12 +30,8 @@ class Masses:
 
 def looked_up(steps: list[Tensor], n: int) -> Lookups:
     lookups = Lookups(Masses(steps), n)
-
-    def tokens() -> Iterator[Token]:
-        for _ in steps:
-            yield Token(0, torch.zeros(1), 0.0)
-
-    assert len(list(lookups.watching(tokens()))) == len(steps)
+    for _ in steps:
+        lookups.note()
     return lookups
 
 

@@ -12,6 +12,7 @@ from tiny import BYTES, byte_tokenizer, tiny
 
 from sakuin import Context
 from sakuin.context import support
+from sakuin.context.generate import run
 from sakuin.context.support import LITTLE
 
 DIARY = (Path(__file__).parent / "diary.md").read_text()
@@ -106,13 +107,14 @@ def test_the_scale_is_measured_once_a_model_and_kept(
     monkeypatch.setenv("SAKUIN_CACHE", str(tmp_path))
     context = Context.from_text(*smollm2, "A text of a few words.")
     monkeypatch.setattr(support, "_measured", type(support._measured)())
-    scale = support.scale_of(context.backend, context._prompt)
+    backend, prompt = context.backend, context._prompt
+    scale = run(backend, support.scale_of(backend, prompt))
     (file,) = (tmp_path / "support").iterdir()
     assert 1 < scale == json.loads(file.read_text())["scale"] < 6
     file.write_text(file.read_text().replace(str(scale), "2.5"))
-    assert support.scale_of(context.backend, context._prompt) == scale  # known in this process
+    assert run(backend, support.scale_of(backend, prompt)) == scale  # known in this process
     support._measured.clear()
-    assert support.scale_of(context.backend, context._prompt) == 2.5
+    assert run(backend, support.scale_of(backend, prompt)) == 2.5
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ constexpr float log2_e = 1.44269504088896f;
 constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
 // Rows of a KV head, query heads times positions, that are attended at a time.
 constexpr int64_t most_rows = 1024;
+// Scores that are kept for the mass of one position; where there are more, they are made a second time.
+constexpr int64_t most_kept = 1 << 24;
 
 // Uninitialised floats on a cache line of their own.
 class Scratch {
@@ -38,7 +40,8 @@ private:
 struct Piece {
     int64_t head, first, n;
     const FlatSpan* span;
-    int64_t token;  // of the sequence, where the piece begins
+    int64_t begin;  // among the tokens of all spans
+    int64_t token;  // of the sequence, which may have others between the spans
 };
 
 int64_t total_tokens(const FlatArgs& a) {
@@ -61,10 +64,12 @@ std::vector<Piece> cut(const FlatArgs& a, int n_threads) {
     const int64_t longest = std::max<int64_t>(512, (total / pieces_per_head + 63) / 64 * 64);
     std::vector<Piece> pieces;
     for (int64_t h = 0; h < a.n_kv_heads; ++h) {
-        int64_t token = 0;
+        int64_t begin = 0, token = 0;
         for (const FlatSpan& s : a.spans) {
+            token += s.after;
             for (int64_t first = 0; first < s.n; first += longest)
-                pieces.push_back({h, first, std::min(longest, s.n - first), &s, token + first});
+                pieces.push_back({h, first, std::min(longest, s.n - first), &s, begin + first, token + first});
+            begin += s.n;
             token += s.n;
         }
     }
@@ -90,6 +95,8 @@ void check(const FlatArgs& a) {
             (x.key_scale == nullptr || x.key_zero == nullptr || x.value_scale == nullptr))
             fail("a span of 8-bit keys and values needs their scales");
     }
+    if (a.logits != nullptr && a.t != 1) fail("scores are kept of one position alone");
+    if (a.mass_least != 0.0f && a.logits == nullptr) fail("what of a mass counts is known by scores that are kept");
     if (a.causal && a.t > 0) {
         const int64_t last = a.spans.empty() ? 0 : a.spans.back().n;
         if (last < a.t)
@@ -98,12 +105,47 @@ void check(const FlatArgs& a) {
     }
 }
 
+// The lse in base 2 of all that one row attends, which stands at `place` of lse.
+float whole_lse(const FlatArgs& a, int64_t place) {
+    float all = a.lse[place];
+    if (a.static_lse != nullptr) {
+        const float other = a.static_lse[place], top = std::max(all, other);
+        all = top == minus_infinity ? top : top + std::log1p(std::exp(std::min(all, other) - top));
+    }
+    return all * log2_e;
+}
+
+// By the scores that were kept.
+void add_kept_mass(const FlatArgs& a) {
+    const Kernels& k = kernels(a.isa);
+    const int64_t tokens = total_tokens(a);
+    parallel_for(a.n_kv_heads, useful_threads(a), [&](int64_t h) {
+        float lse[most_group];
+        FlatRange r{};
+        r.rows = a.group;
+        r.logit_stride = tokens;
+        r.lse = lse;
+        r.least = a.mass_least;
+        for (int64_t g = 0; g < a.group; ++g) lse[g] = whole_lse(a, h * a.group + g);
+        r.logits = a.logits + h * a.group * tokens;
+        r.mass = a.mass + h * a.mass_stride;
+        for (const FlatSpan& s : a.spans) {
+            r.n = s.n;
+            r.mass += s.after;
+            k.flat_kept_mass(r);
+            r.logits += s.n;
+            r.mass += s.n;
+        }
+    });
+}
+
 // The positions first .. first + count - 1 of a call.
 class Attend {
 public:
     Attend(const FlatArgs& a, int64_t first, int64_t count)
         : a_(a), kernels_(kernels(a.isa)), n_threads_(useful_threads(a)), first_(first), positions_(count),
-          rows_(a.group * count), pieces_(cut(a, n_threads_)), q_(size(a.n_kv_heads * rows_ * a.head_dim)),
+          rows_(a.group * count), tokens_(total_tokens(a)), pieces_(cut(a, n_threads_)),
+          q_(size(a.n_kv_heads * rows_ * a.head_dim)),
           parts_(size(static_cast<int64_t>(pieces_.size()) * part_size())) {
         widen_queries();
         if (a.causal && !a.spans.empty())
@@ -120,7 +162,26 @@ public:
             while (i < count() && pieces_[static_cast<size_t>(i)].head == h) ++i;
             for (int64_t r = 0; r < rows_; ++r) merge_row(h, r, begin, i);
         }
-        if (a_.mass != nullptr) add_mass();
+        if (a_.mass == nullptr) return;
+        if (a_.logits != nullptr)
+            add_kept_mass(a_);
+        else
+            add_mass();
+    }
+
+    void add_mass() const {
+        std::vector<float> lse;
+        lse.reserve(size(a_.n_kv_heads * rows_));
+        for (int64_t h = 0; h < a_.n_kv_heads; ++h)
+            for (int64_t r = 0; r < rows_; ++r) lse.push_back(whole_lse(a_, place(h, r)));
+        parallel_for(count(), n_threads_, [&](int64_t i) {
+            const Piece& p = pieces_[size(i)];
+            const Scratch scratch(scratch_size(i));
+            FlatRange r = range(i, scratch.data());
+            r.lse = lse.data() + p.head * rows_;
+            r.mass = a_.mass + p.head * a_.mass_stride + p.token;
+            kernels_.flat_mass(r);
+        });
     }
 
 private:
@@ -207,6 +268,10 @@ private:
         r.out = part(i);
         r.max = r.out + rows_ * a_.value_dim;
         r.sum = r.max + rows_;
+        if (a_.logits != nullptr) {
+            r.logit_stride = tokens_;
+            r.logits = a_.logits + p.head * rows_ * tokens_ + p.begin;
+        }
         return r;
     }
 
@@ -235,46 +300,45 @@ private:
         a_.lse[at] = (shift + std::log2(sum)) / log2_e;
     }
 
-    void add_mass() const {
-        std::vector<float> lse;
-        lse.reserve(size(a_.n_kv_heads * rows_));
-        for (int64_t h = 0; h < a_.n_kv_heads; ++h)
-            for (int64_t r = 0; r < rows_; ++r) {
-                float all = a_.lse[place(h, r)];
-                if (a_.static_lse != nullptr) {
-                    const float other = a_.static_lse[place(h, r)], top = std::max(all, other);
-                    all = top == minus_infinity ? top : top + std::log1p(std::exp(std::min(all, other) - top));
-                }
-                lse.push_back(all * log2_e);
-            }
-        parallel_for(count(), n_threads_, [&](int64_t i) {
-            const Piece& p = pieces_[size(i)];
-            const Scratch scratch(scratch_size(i));
-            FlatRange r = range(i, scratch.data());
-            r.lse = lse.data() + p.head * rows_;
-            r.mass = a_.mass + p.head * a_.mass_stride + p.token;
-            kernels_.flat_mass(r);
-        });
-    }
-
     const FlatArgs& a_;
     const Kernels& kernels_;
     const int n_threads_;
-    const int64_t first_, positions_, rows_;
+    const int64_t first_, positions_, rows_, tokens_;
     const std::vector<Piece> pieces_;
     const Scratch q_, parts_;
     std::vector<int64_t> visible_;
 };
 
+// Many positions go in parts, so that the memory for partial results stays small. Keys are read once for each part.
+template <class Run>
+void in_parts(const FlatArgs& args, const Run& run) {
+    check(args);
+    if (args.n_kv_heads == 0 || args.t == 0) return;
+    const int64_t at_once = std::clamp<int64_t>(most_rows / args.group, 1, 64);
+    for (int64_t first = 0; first < args.t; first += at_once) {
+        Attend part(args, first, std::min(at_once, args.t - first));
+        run(part);
+    }
+}
+
 }  // namespace
 
 void flat_attend(const FlatArgs& args) {
+    const auto run = [](Attend& part) { part.run(); };
+    if (args.mass == nullptr || args.logits != nullptr || args.t != 1) return in_parts(args, run);
     check(args);
-    if (args.n_kv_heads == 0 || args.t == 0) return;
-    // Many positions go in parts, so that the memory for partial results stays small. Keys are read once for each part.
-    const int64_t at_once = std::clamp<int64_t>(most_rows / args.group, 1, 64);
-    for (int64_t first = 0; first < args.t; first += at_once)
-        Attend(args, first, std::min(at_once, args.t - first)).run();
+    const int64_t kept = args.n_kv_heads * args.group * total_tokens(args);
+    if (kept > most_kept) return in_parts(args, run);
+    const Scratch logits(static_cast<size_t>(kept));
+    FlatArgs keeping = args;
+    keeping.logits = logits.data();
+    in_parts(keeping, run);
+}
+
+void flat_mass(const FlatArgs& args) {
+    if (args.logits == nullptr) return in_parts(args, [](Attend& part) { part.add_mass(); });
+    check(args);
+    add_kept_mass(args);
 }
 
 }  // namespace sakuin

@@ -18,6 +18,7 @@ struct FlatSpan {
     int64_t n;
     int64_t key_head_stride, key_stride, value_head_stride, value_stride;
     Int8Scales scales{};  // for DType::i8
+    int64_t after = 0;    // tokens between the span before it and itself that lie elsewhere; for `mass` alone
 };
 
 struct FlatArgs {
@@ -46,9 +47,17 @@ struct FlatArgs {
     float* mass;
     int64_t mass_stride;
     const float* static_lse;
+
+    // (n_query_heads, tokens of the spans), or null: the scores in base 2, kept for mass. t is 1.
+    float* logits;
+    float mass_least;  // with logits: of a token's sum only what is above is added
 };
 
 // Throws std::invalid_argument where the arguments contradict each other or go beyond what the kernels cover.
 void flat_attend(const FlatArgs& args);
+
+// The mass alone, which flat_attend left out for want of static_lse: lse, and logits if there are any, are as it left
+// them.
+void flat_mass(const FlatArgs& args);
 
 }  // namespace sakuin

@@ -370,7 +370,7 @@ int64_t Step::finish(int64_t h) {
         View& v = view(h, s);
         if (a_.mass != nullptr) {
             write_mass(v, v.exact, share);
-            write_mass(v, v.coded, share);
+            if (codes_count(head)) write_mass(v, v.coded, share);
         }
         if (a_.trace_tier != nullptr) write_trace(v, share);
     }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
+#include <stdexcept>
 #include <vector>
 
 namespace sakuin {
@@ -19,6 +21,7 @@ FlatArgs one_head(FlatArgs f, int64_t head) {
     if (f.s_aux != nullptr) f.s_aux += first;
     f.out += first * f.value_dim;
     f.lse += first;
+    if (f.logits != nullptr) f.logits += first * (f.spans[0].n + f.spans[1].n);
     f.n_kv_heads = f.n_threads = 1;
     return f;
 }
@@ -29,33 +32,25 @@ int64_t tokens_of(const SketchAttend& a) {
     return n;
 }
 
-// The static tokens' shares, once it is known what the index takes.
-void add_static_mass(const SketchAttend& a, const FlatArgs& f, float* mass) {
-    const int64_t n_sink = f.spans[0].n, n_recent = f.spans[1].n, n = tokens_of(a);
-    const auto rows = static_cast<size_t>(a.heads * a.group * a.t), d = static_cast<size_t>(f.value_dim);
-    std::vector<float> again(static_cast<size_t>(a.heads * (n_sink + n_recent)), 0.0f), out(rows * d), lse(rows);
-    FlatArgs g = f;
-    g.out = out.data();
-    g.lse = lse.data();
-    g.mass = again.data();
-    g.mass_stride = n_sink + n_recent;
-    g.static_lse = a.segments.empty() ? nullptr : a.lse;
-    flat_attend(g);
-    for (int64_t h = 0; h < a.heads; ++h)
-        for (int64_t i = 0; i < n_sink + n_recent; ++i)
-            mass[h * a.mass_stride + i + (i < n_sink ? 0 : n)] +=
-                again[static_cast<size_t>(h * (n_sink + n_recent) + i)];
-}
-
 }  // namespace
 
 void decode_sketch(SketchAttend& a, FlatArgs& f, float* mass) {
     const auto rows = static_cast<size_t>(a.heads * a.group * a.t), d = static_cast<size_t>(f.value_dim);
+    if (a.mass_least != 0.0f && (a.t != 1 || a.group > max_group))
+        throw std::invalid_argument("what of a mass counts is known of one position and few query heads alone");
+    std::unique_ptr<float[]> logits;
+    if (mass != nullptr && a.t == 1) {
+        logits = std::make_unique_for_overwrite<float[]>(rows * static_cast<size_t>(f.spans[0].n + f.spans[1].n));
+        f.logits = logits.get();
+        f.mass_least = a.mass_least;
+    }
+    f.mass_stride = a.mass_stride;
+    f.spans[1].after = tokens_of(a);
     if (a.segments.empty()) {
         f.out = a.out;
         f.lse = a.lse;
+        f.mass = mass;
         flat_attend(f);
-        if (mass != nullptr) add_static_mass(a, f, mass);
         return;
     }
     std::vector<float> out(rows * d), lse(rows);
@@ -69,7 +64,11 @@ void decode_sketch(SketchAttend& a, FlatArgs& f, float* mass) {
     else
         flat_attend(f);
     attend_sketch(a);
-    if (mass != nullptr) add_static_mass(a, f, mass);
+    if (mass != nullptr) {
+        f.mass = mass;
+        f.static_lse = a.lse;
+        flat_mass(f);
+    }
     for (size_t i = 0; i < rows; ++i) {
         const float x = a.lse[i], y = lse[i], most = std::max(x, y);
         const float both = most == -std::numeric_limits<float>::infinity()

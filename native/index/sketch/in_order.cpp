@@ -50,7 +50,7 @@ void Step::attend_all(View& v) {
     v.covered = v.total;
     add_exact(k_, s, v.head, v.exact.index.data(), v.exact.n, v.exact.weights.data(), group(), v.out.data());
     expect_noise_of_codes(v);
-    if (a_.mass != nullptr || a_.trace_tier != nullptr) list_coded(v);
+    if ((a_.mass != nullptr && codes_count(head)) || a_.trace_tier != nullptr) list_coded(v);
     v.touched += s.n * (s.shape.value_bytes() + 4) + exact_bytes(s, v.exact.n);
 }
 

@@ -163,6 +163,7 @@ protected:
     bool strayed(int64_t h);
     void attend_exactly(View& v);
     void join_exact(int64_t h);
+    bool codes_count(const Head& head) const;
     void write_mass(const View& v, const Tier& tier, const std::vector<float>& share);
     void write_trace(View& v, const std::vector<float>& share);
 

@@ -119,16 +119,19 @@ void SketchSteps::attend(const NewTokens& tokens) {
     a.lse = at_least(lse_, rows * t);
     a.coverage = at_least(coverage_, rows * t), a.error = at_least(error_, rows * t);
     a.exact_share = at_least(exact_, heads * t), a.coded_share = at_least(coded_, heads * t);
-    const int64_t n_tokens = sink_.n + n_sealed_ + unsealed_.end - unsealed_.start;
-    float* mass = next_.mass;
-    a.mass_stride = next_.mass_stride;
-    if (mass != nullptr && next_.above > 0) {
+    if (next_.mass == nullptr || next_.above == 0.0f || (t == 1 && group_ <= max_group)) {
+        a.mass_stride = next_.mass_stride;
+        if (next_.mass != nullptr) a.mass_least = next_.above * static_cast<float>(group_);
+        decode_sketch(a, f, next_.mass);
+    } else {
+        // What a token receives comes in parts, and counts as a whole.
+        const int64_t n_tokens = sink_.n + n_sealed_ + unsealed_.end - unsealed_.start;
         a.mass_stride = n_tokens;
-        mass = at_least(mass_, heads * n_tokens);
+        float* const mass = at_least(mass_, heads * n_tokens);
         std::fill(mass, mass + heads * n_tokens, 0.0f);
+        decode_sketch(a, f, mass);
+        add_mass(n_tokens);
     }
-    decode_sketch(a, f, mass);
-    if (mass != next_.mass) add_mass(n_tokens);
     if (t > 1)
         for (int64_t h = 0; h < rows; ++h)
             for (int64_t i = 0; i < t; ++i)

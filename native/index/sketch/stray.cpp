@@ -74,12 +74,21 @@ void Step::join_exact(int64_t h) {
     }
 }
 
+// Whether a key that went by its codes may have enough for `mass`. By the estimate of the lse no query head gave it
+// what is attended exactly, and where that is too high by more than `astray`, all is.
+bool Step::codes_count(const Head& head) const {
+    return exact_above(head) * std::exp2(astray) * static_cast<float>(a_.group) >= a_.mass_least;
+}
+
 // `share` (padded): what a weight is multiplied by to be a share of the whole softmax.
 void Step::write_mass(const View& v, const Tier& tier, const std::vector<float>& share) {
     const uint16_t* order = of_head(v.segment->order, v.head, v.segment->n);
     float* mass = a_.mass + v.head * a_.mass_stride + v.first;
-    for (size_t i = 0; i < static_cast<size_t>(tier.n); ++i)
-        for (size_t g = 0; g < groups(); ++g) mass[order[tier.index[i]]] += tier.weights[i * width_ + g] * share[g];
+    for (size_t i = 0; i < static_cast<size_t>(tier.n); ++i) {
+        float sum = 0.0f;
+        for (size_t g = 0; g < groups(); ++g) sum += tier.weights[i * width_ + g] * share[g];
+        if (!(sum <= a_.mass_least)) mass[order[tier.index[i]]] += sum - a_.mass_least;
+    }
 }
 
 // Every key's share by its best score, and how it entered.

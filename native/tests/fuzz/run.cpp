@@ -201,6 +201,7 @@ Answer decode(Random choose, const std::vector<const SketchSegment*>& s, const S
     x.scaling = a.scaling;
     x.softcap = a.softcap;
     x.n_threads = a.n_threads;
+    if (of.t == 1 && of.group <= max_group && choose.below(2) == 0) a.mass_least = 0.1f * static_cast<float>(of.group);
     decode_sketch(a, x, choose.below(2) == 0 ? step.mass.data() : nullptr);
     end_step();
     return step.answer();

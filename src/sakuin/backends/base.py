@@ -113,8 +113,12 @@ class Backend(ABC):
         self, caches: Sequence[Any], ids: Sequence[Sequence[int]], *, every: bool = False
     ) -> list[Tensor]:
         """As `forward` of each cache with its own `ids`; a backend that can reads the weights once for all.
-        No cache may be there twice."""
+        No cache may be there twice. Of those of one of `groups`, all take their tokens or none."""
         return [self.forward(cache, each, every=every) for cache, each in zip(caches, ids, strict=True)]
+
+    def groups(self, caches: Sequence[Any], ids: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Which of them, by their number, `forward_together` computes in one pass of the weights."""
+        return [[i] for i in range(len(caches))]
 
     def steady(self) -> AbstractContextManager[None]:
         """Within, what a token gives does not depend on how many are computed beside it, for comparisons that

@@ -211,7 +211,7 @@ class LayerCache:
         row.before_decode()
         if tracked is None:
             return row.native_step(t)
-        return row.native_step(t, tracked.of(row.n_kv_heads, row.n_tokens + t), tracked.above)
+        return row.native_step(t, tracked.in_room(row.n_kv_heads, row.n_tokens + t), tracked.above)
 
     def took(self, t: int) -> None:
         """The step of `native_step` was taken."""

@@ -155,7 +155,7 @@ class TokenSequence:
         """Before a pass of t tokens through the index that needs no Python: the step, ready to be taken,
         whose tokens `took` counts; None where `append` and the index must do it.
 
-        mass, above : as in `TrackedMass`, fp32 `(n_kv_heads, n_tokens + t)` rows.
+        mass, above : as in `TrackedMass`, fp32 `(n_kv_heads, n)` of n_tokens + t tokens or more.
         """
         if len(self._sink) < self.config.sink or len(self._tail) < t:
             return None

@@ -1,14 +1,15 @@
 """One answer: the question goes in, tokens come out, and where they were looked up.
 
-`answer` works on a cache of its own and leaves what it added in it, so that a chat can go on from there; who
-wants the context unchanged gives it a fork. Called by `sakuin.context.context`.
+`answering` works on a cache of its own and leaves what it added in it, so that a chat can go on from there;
+who wants the context unchanged gives it a fork. It says which passes it wants, and others run them. Called
+by `sakuin.context.context`.
 """
 
 from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,7 @@ from sakuin.cache.drawn import Drawn
 from sakuin.context import evidence, lookup, support
 from sakuin.context.checks import reckoned
 from sakuin.context.evidence import Span
-from sakuin.context.generate import Token, generate, prefill, prefill_steps
+from sakuin.context.generate import Decoding, Pass, Passes, prefilling
 from sakuin.context.lookup import Lookups
 from sakuin.context.sampling import Sampling
 from sakuin.context.saying import WHOLE, Ended, Saying, stop_strings
@@ -92,17 +93,17 @@ class Asking:
         return stop_strings(self.stop)
 
 
-def answer(
+def answering(
     backend: Backend,
     cache: Any,
     prompt: Prompt,
     reading: Reading,
     question: str | None,
     asking: Asking,
-    drawn: Callable[[], Drawn | None],
+    drawn: Callable[[], Passes[Drawn | None]],
     *,
     again: Callable[[], Any] | None = None,
-) -> tuple[Answer, Reading, Any]:
+) -> Passes[tuple[Answer, Reading, Any]]:
     """The answer, the reading and its cache: with question and answer in both if `again` is given, else
     `reading` and whatever is in `cache` then. Where nothing was said when it was cancelled, the reading is as
     it was.
@@ -122,7 +123,9 @@ def answer(
     # The document's last tokens are prefilled with the question.
     n = len(reading.ids) + sum(end <= len(rest) for end in asked.ends)
     saying = Saying(prompt, asking.stream, asking.stops, asking.end_loops)
-    prefill_s, seconds, lookups = _speak(backend, cache, reading.ids, asked.ids, asking, left, saying, n)
+    prefill_s, seconds, lookups = yield from _speak(
+        backend, cache, reading.ids, asked.ids, asking, left, saying, n
+    )
     saying.finish(_why(asking, left, len(saying.ids)))
     asked_in = reading.with_tokens(
         asked.ids,
@@ -131,8 +134,8 @@ def answer(
         len(reading.body),
     )
     # Who has interrupted an answer does not wait for what makes its passages better.
-    measured = None if lookups is None or saying.ended == "interrupted" else drawn()
-    scale = 0.0 if measured is None else support.scale_of(backend, prompt)
+    measured = None if lookups is None or saying.ended == "interrupted" else (yield from drawn())
+    scale = 0.0 if measured is None else (yield from support.scale_of(backend, prompt))
     found, supported = _looked_up(lookups, asked_in, measured, scale)
     result = Answer(
         text=saying.text.strip(),
@@ -150,7 +153,7 @@ def answer(
     )
     if again is None or not seconds:
         return result, reading, cache
-    kept, cache = _kept(backend, cache, asked.ids, saying, again)
+    kept, cache = yield from _kept(backend, cache, asked.ids, saying, again)
     at = [len(asked_in.body)] * len(kept)
     return result, asked_in.with_tokens(kept, at, at, len(asked_in.body), prompt.between), cache
 
@@ -164,21 +167,25 @@ def _speak(
     left: int,
     saying: Saying,
     n: int,
-) -> tuple[float, list[float], Lookups | None]:
+) -> Passes[tuple[float, list[float], Lookups | None]]:
     """Add the question to the cache, and the answer to `saying`: seconds of the prefill and of each step, and
     what was looked up among the first n tokens; nothing where it was cancelled before the first step."""
-    start = time.perf_counter()
-    cancelled = any(asking.is_cancelled for _ in prefill_steps(backend, cache, asked[:-1]))
-    prefill_s, seconds = time.perf_counter() - start, list[float]()
-    if cancelled:
-        return prefill_s, seconds, None
-    retrieval = backend.retrieval(cache)
+    start, seconds = time.perf_counter(), list[float]()
+    for chunk in prefilling(backend, cache, asked[:-1]):
+        yield chunk
+        if asking.is_cancelled:
+            return time.perf_counter() - start, seconds, None
+    prefill_s, retrieval = time.perf_counter() - start, backend.retrieval(cache)
     lookups = None if retrieval is None else Lookups(retrieval, n)
-    before, most = [*read, *asked], min(asking.max_new_tokens, left)
-    tokens: Iterable[Token] = generate(backend, cache, before.pop(), most, asking.sampling, before)
-    for token in tokens if lookups is None else lookups.watching(tokens):
-        seconds.append(token.seconds)
-        if saying.add(token.id) or asking.is_cancelled:
+    before = [*read, *asked]
+    decoding = Decoding(backend, before.pop(), asking.sampling, before)
+    for _ in range(min(asking.max_new_tokens, left)):
+        start = time.perf_counter()
+        logits = yield Pass(cache, decoding.newest, decodes=True)
+        seconds.append(time.perf_counter() - start)
+        if lookups is not None:
+            lookups.note()
+        if saying.add(decoding.choose(logits)) or asking.is_cancelled:
             break
     return prefill_s, seconds, lookups
 
@@ -192,16 +199,16 @@ def _why(asking: Asking, left: int, said: int) -> Ended:
 
 def _kept(
     backend: Backend, cache: Any, asked: Sequence[int], saying: Saying, again: Callable[[], Any]
-) -> tuple[list[int], Any]:
+) -> Passes[tuple[list[int], Any]]:
     """The answer's tokens that a conversation keeps, and a cache that holds them after those of the
     question."""
     kept, rest, more = saying.kept()
     if more > 1:  # some that do not belong to it are in the cache: it is read once more, up to there
         cache = again()
-        prefill(backend, cache, [*asked, *kept, *rest])
+        yield from prefilling(backend, cache, [*asked, *kept, *rest])
     else:  # the newest was chosen and is not in the cache, unless an end followed it
         newest = [] if saying.ended == "stop" else kept[len(saying.ids) - 1 :]
-        prefill(backend, cache, [*newest, *rest])
+        yield from prefilling(backend, cache, [*newest, *rest])
     return [*kept, *rest], cache
 
 

@@ -17,9 +17,10 @@ from typing import Any, Literal
 from sakuin import arguments, documents
 from sakuin.config import RetrievalConfig
 from sakuin.context import checks
-from sakuin.context.answer import Answer, Asking, answer
+from sakuin.context.answer import Answer, Asking, answering
 from sakuin.context.checks import check_length
 from sakuin.context.conversation import messages_read
+from sakuin.context.generate import run
 from sakuin.context.growth import Growth, Progress
 from sakuin.context.sampling import Sampling
 from sakuin.context.state import State
@@ -217,7 +218,8 @@ class Context(State):
         sampling = Sampling(temperature, top_p, seed, repeat_penalty)
         asking = Asking(max_new_tokens, sampling, stream, stop, end_loops, cancelled)
         reading, cache, drawn = self._begun()
-        return answer(self.backend, cache, self._prompt, reading, question.strip(), asking, drawn)[0]
+        passes = answering(self.backend, cache, self._prompt, reading, question.strip(), asking, drawn)
+        return run(self.backend, passes)[0]
 
     def chat(
         self,
@@ -248,9 +250,10 @@ class Context(State):
                 raise SakuinError("there is no message to answer; give one.")
             if message == "":
                 raise SakuinError("the message is empty; say something.")
-            said, grown, cache = answer(
+            passes = answering(
                 self.backend, cache, self._prompt, reading, message, asking, drawn, again=self._fork_to_fail
             )
+            said, grown, cache = run(self.backend, passes)
             if grown is reading:
                 return said
             exact, index_s = reading.exact, 0.0
@@ -296,7 +299,7 @@ class Context(State):
             raise SakuinError("a context with full attention cannot be stored; read it with index='flat'.")
         with self._growing:
             *_, measure = self._begun()
-            drawn = measure()
+            drawn = run(self.backend, measure())
         with self._growing, self._lock:
             return store.Snapshot(
                 self.backend,

@@ -9,7 +9,7 @@ question draws shows them, and is taken off. Called by `sakuin.context.answer`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sakuin.backends.base import Backend
 from sakuin.cache.drawn import Drawn, digest
-from sakuin.context.generate import Token, generate, prefill
+from sakuin.context.generate import Decoding, Pass, Passes, prefilling
 from sakuin.prompts.reading import Reading
 from sakuin.prompts.template import Prompt
 
@@ -44,13 +44,11 @@ class Lookups:
         self._retrieval = retrieval
         retrieval.track_mass(True, above=ABOVE)
 
-    def watching(self, tokens: Iterable[Token]) -> Iterator[Token]:
-        """`tokens` as they are decoded; what each step looked up is noted."""
-        for token in tokens:
-            mass = self._retrieval.take_mass()[: self.n]
-            at = mass.nonzero()[:, 0]
-            self.steps.append((at, mass[at]))
-            yield token
+    def note(self) -> None:
+        """A step was decoded: note what it looked up."""
+        mass = self._retrieval.take_mass()[: self.n]
+        at = mass.nonzero()[:, 0]
+        self.steps.append((at, mass[at]))
 
     def mean(self) -> Tensor:
         """Of all steps, fp32 `(n,)`."""
@@ -81,7 +79,7 @@ def _sum(steps: Sequence[tuple[Tensor, Tensor]], n: int) -> Tensor:
     return total
 
 
-def neutral(backend: Backend, cache: Any, prompt: Prompt, reading: Reading) -> Tensor | None:
+def neutral(backend: Backend, cache: Any, prompt: Prompt, reading: Reading) -> Passes[Tensor | None]:
     """What a neutral question draws in a step from each token of the text, fp32 `(n,)`; None where there is
     no room for it.
 
@@ -92,11 +90,13 @@ def neutral(backend: Backend, cache: Any, prompt: Prompt, reading: Reading) -> T
     window = backend.shape.window
     if window is not None and read + len(asked.ids) + NEUTRAL_STEPS > window:
         return None
-    prefill(backend, cache, asked.ids[:-1])
+    yield from prefilling(backend, cache, asked.ids[:-1])
     lookups = Lookups(backend.retrieval(cache), read + sum(end <= len(rest) for end in asked.ends))
-    ends = prompt.vocabulary.end_tokens
-    for token in lookups.watching(generate(backend, cache, asked.ids[-1], NEUTRAL_STEPS)):
-        if token.id in ends:
+    decoding, ends = Decoding(backend, asked.ids[-1]), prompt.vocabulary.end_tokens
+    for _ in range(NEUTRAL_STEPS):
+        logits = yield Pass(cache, decoding.newest, decodes=True)
+        lookups.note()
+        if decoding.choose(logits) in ends:
             break
     return lookups.mean()
 

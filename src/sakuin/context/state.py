@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from sakuin.cache.drawn import Drawn
 from sakuin.config import RetrievalConfig
 from sakuin.context import checks
+from sakuin.context.generate import Passes
 from sakuin.context.growth import Growth, Progress, Read, let_fail, read_on, started
 from sakuin.context.support import Draws
 from sakuin.copies import CopiedByFork, twin
@@ -95,7 +96,7 @@ class State(CopiedByFork):
 
     # -- inside ----------------------------------------------------------------------------------------------
 
-    def _begun(self) -> tuple[Reading, Any, Callable[[], Drawn | None]]:
+    def _begun(self) -> tuple[Reading, Any, Callable[[], Passes[Drawn | None]]]:
         """What a question begins with: what was read, a fork of its cache, and what any question draws."""
         with self._lock:
             reading, cache = self._reading, self.backend.fork(self.cache)

@@ -22,7 +22,7 @@ from sakuin.backends.base import Backend
 from sakuin.cache.drawn import Drawn
 from sakuin.config import RetrievalConfig
 from sakuin.context import lookup
-from sakuin.context.generate import generate, prefill
+from sakuin.context.generate import Decoding, Pass, Passes, prefilling
 from sakuin.context.lookup import Lookups
 from sakuin.context.saying import Saying
 from sakuin.documents import Document
@@ -79,24 +79,24 @@ class Draws:
 
     def of(
         self, backend: Backend, prompt: Prompt, reading: Reading, cache: Any
-    ) -> Callable[[], Drawn | None]:
-        """What tells it of a text that was read, when it is called. It is None where a neutral question has
-        no room, where there is no text, and with full attention.
+    ) -> Callable[[], Passes[Drawn | None]]:
+        """What finds it of a text that was read. It is None where a neutral question has no room, where there
+        is no text, and with full attention.
 
         cache : holds the reading; it may be used at once, before what is returned is called.
         """
         kept = self.kept
         if backend.retrieval(cache) is None or not reading.body.strip():
-            return lambda: None
+            return lambda: _known(None)
         if kept is not None and kept.fits(reading.body):
-            return lambda: kept
+            return lambda: _known(kept)
         before = backend.fork(cache)
 
-        def drawn() -> Drawn | None:
+        def drawn() -> Passes[Drawn | None]:
             retrieval = backend.retrieval(before)
             assert retrieval is not None
             retrieval.let_fail()
-            mass = lookup.neutral(backend, before, prompt, reading)
+            mass = yield from lookup.neutral(backend, before, prompt, reading)
             if mass is not None:
                 self.kept = lookup.packed(mass, reading.body)
                 return self.kept
@@ -105,14 +105,19 @@ class Draws:
         return drawn
 
 
-def scale_of(backend: Backend, prompt: Prompt) -> float:
+def _known(drawn: Drawn | None) -> Passes[Drawn | None]:
+    return drawn
+    yield  # nothing is to be computed
+
+
+def scale_of(backend: Backend, prompt: Prompt) -> Passes[float]:
     """What this model looks up in a step where the answer is there; 0 where it does not find the answers."""
     with suppress(KeyError, TypeError):  # TypeError: a model that cannot be referred to weakly
         return _measured[backend.model]
     kept = _file(backend)
     scale = _read(kept)
     if scale is None:
-        scale = _measure(backend, prompt)
+        scale = yield from _measure(backend, prompt)
         if kept is not None:
             with suppress(SakuinError, OSError):  # a cache folder that cannot be written costs time, no more
                 make_folder(kept.parent)
@@ -122,35 +127,39 @@ def scale_of(backend: Backend, prompt: Prompt) -> float:
     return scale
 
 
-def _measure(backend: Backend, prompt: Prompt) -> float:
+def _measure(backend: Backend, prompt: Prompt) -> Passes[float]:
     reading = Reading(lead=prompt.head).with_document(Document("", _TEXT)).grown(prompt)
     window = backend.shape.window
     if window is not None and len(reading.ids) + 4 * _TOKENS > window:
         return 0.0
     cache = backend.new_cache(RetrievalConfig())
-    prefill(backend, cache, reading.ids)
-    drawn = lookup.neutral(backend, backend.fork(cache), prompt, reading)
+    yield from prefilling(backend, cache, reading.ids)
+    drawn = yield from lookup.neutral(backend, backend.fork(cache), prompt, reading)
     if drawn is None:
         return 0.0
     found: list[float] = []
-    for i, (question, value) in enumerate(_FACTS):
+    for i, fact in enumerate(_FACTS):
         if len(found) + len(_FACTS) - i < _ENOUGH:
             return 0.0
-        looked_up = _answered(backend, backend.fork(cache), prompt, reading, question, value, drawn)
+        looked_up = yield from _answered(backend, backend.fork(cache), prompt, reading, fact, drawn)
         if looked_up is not None:
             found.append(looked_up)
     return median(found) if len(found) >= _ENOUGH else 0.0
 
 
 def _answered(
-    backend: Backend, cache: Any, prompt: Prompt, reading: Reading, question: str, value: str, drawn: Tensor
-) -> float | None:
-    """What is looked up to answer; None where `value` is not in the answer."""
+    backend: Backend, cache: Any, prompt: Prompt, reading: Reading, fact: tuple[str, str], drawn: Tensor
+) -> Passes[float | None]:
+    """What is looked up to answer the question of `fact`; None where its value is not in the answer."""
+    question, value = fact
     asked = prompt.question(reading.waiting, question, reading.lead)
-    prefill(backend, cache, asked.ids[:-1])
+    yield from prefilling(backend, cache, asked.ids[:-1])
     lookups, saying = Lookups(backend.retrieval(cache), len(drawn)), Saying(prompt, None)
-    for token in lookups.watching(generate(backend, cache, asked.ids[-1], _TOKENS)):
-        if saying.add(token.id):
+    decoding = Decoding(backend, asked.ids[-1])
+    for _ in range(_TOKENS):
+        logits = yield Pass(cache, decoding.newest, decodes=True)
+        lookups.note()
+        if saying.add(decoding.choose(logits)):
             break
     return lookups.most(drawn) if value in saying.text else None
 

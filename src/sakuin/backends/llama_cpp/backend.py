@@ -132,6 +132,9 @@ class LlamaBackend(Backend):
                 running.whole = True
         return found
 
+    def groups(self, caches: Sequence[LlamaCache], ids: Sequence[Sequence[int]]) -> list[list[int]]:
+        return [list(range(first, end)) for first, end in self._passes(ids, False)]
+
     @contextmanager
     def _whole(
         self, caches: Sequence[LlamaCache], ids: Sequence[Sequence[int]], passes: int

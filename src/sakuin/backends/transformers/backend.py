@@ -25,6 +25,7 @@ from sakuin.backends.base import Backend
 from sakuin.backends.fingerprint import Fingerprint
 from sakuin.backends.hooks import AttentionHook
 from sakuin.backends.shape import ModelShape
+from sakuin.backends.transformers import together
 from sakuin.backends.transformers.cache import RetrievalCache
 from sakuin.backends.transformers.fingerprint import fingerprint, fingerprint_in_memory
 from sakuin.backends.transformers.hooks import attention_hook
@@ -134,6 +135,38 @@ class TransformersBackend(Backend):
             logits: Tensor = self.model(input_ids=rows, **given).logits[0]
             _check_read(self.shape.family, cache, before, len(ids))
         return logits if every else logits[-1]
+
+    @torch.no_grad()
+    def forward_together(
+        self, caches: Sequence[Any], ids: Sequence[Sequence[int]], *, every: bool = False
+    ) -> list[Tensor]:
+        if len({id(cache) for cache in caches}) < len(caches):
+            raise ValueError("a cache is there twice: fork it, or give it one run of tokens")
+        found: dict[int, Tensor] = {}
+        for group in self.groups(caches, ids):
+            if len(group) == 1:
+                (i,) = group
+                found[i] = self.forward(caches[i], ids[i], every=every)
+                continue
+            with _turn(self.model):
+                own = [caches[i] for i in group], [ids[i][0] for i in group]
+                logits = together.next_logits(self.model, self._keyword, *own)
+            found |= {i: row[None] if every else row for i, row in zip(group, logits, strict=True)}
+        return [found[i] for i in range(len(caches))]
+
+    @torch.no_grad()
+    def groups(self, caches: Sequence[Any], ids: Sequence[Sequence[int]]) -> list[list[int]]:
+        steps = [
+            i
+            for i, (cache, each) in enumerate(zip(caches, ids, strict=True))
+            if len(each) == 1 and together.fits(self.model, cache) and cache.get_seq_length()
+        ]
+        if len(steps) > 1:
+            own = [caches[i] for i in steps], [ids[i][0] for i in steps]
+            with _turn(self.model):
+                if not together.goes_by_positions(self.model, self._keyword, *own):
+                    steps = []
+        return [steps] * bool(steps) + [[i] for i in range(len(caches)) if i not in steps]
 
     @cached_property
     def _keyword(self) -> str:

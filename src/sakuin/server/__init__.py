@@ -1,0 +1,1 @@
+"""A model for many who ask at once."""

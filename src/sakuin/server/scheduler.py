@@ -1,0 +1,285 @@
+"""One thread owns a model and runs what many callers want of it, together.
+
+At every turn all that decode get their next token from one pass of the model, whatever their caches hold,
+and one of those that read gets a piece of its text read beside it, as long as a turn of decoding takes. So
+whoever comes joins at the next turn, whoever has ended leaves, and nobody waits for another's document.
+
+While it is open, `Context` and `Library` run through it in every thread (`sakuin.context.generate.run_by`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Generic, Self, TypeVar
+
+from torch import Tensor
+
+from sakuin.backends.base import Backend
+from sakuin.context.generate import Pass, Passes, exact_above, run_by
+from sakuin.errors import SakuinError
+
+T = TypeVar("T")
+
+SHORT = 64
+"""A text of at most so many tokens, as a question's, is read at once, beside all that decode."""
+_LEAST = 32
+"""Tokens of the shortest piece of a text: of fewer the weights take more time than the tokens."""
+_ALONE_S = 0.25
+"""Seconds that a piece may take where nobody decodes: so long may somebody who comes have to wait."""
+_OF_A_TURN = 0.8
+"""The share of a turn's time that a piece of text may add to it."""
+_EVERY = 8
+"""At every so many turns nobody reads, so that it is known how long a turn of decoding takes."""
+
+
+class Busy(SakuinError):
+    """So many are waiting that no more are taken."""
+
+
+class Closed(SakuinError):
+    """The scheduler was closed before it was done."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """running : most that are computed at once. waiting : most that wait for their turn beside them."""
+
+    running: int = 32
+    waiting: int = 256
+
+
+class Job(Generic[T]):
+    """What one caller wants.
+
+    future : its result, or what went wrong. asked : when it was submitted, in seconds of `time.monotonic`.
+    waited : seconds until it was begun; None before.
+    """
+
+    def __init__(self, passes: Passes[T], priority: int) -> None:
+        self.future: Future[T] = Future()
+        self.asked = time.monotonic()
+        self.waited: float | None = None
+        self.priority = priority
+        self._passes = passes
+        self._wanted: Pass | None = None
+        self._done = 0  # tokens of the wanted pass that were computed
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Let it leave at the next turn; its future is cancelled."""
+        self._cancelled = True
+
+    # -- for the scheduler's thread --------------------------------------------------------------------------
+
+    @property
+    def left(self) -> Sequence[int]:
+        """The tokens of the wanted pass that are to be computed."""
+        assert self._wanted is not None
+        return self._wanted.ids[self._done :]
+
+    @property
+    def wanted(self) -> Pass:
+        assert self._wanted is not None
+        return self._wanted
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has left. One that was cancelled leaves when it is asked."""
+        if self._cancelled and not self.future.done():
+            self._passes.close()
+            self.future.cancel()
+        return self.future.done()
+
+    def begin(self) -> None:
+        self.waited = time.monotonic() - self.asked
+        self._go(lambda: next(self._passes))
+
+    def took(self, n: int, logits: Tensor) -> None:
+        """So many tokens were computed."""
+        self._done += n
+        if not self.left:
+            self._done = 0
+            self._go(lambda: self._passes.send(logits))
+
+    def fail(self, error: BaseException) -> None:
+        """Let it leave with `error`, which it sees where it asked for the pass."""
+        self._done = 0
+        if not self.future.done():
+            self._go(lambda: self._passes.throw(error))
+
+    def _go(self, on: Callable[[], Pass]) -> None:
+        try:
+            self._wanted = on()
+        except StopIteration as end:
+            self.future.set_result(end.value)
+        except BaseException as error:  # whoever waits for it raises it
+            self.future.set_exception(error)
+
+
+class Scheduler:
+    """Runs a model for many: `with Scheduler(backend) as scheduler: …`.
+
+    backend : of a model, as `sakuin.backends.open.backend_of` gives it.
+    """
+
+    def __init__(self, backend: Backend, limits: Limits | None = None) -> None:
+        self.backend = backend
+        self.limits = limits or Limits()
+        self.turns = 0
+        self._waiting: deque[Job[Any]] = deque()
+        self._running: list[Job[Any]] = []
+        self._changed = threading.Condition()
+        self._closing = False
+        self._pace = _Pace()
+        self._thread = threading.Thread(target=self._work, name="sakuin scheduler", daemon=True)
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._open.enter_context(run_by(self, self.backend.model))
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take no more, and end what runs with `Closed`."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join()
+        self._open.close()
+
+    def counts(self) -> tuple[int, int]:
+        """How many run, and how many wait."""
+        with self._changed:
+            return len(self._running), len(self._waiting)
+
+    def submit(self, passes: Passes[T], priority: int = 0) -> Job[T]:
+        """Have `passes` run, those of a higher priority first. Raises `Busy` where too many wait."""
+        job = Job(passes, priority)
+        with self._changed:
+            if self._closing:
+                raise Closed("the server is closing: nothing more is taken.")
+            if len(self._waiting) >= self.limits.waiting:
+                raise Busy(f"{len(self._waiting):,} requests are waiting already: try again a little later.")
+            self._waiting.append(job)
+            self._changed.notify_all()
+        return job
+
+    def run(self, passes: Passes[T]) -> T:
+        """What `passes` return; as `Runner` wants it."""
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("what runs in the scheduler yields its passes; it cannot wait for others")
+        job = self.submit(passes)
+        try:
+            return job.future.result()
+        except BaseException:
+            job.cancel()  # who waits for it was interrupted
+            raise
+
+    # -- the thread ------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while self._admit():
+            self._running = [job for job in self._running if not job.is_over]
+            if self._running:
+                self._turn()
+                self.turns += 1
+        for job in [*self._running, *self._waiting]:
+            job.fail(Closed("the server was closed before this was done."))
+        self._running, self._waiting = [], deque()
+
+    def _admit(self) -> bool:
+        """Begin what waits as far as there is room; False where all is to end."""
+        with self._changed:
+            while not (self._running or self._waiting or self._closing):
+                self._changed.wait()
+            if self._closing:
+                return False
+            begun: list[Job[Any]] = []
+            room = self.limits.running - len(self._running)
+            for job in sorted(self._waiting, key=lambda job: -job.priority)[:room]:
+                self._waiting.remove(job)
+                begun.append(job)
+        for job in begun:
+            if not job.is_over:
+                job.begin()
+                self._running.append(job)
+        return True
+
+    def _turn(self) -> None:
+        """A pass of all that decode and of short texts, and a piece of one long text."""
+        short = [job for job in self._running if job.wanted.decodes or len(job.left) <= SHORT]
+        long = next((job for job in self._running if job not in short), None)
+        parts = [(job, job.left) for job in short]
+        piece = 0
+        if long is not None and not (short and self.turns % _EVERY == 0):
+            self._running.remove(long)  # the next turn's piece is another's
+            self._running.append(long)
+            piece = self._piece(long, alone=not parts)
+            parts.append((long, long.left[:piece]))
+        start = time.perf_counter()
+        self._forward(parts)
+        self._pace.note(time.perf_counter() - start, piece, alone=not short)
+
+    def _piece(self, job: Job[Any], *, alone: bool) -> int:
+        """Tokens of the next piece of a text. None, also not the last, is so short that it would be taken
+        for decoding."""
+        left, least = len(job.left), max(_LEAST, exact_above(self.backend, job.wanted.cache) + 1)
+        n = max(self._pace.tokens(alone=alone), least)
+        return n if left - n >= least else left
+
+    def _forward(self, parts: Sequence[tuple[Job[Any], Sequence[int]]]) -> None:
+        caches, ids = [job.wanted.cache for job, _ in parts], [own for _, own in parts]
+        for group in self.backend.groups(caches, ids):
+            self._pass([parts[i] for i in group])
+
+    def _pass(self, parts: Sequence[tuple[Job[Any], Sequence[int]]]) -> None:
+        """One pass of the weights."""
+        try:
+            caches = [job.wanted.cache for job, _ in parts]
+            for cache in caches if len(parts) > 1 else ():  # a fault of one costs no other its cache
+                if (retrieval := self.backend.retrieval(cache)) is not None:
+                    retrieval.let_fail(False)
+            found = self.backend.forward_together(caches, [ids for _, ids in parts])
+        except Exception as error:  # of one of them, who is told
+            if len(parts) == 1:
+                parts[0][0].fail(error)
+                return
+            for part in parts:  # no cache has taken any
+                self._pass([part])
+            return
+        for (job, ids), logits in zip(parts, found, strict=True):
+            job.took(len(ids), logits)
+
+
+class _Pace:
+    """How long turns of decoding and tokens of a text take, as measured last."""
+
+    def __init__(self) -> None:
+        self._turn_s = self._token_s = 0.0
+
+    def note(self, seconds: float, piece: int, *, alone: bool) -> None:
+        """A turn took so long, with a piece of so many tokens."""
+        if not piece:
+            self._turn_s = _towards(self._turn_s, seconds)
+        elif alone or seconds > self._turn_s:
+            self._token_s = _towards(self._token_s, (seconds - (0 if alone else self._turn_s)) / piece)
+
+    def tokens(self, *, alone: bool) -> int:
+        """How many tokens a piece may have."""
+        if not self._token_s:
+            return 4 * _LEAST
+        return int((_ALONE_S if alone else _OF_A_TURN * self._turn_s) / self._token_s)
+
+
+def _towards(old: float, new: float) -> float:
+    return new if not old else 0.7 * old + 0.3 * new
