@@ -26,6 +26,7 @@ from sakuin.capacity import doctor
 from sakuin.index import _native
 
 RESULTS = Path(__file__).parent / "results"
+_into = RESULTS
 
 console = Console(highlight=False, soft_wrap=True)
 if not console.is_terminal:
@@ -86,9 +87,10 @@ def bandwidth() -> float:
 
 
 def command() -> str:
-    """How the running benchmark was called, without where traces lie, which is of this machine alone."""
+    """How the running benchmark was called, without where traces and results lie, which is of this machine
+    alone."""
     arguments = sys.argv[1:]
-    for option in ("--trace", "--traces"):
+    for option in ("--trace", "--traces", "--into"):
         if option in arguments:
             at = arguments.index(option)
             del arguments[at : at + 2]
@@ -97,9 +99,19 @@ def command() -> str:
 
 def argument_parser(about: str | None) -> argparse.ArgumentParser:
     """What reads a benchmark's arguments; `--help` prints `about`, the module's docstring."""
-    return argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         _called(), description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--into", type=Path, default=RESULTS, action=_Into, help="folder of the JSON file")
+    return parser
+
+
+class _Into(argparse.Action):
+    """Another folder leaves the figures of the docs what they are."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: Any = None) -> None:
+        global _into
+        _into = values
 
 
 def _called() -> str:
@@ -118,8 +130,8 @@ def show(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> N
 
 
 def write(name: str, content: dict[str, Any]) -> None:
-    """Write `results/<name>.json` with the machine's description."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    """Write `<name>.json` with the machine's description into `results/`, or where `--into` says."""
+    _into.mkdir(parents=True, exist_ok=True)
+    path = _into / f"{name}.json"
     path.write_text(json.dumps({"machine": doctor.machine(), **content}, indent=1) + "\n")
-    console.print(f"wrote {path.relative_to(Path(__file__).parent.parent)}")
+    console.print(f"wrote {os.path.relpath(path)}")

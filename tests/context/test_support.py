@@ -117,6 +117,17 @@ def test_the_scale_is_measured_once_a_model_and_kept(
     assert run(backend, support.scale_of(backend, prompt)) == 2.5
 
 
+def test_that_a_model_found_nothing_is_not_kept(
+    smollm2: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAKUIN_CACHE", str(tmp_path))
+    monkeypatch.setattr(support, "_measured", type(support._measured)())
+    monkeypatch.setattr(support, "_FACTS", (("Who sang?", "Nobody knows"),) * 3)
+    context = Context.from_text(*smollm2, "A text of a few words.")
+    assert run(context.backend, support.scale_of(context.backend, context._prompt)) == 0
+    assert not (tmp_path / "support").exists()  # with other kernels it may find some
+
+
 @pytest.mark.parametrize(
     "kept",
     ["", "{}", "[]", '{"form": 2, "scale": "x"}', '{"form": 2, "scale": NaN}', '{"form": 1, "scale": 2}'],

@@ -118,7 +118,7 @@ def scale_of(backend: Backend, prompt: Prompt) -> Passes[float]:
     scale = _read(kept)
     if scale is None:
         scale = yield from _measure(backend, prompt)
-        if kept is not None:
+        if kept is not None and scale:  # none is not kept: another kernel's rounding may find it
             with suppress(SakuinError, OSError):  # a cache folder that cannot be written costs time, no more
                 make_folder(kept.parent)
                 write_whole(kept, json.dumps({"form": _FORM, "scale": scale}).encode())
