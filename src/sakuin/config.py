@@ -269,11 +269,16 @@ def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {shown(value)}{hint}")
 
 
+_MOST_WHOLE = 2**31 - 1
+
+
 def check_whole(name: str, value: object, least: int) -> None:
     """Raise a `ValueError` that names `value` unless it is a whole number of at least `least`."""
     number = integer(value)
     if number is None or number < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {shown(value)}")
+    if number > _MOST_WHOLE:  # memory is asked for by it
+        raise ValueError(f"{name} must be at most {_MOST_WHOLE}, got {shown(value)}")
 
 
 def check_count_or_share(name: str, value: int | float) -> None:

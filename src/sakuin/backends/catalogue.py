@@ -26,6 +26,7 @@ from sakuin.errors import SakuinError
 from sakuin.machine import children
 from sakuin.quantities import listed, meant
 from sakuin.storage.folders import cache_folder, free_bytes, make_folder, sync_folder
+from sakuin.storage.small_files import read_json
 from sakuin.storage.whole_files import write_whole
 
 _BLOCK = 1 << 20
@@ -213,7 +214,7 @@ def _state_file(model: KnownModel) -> Path:
 
 def _kept_state(model: KnownModel) -> _State | None:
     try:
-        said = json.loads(_state_file(model).read_bytes())
+        said = read_json(_state_file(model))
         return tuple(said) if isinstance(said, list) else None
     except (OSError, ValueError):
         return None

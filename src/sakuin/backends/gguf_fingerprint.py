@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from sakuin.backends.fingerprint import Fingerprint, hash_of, of_file
 from sakuin.backends.gguf_file import GgufHeader, Place
 from sakuin.errors import SakuinError
 from sakuin.storage.folders import cache_folder, make_folder
+from sakuin.storage.small_files import read_json
 from sakuin.storage.whole_files import write_whole
 
 _BLOCK = 1 << 20
@@ -126,13 +128,18 @@ class GgufFile:
 def _kept(path: Path, state: list[list[Any]]) -> Marks | None:
     """What was kept of a file; None where that is nothing, torn, or of another file."""
     try:
-        said = json.loads(path.read_bytes())
+        said = read_json(path)
         checksum = said.pop("checksum")
         if checksum != hash_of(said) or said["form"] != _FORM or said["files"] != state:
             return None
-        rope = said["rope"] | {"tables": tuple(said["rope"]["tables"])}
-        return Marks(said["config"], said["weights"], said["tokenizer"], Rope(**rope))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        rope = Rope(**said["rope"] | {"tables": tuple(said["rope"]["tables"])})
+        marks = Marks(said["config"], said["weights"], said["tokenizer"], rope)
+        words = (marks.config, marks.weights, marks.tokenizer, rope.scaling, *rope.tables)
+        numbers = (rope.base, rope.dims, rope.factor, rope.original)
+        if not all(isinstance(word, str) for word in words) or not all(map(math.isfinite, numbers)):
+            return None
+        return marks
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
+_MOST = 1e12
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -21,6 +23,11 @@ class Drawn:
     text: str
     positions: list[int] = field(repr=False)
     values: list[float] = field(repr=False)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether all of it are numbers that a question can draw; not so where a model gives none."""
+        return all(0 <= value < _MOST for value in self.values)
 
     def fits(self, text: str) -> bool:
         """Whether it was measured on `text`."""

@@ -207,7 +207,7 @@ def listed_documents(texts: Sequence[Document], progress: Any) -> list[Document]
 
 
 def check_document(name: str, document: object) -> None:
-    """A `Document` with a name and a text."""
+    """A `Document` with a name and a text, whose marks, notes and path are such."""
     if not isinstance(document, Document):
         raise TypeError(
             f"{name} must be a Document, got {shown(document)}; sakuin.documents.read reads a file, and "
@@ -215,6 +215,13 @@ def check_document(name: str, document: object) -> None:
         )
     arguments.text(f"the name of {name}", document.name)
     arguments.text(f"the text of {name}", document.text)
+    try:
+        Document.from_dict(document.as_dict())
+    except (SakuinError, TypeError):
+        raise TypeError(
+            f"{name} ({shown(document.name)}) has marks, notes, a path or an offset of a wrong type, or "
+            "marks that lie outside its text or are out of order; Document(name, text) needs none of them."
+        ) from None
 
 
 def listed_more(text: object, progress: Any) -> str | list[Document]:

@@ -80,7 +80,9 @@ class Sampling:
         generator.seed() if self.seed is None else generator.manual_seed(self.seed)
 
         def draw(logits: Tensor) -> int:
-            shares, order = (logits.float().cpu() / self.temperature).softmax(-1).sort(descending=True)
+            # However small the temperature is, the likeliest token stays at 0 and no other becomes no number.
+            below = logits.double().cpu() - logits.max().double().cpu()
+            shares, order = (below / self.temperature).float().softmax(-1).sort(descending=True)
             shares[shares.cumsum(-1) - shares > self.top_p] = 0.0
             return int(order[torch.multinomial(shares, 1, generator=generator)])
 

@@ -30,6 +30,7 @@ from sakuin.errors import SakuinError
 from sakuin.prompts.reading import Reading
 from sakuin.prompts.template import Prompt
 from sakuin.storage.folders import cache_folder, make_folder
+from sakuin.storage.small_files import read_json
 from sakuin.storage.whole_files import write_whole
 
 LITTLE = 0.3
@@ -179,8 +180,8 @@ def _read(path: Path | None) -> float | None:
     if path is None:
         return None
     try:
-        said = json.loads(path.read_bytes())
+        said = read_json(path)
         scale = float(said["scale"]) if said["form"] == _FORM else -1.0
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
     return scale if 0 <= scale < float("inf") else None

@@ -316,6 +316,11 @@ def check_array(name: str, x: Tensor, heads: int | None, head_dim: int | None) -
         raise TypeError(f"{name} must be a torch tensor, got {type(x).__name__}")
     if x.device.type != "cpu":
         raise ValueError(f"{name} must be on the CPU, got a tensor on {x.device}; call .cpu() first")
+    if x.layout is not torch.strided or x.is_neg():  # the native core reads the numbers as they lie
+        what = "a negative view" if x.layout is torch.strided else str(x.layout).removeprefix("torch.")
+        raise ValueError(
+            f"{name} must be a plain dense tensor, got {what}; call .resolve_neg() or .to_dense() first"
+        )
     if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(f"{name} must be float32, bfloat16 or float16, got {x.dtype}")
     if x.dim() != 3:

@@ -17,10 +17,13 @@ from pathlib import Path
 
 from sakuin.errors import SakuinError
 from sakuin.storage.folders import sync_folder
+from sakuin.storage.small_files import read_small
 from sakuin.storage.whole_files import unwritable, write_whole
 
 _KEY_BYTES = 32
 _ABOUT = b"sakuin part 1\0"
+_MOST = 1 << 30
+"""Bytes of the codes: of six million files."""
 
 
 class FileCodes:
@@ -92,7 +95,7 @@ class FileCodes:
         """The code of a file, whose name holds the hash of its content."""
         if self._key is None:
             try:
-                key = self._key_file.read_bytes()
+                key = read_small(self._key_file)
             except FileNotFoundError:
                 return secrets.token_hex(_KEY_BYTES)  # nothing was made with a key that is not there
             except OSError as error:
@@ -110,7 +113,7 @@ class FileCodes:
             about = self._file.stat()
             mark = about.st_ino, about.st_mtime_ns, about.st_size
             if self._read is None or self._read[0] != mark:
-                lines = self._file.read_text(encoding="ascii", errors="replace").splitlines()
+                lines = read_small(self._file, _MOST).decode("ascii", "replace").splitlines()
                 pairs = (line.split(" ") for line in lines)
                 self._read = mark, {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
             return self._read[1]

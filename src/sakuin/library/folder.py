@@ -37,6 +37,7 @@ from sakuin.snapshot.manifest import Manifest, Outline
 from sakuin.snapshot.part_files import PartFiles
 from sakuin.storage.folders import make_folder, sync_folder
 from sakuin.storage.locks import is_locked, locked
+from sakuin.storage.small_files import read_json
 from sakuin.storage.whole_files import may_be_temporary, unwritable, write_whole
 
 FORMAT = 1
@@ -158,7 +159,7 @@ class Folder:
         """Bytes that the library may take on the disk, or None."""
         path = self.path / "library.json"
         try:
-            said = json.loads(path.read_bytes())
+            said = read_json(path)
             version, quota = said["format"], said["quota"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SakuinError(

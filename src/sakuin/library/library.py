@@ -11,7 +11,6 @@ is called. Called by users and by `sakuin contexts`.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
@@ -24,6 +23,7 @@ from sakuin.errors import SakuinError
 from sakuin.library.folder import Folder, Listed, Stored, checked_name, expired, normal
 from sakuin.library.listing import Entry, entries_of, stored_in
 from sakuin.library.sweeping import Swept, sweep
+from sakuin.library.until import until
 from sakuin.snapshot import manifest as manifests
 from sakuin.snapshot.manifest import StoredPart
 from sakuin.snapshot.part_files import Key, key_of
@@ -35,14 +35,7 @@ if TYPE_CHECKING:
     from sakuin.documents import Document
 
 
-def _until(keep_for: float | None) -> float | None:
-    """When the time of a context is over that is kept for so many seconds from now; None for never."""
-    if keep_for is None or (isinstance(keep_for, float) and keep_for == float("inf")):
-        return None
-    seconds = arguments.real(keep_for)
-    if seconds is None:
-        raise SakuinError(f"keep_for must be a number of seconds, got {arguments.shown(keep_for)}.")
-    return time.time() + seconds
+_TRIES = 3
 
 
 class Library:
@@ -68,7 +61,9 @@ class Library:
     def show(self, name: str) -> dict[str, Any]:
         """What there is to know of a context."""
         stored = self.folder.find(name)
-        entry = next(one for one in self.entries() if one.name == stored.name and one.state == "whole")
+        entry = {one.name: one for one in self.entries() if one.state == "whole"}.get(stored.name)
+        if entry is None:  # since then somebody has removed it, or its time has come
+            return self.show(self.folder.find(stored.name).name)
         files = [asdict(part) for part in stored.manifest.parts]
         return manifests.described(stored.manifest) | asdict(entry) | {"parts": files}
 
@@ -98,19 +93,10 @@ class Library:
     def verify(self, name: str | None = None) -> dict[str, list[str]]:
         """What is wrong with each context, or with `name` alone: sentences, none where all is well. All of
         every file is read, of unfinished and expired contexts too."""
-        wanted = self._named(name)
         found: dict[str, list[str]] = {}
         checked: dict[StoredPart, str | None] = {}
-        for one in wanted:
-            damages = found.setdefault(one.name, [])
-            if isinstance(one.said, SakuinError):
-                damages.append(str(one.said))
-                continue
-            for part in one.said.parts:
-                if part not in checked:
-                    checked[part] = self.folder.parts.damage(part)
-                if damage := checked[part]:
-                    damages.append(damage)
+        for one in self._named(name):
+            found.setdefault(one.name, []).extend(self._damages(one, checked))
         return found
 
     def imported(self, name: str | None = None) -> dict[str, list[str]]:
@@ -157,16 +143,17 @@ class Library:
 
         name = self.check_new(name, arguments.flag("resume", resume), arguments.flag("replace", replace))
         texts = checks.listed_documents(texts, progress)
-        _until(keep_for)
+        until(keep_for)
         arguments.flag("pin", pin)
         checks.check_stored(config)
         backend = checks.ready_backend(model, tokenizer)
         self.folder.make()
         with self.folder.working_on(name):
+            self.check_new(name, resume, replace)  # since then somebody may have made one
             adding = Adding(self.folder, name, backend, config or RetrievalConfig())
             context = Context.from_documents(model, tokenizer, texts, config, progress, adding, system=system)
             # From now on, when all has been read.
-            marks: dict[str, Any] = {"pinned": pin, "kept_until": _until(keep_for)}
+            marks: dict[str, Any] = {"pinned": pin, "kept_until": until(keep_for)}
             if replace and self.folder.manifest(name).exists():
                 was = self.folder.find(name, late=True).manifest
                 marks["pinned"] = pin or was.pinned
@@ -229,6 +216,7 @@ class Library:
         self.folder.make()
         kept: dict[Key, StoredPart] = {}
         with self.folder.working_on(name):
+            self.check_new(name)  # since then somebody may have made one
 
             def keep(growing: bool = False, context: Context = context) -> None:
                 stored = publish(
@@ -299,7 +287,7 @@ class Library:
         """
         if pinned is not None:
             arguments.flag("pinned", pinned)
-        until = None if keep_for is None else _until(keep_for)
+        kept_until = None if keep_for is None else until(keep_for)
         stored = self.folder.find(name, late=True)
         with locked(self.folder.lock):
             manifest = self.folder.newest(stored, late=True).manifest
@@ -308,7 +296,7 @@ class Library:
             if pinned is not None:
                 manifest = replace(manifest, pinned=pinned)
             if keep_for is not None:
-                manifest = replace(manifest, kept_until=until)
+                manifest = replace(manifest, kept_until=kept_until)
             self.folder.write(stored.name, manifest)
             sweep(self.folder, spare=stored.name)
 
@@ -377,6 +365,23 @@ class Library:
 
     def _found(self, name: str | Stored) -> Stored:
         return name if isinstance(name, Stored) else self.folder.find(name)
+
+    def _damages(self, one: Listed, checked: dict[StoredPart, str | None]) -> list[str]:
+        """What is wrong with a context, and not gone since with what needed it. checked : what is known."""
+        damages: list[str] = []
+        for _ in range(_TRIES):
+            if isinstance(one.said, SakuinError):
+                return [str(one.said)]
+            for part in one.said.parts:
+                if part not in checked:
+                    checked[part] = self.folder.parts.damage(part)
+            damages = [damage for part in one.said.parts if (damage := checked[part])]
+            every = {(now.name, now.unfinished): now for now in self.folder.listed()} if damages else {}
+            now = every.get((one.name, one.unfinished))
+            if now is None or now.said == one.said:
+                return damages if now is not None else []
+            one = now
+        return damages
 
     def _named(self, name: str | None) -> list[Listed]:
         """The contexts of this name, whole and unfinished, or all."""

@@ -21,6 +21,7 @@ from sakuin.config import RetrievalConfig
 from sakuin.documents import Document
 from sakuin.errors import SakuinError
 from sakuin.snapshot.numbers import packed, unpacked
+from sakuin.snapshot.stored_document import StoredDocument
 
 FORMAT = 1
 
@@ -54,17 +55,6 @@ class StoredPart:
     def file(self) -> str:
         """The file's name: what it was computed from, and what is in it."""
         return f"{self.name[:32]}-{self.sha256}.safetensors"
-
-
-@dataclass(frozen=True)
-class StoredDocument:
-    """A document of the context: characters `start` to `end` of the body are its text. more : what else its
-    reader knows of it, as JSON."""
-
-    name: str
-    start: int
-    end: int
-    more: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -155,8 +145,22 @@ class Manifest:
             self.pinned,
         )
 
+    def _unreadable(self) -> str | None:
+        """What of it could not be read again, of what comes from users, clocks and models."""
+        times = (self.prefill_s, self.index_s, self.created, self.kept_until or 0.0)
+        if not all(_seconds(time) for time in times):
+            return "a time of it is none that can be written"
+        if self.drawn is not None and not self.drawn.is_sound:
+            return "what is drawn from it is no number"
+        if odd := next((one for one in self.documents if not one.is_described), None):
+            return f"its document {odd.name!r:.80} has marks, notes or a path of a wrong type"
+        return None
+
     def encode(self) -> bytes:
-        """The manifest file's bytes."""
+        """The manifest file's bytes. Raises `SakuinError` where `decode` would not take them: what cannot be
+        read again must not take the place of what can."""
+        if why := self._unreadable():
+            raise SakuinError(f"the context cannot be kept: {why}.")
         said = {field.name: getattr(self, field.name) for field in fields(self)}
         said |= {
             "format": FORMAT,
@@ -202,9 +206,12 @@ def decode(data: bytes, where: str) -> Manifest:
         return _manifest(said, where)
     except SakuinError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        detail = f"{type(error).__name__}: {error}"
-        raise _damaged(where, f"it lacks something or holds what it should not ({detail:.120})") from None
+    except KeyError as error:
+        raise _damaged(where, f"it lacks {error!s:.80}") from None
+    except ValueError as error:
+        raise _damaged(where, f"it holds what it should not ({error!s:.120})") from None
+    except (TypeError, AttributeError, OverflowError, RecursionError):
+        raise _damaged(where, "something in it is of another form than it should be") from None
 
 
 def read(path: Path) -> Manifest:
@@ -289,8 +296,9 @@ def _manifest(said: dict[str, Any], where: str) -> Manifest:
     need(_whole(said["exact"], _MOST_TOKENS), "it does not say what was computed exactly")
     documents = [StoredDocument(**_exactly(one, StoredDocument)) for one in said["documents"]]
     for one in documents:
-        need(isinstance(one.name, str) and isinstance(one.more, dict), "a document is not described")
+        need(isinstance(one.name, str), "a document is not described")
         need(_whole(one.end, len(body)) and _whole(one.start, one.end), "a document lies outside the text")
+        need(one.is_described, f"{one.name!r:.80} is not described")
     need([d.start for d in documents] == sorted(d.start for d in documents), "its documents are out of order")
     parts = [StoredPart(**_exactly(one, StoredPart)) for one in said["parts"]]
     for part in parts:
@@ -339,9 +347,10 @@ def _drawn(said: Any, n: int, waiting: int) -> Drawn:
     # The text that waits was read with the question: its tokens come after those that are kept.
     if len(positions) != len(values) or not all(0 <= at < n + waiting for at in positions):
         raise ValueError("what is drawn lies outside the tokens")
-    if not all(0 <= value < 1e12 for value in values):
+    drawn = Drawn(found["text"], [int(at) for at in positions], values)
+    if not drawn.is_sound:
         raise ValueError("what is drawn is no number")
-    return Drawn(found["text"], [int(at) for at in positions], values)
+    return drawn
 
 
 def _config(said: Any, where: str) -> RetrievalConfig:
@@ -360,7 +369,7 @@ def _config(said: Any, where: str) -> RetrievalConfig:
 def _exactly(said: Any, kind: type) -> dict[str, Any]:
     """`said` if it has just the fields of `kind`."""
     if not isinstance(said, dict) or set(said) != {field.name for field in fields(kind)}:
-        raise ValueError(f"{kind.__name__} {str(said)[:40]}")
+        raise ValueError(f"as {kind.__name__}: {str(said)[:40]}")
     return said
 
 

@@ -23,10 +23,11 @@ from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError
 from sakuin.prompts.reading import Reading
 from sakuin.snapshot import manifest as manifests
-from sakuin.snapshot.manifest import Manifest, StoredDocument, StoredPart, documents_of
+from sakuin.snapshot.manifest import Manifest, StoredPart, documents_of
 from sakuin.snapshot.part import Names, Part, owner_of, settings_of
 from sakuin.snapshot.part_files import Key, Origin, PartFiles, key_of
 from sakuin.snapshot.parts import all_parts, head_dim_of, restored_cache
+from sakuin.snapshot.stored_document import StoredDocument
 from sakuin.storage.folders import make_folder, sync_folder
 from sakuin.storage.locks import locked
 from sakuin.storage.whole_files import is_temporary, may_be_temporary, write_whole
@@ -102,7 +103,7 @@ def manifest_of(snapshot: Snapshot, stored: Sequence[StoredPart]) -> Manifest:
         parts=list(stored),
         created=time.time(),
         backend=snapshot.backend.name,
-        drawn=snapshot.drawn,
+        drawn=snapshot.drawn if snapshot.drawn is not None and snapshot.drawn.is_sound else None,
         system=reading.system,
     )
 
@@ -129,6 +130,9 @@ def snapshot_of(
         raise SakuinError(
             f"{damage}: the snapshot cannot be used; restore the file, or read the documents again."
         )
+    most = backend.shape.vocabulary
+    if most and (odd := next((token for token in (*found.ids, *found.lead) if token >= most), None)):
+        raise SakuinError(f"{where} is damaged: {odd:,} is no token of this model, which has {most:,}.")
     reading = _reading(found, where)
     names = [(part.kind, part.start, part.end) for part in found.parts]
     if len(set(names)) < len(names):

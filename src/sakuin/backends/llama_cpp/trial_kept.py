@@ -16,11 +16,12 @@ import torch
 from sakuin.backends.llama_cpp.header import Header
 from sakuin.backends.llama_cpp.library import Library
 from sakuin.backends.llama_cpp.loaded import Options
-from sakuin.backends.llama_cpp.trial_choice import Measured, Setting
+from sakuin.backends.llama_cpp.trial_choice import MOST, Measured, Setting
 from sakuin.errors import SakuinError
 from sakuin.machine.cpu import cpu_flags, cpu_name, usable_cpus
 from sakuin.storage import folders
 from sakuin.storage.locks import locked
+from sakuin.storage.small_files import read_json
 from sakuin.storage.whole_files import write_whole
 from sakuin.version import __version__
 
@@ -139,13 +140,14 @@ def _file(about: Mapping[str, Any]) -> Path:
 
 def _read(path: Path) -> Trial | None:
     try:
-        held = json.loads(path.read_bytes())
+        held = read_json(path)
         measured = tuple(Measured.read(each) for each in held["measured"])
         trial = Trial(dict(held["about"]), Setting(**held["setting"]), measured, int(held["tries"]))
         _ = trial.path, trial.busy, [each.prefill_rate for each in measured]
         setting = trial.setting
-        usable = isinstance(setting.repack, bool) and isinstance(setting.least_rows + setting.few_rows, int)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        rows = setting.least_rows, setting.few_rows
+        usable = isinstance(setting.repack, bool) and all(type(n) is int and 0 <= n <= MOST for n in rows)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError):
         return None
     return trial if usable else None
 

@@ -43,12 +43,19 @@ def watch_caller(cache: ToldOfCalls) -> None:
         model.register_forward_hook(_ended, with_kwargs=True, always_call=True)
 
 
-def _caller(cache: ToldOfCalls) -> torch.nn.Module | None:
-    """The outermost model of transformers on this thread's stack that was given the cache."""
+def is_called_in(thread: int, cache: ToldOfCalls) -> bool:
+    """Whether another thread, by its number, is inside a model that was given the cache."""
+    frame = sys._current_frames().get(thread)
+    return frame is not None and _caller(cache, frame) is not None
+
+
+def _caller(cache: ToldOfCalls, frame: FrameType | None = None) -> torch.nn.Module | None:
+    """The outermost model of transformers that was given the cache, on this thread's stack or from `frame`
+    on."""
     from transformers import PreTrainedModel
 
     found: torch.nn.Module | None = None
-    frame: FrameType | None = sys._getframe(1)
+    frame = frame or sys._getframe(1)
     while frame is not None:
         if frame.f_code is _CALL:
             held = frame.f_locals

@@ -14,6 +14,7 @@ The base class of `sakuin.backends.transformers.cache.RetrievalCache`.
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,7 +29,7 @@ from transformers.cache_utils import (
 )
 
 from sakuin.backends.transformers import rows
-from sakuin.backends.transformers.calls import ToldOfCalls, watch_caller
+from sakuin.backends.transformers.calls import ToldOfCalls, is_called_in, watch_caller
 from sakuin.backends.transformers.layer import RetrievalLayer
 from sakuin.backends.transformers.past_mask import asked
 from sakuin.backends.transformers.support import layers_up_to_the_last
@@ -40,6 +41,10 @@ _CUT_SHORT = (
     "the first pass through this RetrievalCache did not get to its last layer, number {last}: it was "
     "stopped, or the model leaves layers out and cannot be used with a RetrievalCache. It was taken back, "
     "and the cache is empty: pass all tokens again"
+)
+_OF_ANOTHER_THREAD = (
+    "another thread's pass runs through this RetrievalCache: give each thread a cache of its own "
+    "(cache.fork()), or let them take turns"
 )
 
 
@@ -120,15 +125,17 @@ class WholePasses(Cache, ToldOfCalls):
 
     def call_begins(self, model: torch.nn.Module) -> None:
         running = self._running
+        self._check_alone()
         if running.stated and (running.caller is None or (running.caller is not model and not running.seen)):
             return  # the backend said so, or the model around this one
+        running.thread = threading.get_ident()
         self.settle()
         running.undo.begin()
         running.stated, running.caller, running.before = True, model, super().get_seq_length()
 
     def call_ended(self, model: torch.nn.Module, well: bool) -> None:
         running = self._running
-        if running.caller is not model:
+        if running.caller is not model or not running.is_mine:
             return
         waits = running.waits
         if well and not waits:
@@ -176,6 +183,7 @@ class WholePasses(Cache, ToldOfCalls):
         """Within, one pass of the model: where it fails at any point, the cache is as it was before."""
         self.settle()
         running = self._running
+        running.thread = threading.get_ident()
         running.undo.begin()
         running.stated, running.before = True, super().get_seq_length()
         try:
@@ -216,10 +224,13 @@ class WholePasses(Cache, ToldOfCalls):
     def _enter(self, layer_idx: int, key: Hashable) -> Any:
         """Before a layer is given what a pass brings; key : which of the things that a layer is given."""
         running, layer = self._running, self.layers[layer_idx]
+        if running.seen and not running.stated:
+            self._check_alone()
         if key in running.seen and not running.stated:
             self._end_of_last()
         if not running.seen:
             if not running.stated:
+                running.thread = threading.get_ident()
                 running.undo.begin()
                 running.before = super().get_seq_length()
                 watch_caller(self)
@@ -231,6 +242,12 @@ class WholePasses(Cache, ToldOfCalls):
         elif not isinstance(layer, RetrievalLayer):
             running.undo.add(layer, _restorer(layer))
         return layer
+
+    def _check_alone(self) -> None:
+        """Refuse what comes while a pass of another thread is under way. One that was stopped is not."""
+        running = self._running
+        if running.under_way and not running.is_mine and is_called_in(running.thread, self):
+            raise RuntimeError(_OF_ANOTHER_THREAD)
 
     def _took_state(self, layer: Any) -> None:
         if not isinstance(layer, CacheLayerMixin):  # where it attends too, its tokens count

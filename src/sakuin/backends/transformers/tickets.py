@@ -46,6 +46,7 @@ class RunningPass:
     waits : whether a layer has cached keys that no attention has asked for yet. reached : whether sakuin's
         attention has ever asked for some.
     stated : whether somebody says where the pass begins and ends. caller : the model, where it does.
+    thread : whose pass it is, by its number.
     before : tokens in the cache before the pass. seen : what its layers were given so far.
     last, last_number : the layer that ends it. got_to_the_end : whether that has taken its tokens.
     """
@@ -57,6 +58,7 @@ class RunningPass:
     reached: bool = False
     stated: bool = False
     caller: Any = None
+    thread: int = 0
     before: int = 0
     seen: set[Hashable] = field(default_factory=set)
     last: Any = None
@@ -69,6 +71,11 @@ class RunningPass:
         if self.undo.whole:
             return False
         return self.caller is not None or (bool(self.seen) and not self.got_to_the_end)
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether it is this thread's pass, as far as is known."""
+        return self.thread in (0, threading.get_ident())
 
     def took(self, layer: Any) -> None:
         """A layer holds what the pass brought."""
@@ -104,7 +111,7 @@ class RunningPass:
 
     def failed(self) -> None:
         """An error is on its way to the caller of the model."""
-        if not self.stated or self.caller is not None:
+        if self.is_mine and (not self.stated or self.caller is not None):
             self.take_back()
 
     def _clear(self) -> None:
