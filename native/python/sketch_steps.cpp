@@ -1,6 +1,7 @@
 // Python entry points of steps that are taken without Python between the layers (index/sketch/steps.hpp).
 #include "index/sketch/steps.hpp"
 
+#include <algorithm>
 #include <stdexcept>
 #include <vector>
 
@@ -94,9 +95,45 @@ private:
     DType dtype_ = DType::f32;
 };
 
+// In blocks, so that what is 0 nearly everywhere is read as fast as memory is.
+nb::tuple take_mass(nb::handle sums, int64_t n_tokens) {
+    const Tensor s = read_tensor(sums, "sums", 2);
+    const int64_t heads = s.shape[0];
+    if (s.dtype != DType::f32 || n_tokens < 0 || s.shape[1] < n_tokens || (heads > 1 && s.stride[0] < s.shape[1]))
+        throw std::invalid_argument("sums must be float32, rows apart, of " + std::to_string(n_tokens) +
+                                    " tokens at least, got shape " + shape_text(s));
+    constexpr int64_t block = 256;
+    std::vector<int64_t> tokens;
+    std::vector<float> shares;
+    for (int64_t first = 0; first < n_tokens; first += block) {
+        const int64_t n = std::min(block, n_tokens - first);
+        float all[block] = {};
+        for (int64_t h = 0; h < heads; ++h)
+            for (int64_t i = 0; i < n; ++i) all[i] += s.f32()[h * s.stride[0] + first + i];
+        const size_t before = tokens.size();
+        for (int64_t i = 0; i < n; ++i)
+            if (all[i] != 0.0f) {
+                tokens.push_back(first + i);
+                shares.push_back(all[i]);
+            }
+        if (tokens.size() == before) continue;
+        for (int64_t h = 0; h < heads; ++h) std::fill_n(s.f32() + h * s.stride[0] + first, n, 0.0f);
+    }
+    for (int64_t h = 0; h < heads; ++h) std::fill_n(s.f32() + h * s.stride[0] + n_tokens, s.shape[1] - n_tokens, 0.0f);
+    const FreshWhole which = new_i64({static_cast<int64_t>(tokens.size())});
+    const Fresh taken = new_f32({static_cast<int64_t>(tokens.size())});
+    std::copy(tokens.begin(), tokens.end(), which.data);
+    std::copy(shares.begin(), shares.end(), taken.data);
+    return nb::make_tuple(which.object, taken.object);
+}
+
 }  // namespace
 
 void bind_sketch_steps(nb::module_& m) {
+    m.def(
+        "take_mass", &take_mass, nb::arg("sums"), nb::arg("n_tokens"),
+        "The tokens (m,) in int64 of the first n_tokens of which some row of the sums (n_kv_heads, n), none below 0,\n"
+        "has more than 0, and how much all rows have, float32 (m,); all sums become 0.");
     nb::class_<Steps>(m, "Steps", "Steps of one sequence in one layer that need no Python.");
     nb::class_<PySteps, Steps>(m, "SketchSteps", "Steps behind a `sketch` index, or while nothing is sealed yet.")
         .def(nb::init<nb::list, nb::object, nb::object, nb::object, nb::object, int64_t, int64_t, const SketchSettings&,

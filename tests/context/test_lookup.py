@@ -23,9 +23,11 @@ class Masses:
         assert on
         assert above == lookup.ABOVE
 
-    def take_mass(self) -> Tensor:
+    def take_mass(self, n_tokens: int) -> tuple[Tensor, Tensor]:
         self.at += 1
-        return self.steps[self.at - 1]
+        mass = self.steps[self.at - 1][:n_tokens]
+        at = mass.nonzero()[:, 0]
+        return at, mass[at]
 
 
 def looked_up(steps: list[Tensor], n: int) -> Lookups:

@@ -115,8 +115,8 @@ struct SketchAttend {
     float *exact_share, *coded_share;     // (heads, t), of larger groups the mean over their parts (parts.hpp)
     float* mass;                          // (heads, mass_stride), or null
     int64_t mass_stride;
-    // Of a token's shares, summed over a KV head's query heads, only what is above this is added to `mass`; 0: all. Else
-    // t is 1, and the group has max_group query heads at most.
+    // Of a token's shares, summed over a KV head's query heads, only what is above this is added to `mass`. Other than
+    // 0 for one position and groups of max_group query heads at most alone.
     float mass_least;
     // (heads, t, n) by position, or null: how each token entered (0 by its list, 1 the same after it was scored again,
     // 2 from its value code, 3 exactly), and the group's mean share of the whole softmax by the token's best score.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sakuin.cache.undo import GoBack
+from sakuin.index import _native
 
 _ROOM = 256
 """Tokens that there is room for when the memory is made longer."""
@@ -64,11 +65,10 @@ class TrackedMass:
         if step is not sums:
             sums += step.sub_(self.above * group_size).clamp_(min=0)
 
-    def take(self) -> Tensor:
-        """The sums over KV heads, fp32 `(n_tokens,)`, which begin again at 0."""
-        taken = self.sums.sum(0)
-        self.sums.zero_()
-        return taken
+    def take(self, n_tokens: int | None = None) -> tuple[Tensor, Tensor]:
+        """Of the first `n_tokens` tokens (of all) those whose sum over KV heads is above 0, int64 `(n,)` in
+        order, and these sums, fp32 `(n,)`; the sums of all tokens begin again at 0."""
+        return _native.take_mass(self._held, self._n if n_tokens is None else min(n_tokens, self._n))
 
     def crop(self, n_tokens: int) -> None:
         """Keep the first `n_tokens` tokens."""

@@ -153,9 +153,9 @@ class WholeCache:
         `(n_kv_heads, n_tokens)`; of each step and layer only what `track_mass` counts."""
         return self._tracked().sums.clone()
 
-    def take_mass(self) -> Tensor:
-        """The same summed over KV heads, fp32 `(n_tokens,)`, since the last call."""
-        return self._tracked().take()
+    def take_mass(self, n_tokens: int | None = None) -> tuple[Tensor, Tensor]:
+        """What was added since the last call, as `TrackedMass.take` gives it."""
+        return self._tracked().take(n_tokens)
 
     def _tracked(self) -> TrackedMass:
         if self.state.mass is None:

@@ -46,9 +46,7 @@ class Lookups:
 
     def note(self) -> None:
         """A step was decoded: note what it looked up."""
-        mass = self._retrieval.take_mass()[: self.n]
-        at = mass.nonzero()[:, 0]
-        self.steps.append((at, mass[at]))
+        self.steps.append(self._retrieval.take_mass(self.n))
 
     def mean(self) -> Tensor:
         """Of all steps, fp32 `(n,)`."""
