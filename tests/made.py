@@ -104,6 +104,17 @@ def contract(path: Path, bookmark: bool = False) -> Path:
     return pdf(path, *pages)
 
 
+def font_of_many_scripts() -> str:
+    """The name of a font with Hebrew and Arabic letters, which matplotlib brings."""
+    import matplotlib
+    from reportlab.pdfbase import pdfmetrics
+    from reportlab.pdfbase.ttfonts import TTFont
+
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    pdfmetrics.registerFont(TTFont("Many", str(path)))
+    return "Many"
+
+
 def bare_pdf(content: bytes, stream: bytes = b"") -> bytes:
     """A PDF of one page with this content stream, put together by hand; `stream` says how it is packed."""
     objects = (

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import made
 import pytest
 import xlsxwriter
 
@@ -45,6 +46,71 @@ def ods(tmp_path: Path, rows: str, styles: str = "") -> Document:
         )
         archive.writestr("META-INF/manifest.xml", "<manifest/>")
     return renamed(read(path), path)
+
+
+RULED = (
+    "conditional formatting of a strikes cells out in {}; it was not worked out, and none of them is marked "
+    "for it: save the workbook as PDF to have what it shows."
+)
+
+
+def test_cells_that_rules_strike_out_are_noted(tmp_path: Path) -> None:
+    def fill(out: Any, sheet: Any) -> None:
+        struck, red = out.add_format({"font_strikeout": True}), out.add_format({"font_color": "red"})
+        sheet.write_column(0, 0, ["left", 1, 0, 2])
+        sheet.write_column(0, 1, ["due", 4, 5, 6], out.add_format({"bold": True}))
+        sheet.conditional_format("B2:B4", {"type": "cell", "criteria": ">", "value": 1, "format": red})
+        sheet.conditional_format(
+            "A2:A4",
+            {"type": "cell", "criteria": "==", "value": 0, "format": struck, "multi_range": "A2:A4 C9"},
+        )
+
+    assert book(tmp_path, fill).notes == (RULED.format("A2:A4 C9 of 'S'"),)
+
+    newer = (
+        b'<extLst><ext xmlns:x14="x14" xmlns:xm="xm"><x14:conditionalFormatting><x14:cfRule><x14:dxf><font>'
+        b"<strike/></font></x14:dxf></x14:cfRule><xm:sqref>D1:D9</xm:sqref></x14:conditionalFormatting></ext>"
+        b"</extLst></worksheet>"
+    )
+    path = tmp_path / "a.xlsx"
+    path.write_bytes(
+        made.repacked(
+            path, lambda name, data: data.replace(b"</worksheet>", newer) if "sheet1" in name else data
+        )
+    )
+    assert renamed(read(path), path).notes == (RULED.format("A2:A4 C9 of 'S', D1:D9 of 'S'"),)
+
+    def plain(out: Any, sheet: Any) -> None:
+        sheet.write(0, 0, 900, out.add_format({"font_color": "red"}))
+        red = out.add_format({"font_color": "red", "font_strikeout": False})
+        sheet.conditional_format("A1", {"type": "cell", "criteria": ">", "value": 1, "format": red})
+
+    assert book(tmp_path, plain).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("rules", "where"),
+    [
+        (
+            "<calcext:conditional-formats>"
+            '<calcext:conditional-format calcext:target-range-address="S.A1:S.A2">'
+            '<calcext:condition calcext:apply-style-name="gone"/></calcext:conditional-format>'
+            "</calcext:conditional-formats>",
+            "S.A1:S.A2 of 'S'",
+        ),
+        ("", "some cells"),
+    ],
+)
+def test_cells_that_rules_of_ods_strike_out_are_noted(tmp_path: Path, rules: str, where: str) -> None:
+    styles = (
+        '<style:style style:name="gone" style:family="table-cell"><style:text-properties '
+        'style:text-line-through-style="solid"/></style:style><style:style style:name="ruled" '
+        'style:family="table-cell"><style:map style:condition="cell-content()=0" '
+        'style:apply-style-name="gone"/></style:style>'
+    )
+    cell = '<table:table-cell office:value-type="string"><text:p>pump</text:p></table:table-cell>'
+    row = f"<table:table-row>{cell}</table:table-row>"
+    assert ods(tmp_path, row + rules, styles).notes == (RULED.format(where),)
 
 
 def test_struck_raised_linked_and_wrong_cells_keep_what_they_mean(tmp_path: Path) -> None:

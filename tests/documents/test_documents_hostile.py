@@ -17,8 +17,9 @@ from pathlib import Path
 import made
 import pytest
 
-from sakuin.documents import Document, headings, kinds, limits, read, reading
-from sakuin.documents.pages import Line, drop_running, lines
+from sakuin.documents import Document, kinds, limits, read, reading
+from sakuin.documents.pdf import headings
+from sakuin.documents.pdf.pages import Line, drop_running, lines
 from sakuin.errors import SakuinError
 
 MB = 1 << 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sakuin.documents import markup
+from sakuin.documents.html.file import lay_out
 
 CHOICES = "<option>Norway<option selected>Sweden<option label='Denmark'>DK"
 COUNTRIES = "".join(f"<option>Land {n}" for n in range(20))
@@ -201,7 +201,7 @@ ROWS = {
 
 @pytest.mark.parametrize(("html", "expected"), ROWS.values(), ids=ROWS.keys())
 def test_what_stands_on_a_page(html: str, expected: str) -> None:
-    assert markup.lay_out(f"<html>{html}", "a.html").text == expected
+    assert lay_out(f"<html>{html}", "a.html").text == expected
 
 
 NOTES = {
@@ -218,4 +218,4 @@ NOTES = {
 
 @pytest.mark.parametrize(("html", "note"), NOTES.values(), ids=NOTES.keys())
 def test_what_is_noted_of_a_page(html: str, note: str) -> None:
-    assert markup.lay_out(f"<html>{html}", "a.html").notes == (note,)
+    assert lay_out(f"<html>{html}", "a.html").notes == (note,)

@@ -18,6 +18,12 @@ from sakuin.errors import SakuinError
 JAPANESE = "契約は三月に終了する。これは日本語の文書です。㈱ハルデンの①から③まで。\n"
 
 
+def old(*entries: str) -> bytes:
+    """What an office document of the old format lists, and nothing else of it."""
+    start = b"\xd0\xcf\x11\xe0".ljust(512, b"\0")
+    return start + b"".join(entry.encode("utf-16-le").ljust(128, b"\0") for entry in entries)
+
+
 def zipped(*names: str) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
@@ -71,8 +77,14 @@ def test_programs_and_templates_that_begin_with_a_tag_stay_text(tmp_path: Path) 
         (zipped("a.txt"), "is a zip archive, not text; unpack it"),
         (b"PK\x03\x04" + b"x" * 50, "is a damaged zip archive"),
         (b"{\\rtf1 words}", "is an RTF document; save it as DOCX or PDF"),
-        (b"\xd0\xcf\x11\xe0" + b"\0" * 99, "an office document of the old format"),
-        (b"\xd0\xcf\x11\xe0" + "EncryptedPackage".encode("utf-16-le"), "an office document with a password"),
+        (b"\xd0\xcf\x11\xe0" + b"\0" * 99, "an office document of the old format; save it as"),
+        (old("EncryptedPackage"), "an office document with a password"),
+        (
+            old("WordDocument", "Workbook"),
+            r"a Word document of the old format \(.doc\); save it as DOCX or PDF",
+        ),
+        (old("PowerPoint Document"), r"a PowerPoint presentation of the old format \(.ppt\); save it as PDF"),
+        (old("Workbook"), "is damaged or cut short"),
         (b"\x89PNG\r\n", "is a picture, not text"),
         (b"%PDF-1.7 ...", "is damaged or cut short"),
     ],

@@ -10,7 +10,7 @@ import made
 import pytest
 
 from sakuin.documents import Document, Mark, limits, read
-from sakuin.documents.pages import Line, drop_running, joined, lines
+from sakuin.documents.pdf.pages import Line, drop_running, joined, lines
 from sakuin.errors import SakuinError
 
 

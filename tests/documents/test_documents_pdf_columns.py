@@ -136,16 +136,6 @@ def test_numbered_lists_in_columns_keep_their_numbers(tmp_path: Path) -> None:
     assert lines[7:9] == [f"11. {RIGHT[0]}", RIGHT[1]]
 
 
-def font_of_many_scripts() -> str:
-    import matplotlib
-    from reportlab.pdfbase import pdfmetrics
-    from reportlab.pdfbase.ttfonts import TTFont
-
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    pdfmetrics.registerFont(TTFont("Many", str(path)))
-    return "Many"
-
-
 def test_columns_of_a_script_that_runs_to_the_left_begin_at_the_right(tmp_path: Path) -> None:
     """PDFs hold such letters in the order in which they are seen, from the left."""
     pytest.importorskip("matplotlib")
@@ -159,7 +149,7 @@ def test_columns_of_a_script_that_runs_to_the_left_begin_at_the_right(tmp_path: 
         "ותפקידו הוא הפעמון והשמן והספר",
     )
     seen = [[line[::-1] for line in column] for column in (second, first)]
-    text = text_of(tmp_path / "a.pdf", rows(*seen, font=font_of_many_scripts(), size=10))
+    text = text_of(tmp_path / "a.pdf", rows(*seen, font=made.font_of_many_scripts(), size=10))
     assert text == flowing([*first, *second])
 
 

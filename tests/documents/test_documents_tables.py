@@ -47,7 +47,27 @@ def test_a_cell_of_many_lines_is_one_line_and_figures_have_commas(tmp_path: Path
     assert got.text.splitlines()[1:] == [
         'item: pump | price: 1,5 | remark: one two "three"', "item: bell | price: 2,25 | remark:",
     ]  # fmt: skip
-    assert of(tmp_path, "sep=;\na;b\nx;1\n").text == "sep=;\na | b\na: x | b: 1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("sep=;\na;b\nx;1\n", "\na | b\na: x | b: 1\n"),
+        ("SEP=^\r\na^b\r\nx^1,5\r\n", "\na | b\na: x | b: 1,5\n"),
+        ('"sep=|"\na|b\nx|1\n', "\na | b\na: x | b: 1\n"),  # as LibreOffice writes it
+        ("sep=;;\na;b;c\nx;1;\n", "\na | b | c\na: x | b: 1 | c:\n"),  # saved anew
+        ("sep=,\na;b\nx;1\n", "\na | b\na: x | b: 1\n"),  # no record has what it says
+        ("sep=|\nAda|where ships lie\n", "\nAda|where ships lie\n"),  # no names for sure
+        ("sep=abc\nx,1\ny,2\n", "sep=abc\nx,1\ny,2\n"),  # not Excel's
+        ("sep=|\n", "sep=|\n"),
+    ],
+)
+def test_a_first_line_that_says_the_separator_is_obeyed_and_left_empty(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    got = of(tmp_path, text)
+    assert got.text == expected
+    assert not got.notes
 
 
 @pytest.mark.parametrize(
@@ -111,6 +131,45 @@ def test_a_workbook_is_read_sheet_by_sheet(tmp_path: Path) -> None:
     assert got.mark(got.text.index("Ada Boe")).heading == "Rents"
     assert got.mark(got.text.index("Keys")).heading == "Notes"
     assert got.notes == ()
+
+
+OLD = (Path(__file__).parent / "old" / "rents.xls").read_bytes()
+"""A workbook of Excel 97 to 2003: sheets Rents and Hid; written by xlwt 1.3.0."""
+
+
+def test_a_workbook_of_the_old_format_is_read_and_what_is_not_seen_noted(tmp_path: Path) -> None:
+    got = of(tmp_path, OLD, "a.xls")
+    assert got.text == (
+        "## Rents\n\nTenant | Until | Rent | Share\n"
+        "Tenant: Ada Böe | Until: 2031-03-14 | Rent: 900.5 | Share: 0.125\n"
+        "Tenant: 契約 | Until: | Rent: | Share: TRUE\n"
+        "Tenant: merged | Until: | Rent: 1 | Share:\nTenant: merged | Until: | Rent: 2 | Share:\n\n"
+        "## Hid\n\nhidden words\n"
+    )
+    path = str(tmp_path / "a.xls")
+    assert [note.replace(path, "a") for note in got.notes] == [
+        "1 sheet of a that is hidden, 'Hid', was read too.",
+        "a is no XLSX or ODS: units and percent signs of numbers, notes, links, and what is struck out or "
+        "hidden in its sheets were not read; save it as XLSX to have them.",
+    ]
+    assert of(tmp_path, OLD, "no suffix").text == got.text
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (
+            OLD.replace(b"\xe1\0\x02\0\xb0\x04", b"\x2f\0\x02\0\xb0\x04"),
+            "is a workbook with a password; save it",
+        ),
+        (OLD[:3000], "is damaged or cut short"),
+    ],
+)
+def test_a_workbook_of_the_old_format_is_refused_in_a_sentence(
+    tmp_path: Path, data: bytes, said: str
+) -> None:
+    with pytest.raises(SakuinError, match=said):
+        of(tmp_path, data, "a.xls")
 
 
 def test_what_is_hidden_merged_noted_or_reckoned_is_kept_or_said(tmp_path: Path) -> None:
@@ -193,7 +252,7 @@ def test_workbooks_that_cannot_be_read_are_a_sentence(
         with archive.open("xl/worksheets/sheet1.xml", "w", force_zip64=True) as part:
             for _ in range(20):
                 part.write(bytes(1 << 20))
-    from sakuin.documents import sheets
+    from sakuin.documents.sheets import file as sheets
 
     monkeypatch.setattr(sheets, "MOST_UNPACKED", 10 << 20)
     with pytest.raises(SakuinError, match=r"unpacks to 21 MB, and at most 10 MB are read"):

@@ -8,7 +8,7 @@ from typing import Any
 import made
 from wordml import ABOVE, item, level, text
 
-from sakuin.documents import word
+from sakuin.documents.word import file as word
 
 LEGAL = (
     level(0, "upperRoman", "%1.")
@@ -38,6 +38,27 @@ def test_numbers_of_many_levels_go_on_and_begin_anew(tmp_path: Path) -> None:
         "I. w0\n  1.1 w1\n    (a) w2\n    (b) w3\n  1.2 w4\n    (a) w5\n\nBetween.\n\n    (b) on\nII. next\n"
         "  2.1 below\nIX. other\nX. more"
     )
+
+
+def test_forms_that_word_has_no_name_for_go_on_as_they_begin(tmp_path: Path) -> None:
+    def custom(shown: str) -> str:
+        choice = f"<mc:Choice Requires='w14'><w:numFmt w:val='custom' w:format='{shown}'/></mc:Choice>"
+        fallback = "<mc:Fallback><w:numFmt w:val='decimal'/></mc:Fallback>"
+        form = f"<w:start w:val='9'/><mc:AlternateContent>{choice}{fallback}</mc:AlternateContent>"
+        return f"<w:lvl w:ilvl='0'>{form}<w:lvlText w:val='R%1.'/></w:lvl>"
+
+    def fill(document: Any) -> None:
+        made.word_list(document, 70, custom("001, 002, 003, ..."))
+        made.word_list(document, 71, custom("0001, 0002, 0003, ..."))
+        made.word_list(document, 72, level(0, "decimalZero", "%1)"))
+        made.word_list(document, 73, level(0, "custom' w:format='A1, A2, ...", "%1)"))
+        for which in (70, 71, 72, 73):
+            made.word_blocks(document, item(which, 0, "a") + item(which, 0, "b"))
+        made.word_blocks(document, item(73, 0, "c"))
+
+    assert read(tmp_path, fill).text.split("\n") == [
+        "R009. a", "R010. b", "R0009. a", "R0010. b", "01) a", "02) b", "A1) a", "A2) b", "3) c",
+    ]  # fmt: skip
 
 
 def test_headings_have_the_numbers_of_their_style(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import made
 import pytest
 from wordml import ABOVE, BELOW, box, cell, equation, field, m, paragraph, table, text
 
-from sakuin.documents import word
+from sakuin.documents.word import file as word
 
 DOWN, UP = "<w:vMerge/>", "<w:vMerge w:val='restart'/>"
 WIDE = "<w:gridSpan w:val='2'/>"

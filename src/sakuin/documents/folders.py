@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from sakuin.documents import kinds, reading
 from sakuin.documents.below import Below
 from sakuin.documents.document import Document
-from sakuin.documents.words import counted, listed
+from sakuin.documents.words import with_and
 from sakuin.errors import SakuinError
+from sakuin.quantities import counted
 from sakuin.storage.paths import expanded, is_folder, named, shortened
 
 _NAMED = 8
@@ -178,4 +179,4 @@ def _said(found: _Found) -> str:
         more = len(found.hidden) - len(shown)
         names = ", ".join(shown) + f" and {more:,} more" * bool(more)
         said.append(f"{counted(len(found.hidden), 'hidden entry').replace('entrys', 'entries')} ({names})")
-    return listed(said) if said else ""
+    return with_and(said) if said else ""

@@ -42,6 +42,8 @@ _SUFFIXES: dict[str, Kind] = {
     ".xlsm": "sheets",
     ".xltx": "sheets",
     ".xlsb": "sheets",
+    ".xls": "sheets",
+    ".xlt": "sheets",
     ".ods": "sheets",
 }
 _MAY_BE_HTML = (
@@ -53,6 +55,7 @@ _MAY_BE_HTML = (
     ".doc",
     ".xlsx",
     ".xls",
+    ".ods",
     ".csv",
     ".asp",
     ".aspx",
@@ -89,6 +92,22 @@ _IN_A_ZIP = (
     ("META-INF/container.xml", "an e-book", "save it as HTML or PDF"),
     ("content.xml", "an OpenDocument file", "save it as DOCX or PDF"),
 )
+_OLD = b"\xd0\xcf\x11\xe0"
+"""What office documents of the time before 2007 begin with, and such as have a password."""
+
+_OLD_WORKBOOKS = ("Workbook", "Book")
+_IN_OLD = {
+    "EncryptedPackage": "an office document with a password; save it without one",
+    "WordDocument": "a Word document of the old format (.doc); save it as DOCX or PDF",
+    "PowerPoint Document": "a PowerPoint presentation of the old format (.ppt); save it as PDF",
+    "VisioDocument": "a drawing of the old format; save it as PDF",
+    "__properties_version1.0": "an e-mail of Outlook (.msg); save it as text or HTML",
+}
+"""What stands in old office documents beside workbooks, and what to say of them."""
+
+_ENTRY = 128
+"""Bytes of an entry of that list, which begin with its name."""
+
 _IN_WORKBOOKS = (b"xl/workbook", b"application/vnd.oasis.opendocument.spreadsheet")
 
 
@@ -111,8 +130,10 @@ def of(data: bytes, name: str) -> Kind:
         return "pdf"
     if data.startswith(b"PK\x03\x04"):
         # The names of what is in an archive stand in it as they are.
-        within = any(name in data for name in _IN_WORKBOOKS) and b"word/document" not in data
-        return "sheets" if should == "sheets" or within else "word"
+        of_sheets, of_word = any(name in data for name in _IN_WORKBOOKS), b"word/document" in data
+        return "sheets" if (should == "sheets" if of_sheets == of_word else of_sheets) else "word"
+    if data.startswith(_OLD):
+        return _old(data, name)
     _refuse(data, name)
     if should == "html":
         # Words without a single tag would lose their line ends as HTML.
@@ -132,6 +153,30 @@ def note(kind: Kind, name: str) -> str | None:
     return f"{name} is {CALLED[kind]} in spite of its suffix {suffix(name)}, and was read as such."
 
 
+def _old(data: bytes, name: str) -> Kind:
+    """A workbook of the old format (.xls); `SakuinError` for all else that looks like one from outside."""
+    places = {entry: _entry_in(data, entry) for entry in (*_OLD_WORKBOOKS, *_IN_OLD)}
+    found = sorted((place, entry) for entry, place in places.items() if place >= 0)
+    within = [entry for _, entry in found]
+    # Documents lie in one another; the outermost is listed first, and the beginning of a file may list none.
+    if by_suffix(name) == "sheets" and (not within or any(entry in within for entry in _OLD_WORKBOOKS)):
+        return "sheets"
+    first = within[0] if within else ""
+    if first in _OLD_WORKBOOKS:
+        return "sheets"
+    said = _IN_OLD.get(first, "an office document of the old format; save it as DOCX, XLSX or PDF")
+    raise SakuinError(f"{name} is {said}.")
+
+
+def _entry_in(data: bytes, entry: str) -> int:
+    """Where an old office document lists what is in it by this name; -1 where it does not."""
+    long = entry.encode("utf-16-le") + b"\0\0"
+    place = data.find(long)
+    while place >= 0 and place % _ENTRY:
+        place = data.find(long, place + 1)
+    return place
+
+
 def _begins_as_html(data: bytes) -> bool:
     """Whether the first tag is one that HTML begins with, after comments and what XML begins with."""
     head = data.removeprefix(b"\xef\xbb\xbf")[:_HTML_WITHIN].lstrip()
@@ -143,10 +188,6 @@ def _begins_as_html(data: bytes) -> bool:
 
 
 def _refuse(data: bytes, name: str) -> None:
-    if data.startswith(b"\xd0\xcf\x11\xe0"):
-        if "EncryptedPackage".encode("utf-16-le") in data:
-            raise SakuinError(f"{name} is an office document with a password; save it without one.")
-        raise SakuinError(f"{name} is an office document of the old format; save it as DOCX or PDF.")
     if data.startswith(b"{\\rtf"):
         raise SakuinError(f"{name} is an RTF document; save it as DOCX or PDF.")
     for start, called in _BINARY_STARTS.items():

@@ -26,18 +26,41 @@ _ROWS = {
     "ganada": "가나다라마바사아자차카타파하",
     "hebrew2": "אבגדהוזחטיכלמנסעפצקרשת",
     "chicago": "*†‡§",
+    "ideographTraditional": "甲乙丙丁戊己庚辛壬癸",
+    "ideographZodiac": "子丑寅卯辰巳午未申酉戌亥",
+    "chosung": "ㄱㄴㄷㄹㅁㅂㅅㅇㅈㅊㅋㅌㅍㅎ",
 }
 _LOWER = dict.fromkeys(("upperLetter", "A", "upper-alpha", "upper-latin"), "a")
 _LOWER |= dict.fromkeys(("upperRoman", "I", "upper-roman"), "i")
 """Forms in capitals, and the one in small letters that each is like."""
 
-_FULL_WIDTH = str.maketrans("0123456789", "０１２３４５６７８９")
+_ENCLOSED = {
+    "decimalEnclosedCircle": 0x2460,
+    "decimalEnclosedCircleChinese": 0x2460,
+    "decimalEnclosedParen": 0x2474,
+    "decimalEnclosedFullstop": 0x2488,
+}
+"""Forms of which Unicode has the first twenty numbers as signs, and the first of these."""
+
+_DIGITS = {
+    form: str.maketrans("0123456789", digits)
+    for form, digits in (
+        ("decimalFullWidth", "０１２３４５６７８９"),
+        ("decimalFullWidth2", "０１２３４５６７８９"),
+        ("ideographDigital", "〇一二三四五六七八九"),
+        ("hindiNumbers", "०१२३४५६७८९"),
+        ("thaiNumbers", "๐๑๒๓๔๕๖๗๘๙"),
+    )
+}
 
 
 def written(number: int, form: str) -> str:
-    """A number in one of Word's forms or of CSS's; one that is not known is written in digits."""
+    """A number in one of Word's forms or of CSS's, or in one that shows its first numbers ("001, 002, …"); in
+    a form that is not known it is written in digits."""
     if form == "none":
         return ""
+    if "," in form:
+        return _continued(number, [shown.strip() for shown in form.split(",")])
     if number > 0:
         if form in ("lowerLetter", "a", "lower-alpha", "lower-latin"):
             return (
@@ -49,8 +72,8 @@ def written(number: int, form: str) -> str:
             return (
                 row[(number - 1) % len(row)] * ((number - 1) // len(row) + 1) if number < 500 else str(number)
             )
-        if form in ("decimalEnclosedCircle", "decimalEnclosedCircleChinese") and number <= 20:
-            return chr(0x2460 + number - 1)
+        if form in _ENCLOSED and number <= 20:
+            return chr(_ENCLOSED[form] + number - 1)
         if form in ("cardinalText", "ordinalText") and number < 1000:
             words = _words(number)
             return (words if form == "cardinalText" else _ordinal(words)).capitalize()
@@ -60,8 +83,10 @@ def written(number: int, form: str) -> str:
         return f"{number}{_ending(number)}"
     if form in ("decimalZero", "decimal-leading-zero"):
         return f"{number:02}"
-    if form == "decimalFullWidth":
-        return str(number).translate(_FULL_WIDTH)
+    if form in _DIGITS:
+        return str(number).translate(_DIGITS[form])
+    if form == "hex":
+        return f"{number:X}"
     if form in _JAPANESE and 0 < number < 10000:
         return _kanji(number)
     return f"- {number} -" if form == "numberInDash" else str(number)
@@ -71,6 +96,14 @@ _JAPANESE = (
     "japaneseCounting", "chineseCounting", "chineseCountingThousand", "taiwaneseCounting",
     "taiwaneseCountingThousand", "japaneseDigitalTenThousand", "cjk-ideographic", "cjk-decimal",
 )  # fmt: skip
+
+
+def _continued(number: int, shown: list[str]) -> str:
+    """A number as a row of the first ones goes on: 001, 002 with zeros; beyond any other row in digits."""
+    if shown[0].isascii() and shown[0].isdigit():
+        return f"{number:0{min(len(shown[0]), 20)}}"
+    known = 0 < number <= len(shown) and shown[number - 1].strip(".…")
+    return shown[number - 1] if known else str(number)
 
 
 def _roman(number: int) -> str:

@@ -12,23 +12,23 @@ def parse(data: bytes, kind: Kind, name: str, encoding: str | None) -> Document:
     """The document in `data`, a file called `name`. Raises `SakuinError` where there is none to be read."""
     # Each kind brings libraries that take long to import, and only one kind is read.
     if kind == "pdf":
-        from sakuin.documents import pdf
+        from sakuin.documents.pdf import file as pdf
 
         document = pdf.read(data, name)
     elif kind == "word":
-        from sakuin.documents import word
+        from sakuin.documents.word import file as word
 
         document = word.read(data, name)
     elif kind == "html":
-        from sakuin.documents import markup
+        from sakuin.documents.html import file as html
 
-        document = markup.read(data, name, encoding)
+        document = html.read(data, name, encoding)
     elif kind == "csv":
-        from sakuin.documents import delimited
+        from sakuin.documents.sheets import file as sheets
 
-        document = delimited.read(data, name, encoding)
+        document = sheets.read_csv(data, name, encoding)
     elif kind == "sheets":
-        from sakuin.documents import sheets
+        from sakuin.documents.sheets import file as sheets
 
         document = sheets.read(data, name)
     else:

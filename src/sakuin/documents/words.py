@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from sakuin.quantities import counted
 
-def listed(things: list[str]) -> str:
+
+def with_and(things: list[str]) -> str:
     """Things in a row, the last two joined by "and"."""
     return " and ".join([", ".join(things[:-1]), things[-1]] if len(things) > 1 else things)
-
-
-def counted(number: int, thing: str) -> str:
-    """So many things: "1 picture", "2 pictures"."""
-    return f"{number:,} {thing}" + ("" if number == 1 else "s")
 
 
 def struck_out(name: str, places: int) -> str:

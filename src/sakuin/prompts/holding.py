@@ -16,6 +16,7 @@ from typing import Literal
 from sakuin.documents import Document
 from sakuin.documents.reading import NO_FILE
 from sakuin.errors import SakuinError
+from sakuin.quantities import listed
 from sakuin.storage.paths import resolved
 
 Edited = Literal["refuse", "replace", "beside"]
@@ -190,7 +191,7 @@ def _meant(held: Sequence[Held], name: str) -> Held:
     if len(found) == 1:
         return found[0]
     every = [one.document.name or "(without a name)" for one in (found or held)]
-    shown = ", ".join(every[:8]) + (f" and {len(every) - 8} more" if len(every) > 8 else "")
+    shown = listed(every)
     if found:
         raise SakuinError(
             f"several documents of the context are meant by {name!r}: {shown}; name one of them."
