@@ -70,7 +70,9 @@ def is_known(name: object) -> bool:
 
 
 def loaded() -> dict[str, Any]:
-    """The classes that are imported, by name, those built in first."""
+    """The classes that are built in, and after them those that others have registered so far, by name."""
+    for name in BUILT_IN:
+        of(name)
     return {name: _classes[name] for name in (*BUILT_IN, *_classes) if name in _classes}
 
 

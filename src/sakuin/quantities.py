@@ -47,11 +47,17 @@ def listed(names: Iterable[str]) -> str:
 
 def meant(word: str, names: Iterable[str]) -> str:
     """ " (did you mean …?)" where one of `names` is nearly `word`, to be put after it; else ""."""
+    near = nearest(word, names)
+    return "" if near is None else f" (did you mean {near}?)"
+
+
+def nearest(word: str, names: Iterable[str]) -> str | None:
+    """The one of `names` that is nearly `word`, whatever their case; None where there is none."""
     from difflib import get_close_matches
 
     by_fold = {name.casefold(): name for name in names}
     found = get_close_matches(word[:100].casefold(), by_fold, 1, 0.6)
-    return f" (did you mean {by_fold[found[0]]}?)" if found else ""
+    return by_fold[found[0]] if found else None
 
 
 def seconds_of(text: str, option: str) -> float:

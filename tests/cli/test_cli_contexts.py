@@ -53,14 +53,6 @@ def here(
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("model")
-    for one in model_of():
-        one.save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
 def paper(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("papers") / "paper.txt"
     path.write_text(TEXT)
@@ -109,8 +101,8 @@ def test_the_library_is_listed_shown_verified_and_tidied(
     assert code == 1
     assert part.name in json.loads(out)["damage"]["paper"][0]
     assert "removed 0 files" in here("contexts", "gc")[1]
-    assert here("contexts", "quota", "2GB")[1].endswith("of 2.00 GB\n")
-    assert here("contexts", "quota", "none")[1].endswith("of no quota\n")
+    assert here("contexts", "quota", "2GB")[1].endswith("; its quota is 2.00 GB\n")
+    assert here("contexts", "quota", "none")[1].endswith("; no quota limits it\n")
     assert here("contexts", "keep", "paper", "--pin", "--for", "30d")[0] == 0
     listed = here("contexts", "list")[1]
     assert "pinned" in listed

@@ -18,14 +18,6 @@ from sakuin.cli import app
 FIRST = TEXT[:600]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("model")
-    for one in model_of():
-        one.save_pretrained(folder)
-    return str(folder)
-
-
 @pytest.fixture
 def run(
     tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -71,7 +63,7 @@ def test_several_files_are_appended_each_as_it_is(
     Path("b.txt").write_text("Changed.\n")
     code, out, err = run("append", "one", "a.txt", "b.txt")
     assert (code, out) == (2, "")
-    assert "with --replace (replace=True), or read it beside" in err
+    assert "with --replace, or read it beside" in err
     assert "b.txt was changed" in err
     code, out, err = run("append", "one", "a.txt", "b.txt", "--replace")
     assert "nothing new in a.txt" in err

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from odd import odd_files
-from stored import model_of
 
 from sakuin.cli import app
 
@@ -19,14 +18,6 @@ SAMPLE = range(7, 200, 17)
 def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     every = odd_files(tmp_path_factory.mktemp("odd"))
     return every if request.param == "all" else [every[at] for at in SAMPLE]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("model")
-    for one in model_of():
-        one.save_pretrained(folder)
-    return str(folder)
 
 
 def test_ask_add_append_and_chat_take_odd_files_or_say_why_not(

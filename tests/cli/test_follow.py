@@ -16,7 +16,7 @@ from stored import CONFIG, TEXT, model_of
 
 from sakuin import Library
 from sakuin.cli.contexts import follow
-from sakuin.cli.contexts.follow import Follower, Watched
+from sakuin.cli.contexts.follow import ANEW, CUT, NEW, Follower, Watched
 from sakuin.documents import Document
 from sakuin.errors import SakuinError
 
@@ -27,12 +27,15 @@ class Followed:
     def __init__(self, path: Path, encoding: str | None = None) -> None:
         self.told: list[str] = []
         self.texts: list[str] = []
+        self.hows: list[str] = []
         self.watched = Watched(path, self.told.append)
         self.follower = Follower(self.watched, encoding, self.grow, self.told.append)
         self.take()
 
-    def grow(self, document: Document, beside: bool) -> None:
-        if beside or not self.texts:
+    def grow(self, document: Document, how: str) -> None:
+        if how:
+            self.hows.append(how)
+        if how or not self.texts:
             self.texts.append("")
         self.texts[-1] = document.text
 
@@ -85,6 +88,44 @@ def test_a_truncated_log_begins_anew(log: Path, after: str) -> None:
     followed.take()
     add(log, "two\n")
     assert followed.take() == ["one\n", f"{after}two\n"]
+    assert followed.hows == [ANEW if len(after) > 4 else CUT]
+
+
+def test_a_log_that_was_rotated_is_a_new_file(log: Path) -> None:
+    followed = Followed(log)
+    log.rename(log.with_suffix(".1"))
+    log.write_text("two\n")
+    assert followed.take() == ["one\n", "two\n"]
+    assert followed.hows == [NEW]
+
+
+@pytest.mark.parametrize("was_there", [True, False])
+@pytest.mark.parametrize("kind", ["a folder", "a pipe"])
+def test_what_has_the_name_for_a_while_is_waited_out(log: Path, kind: str, was_there: bool) -> None:
+    if not was_there:
+        log.unlink()
+    followed = Followed(log)
+    told, texts = len(followed.told), list(followed.texts)
+    log.unlink(missing_ok=True)
+    if kind == "a folder":
+        log.mkdir()
+    else:
+        os.mkfifo(log)
+    for _ in range(3):
+        assert followed.take() == texts
+    assert followed.told[told:] == [f"{log} is {kind} now; waiting for a file"]
+    if kind == "a folder":
+        log.rmdir()
+    else:
+        with pytest.raises(OSError, match="No such device"):  # nobody reads it
+            os.open(log, os.O_WRONLY | os.O_NONBLOCK)
+        log.unlink()
+    log.write_text("two\n")
+    assert followed.take() == [*texts, "two\n"]
+    assert followed.watched.error is None
+    log.unlink()
+    followed.take()
+    assert len(followed.told) == told + 2  # once each time
 
 
 def test_a_log_that_is_not_there_or_empty_is_waited_for(log: Path) -> None:
@@ -171,7 +212,7 @@ def run_until(log: Path, grow: Callable[[list[str]], bool]) -> list[str]:
     """Follow until `grow`, given all that was handed on, is true."""
     found: list[str] = []
 
-    def take(document: Document, beside: bool) -> None:
+    def take(document: Document, _: str) -> None:
         found.append(document.text)
         if grow(found):
             raise KeyboardInterrupt
@@ -222,16 +263,14 @@ def test_a_log_that_never_pauses_is_read_by_lines(
 
 
 @pytest.fixture
-def following(tmp_path: Path, log: Path) -> Iterator[tuple[subprocess.Popen[str], Library]]:
-    model = tmp_path / "model"
-    for one in model_of():
-        one.save_pretrained(model)
+def following(tmp_path: Path, model: str, log: Path) -> Iterator[tuple[subprocess.Popen[str], Library]]:
     library = Library(tmp_path / "library")
     library.add("log", [Document("first", TEXT[:200])], *model_of(), CONFIG)
-    words = ["contexts", "append", "log", str(log), "--follow", "--json", "--model", str(model)]
+    words = ["contexts", "append", "log", str(log), "--follow", "--json", "--model", model]
     with subprocess.Popen(
         [sys.executable, "-m", "sakuin", *words],
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "SAKUIN_LIBRARY": str(library.folder.path)},
     ) as process:
@@ -255,11 +294,17 @@ def test_a_log_that_is_rotated_is_a_new_document_and_ctrl_c_leaves_all_of_it(
     assert said() == [(f"{log} (2)", "new")]
     add(log, b"and a bad byte \xff in it\n")
     assert said() == [(f"{log} (2)", "grown")]
+    log.write_text("cut\n")
+    assert said() == [(f"{log} (3)", "new")]
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) in (0, 130)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode in (0, 130)
+    assert f"{log} is a new file; it is read as {log} (2)" in told
+    assert f"{log} was cut short and begins again; it is read as {log} (3)" in told
     context = library.open("log", *model_of())
     assert [one.text for one in context.documents][1:] == [
         "one\n",
         "another day\nand a bad byte \N{REPLACEMENT CHARACTER} in it\n",
+        "cut\n",
     ]
     assert library.verify() == {"log": []}

@@ -10,13 +10,17 @@ from test_cli_contexts import LIBRARY, Here
 
 from sakuin import Context, Library
 from sakuin.cli.doctor import _longest
+from sakuin.cli.errors import sentence
 from sakuin.documents import Document
+from sakuin.errors import SakuinError
 from sakuin.quantities import counted, listed, meant
 
 
 @pytest.fixture
 def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Here:
     (tmp_path / "notes.txt").write_text(TEXT[:300])
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "first.txt").write_text(TEXT[:300])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(LIBRARY, str(tmp_path / "library"))
     return Here(capsys)
@@ -32,7 +36,28 @@ def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tm
         ),
         ("ask notes.txt notes.txt Who said $5?", "`sakuin ask notes.txt notes.txt 'Who said $5?'`"),
         ("ask nosuch.txt What is it?", "there is no file nosuch.txt"),
-        ("ask notes.txt nosuch.txt Why?", "there is no file nosuch.txt"),
+        ("ask notes.txt nosuch.txt Why?", "there is no file nosuch.txt; check the path."),
+        (
+            "ask nosuch.txt What is it",
+            "there is no file nosuch.txt, and a question of several words has to stand in quotes, "
+            '`sakuin ask nosuch.txt "What is it"`.',
+        ),
+        ("ask nots.txt What is it", "there is no file nots.txt (did you mean notes.txt?), and a question"),
+        ("ask nots What is it", '`sakuin ask nots "What is it"`'),
+        ("ask notes.txt nosuch.txt What is it", '`sakuin ask notes.txt nosuch.txt "What is it"`'),
+        (
+            "ask What is it",
+            "no file What: name a file first, and a question of several words has to stand in",
+        ),
+        ("ask What is it", '`sakuin ask FILE "What is it"`'),
+        ("ask notes.text Why?", "there is no file notes.text (did you mean notes.txt?); check the path."),
+        ("ask NOTE.txt Why?", "(did you mean notes.txt?)"),
+        ("ask notes.txt papres/frist.txt Why?", "(did you mean papers?)"),
+        ("ask papres/first.txt Why?", "(did you mean papers/first.txt?)"),
+        ("ask papers/frist.txt Why?", "(did you mean papers/first.txt?)"),
+        ("contexts add a nots.txt", "(did you mean notes.txt?)"),
+        ("chat papr", "(did you mean papers?)"),
+        ("ask note*.md Why?", "no file matches note*.md"),
         ("contexts ask notes What is it?", '`sakuin contexts ask notes "What is it?"`'),
         ("ask https://example.com/a.pdf Why?", "https://example.com/a.pdf is an address, and sakuin fetches"),
         ("ask HTTP://example.com Why?", "is an address, and sakuin fetches nothing"),
@@ -86,6 +111,27 @@ def test_what_is_pinned_or_unfinished_is_listed_as_it_is(here: Here) -> None:
         library.add("long", [Document("a.txt", TEXT)], *model_of(), CONFIG, stop)
     found = {entry.name: entry.tokens for entry in library.entries()}
     assert found.get("long", 0) == library.kept_of("long")
+
+
+def test_an_empty_library_says_so(here: Here) -> None:
+    code, out, err = here("contexts", "list")
+    assert (code, out) == (0, "")
+    assert "nothing in" in err
+    assert here("contexts", "quota")[1] == "the library takes nothing yet; no quota limits it\n"
+    assert here("contexts", "quota", "500MB")[1].endswith("; its quota is 0.50 GB\n")
+
+
+@pytest.mark.parametrize(
+    ("python", "shown"),
+    [
+        ("let it with --replace (replace=True), or not", "let it with --replace, or not."),
+        ("load it with backend='llama.cpp'", "load it with --backend llama.cpp."),
+        ("gpu_layers=3 is for llama.cpp", "--gpu-layers 3 is for llama.cpp."),
+        ("or make it longer (`window`, by YaRN)", "or make it longer (--window, by YaRN)."),
+    ],
+)
+def test_errors_name_options_and_not_arguments(python: str, shown: str) -> None:
+    assert sentence(SakuinError(python)) == shown
 
 
 def test_how_long_a_context_may_be_is_one_sentence() -> None:

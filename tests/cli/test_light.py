@@ -34,6 +34,8 @@ COMMANDS = [
     "contexts keep paper --pin",
     "contexts rm papr",
     "models list",
+    "doctor",
+    "doctor --json",
     "models get smollm",
     "contxts",
     "contexts ask papr Why?",

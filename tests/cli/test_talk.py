@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from stored import TEXT, model_of
+from stored import TEXT
 from terminal import ALT_ENTER, CTRL_C, CTRL_D, ENTER, LEFT, UP, Terminal, mode_of, terminal
 from test_cli import run
 
@@ -20,14 +20,6 @@ WITHOUT = (
     "from sakuin.cli import main; main()"
 )
 """As where the extra `chat` is not installed."""
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("model")
-    for one in model_of():
-        one.save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture
@@ -121,6 +113,45 @@ def test_ctrl_c_ends_the_answer_and_not_the_conversation(
     ((asked, said),) = Library(place["SAKUIN_LIBRARY"]).open("talk").turns
     assert asked == STORY
     assert len(said) > 10
+
+
+def test_ctrl_d_ends_a_message_of_several_lines(model: str, paper: str, place: dict[str, str]) -> None:
+    words = ("chat", paper, "--model", model, "--max-new-tokens", "4", "--save", "talk")
+    with terminal(*words, script=WITHOUT, **place) as one:
+        at = one.wait(">", one.wait("/bye or Ctrl-D leaves"))
+        one.type('"""\nWho\njumps' + CTRL_D * 2)
+        at = one.wait(">", one.wait("(Cut off after 4 tokens", at))
+        one.type('"""\nOver what?\n' + CTRL_D)
+        at = one.wait(">", one.wait("(Cut off after 4 tokens", at))
+        one.type(CTRL_D)
+        leaves(one)
+    asked = [asked for asked, _ in Library(place["SAKUIN_LIBRARY"]).open("talk").turns]
+    assert asked == ["Who\njumps", "Over what?"]
+
+
+def test_a_window_that_is_nearly_full_is_said_and_how_to_go_on(
+    model: str, tmp_path: Path, place: dict[str, str]
+) -> None:
+    near = tmp_path / "near.txt"
+    near.write_text((TEXT * 4)[:3950])  # a token each, of 4,096
+    with terminal("chat", str(near), "--model", model, "--max-new-tokens", "60", **place) as one:
+        at = one.wait("are left for a question and its answer")
+        at = one.wait(">", at)
+        one.type("Who?" + ENTER)
+        at = one.wait(">", one.wait("(Cut off after 60 tokens", at))
+        one.type("Who jumps over what, and when?" + ENTER)
+        at = one.wait("have filled them", at)
+        at = one.wait(">", one.wait("(/clear forgets what was said, and makes room.)", at))
+        one.type("Who jumps?" + ENTER)
+        at = one.wait("this model reads at most 4,096", at)
+        at = one.wait(">", one.wait("(/clear forgets what was said, and makes room.)", at))
+        one.type("/clear" + ENTER)
+        at = one.wait(">", one.wait("(Begun anew", at))
+        one.type("Who" + "?" * 250 + ENTER)
+        at = one.wait(">", one.wait("this model reads at most 4,096", at))
+        assert "makes room" not in one.shown[at - 200 :]
+        one.type(CTRL_D)
+        leaves(one)
 
 
 def test_a_conversation_begins_anew(model: str, paper: str, place: dict[str, str]) -> None:

@@ -64,7 +64,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def in_reach(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """This process finds the package, and knows nothing of it afterwards."""
     monkeypatch.syspath_prepend(installed)
-    monkeypatch.setattr(kinds, "_classes", dict(kinds._classes))
+    monkeypatch.setattr(kinds, "_classes", dict(kinds.loaded()))
     kinds._elsewhere.cache_clear()
     yield
     sys.modules.pop("every_second", None)

@@ -338,7 +338,7 @@ def test_kinds_that_cannot_store_so_say_which_can(kind):
 
 
 def test_a_registered_kind_that_says_so_may(monkeypatch):
-    monkeypatch.setattr(kinds, "_classes", dict(kinds._classes))
+    monkeypatch.setattr(kinds, "_classes", dict(kinds.loaded()))
     register("mine8")(type("Mine8", (FlatIndex,), {}))
     register("mine16")(type("Mine16", (ChosenIndex,), {}))
     assert RetrievalConfig(index="mine8", **INT8).kv_dtype == "int8"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sakuin.errors import SakuinError
-from sakuin.machine import devices
+from sakuin.machine import cpu, devices
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from sakuin.machine import devices
 def test_auto_is_bf16_only_where_the_cpu_multiplies_it(
     flags: set[str], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(devices, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(cpu, "cpu_flags", lambda: frozenset(flags))
     assert devices.resolve_dtype("auto", "cpu") == dtype
     assert devices.resolve_dtype("auto", "cuda") == torch.bfloat16
     assert devices.resolve_dtype("fp16", "cpu") == torch.float16

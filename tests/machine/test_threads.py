@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 
+import pytest
 import torch
 
 # In a process of its own: how many threads there are depends on all that ran before.
@@ -77,3 +79,30 @@ def test_no_more_threads_than_a_quota_keeps_busy():
 def test_whoever_says_how_many_threads_gets_them():
     assert settled("3") == [3, 3]
     assert settled(OMP_NUM_THREADS="4") == [4, 4]
+
+
+# What doctor says without torch, and what a load settles on.
+BOTH = (
+    "import json, sys\n"
+    "from sakuin.machine.cpu import threads_by_itself\n"
+    "from sakuin.machine import torch_files\n"
+    "light = [threads_by_itself(), torch_files.version(), torch_files.openmp_runtimes()]\n"
+    "assert 'torch' not in sys.modules\n"
+    "import torch\n"
+    "from sakuin.machine.threads import settle\n"
+    "heavy = [settle(), torch.__version__, torch_files.openmp_runtimes()]\n"
+    "gpus = [torch_files.may_see_gpus(), torch.cuda.is_available()]\n"
+    "print(json.dumps([light, heavy, gpus]))\n"
+)
+
+
+@pytest.mark.parametrize("said", [None, "1", "3", "2,1"])
+def test_threads_and_runtimes_are_known_without_torch(said: str | None) -> None:
+    kept = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    told = {} if said is None else {"OMP_NUM_THREADS": said}
+    done = subprocess.run(
+        [sys.executable, "-c", BOTH], capture_output=True, text=True, check=True, env=kept | told
+    )
+    light, heavy, (may, does) = json.loads(done.stdout)
+    assert light == heavy
+    assert may or not does

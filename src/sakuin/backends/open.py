@@ -188,11 +188,18 @@ def examine_llama_cpp() -> Report:
     return report
 
 
-def trials() -> list[dict[str, Any]]:
-    """What was measured at the first load of GGUF files on this machine, by file, as
+def trials(model: str | os.PathLike[str] | None = None) -> tuple[list[dict[str, Any]], int]:
+    """What was measured at the first load of GGUF files on this machine, or of `model` alone, and how many
+    such measurements are of what is another file or version now, as
     `sakuin.backends.llama_cpp.trial_kept.reports` tells it. Reads files of the cache folder, nothing else."""
-    found: list[dict[str, Any]] = import_module("sakuin.backends.llama_cpp.trial_kept").reports()
-    return found
+    from sakuin.backends.source import resolve
+
+    file = None if model is None else resolve(model).gguf_path
+    if model is not None and file is None:
+        return [], 0
+    told: tuple[list[dict[str, Any]], int]
+    told = import_module("sakuin.backends.llama_cpp.trial_kept").reports(file)
+    return told
 
 
 def quiet(backend: str) -> None:

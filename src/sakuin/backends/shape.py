@@ -49,6 +49,11 @@ class ModelShape:
             object.__setattr__(self, "value_dim", self.head_dim)
 
     @property
+    def scaled_window(self) -> int | None:
+        """The window, where positions are scaled for it; else None."""
+        return self.window if self.window != self.trained_window else None
+
+    @property
     def full_layers(self) -> int:
         """Layers that attend to all of the past: those that get an index."""
         return self.layers.count("full")

@@ -1,43 +1,45 @@
 """What this machine gives sakuin: CPU, kernels, threads, memory, extras, and how long a context fits.
 
-`examine` returns a plain dict, which `sakuin doctor` prints. It measures and changes nothing.
+`examine` returns a plain dict, which `sakuin doctor` prints. It measures and changes nothing, and loads torch
+only where a figure needs it: for a model, and where torch may see a GPU.
 """
 
 from __future__ import annotations
 
 import platform
-import re
 import subprocess
 from dataclasses import asdict
 from datetime import date
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from packaging.requirements import Requirement
 
 from sakuin.backends import catalogue
-from sakuin.backends.base import Description
 from sakuin.backends.open import choose_for_gguf, describe, examine_llama_cpp, trials
-from sakuin.capacity import need
 from sakuin.config import RetrievalConfig
+from sakuin.dtypes import FLOATS
 from sakuin.errors import SakuinError
 from sakuin.index import _native, choice
-from sakuin.machine import cpu, devices, memory
+from sakuin.machine import cpu, memory, torch_files
 from sakuin.machine.cpu import cpu_name
 from sakuin.storage import folders
 from sakuin.version import __version__
+
+if TYPE_CHECKING:
+    from sakuin.backends.base import Description
 
 _USEFUL = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd")
 _SHAPES = tuple(choice.HeadShape(*heads) for heads in ((64, 7, 2), (128, 4, 8), (256, 4, 1)))
 """Where no model is named, what `index="auto"` chooses is shown for heads that models of 0.5B, 8B and 0.3B
 have."""
-_OPENMP = re.compile(r"/(lib(?:gomp|iomp5|omp)[^/]*\.so[^/]*)$")
 
 
 def machine() -> dict[str, Any]:
     """The machine, the libraries, the day and the commit in few words, to stand beside measured figures."""
+    import torch
+
     return {
         "cpu": cpu_name(),
         "isa": _native.isa(),
@@ -81,27 +83,30 @@ def examine(model: str | None = None, window: int | None = None, backend: str = 
     if backend != "auto" and model is None:
         raise SakuinError(f"the backend {backend} is for a model: name the model too (--model).")
     known = None if model is None else describe(model, window, backend)
-    on_cpu = known is not None and known.backend == "llama.cpp"
-    dtype = devices.resolve_dtype("auto", devices.resolve_device("cpu" if on_cpu else "auto"))
+    gpu = _gpu()
+    on_gpu = gpu is not None and (known is None or known.backend != "llama.cpp")
+    dtype = "bf16" if on_gpu or cpu.multiplies_bf16() else "fp32"
     have = memory.available()
+    current, older = trials(model)
     report: dict[str, Any] = {
         "sakuin": __version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": torch_files.version(),
         "transformers": metadata.version("transformers"),
         "cpu": cpu_name(),
         "cpu_features": [flag for flag in _USEFUL if flag in cpu.cpu_flags()],
         "kernel": _native.isa(),
         "kernels": list(_native.isas()),
-        "threads": torch.get_num_threads(),
+        "threads": cpu.threads_by_itself(),
         "cpus": cpu.usable_cpus(),
-        "openmp": openmp_runtimes(),
-        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "openmp": torch_files.openmp_runtimes(),
+        "gpu": gpu,
         "memory": {"available": have.bytes, "bound": have.bound},
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": FLOATS[dtype],
         "llama_cpp": asdict(examine_llama_cpp()),
         "backend_gguf": asdict(choose_for_gguf()),
-        "trials": trials(),
+        "trials": current,
+        "older_trials": older,
         "cache_folder": str(folders.cache_folder()),
         "models": {name: entry.is_here for name, entry in catalogue.MODELS.items()},
         "extras": extras(),
@@ -110,8 +115,17 @@ def examine(model: str | None = None, window: int | None = None, backend: str = 
     if known is not None:
         report["fits"] = _fits(known, dtype, have.bytes)
         shapes = (known.shape.heads,)
-    report["auto"] = [_auto(shape, choice.stored_as(RetrievalConfig(), dtype)) for shape in shapes]
+    report["auto"] = [_auto(shape, dtype) for shape in shapes]
     return report
+
+
+def _gpu() -> str | None:
+    """The first GPU that torch sees; it is asked where it may see one."""
+    if not torch_files.may_see_gpus():
+        return None
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
 
 
 def _auto(shape: choice.HeadShape, stored: str) -> dict[str, Any]:
@@ -126,16 +140,6 @@ def _auto(shape: choice.HeadShape, stored: str) -> dict[str, Any]:
         "sketch_bits": config.sketch_bits_for(d),
         "code_bits": config.code_bits_for(d),
     }
-
-
-def openmp_runtimes() -> list[str]:
-    """File names of the OpenMP runtimes that are mapped into this process; more than one fight over the
-    cores."""
-    found = set()
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        if match := _OPENMP.search(line):
-            found.add(match.group(1))
-    return sorted(found)
 
 
 def extras() -> dict[str, list[str]]:
@@ -163,7 +167,11 @@ def _installed(requirement: Requirement) -> bool:
         return False
 
 
-def _fits(known: Description, dtype: torch.dtype, have: int) -> dict[str, Any]:
+def _fits(known: Description, name: str, have: int) -> dict[str, Any]:
+    from sakuin.capacity import need
+    from sakuin.machine.devices import resolve_dtype
+
+    dtype = resolve_dtype(name)
     settings: dict[str, RetrievalConfig | None] = {
         "sketch": RetrievalConfig(),
         "flat": RetrievalConfig(index="flat"),
@@ -175,7 +183,7 @@ def _fits(known: Description, dtype: torch.dtype, have: int) -> dict[str, Any]:
         "window": known.shape.window,
         "own_window": known.shape.trained_window,
         "tokens": {
-            name: need.tokens_that_fit(known.shape, dtype, setting, have, known.weights_nbytes(dtype))
-            for name, setting in settings.items()
+            index: need.tokens_that_fit(known.shape, dtype, setting, have, known.weights_nbytes(dtype))
+            for index, setting in settings.items()
         },
     }

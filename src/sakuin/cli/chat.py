@@ -26,9 +26,10 @@ from sakuin.cli.options import (
     Temperature,
     Threads,
     TopP,
+    Window,
 )
 from sakuin.cli.progress import progress_bar
-from sakuin.cli.reading import documents_of, open_context, refuse_system
+from sakuin.cli.reading import documents_of, open_context, refuse_system, refuse_window
 from sakuin.cli.show import tell
 from sakuin.cli.talk import Patience, Talk
 from sakuin.errors import SakuinError
@@ -79,6 +80,7 @@ def chat(
     ] = True,
     encoding: Encoding = None,
     device: Device = "auto",
+    window: Window = None,
     backend: Backend = "auto",
     gpu_layers: GpuLayers = "0",
     threads: Threads = None,
@@ -102,7 +104,7 @@ def chat(
             raise SakuinError("give files or --context, not both.")
         manner = Manner(max_new_tokens, temperature, top_p, seed, repeat_penalty, stop, allow_loops)
         incoming = messages(json, history)
-        loading = Loading(device=device, backend=backend, gpu_layers=gpu_layers, threads=threads)
+        loading = Loading("auto", device, window, backend, gpu_layers, threads)
         from sakuin import Library
 
         where = Library(library)
@@ -110,6 +112,7 @@ def chat(
             save = where.check_new(save)
         if context is not None:
             refuse_system(system)
+            refuse_window(window)
             read, name = open_context(where, context, model, loading)
         else:
             name = model or "smollm2"

@@ -13,6 +13,9 @@ from sakuin.cli.options import Backend, Json, Window
 from sakuin.cli.show import console, facts, say_json
 from sakuin.quantities import counted, listed, size_of
 
+_MOST_TRIALS = 4
+"""Trials of files that a person is shown."""
+
 
 def doctor(
     model: Annotated[
@@ -59,8 +62,7 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
             f"in {each['kv_dtype']}, and {counted(each['group_size'], 'query head')} to each)",
         )
     yield from _llama_cpp(report["llama_cpp"], report["backend_gguf"])
-    for trial in report["trials"]:
-        yield Path(trial["model"]).name, _trial(trial)
+    yield from _trials(report["trials"], report["older_trials"])
     yield "cache folder", report["cache_folder"]
     yield (
         "models here",
@@ -102,11 +104,23 @@ def _llama_cpp(found: dict[str, Any], auto: dict[str, str]) -> Iterator[tuple[st
         where = "" if found["source"] == "package" else f", named by {found['source']}"
         version = f", ggml {found['ggml']}" if found["ggml"] else ""
         yield "llama.cpp", f"{found['library']}{version}{where}"
-        yield "llama.cpp's files", ", ".join(found["files"])
+        yield "llama.cpp's files", ", ".join(Path(file).name for file in found["files"])
         yield "llama.cpp's GPUs", ", ".join(found["gpus"]) or "none (--gpu-layers needs one)"
     if found["problem"] is not None:
         yield "llama.cpp" if found["library"] is None else "it cannot be used", found["problem"]
     yield "GGUF files", f"run by {auto['backend']} ({auto['why']})"
+
+
+def _trials(trials: list[dict[str, Any]], older: int) -> Iterator[tuple[str, str]]:
+    """The latest trials, each under the name of its file; paths are in --json."""
+    for trial in trials[:_MOST_TRIALS]:
+        yield Path(trial["model"]).name, _trial(trial)
+    more = len(trials) - _MOST_TRIALS
+    left = [f"{counted(more, 'measurement')} more in --json"] if more > 0 else []
+    if older:
+        left.append(f"{counted(older, 'measurement')} of files and versions that are others now")
+    if left:
+        yield "further trials", "; ".join(left)
 
 
 def _trial(trial: dict[str, Any]) -> str:

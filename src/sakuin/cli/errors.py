@@ -7,6 +7,7 @@ Used around the body of every command.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -110,9 +111,19 @@ def _given(error: Exception) -> str:
     return ""
 
 
+_TWICE = re.compile(r"(--(\w+)) \(\2=True\)")
+_IN_PYTHON = re.compile(r"\b(backend|dtype|gpu_layers|kv_dtype|window)=('?)([\w.]+)\2")
+
+
+def _as_options(text: str) -> str:
+    """What a sentence of the library says of arguments in Python, in the command line's words."""
+    text = _TWICE.sub(r"\1", text).replace("`window`", "--window")
+    return _IN_PYTHON.sub(lambda found: f"--{found[1].replace('_', '-')} {found[3]}", text)
+
+
 def sentence(error: Exception) -> str:
     """What an error says, in one line that names its kind where its author did not write for users."""
-    text = one_line(str(error))
+    text = _as_options(one_line(str(error)))
     if isinstance(error, ValueError | TypeError) and text:
         return text if text.endswith(".") else text + "."
     if isinstance(error, OSError) and error.strerror and not is_out_of_memory(error):

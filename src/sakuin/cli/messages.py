@@ -76,6 +76,8 @@ class Lines:
                 break
             line += more
             _check_length(line)
+            if not more.endswith("\n"):  # Ctrl-D in the middle of a line
+                break
         return _unblocked(line)
 
     def _line(self, prompt: str) -> str | None:

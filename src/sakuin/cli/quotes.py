@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 
+from sakuin.cli.misspelt import is_there, near_file
 from sakuin.errors import SakuinError
-from sakuin.storage.paths import is_address, is_file, is_folder, shortened
+from sakuin.storage.paths import shortened
 
 _MOST = 300
 """Characters of a command line that an error shows."""
@@ -19,13 +20,20 @@ def check_quotes(words: list[str], command: str) -> None:
 
     words : files and the question, as `ask` has them.
     """
-    first = next((at for at, word in enumerate(words) if not _is_file(word)), len(words))
-    question = words[first:]
-    if not first or len(question) < 2 or any(map(_is_file, question)) or _LIKE_A_FILE.search(question[0]):
+    first = next((at for at, word in enumerate(words) if not _names_a_file(word)), len(words))
+    if not first and near_file(words[0]):
+        first = 1
+    files, question = words[:first], words[first:]
+    if len(question) < 2 or any(map(is_there, question)):
         return
-    raise SakuinError(
-        f"there is no file {shortened(question[0])}: {unquoted(question, [command, *words[:first]])}"
-    )
+    if not files:
+        meant = unquoted(words, [command, "FILE"])
+        raise SakuinError(f"there is no file {shortened(words[0])}: name a file first, and {meant}")
+    meant = unquoted(question, [command, *files])
+    missing = next((file for file in files if not is_there(file)), None)
+    if missing is None:
+        raise SakuinError(f"there is no file {shortened(question[0])}: {meant}")
+    raise SakuinError(f"there is no file {shortened(missing)}{near_file(missing)}, and {meant}")
 
 
 def unquoted(question: list[str], before: list[str]) -> SakuinError:
@@ -37,5 +45,5 @@ def unquoted(question: list[str], before: list[str]) -> SakuinError:
     return SakuinError(f"a question of several words has to stand in quotes, `{line}`.")
 
 
-def _is_file(word: str) -> bool:
-    return word == "-" or is_file(word) or is_folder(word) or is_address(word)
+def _names_a_file(word: str) -> bool:
+    return is_there(word) or _LIKE_A_FILE.search(word) is not None

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sakuin.cli.loading import Loading
+from sakuin.cli.misspelt import check_names
 from sakuin.cli.show import notes, tell
 from sakuin.errors import SakuinError
 from sakuin.quantities import meant
@@ -21,6 +22,9 @@ def documents_of(paths: list[str], encoding: str | None) -> list[Document]:
     """The documents in files, folders and patterns; what they lack is said."""
     from sakuin import documents
 
+    if not paths:
+        return []
+    check_names(paths)
     with notes.status("reading"):
         texts = _once(documents.read_all(paths, encoding))
     for note in (note for text in texts for note in text.notes):
@@ -49,14 +53,26 @@ def refuse_system(system: str | None) -> None:
         )
 
 
+def refuse_window(window: int | None) -> None:
+    """Say that a stored context keeps the window that it was read with, where another is given."""
+    if window is not None:
+        raise SakuinError(
+            f"--window {window} comes too late: every position of a stored context was scaled for the window "
+            "that it was read with; add the documents with --window as a new context."
+        )
+
+
 def load_model_of(stored: Stored, named: str | None, loading: Loading) -> tuple[Any, Any]:
     """The model that a stored context was read with, and its tokenizer; `named` : where it is now, if not
     where it was."""
     from sakuin.library.model import model_of
 
-    name, dtype, backend = model_of(stored, named)
-    backend = backend if loading.backend == "auto" else loading.backend
-    return replace(loading, dtype=dtype, backend=backend).load(name)
+    known = model_of(stored, named)
+    loading = replace(
+        loading, dtype=known.dtype, backend=known.backend if loading.backend == "auto" else loading.backend
+    )
+    loading.choose(known.name)  # what is wrong with the options is said first
+    return replace(loading, window=known.fitting(loading.backend)).load(known.name)
 
 
 def open_context(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sakuin.cli import answering
 from sakuin.cli.answering import Manner, as_object, typed
+from sakuin.cli.contexts.grown import warn_if_full
 from sakuin.cli.errors import sentence
 from sakuin.cli.messages import Messages
 from sakuin.cli.printable import printable
@@ -28,6 +29,8 @@ MOST_REFUSED = 1000
 """Messages in a row that are refused before a conversation is given up: standard input may be `yes`."""
 
 _ENDLESS = 1 << 30
+_LONG, _FEW = 8, 32
+"""Characters a token that hardly any text has; tokens of a chat template and of a word of answer."""
 _COMMANDS = {
     "/why": "the passages that the last answer attended to",
     "/figures": "what the last answer took",
@@ -154,6 +157,8 @@ class Talk:
                 "Nothing is lacking but the arrow keys and the history of what was typed; "
                 "`pip install 'sakuin[chat]'` brings them."
             )
+        if names:
+            warn_if_full("this talk", self.context)
         if before := self.context.turns:
             asked, said = before[-1]
             tell(f"It stopped here, after {counted(len(before), 'answer')}:")
@@ -206,6 +211,7 @@ class Talk:
             if self._refused == MOST_REFUSED:
                 raise
             complain(f"sakuin: {sentence(error)}")
+            self._offer_clear(message)
             return
         if answer is None:
             written.end()
@@ -220,8 +226,20 @@ class Talk:
         written.end()
         for remark in answering.remarks(self.context, answer):
             tell(remark)
+        if answer.ended == "window":
+            self._offer_clear()
         if self._figures:
             answering.print_figures(self.context, answer)
+
+    def _offer_clear(self, message: str = "") -> None:
+        """Where the window is full of what was said, and the message would fit without it, tell how to go
+        on."""
+        window, first = self.context.backend.shape.window, self._begin.tokens
+        if window is None or self.context.tokens == first or len(message) > _LONG * window:
+            return
+        tokens = len(self.context.backend.vocabulary.encode(message).ids)
+        if self.context.tokens + tokens + _FEW >= window > first + tokens + _FEW:
+            tell("(/clear forgets what was said, and makes room.)")
 
     def _chat(self, message: str, stream: Written | None) -> Answer | None:
         """The answer; None where a second Ctrl-C did not wait for the end of a pass."""

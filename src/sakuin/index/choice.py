@@ -18,13 +18,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from sakuin.config import RetrievalConfig
 from sakuin.dtypes import name_of
 from sakuin.index import _native
 from sakuin.index.costs import COSTS, StepCosts
+
+if TYPE_CHECKING:
+    import torch
 
 WORTH = 1.25
 """`sketch` is chosen where `flat` takes at least so many times as long."""

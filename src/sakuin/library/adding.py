@@ -128,4 +128,5 @@ class Adding:
             created=time.time(),
             complete=False,
             backend=self._backend.name,
+            window=self._backend.shape.scaled_window,
         )

@@ -46,6 +46,34 @@ def usable_cpus(proc: Path = Path("/proc"), cgroups: Path = ROOT) -> int:
     return max(1, min([allowed, *(math.ceil(quota) for quota in quotas if quota is not None)]))
 
 
+def threads_by_itself() -> int:
+    """Threads that compute for a model where nobody says how many (`sakuin.machine.threads.settle`), known
+    without torch: one for each core, of which some have two CPUs, that this process may keep busy."""
+    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if said.isascii() and said.isdecimal() and int(said) > 0:
+        return min(int(said), _cores()) if platform.machine() == "x86_64" else int(said)  # as MKL does
+    return min(_cores(), usable_cpus())
+
+
+def _cores() -> int:
+    """Cores of the CPUs that this process may run on."""
+    cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    found = set()
+    for at in cpus:
+        try:
+            siblings = Path(f"/sys/devices/system/cpu/cpu{at}/topology/thread_siblings_list").read_text()
+        except OSError:
+            siblings = str(at)
+        found.add(siblings.strip())
+    return max(1, len(found))
+
+
+def multiplies_bf16() -> bool:
+    """Whether the CPU multiplies bf16 matrices itself; else torch does it a hundred times slower than
+    fp32."""
+    return bool(cpu_flags() & {"avx512_bf16", "amx_bf16"})
+
+
 def _quota(group: Group) -> float | None:
     """CPUs' worth of time that a group gets; None where it has no limit of its own."""
     try:

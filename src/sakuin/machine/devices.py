@@ -7,7 +7,7 @@ import torch
 from sakuin.arguments import shown
 from sakuin.dtypes import FLOATS, torch_dtype
 from sakuin.errors import SakuinError
-from sakuin.machine.cpu import cpu_flags
+from sakuin.machine.cpu import multiplies_bf16
 from sakuin.quantities import meant
 
 
@@ -43,7 +43,7 @@ def resolve_dtype(dtype: str | torch.dtype = "auto", device: str | torch.device 
     if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
         return dtype
     if isinstance(dtype, str) and dtype == "auto":
-        fast = torch.device(device).type != "cpu" or _BF16_FLAGS & cpu_flags()
+        fast = torch.device(device).type != "cpu" or multiplies_bf16()
         return torch.bfloat16 if fast else torch.float32
     found = torch_dtype(dtype) if isinstance(dtype, str) else None
     if found is None:
@@ -52,7 +52,3 @@ def resolve_dtype(dtype: str | torch.dtype = "auto", device: str | torch.device 
             f"{meant(dtype, ('auto', *FLOATS)) if isinstance(dtype, str) else ''}."
         )
     return found
-
-
-_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
-"""CPU features without which torch multiplies bf16 matrices a hundred times slower than fp32."""

@@ -28,7 +28,7 @@ FORMAT = 1
 TRANSFORMERS = "transformers"
 """The backend of a context whose manifest names none."""
 
-_LATER = ("backend", "drawn", "system")
+_LATER = ("backend", "drawn", "system", "window")
 """Fields that manifests of earlier releases do not have."""
 
 KINDS = ("sink", "segment", "tail", "window")
@@ -93,6 +93,7 @@ class Manifest:
     context that is still being read. backend : by name, the one that stored it, whose the windows are.
     drawn : what any question draws from the text; None where that was not measured.
     system : what the model was told before the documents, or "".
+    window : the tokens that the model read by scaled positions; None where they were not scaled.
     """
 
     model: str
@@ -116,6 +117,7 @@ class Manifest:
     backend: str = TRANSFORMERS
     drawn: Drawn | None = None
     system: str = ""
+    window: int | None = None
 
     @property
     def bound(self) -> bool:
@@ -181,6 +183,8 @@ class Manifest:
             }
         if not self.system:  # as before
             del said["system"]
+        if self.window is None:
+            del said["window"]
         return json.dumps(said | {"checksum": _checksum(said)}, ensure_ascii=False, allow_nan=False).encode(
             "utf-8", "surrogatepass"
         )
@@ -255,6 +259,7 @@ def described(manifest: Manifest) -> dict[str, Any]:
         "tokens": len(manifest.ids),
         "documents": list(dict.fromkeys(document.name for document in manifest.documents)),
         "system": manifest.system,
+        "window": manifest.window,
         "bytes": manifest.size,
         "files": len(manifest.parts),
         "created": manifest.created,
@@ -317,6 +322,8 @@ def _manifest(said: dict[str, Any], where: str) -> Manifest:
     need(isinstance(backend, str) and 0 < len(backend) <= 40, "its backend has no name")
     system = said.get("system", "")
     need(isinstance(system, str), "its system prompt is no text")
+    window = said.get("window")
+    need(window is None or _whole(window, _MOST_TOKENS), "its window is none")
     need(all(isinstance(said[name], bool) for name in ("pinned", "complete")), "a mark is neither on nor off")
     print_ = _exactly(said["fingerprint"], Fingerprint)
     need(all(isinstance(value, str) for value in print_.values()), "its fingerprint is none")
@@ -334,6 +341,7 @@ def _manifest(said: dict[str, Any], where: str) -> Manifest:
             "backend": backend,
             "drawn": _drawn(said["drawn"], n, 4 * (len(body) - at)) if "drawn" in said else None,
             "system": system,
+            "window": window,
         }
     )
 

@@ -105,6 +105,7 @@ def manifest_of(snapshot: Snapshot, stored: Sequence[StoredPart]) -> Manifest:
         backend=snapshot.backend.name,
         drawn=snapshot.drawn if snapshot.drawn is not None and snapshot.drawn.is_sound else None,
         system=reading.system,
+        window=snapshot.backend.shape.scaled_window,
     )
 
 
@@ -171,6 +172,8 @@ def _check_fits(found: Manifest, backend: Backend, where: Path) -> None:
         instead = f"load the model with backend={found.backend!r}"
         if not found.fingerprint.is_of_file:
             instead += ", where saving it again marks it with the file for all backends"
+    elif found.window is not None and found.window != backend.shape.window:
+        instead = f"load the model with window={found.window}"
     if not why and other and (backend.shape.has_windows or any(p.kind == "window" for p in found.parts)):
         why = (
             f"{found.backend} read it, whose state of sliding windows or recurrent layers {backend.name} "

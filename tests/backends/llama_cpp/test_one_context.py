@@ -118,7 +118,7 @@ def test_equal_beginnings_are_shared(
     shared = [{part["name"] for part in library.show(name)["parts"]} for name in ("first", "second")]
     assert len(shared[0] & shared[1]) > 1
     assert [library.show(name)["backend"] for name in ("first", "second")] == [reader, asker]
-    assert model_of(library.find("first"))[2] == "auto"
+    assert model_of(library.find("first")).backend == "auto"
     library.append("first", MORE, *models["llama", asker])
     assert torch.allclose(logits(library.open("first", *models["llama", reader])), logits(alone), atol=1e-3)
     assert library.verify() == {"first": [], "second": []}
@@ -180,7 +180,7 @@ def test_windows_of_both_lie_beside_each_other(
             )
             assert again.reused_tokens > 128
     for backend in order:
-        assert model_of(library.find(backend))[2] == backend
+        assert model_of(library.find(backend)).backend == backend
         assert said(library.open(backend, *models["gemma2", backend]))[0] == answers[backend]
         named = library.open(backend)  # loads the model itself, by the backend that can
         assert named.backend.name == backend

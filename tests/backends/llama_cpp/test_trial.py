@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -95,15 +96,8 @@ def test_the_first_load_tries_a_file_and_the_next_takes_what_was_found(
     assert again.loaded.options == options
 
 
-def test_doctor_shows_what_was_measured(trials: Path) -> None:
-    about = {
-        "files": [["/models/some.gguf", 1, 2]],
-        "machine": trial_kept._machine(),
-        "library": "xllamacpp 1",
-        "dtype": "bfloat16",
-        "threads": [2, 2],
-        "gpu_layers": 0,
-    }
+def test_doctor_shows_what_was_measured(trials: Path, qwen: Path) -> None:
+    about = trial_kept.key(Header.read(qwen), Options(torch.bfloat16, 2), library())
     ways = (
         way(False, False, 0.0, 0.005),
         way(False, True, 0.0, 0.001),
@@ -112,17 +106,54 @@ def test_doctor_shows_what_was_measured(trials: Path) -> None:
     busy = replace(ways[0], waited=0.25)
     trial_kept.keep(trial_kept.Trial(about, Setting(False, 16, 8), (busy, *ways[1:])))
     (told,) = json.loads(doctor("--json"))["trials"]
-    assert told["model"] == "/models/some.gguf"
+    assert told["model"] == str(qwen.resolve())
     assert (told["least_rows"], told["few_rows"], told["repack"], told["threads"]) == (16, 8, False, 2)
     assert [way.get("prefill") for way in told["ways"]] == [pytest.approx(200), pytest.approx(1000), None]
     said = " ".join(doctor().split())
-    assert (
-        "some.gguf sakuin's products up to 8 rows and from 16 rows on (xllamacpp 1, 2 threads, bfloat16"
-        in said
-    )
+    assert f"{qwen.name} sakuin's products up to 8 rows and from 16 rows on ({library().found}, 2" in said
+    assert f"{qwen.parent.name}/{qwen.name}" not in said.replace(" ", "")
     assert "llama.cpp's: prefill 200, decode 20 tokens/s" in said
     assert "llama.cpp's, repacked: its process died of SIGILL" in said
     assert "measured while others used the CPU, 25% of the time" in said
+
+
+def test_doctor_counts_what_was_measured_of_what_is_no_more(trials: Path, qwen: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.gguf"
+    other.write_bytes(qwen.read_bytes())
+    ways, setting = (way(False, False, 0.0, 0.005),), Setting(False, 16, 8)
+    now = trial_kept.key(Header.read(qwen), Options(torch.float32, 1), library())
+    for about in (
+        now,
+        now | {"threads": [2, 2]},
+        now | {"sakuin": "0.0.1"},
+        now | {"library_files": []},
+        now | {"files": [[now["files"][0][0], 1, 2]]},
+        now | {"files": [[str(tmp_path / "gone.gguf"), 1, 2]]},
+        now | {"machine": {"cpu": "another"}},
+        trial_kept.key(Header.read(other), Options(torch.float32, 1), library()),
+    ):
+        trial_kept.keep(trial_kept.Trial(about, setting, ways))
+    report = json.loads(doctor("--json"))
+    paths = [one["model"] for one in report["trials"]]
+    assert sorted(paths) == sorted([str(qwen.resolve())] * 2 + [str(other.resolve())])
+    assert report["older_trials"] == 4
+    report = json.loads(doctor("--json", "--model", str(qwen)))
+    assert sorted(one["threads"] for one in report["trials"]) == [1, 2]
+    assert report["older_trials"] == 3
+    assert "4 measurements of files and versions that are others now" in " ".join(doctor().split())
+
+
+def test_doctor_shows_the_latest_of_many(trials: Path, qwen: Path) -> None:
+    now = trial_kept.key(Header.read(qwen), Options(torch.float32, 1), library())
+    for n in range(1, 7):
+        about = now | {"threads": [n, n]}
+        trial_kept.keep(trial_kept.Trial(about, Setting(False, 0), (way(False, False, 0.0, 0.005),)))
+        os.utime(trial_kept._file(about), (n, n))
+    said = " ".join(doctor().split())
+    assert said.count(qwen.name) == 4
+    assert "6 threads" in said
+    assert "2 threads" not in said
+    assert "2 measurements more in --json" in said
 
 
 def test_another_file_or_setting_is_tried_again(qwen: Path, children: list[bool], trials: Path) -> None:

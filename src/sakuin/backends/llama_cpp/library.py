@@ -1,6 +1,6 @@
 """llama.cpp's shared library, loaded and bound: its functions by name, and the forms of its structs.
 
-One library a process. torch is loaded before it, so that both use one OpenMP runtime with one team of
+One library a process. torch's OpenMP runtime is loaded before it, so that both use one with one team of
 threads. Whoever calls it is in this folder.
 """
 
@@ -10,13 +10,12 @@ import ctypes
 from collections.abc import Mapping
 from typing import Any
 
-import torch  # noqa: F401  its OpenMP runtime must be there first
-
 from sakuin.backends.llama_cpp import locate
 from sakuin.backends.llama_cpp.functions import FUNCTIONS, NATIVE, OPTIONAL
 from sakuin.backends.llama_cpp.layouts import LAYOUTS, Layout
 from sakuin.errors import SakuinError
 from sakuin.index import _native
+from sakuin.machine import torch_files
 from sakuin.machine.forks import lock
 
 OPS = frozenset(
@@ -36,6 +35,7 @@ class Library:
     def __init__(self, found: locate.Found) -> None:
         locate.check(found)
         self.found = found
+        torch_files.load_openmp_first()
         self._handles = [_load(found, file) for file in found.files]
         self.version = self.bind("ggml_version", ctypes.c_char_p, ())().decode()
         self.layout = self._choose_layout()

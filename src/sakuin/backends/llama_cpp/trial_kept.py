@@ -9,21 +9,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from sakuin.backends.llama_cpp.header import Header
-from sakuin.backends.llama_cpp.library import Library
-from sakuin.backends.llama_cpp.loaded import Options
+from sakuin.backends.llama_cpp import locate
 from sakuin.backends.llama_cpp.trial_choice import MOST, Measured, Setting
 from sakuin.errors import SakuinError
+from sakuin.machine import torch_files
 from sakuin.machine.cpu import cpu_flags, cpu_name, usable_cpus
 from sakuin.storage import folders
 from sakuin.storage.locks import locked
 from sakuin.storage.small_files import read_json
 from sakuin.storage.whole_files import write_whole
 from sakuin.version import __version__
+
+if TYPE_CHECKING:
+    from sakuin.backends.llama_cpp.header import Header
+    from sakuin.backends.llama_cpp.library import Library
+    from sakuin.backends.llama_cpp.loaded import Options
 
 _CALM, _TRIES = 0.1, 3
 """On a machine that others keep busier than this, it is measured again at the next load, at most so often."""
@@ -56,15 +58,15 @@ class Trial:
 
 
 def kept() -> list[Trial]:
-    """All trials of this machine that are kept, by the model's path. Reads files, nothing else."""
+    """All trials of this machine that are kept, the latest first. Reads files, nothing else."""
     machine = _machine()
-    found = (_read(path) for path in sorted(_folder().glob("*.json")))
-    ours = [trial for trial in found if trial is not None and trial.about.get("machine") == machine]
-    return sorted(ours, key=lambda trial: trial.path)
+    found = (_read(path) for path in sorted(_folder().glob("*.json"), key=_written, reverse=True))
+    return [trial for trial in found if trial is not None and trial.about.get("machine") == machine]
 
 
-def reports() -> list[dict[str, Any]]:
-    """`kept`, for people to read.
+def reports(model: str | os.PathLike[str] | None = None) -> tuple[list[dict[str, Any]], int]:
+    """`kept`, for people to read: those that the next load may take, of `model` alone where one is given, and
+    how many others there are, which were measured of what is another file or version now.
 
     Each has `model` (a path), `library`, `dtype`, `threads`, `gpu_layers`, the setting that was chosen
     (`repack`; `least_rows`: sakuin computes products of so many rows and more, 0 none; `few_rows`: and those
@@ -72,7 +74,10 @@ def reports() -> list[dict[str, Any]]:
     with `repack`, `ours` (products by sakuin), `prefill` in passes of 1,024 and `decode` in tokens/s, `kl`
     against the plainest way, and `wrong`: why it is not used, or "".
     """
-    return [
+    library, every = _library(), kept()
+    of_it = [trial for trial in every if model is None or trial.path == str(Path(model).resolve())]
+    current = [trial for trial in of_it if _is_current(trial.about, library)]
+    told = [
         {
             "model": trial.path,
             **{name: trial.about.get(name) for name in ("library", "dtype", "gpu_layers")},
@@ -81,8 +86,31 @@ def reports() -> list[dict[str, Any]]:
             "busy": trial.busy,
             "ways": [_way(each) for each in trial.measured],
         }
-        for trial in kept()
+        for trial in current
     ]
+    return told, len(of_it) - len(current)
+
+
+def _library() -> dict[str, Any]:
+    """What trials with the library that is here say of it; nothing where there is none."""
+    try:
+        found = locate.find()
+        if found is None:
+            return {}
+        return {"library": str(found), "library_files": [_state(path) for path in found.files]}
+    except (OSError, SakuinError):
+        return {}
+
+
+def _is_current(about: Mapping[str, Any], library: Mapping[str, Any]) -> bool:
+    """Whether a trial is of what is here now: this sakuin and torch, that library, and the files as they
+    are."""
+    now = {"sakuin": __version__, "torch": torch_files.version(), **library}
+    try:
+        same = all(_state(Path(path)) == [path, *state] for path, *state in about["files"])
+    except (OSError, TypeError, ValueError, LookupError):
+        return False
+    return bool(library) and same and all(about.get(name) == value for name, value in now.items())
 
 
 def _way(each: Measured) -> dict[str, Any]:
@@ -92,6 +120,8 @@ def _way(each: Measured) -> dict[str, Any]:
 
 def key(header: Header, options: Options, library: Library) -> dict[str, Any]:
     """All that a trial depends on."""
+    import torch
+
     return {
         "sakuin": __version__,
         "torch": torch.__version__,
@@ -127,6 +157,13 @@ def in_turn() -> Iterator[None]:
             folders.make_folder(_folder())
             stack.enter_context(locked(_folder() / "lock"))
         yield
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _folder() -> Path:

@@ -28,6 +28,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from sakuin.backends.gguf_fingerprint import GgufFile
 from sakuin.backends.shape import ModelShape
 from sakuin.backends.source import Source, known_names, meant_name, resolve
+from sakuin.backends.transformers.bars import without_bars
 from sakuin.backends.transformers.fingerprint import loaded_from
 from sakuin.backends.transformers.gguf import without_vocabulary
 from sakuin.backends.transformers.shape import count_weights, shape_of
@@ -36,6 +37,7 @@ from sakuin.backends.transformers.window import with_window
 from sakuin.errors import SakuinError
 from sakuin.machine.devices import resolve_device, resolve_dtype
 from sakuin.storage import folders
+from sakuin.storage.paths import is_folder
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,11 @@ def load(
             # Without this some architectures keep the weights packed and look for a kernel on a hub.
             arguments["quantization_config"] = transformers.GgufConfig(dequantize=True)
     try:
-        with without_vocabulary() if known.source.gguf else nullcontext():
+        is_here = known.source.gguf is not None or is_folder(known.source.place)
+        with (
+            without_vocabulary() if known.source.gguf else nullcontext(),
+            without_bars() if is_here else nullcontext(),
+        ):
             model, report = _from_pretrained(known.source.place, **arguments)
     except Exception as error:
         if known.source.gguf is None and not isinstance(error, OSError):

@@ -21,6 +21,7 @@ from sakuin.cli.options import (
     Model,
     System,
     Threads,
+    Window,
 )
 from sakuin.cli.progress import progress_bar
 from sakuin.cli.reading import documents_of
@@ -62,6 +63,7 @@ def add(
     encoding: Encoding = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
+    window: Window = None,
     backend: Backend = "auto",
     gpu_layers: GpuLayers = "0",
     threads: Threads = None,
@@ -78,7 +80,7 @@ def add(
 
         where = Library(library)
         keep = None if keep_for is None else seconds_of(keep_for, "--keep-for")
-        loading = Loading(dtype, device, None, backend, gpu_layers, threads)
+        loading = Loading(dtype, device, window, backend, gpu_layers, threads)
         loading.choose(model)
         name = where.check_new(name, resume, replace)
         if resume and not where.kept_of(name):
@@ -88,7 +90,7 @@ def add(
         loaded, tokenizer = loading.load(model)
         how: dict[str, Any] = {"resume": resume, "replace": replace, "system": system}
         how |= {"pin": pin, "keep_for": keep}
-        with progress_bar() as progress, offers_what_there_is():
+        with progress_bar() as progress, offers_what_there_is(window=True):
             context = where.add(name, texts, loaded, tokenizer, config, progress, **how)
         _print_added(name, context, where.find(name).manifest.size, json)
         warn_if_full(name, context)

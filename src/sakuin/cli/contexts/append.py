@@ -123,19 +123,20 @@ class _Growing:
         finally:
             watched.stop()
 
-    def _grow(self, document: Document, beside: bool) -> None:
+    def _grow(self, document: Document, how: str) -> None:
+        from sakuin.cli.contexts.follow import ANEW
         from sakuin.prompts.holding import EditedError
 
         start, before = time.perf_counter(), self._context.tokens
         try:
-            growth = None if beside else self._context.append(document)
+            growth = None if how else self._context.append(document)
         except EditedError:
             if self._followed:
                 raise
-            growth = None  # it was rotated, or written anew, while nobody followed it
+            growth, how = None, ANEW  # or rotated, while nobody followed it
         if growth is None:
             growth = self._context.append_beside(document)
-            tell(f"{document.name} is a new file; it is read as {growth.changes[0].name}")
+            tell(f"{document.name} {how}; it is read as {growth.changes[0].name}")
         self._followed = True
         self._kept(growth, before, start)
 

@@ -39,11 +39,17 @@ _MOST_BAD = 0.02
 """Share of characters that may be no text in what a log begins with."""
 
 
+NEW, CUT, ANEW = "is a new file", "was cut short and begins again", "was written anew"
+"""How a generation came to be, as a sentence of the file goes on."""
+
+
 @dataclass
 class Generation:
-    """What was written into one file. path : the file's, resolved. closed : nothing more comes."""
+    """What was written into one file. path : the file's, resolved. how : it came to be, of the three ways.
+    closed : nothing more comes."""
 
     path: str
+    how: str = NEW
     data: bytearray = field(default_factory=bytearray)
     closed: bool = False
 
@@ -51,7 +57,8 @@ class Generation:
 class Watched:
     """The generations of a file, read by a thread from `start` to `stop`.
 
-    tell : is given a sentence where the file is missing or cannot be read, once each time.
+    tell : is given a sentence where the file is missing or cannot be read, or its name is a folder's or a
+    pipe's, once each time. It is waited for then; but what is no file from the start is a mistake.
     """
 
     def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
@@ -62,7 +69,9 @@ class Watched:
         self._told = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sakuin-follow", daemon=True)
+        self._looked = False
         self.look()  # what is wrong with the path is raised here
+        self._looked = True
         if self.error is not None:
             raise self.error
 
@@ -93,19 +102,28 @@ class Watched:
                 self._read()
             self._follow_name()
         except OSError as error:
-            if isinstance(error, FileNotFoundError | PermissionError):
-                self._say(f"{self.path} {_why(error)}; waiting for it")
+            if why := _why_waiting(error):
+                self._say(f"{self.path} {why}; waiting for it")
             else:
                 self.error = SakuinError(f"{self.path} cannot be followed: {error.strerror or error}.")
         except (ValueError, MemoryError) as error:
             self.error = SakuinError(f"{self.path} cannot be followed: {error}.")
 
     def _follow_name(self) -> None:
-        handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        about = os.fstat(handle)
+        # A pipe is not opened: whoever writes to it would take this for its reader.
+        handle, about = -1, os.stat(self.path)
+        if stat.S_ISREG(about.st_mode):
+            handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            about = os.fstat(handle)
         if not stat.S_ISREG(about.st_mode):
-            os.close(handle)
-            self.error = SakuinError(f"{self.path} cannot be followed: it is no regular file; name a file.")
+            if handle >= 0:
+                os.close(handle)
+            if not self._looked:
+                self.error = SakuinError(
+                    f"{self.path} cannot be followed: it is no regular file; name a file."
+                )
+                return
+            self._say(f"{self.path} is {_called(about.st_mode)} now; waiting for a file")
             return
         if self._handle is None or not os.path.samestat(about, os.fstat(self._handle)):
             # The new file stays empty while whoever writes has not opened it: till then the old one grows.
@@ -120,31 +138,32 @@ class Watched:
             self._read()
         else:
             os.close(handle)
+            self._told = ""
 
-    def _begin(self) -> None:
+    def _begin(self, how: str = NEW) -> None:
         if self.generations:
             self.generations[-1].closed = True
-        self.generations.append(Generation(resolved(self.path)))
+        self.generations.append(Generation(resolved(self.path), how))
 
     def _read(self) -> None:
         """Take what is new in the open file."""
         assert self._handle is not None
-        if self._written_anew():
-            self._begin()
+        if how := self._begun_again():
+            self._begin(how)
         data = self.generations[-1].data
         while piece := os.pread(self._handle, _STEP, len(data)):
             data += piece
 
-    def _written_anew(self) -> bool:
+    def _begun_again(self) -> str:
+        """Whether the open file holds something else than what was read of it: how that came to be, or ""."""
         assert self._handle is not None
         data = self.generations[-1].data
         if not data:
-            return False
-        size = os.fstat(self._handle).st_size
-        if size == len(data) and size <= _SEEN:
-            return os.pread(self._handle, _SEEN, 0) != data
+            return ""
+        if os.fstat(self._handle).st_size < len(data):
+            return CUT
         start = max(0, len(data) - _SEEN)
-        return size < len(data) or os.pread(self._handle, len(data) - start, start) != data[start:]
+        return "" if os.pread(self._handle, len(data) - start, start) == data[start:] else ANEW
 
     def _close(self) -> None:
         if self._handle is not None:
@@ -157,12 +176,20 @@ class Watched:
             self._tell(text)
 
 
-def _why(error: OSError) -> str:
-    return "is not there" if isinstance(error, FileNotFoundError) else "may not be read by this user"
+def _why_waiting(error: OSError) -> str:
+    """Of a file that may come, why it cannot be read now; "" of any other error."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return "is not there"
+    return "may not be read by this user" if isinstance(error, PermissionError) else ""
 
 
-Grow = Callable[[Document, bool], None]
-"""Given the whole text of a generation so far, and whether it is another file's than the one before."""
+def _called(mode: int) -> str:
+    return "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "no regular file"
+
+
+Grow = Callable[[Document, str], None]
+"""Given the whole text of a generation so far; and where it is not the one before that goes on, how it came
+to be (`NEW`, `CUT` or `ANEW`), else ""."""
 
 
 class Follower:
@@ -229,7 +256,7 @@ class Follower:
             return
         before = self._before
         goes_on = before is not None and len(before.data) >= _SAME and data.startswith(before.data)
-        self._grow(document, before is not None and not goes_on)
+        self._grow(document, "" if before is None or goes_on else now.how)
         self._before, self._handed, self._started = None, len(document.text), True
 
     def _document(self, now: Generation, data: bytes) -> Document | None:

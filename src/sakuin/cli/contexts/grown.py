@@ -56,16 +56,18 @@ def print_nothing_new(name: str, context: Context, growth: Growth, json: bool) -
 
 
 @contextmanager
-def offers_what_there_is() -> Iterator[None]:
-    """Within, of a document that is too long it is said what these commands can do about it; they have no
-    `--window`."""
+def offers_what_there_is(*, window: bool = False) -> Iterator[None]:
+    """Within, of a document that is too long it is said what a command can do about it. window : whether it
+    has `--window`."""
     from sakuin.context.checks import TooLongError
 
     try:
         yield
     except TooLongError as error:
-        helps = "shorten it, split it into several contexts, or take a model with a longer window"
-        raise TooLongError(error.what, f"{helps} (`sakuin models list`)") from None
+        helps = "shorten it, split it into several contexts, {}take a model with a longer window"
+        helps += " (`sakuin models list`){}"
+        last = ("", ", or make this one's longer (--window, by YaRN)") if window else ("or ", "")
+        raise TooLongError(error.what, helps.format(*last)) from None
 
 
 def warn_if_full(name: str, context: Context) -> None:

@@ -27,6 +27,9 @@ def list_(library: Folder = None, json: Json = False) -> None:
         if json:
             say_json([asdict(entry) for entry in entries])
             return
+        if not entries:
+            tell(f"There is nothing in {where.folder.path} yet; `sakuin contexts add` adds something.")
+            return
         table = Table(box=None, pad_edge=False)
         for column in ("name", "model", "tokens", "size", "alone", "age", "asked", "kept"):
             table.add_column(column, justify="left" if column in ("name", "model", "kept") else "right")
@@ -46,17 +49,14 @@ def list_(library: Folder = None, json: Json = False) -> None:
                 ", ".join(marks),
             )
         show_table(table)
-        if entries:
-            quota = where.quota
-            of = "" if quota is None else f" of {size_of(quota)}"
-            tell(f"{size_of(where.folder.size())}{of} in {where.folder.path}")
-            if any(e.state == "expired" for e in entries):
-                tell(
-                    "What is expired goes with a command that changes the library, a day after one has found "
-                    "it so; `sakuin contexts keep NAME --for ever` takes it back."
-                )
-        else:
-            tell(f"There is nothing in {where.folder.path} yet; `sakuin contexts add` adds something.")
+        quota = where.quota
+        of = "" if quota is None else f" of {size_of(quota)}"
+        tell(f"{size_of(where.folder.size())}{of} in {where.folder.path}")
+        if any(e.state == "expired" for e in entries):
+            tell(
+                "What is expired goes with a command that changes the library, a day after one has found "
+                "it so; `sakuin contexts keep NAME --for ever` takes it back."
+            )
 
 
 def show(name: Name, library: Folder = None, json: Json = False) -> None:
@@ -77,6 +77,7 @@ def show(name: Name, library: Folder = None, json: Json = False) -> None:
             *((("system", one_line(found["system"])),) if found["system"] else ()),
             ("tokens", f"{found['tokens']:,}"),
             ("model", f"{found['model'] or 'given in Python'}, {found['dtype']}"),
+            *((("window", f"{found['window']:,} tokens, by YaRN"),) if found["window"] else ()),
             ("index", found["index"]),
             (
                 "size",

@@ -124,7 +124,8 @@ def quota(
         if json:
             say_json({"quota": most, "bytes": taken})
         else:
-            say(f"{size_of(taken)} of {'no quota' if most is None else size_of(most)}")
+            holds = f"the library takes {size_of(taken)}" if taken else "the library takes nothing yet"
+            say(f"{holds}; {'no quota limits it' if most is None else f'its quota is {size_of(most)}'}")
 
 
 def _print_swept(swept: Swept, json: bool) -> None:
