@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from sakuin import arguments
@@ -247,11 +248,12 @@ def _looked_up(
 
 def _in_documents(reading: Reading, n: int) -> torch.Tensor:
     """Which of the first n tokens stand for characters of a document, bool `(n,)`."""
-    starts, ends = torch.tensor(reading.starts[:n]), torch.tensor(reading.ends[:n])
-    inside = torch.zeros(n, dtype=torch.bool)
+    # By way of NumPy: torch takes ten times as long for a list of Python's numbers.
+    starts, ends = (np.fromiter(at, np.int64, n) for at in (reading.starts[:n], reading.ends[:n]))
+    inside = np.zeros(n, dtype=bool)
     for place, document in zip(reading.places, reading.documents, strict=True):
         inside |= (starts < place + len(document.text)) & (ends > place) & (starts < ends)
-    return inside
+    return torch.from_numpy(inside)
 
 
 def _span(reading: Reading, start: int, end: int, weight: float) -> Span:

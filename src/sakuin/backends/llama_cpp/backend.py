@@ -23,6 +23,7 @@ from sakuin.backends.gguf_fingerprint import GgufFile
 from sakuin.backends.hooks import AttentionCall, AttentionHook
 from sakuin.backends.llama_cpp.cache import LlamaCache
 from sakuin.backends.llama_cpp.header import Header
+from sakuin.backends.llama_cpp.held_files import HeldFiles
 from sakuin.backends.llama_cpp.loaded import OUTPUTS, Loaded, Options, tensor_at
 from sakuin.backends.llama_cpp.shape import shares_keys
 from sakuin.backends.llama_cpp.windows import Windows
@@ -62,7 +63,7 @@ class LlamaBackend(Backend):
         self.model, self.tokenizer, self.vocabulary = self, vocabulary, vocabulary
         self.dtype, self.device, self.source = loaded.options.dtype, _DEVICE, source
         self.loaded, self.header, self._shape = loaded, header, shape
-        self._file = GgufFile(header.files)
+        self._file, self._held = GgufFile(header.files), HeldFiles(header.files)
         self._turn = recursive_lock()
         self._hook: AttentionHook | None = None
         self._caches: Sequence[LlamaCache] = ()
@@ -141,6 +142,7 @@ class LlamaBackend(Backend):
     ) -> Iterator[tuple[Pass, list[bytes | None]]]:
         """Within, `caches` take `ids`, in so many passes of llama.cpp: where anything fails, none has taken
         any. Yields what is whole once all is done, and the caches' states, where they were saved."""
+        self._held.check()
         for cache, each in zip(caches, ids, strict=True):
             self._check_ids(each)
             cache.undo.settle()
