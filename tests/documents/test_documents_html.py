@@ -18,6 +18,12 @@ def page(tmp_path: Path, html: str | bytes, encoding: str | None = None) -> Docu
     return read(path, encoding)
 
 
+def test_ligatures_are_letters_and_headings_stay_where_they_are(tmp_path: Path) -> None:
+    got = page(tmp_path, "<h1>ﬁre</h1><p>ﬂat o\ufb03ce, \ufb00 \ufb04 \ufb05 \ufb06<h2>A oﬀer</h2>")
+    assert got.text == "# fire\n\nflat office, ff ffl st st\n\n## A offer"
+    assert [(mark.start, mark.heading) for mark in got.marks] == [(0, "fire"), (35, "A offer")]
+
+
 def test_a_page_keeps_its_headings_lists_tables_and_code(tmp_path: Path) -> None:
     got = page(
         tmp_path,
@@ -26,7 +32,8 @@ def test_a_page_keeps_its_headings_lists_tables_and_code(tmp_path: Path) -> None
         "<ol start=3><li>one<li>two</ol><pre>  a_b\n    *c*</pre></body></html>",
     )
     assert got.text == (
-        "# T\n\n# Rules of use\n\nOne boldword and a link.\n\n## Fees\n\n| Item | Price |\n| --- | --- |\n"
+        "# T\n\n# Rules of use\n\nOne boldword and a link (x).\n\n## Fees\n\n"
+        "| Item | Price |\n| --- | --- |\n"
         "| Rent | 900 |\n\n3. one\n4. two\n\n```\n  a_b\n    *c*\n```"
     )
     assert [(mark.heading, got.text[mark.start :][:4]) for mark in got.marks] == [

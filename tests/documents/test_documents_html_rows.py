@@ -189,7 +189,56 @@ ROWS = {
         "See [Fees May]",
     ),
     "how far": ("Done: <progress value=70 max=100></progress>", "Done: 70/100"),
-    "a link": ("See <a href='https://x'>the terms</a>.", "See the terms."),
+    "links": (
+        "See <a href='https://a.no/t'>the terms </a>or <a href='mailto:a@b.no?subject=x'>write</a>, "
+        "<a href='annex.pdf'>annex</a>, <a href='tel:+47 22'>call</a>.",
+        "See the terms (https://a.no/t) or write (a@b.no?subject=x), annex (annex.pdf), call (tel:+47 22).",
+    ),
+    "links whose words say where they lead": (
+        "<a href='https://a.no/'>a.no</a> <a href='mailto:a@b.no?x=1'>A@b.no</a> "
+        "<a href='http://a.no/t'>Terms at www.a.no/t</a>",
+        "a.no A@b.no Terms at www.a.no/t",
+    ),
+    "links that lead nowhere else": (
+        "<a href='#a'>a</a> <a href=' java\nscript:b()'>b</a> <a href='DATA:x'>c</a> <a>d</a> "
+        "<a href='https://e.no'></a><code><a href='https://f.no'>f</a></code>",
+        "a b c d `f`",
+    ),
+    "a date that the page means": (
+        "<time datetime='2031-03-14T20:00Z'>yesterday</time>, <time datetime=2031-03-04>4 March 2031</time>, "
+        "<time datetime=2031-03-04>5 March 2031</time>, <time datetime=PT2H>2 hours</time>",
+        "yesterday (2031-03-14T20:00Z), 4 March 2031, 5 March 2031 (2031-03-04), 2 hours",
+    ),
+    "a table of data with tables in a cell": (
+        "<table><caption>Fees</caption><thead><tr><th>Kind<th>Fee</thead><tr><td>Boat<td>300 <table><tr>"
+        "<th>small<td>120<tr><td>large<td>300</table> net<tr><td>Canoe<td>20</table>",
+        "Fees\n\n| Kind | Fee |\n| --- | --- |\n| Boat | 300<br>small, 120; large, 300<br>net |\n"
+        "| Canoe | 20 |",
+    ),
+    "a table of data with a heading in its head": (
+        "<table><caption><h3>Fees</h3></caption><tr><th><h4>Kind</h4><th>Fee<tr><td>Boat<td>3</table>",
+        "### Fees\n\n| Kind | Fee |\n| --- | --- |\n| Boat | 3 |",
+    ),
+    "a page in a table with heads": (
+        "<table><tr><th>Menu<td><h1>Fees</h1>Words</table>",
+        "Menu\n\n# Fees\n\nWords",
+    ),
+    "tables that lay a page out": (
+        "<table><tr><td>Menu<td><table><tr><th>a<th>b<tr><td>1<td>2</table></table>"
+        "<table role=presentation><tr><th>c<td><table><tr><td>d</table></table>",
+        "Menu\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n\nc\n\n| d |\n| --- |",
+    ),
+    "lowered, then raised": (
+        "x<sub>i</sub><sup>2</sup> a<sub>n+1</sub><sup>k</sup> 5<sup>2</sup><sub>a</sub> "
+        "x<sup>n</sup><sub>1</sub> 10<sup>n<b>+1</b></sup> SO<sub>4</sub><sup>2−</sup>",
+        "x_i^2 a_(n+1)^k 5^2_a x^n_1 10^(n+1) SO4^(2−)",
+    ),
+    "numbers by style and sheet": (
+        "<style>.x{list-style-type:upper-alpha} li.q{list-style:lower-greek}</style><ol style='list-style:"
+        "lower-roman inside'><li>a<li>b</ol><p><ul style='list-style-type: lower-alpha'><li>c<li>d</ul>"
+        "<p><ol class=x><li>e<li class=q>f</ol><p><ol style='list-style:disc'><li>g</ol><p><ul><li>h</ul>",
+        "i. a\nii. b\n\na. c\nb. d\n\nA. e\nβ. f\n\n- g\n\n- h",
+    ),
     "what only screens show": ("<p aria-hidden=true>Seen.", "Seen."),
     "what nobody sees": (
         "Seen.<script>a</script><template>b</template><p hidden>c</p><dialog>d</dialog><!-- e -->"

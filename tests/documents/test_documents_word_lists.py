@@ -40,6 +40,20 @@ def test_numbers_of_many_levels_go_on_and_begin_anew(tmp_path: Path) -> None:
     )
 
 
+def test_lists_that_come_with_word_are_as_far_in_as_their_names_say(tmp_path: Path) -> None:
+    def fill(document: Any) -> None:
+        own = document.styles.add_style("Mine", 1)
+        own.base_style = document.styles["List Bullet 3"]
+        for n in ("Bullet", "Bullet 2", "Bullet 3", "Number", "Number 2", "Number 2", "Number 3", "Number"):
+            document.add_paragraph(n, style=f"List {n}")
+        document.add_paragraph("own", style=own)
+
+    assert read(tmp_path, fill).text == (
+        "- Bullet\n  - Bullet 2\n    - Bullet 3\n1. Number\n  1. Number 2\n  2. Number 2\n    1. Number 3\n"
+        "2. Number\n    - own"
+    )
+
+
 def test_forms_that_word_has_no_name_for_go_on_as_they_begin(tmp_path: Path) -> None:
     def custom(shown: str) -> str:
         choice = f"<mc:Choice Requires='w14'><w:numFmt w:val='custom' w:format='{shown}'/></mc:Choice>"

@@ -232,6 +232,10 @@ NOTES = {
         + f"<w:ins w:id='1'>{text('b')}</w:ins><w:del w:id='2'><w:r><w:delText>c</w:delText></w:r></w:del>",
         "a.docx has tracked changes, which were read as accepted: 1 insertion kept and 1 deletion left out.",
     ),
+    "an insertion that was deleted": (
+        text("a") + f"<w:ins w:id='1'><w:del w:id='2'>{text('b')}</w:del></w:ins>",
+        "a.docx has tracked changes, which were read as accepted: 1 deletion left out.",
+    ),
     "hidden": (text("a") + text("b", "<w:vanish/>"), "not read of a.docx: 1 hidden passage."),
     "a prompt": (
         "<w:sdt><w:sdtPr><w:showingPlcHdr/></w:sdtPr><w:sdtContent>" + text("a") + "</w:sdtContent></w:sdt>",

@@ -26,6 +26,7 @@ _REMEDY: dict[Kind, str] = {
     "markdown": "give it the suffix .txt to have it read without its headings",
     "text": "split it",
     "csv": "split it",
+    "mail": "save its text from a mail program",
     "sheets": "save the sheets that matter as CSV",
 }
 

@@ -24,7 +24,7 @@ def script(sign: str, text: str, before: str) -> str:
         return text
     if sign == "^" and before[-1:].isdigit() and _ORDINAL.fullmatch(inner):
         return text
-    if sign == "_" and inner.isdigit() and before[-1:].isalpha():
+    if sign == "_" and inner.isdigit() and before[-1:].isalpha() and not before.startswith("^"):
         return text  # as formulas are typed: H2O
     return text.replace(inner, sign + bound(inner), 1)
 

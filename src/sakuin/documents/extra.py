@@ -11,6 +11,7 @@ _NEEDS: dict[Kind, tuple[str, tuple[str, ...]]] = {
     "pdf": ("a PDF", ("pypdfium2",)),
     "word": ("a Word document", ("lxml",)),
     "sheets": ("a workbook", ("python_calamine", "lxml")),
+    "mail": ("an e-mail", ("bs4", "markdownify", "lxml")),
     "html": ("HTML", ("bs4", "markdownify", "lxml")),
 }
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from sakuin.errors import SakuinError
 
-Kind = Literal["text", "markdown", "html", "pdf", "word", "csv", "sheets"]
+Kind = Literal["text", "markdown", "html", "pdf", "word", "csv", "sheets", "mail"]
 
 CALLED: dict[Kind, str] = {
     "text": "plain text",
@@ -24,6 +24,7 @@ CALLED: dict[Kind, str] = {
     "word": "a Word document",
     "csv": "plain text",
     "sheets": "a workbook",
+    "mail": "an e-mail",
 }
 _SUFFIXES: dict[str, Kind] = {
     ".pdf": "pdf",
@@ -45,6 +46,9 @@ _SUFFIXES: dict[str, Kind] = {
     ".xls": "sheets",
     ".xlt": "sheets",
     ".ods": "sheets",
+    ".eml": "mail",
+    ".mht": "mail",
+    ".mhtml": "mail",
 }
 _MAY_BE_HTML = (
     "",
@@ -87,6 +91,14 @@ _BINARY_STARTS = {
     b"7z\xbc\xaf": "a 7z archive",
     b"GGUF": "a model",
 }
+_HEADERS_WITHIN = 1 << 16
+_HEADERS = re.compile(
+    rb"(?:\xef\xbb\xbf)?(?:From [^\n]*\n|\r?\n){0,3}(?:[!-9;-~]{1,76}:[^\n]*\n(?:[ \t][^\n]*\n)*)+"
+)
+_KNOWN_HEADER = re.compile(
+    rb"^(?:From|To|Subject|Date|Received|Return-Path|MIME-Version|Content-Type|Message-ID):", re.I | re.M
+)
+_MIME = re.compile(rb"^MIME-Version:\s*1\.0", re.I | re.M)
 _IN_A_ZIP = (
     ("ppt/", "a PowerPoint presentation", "save it as PDF"),
     ("META-INF/container.xml", "an e-book", "save it as HTML or PDF"),
@@ -135,6 +147,8 @@ def of(data: bytes, name: str) -> Kind:
     if data.startswith(_OLD):
         return _old(data, name)
     _refuse(data, name)
+    if _is_mail(data, name):
+        return "mail"
     if should == "html":
         # Words without a single tag would lose their line ends as HTML.
         return "html" if _TAG.search(data) or b"\0" in head else "text"
@@ -151,6 +165,17 @@ def note(kind: Kind, name: str) -> str | None:
     ):
         return None
     return f"{name} is {CALLED[kind]} in spite of its suffix {suffix(name)}, and was read as such."
+
+
+def _is_mail(data: bytes, name: str) -> bool:
+    """Whether headers of an e-mail or a web archive stand at the start. Under other suffixes they must name
+    the format too: a text may begin with "From:"."""
+    found = _HEADERS.match(data[:_HEADERS_WITHIN])
+    if found is None or _KNOWN_HEADER.search(found[0]) is None:
+        return False
+    if by_suffix(name) == "mail":
+        return True
+    return suffix(name) in ("", ".txt", ".doc", ".html", ".htm") and _MIME.search(found[0]) is not None
 
 
 def _old(data: bytes, name: str) -> Kind:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sakuin.documents import text
+from sakuin.documents import ligatures, text
 from sakuin.documents.document import Document
 from sakuin.documents.kinds import Kind
 from sakuin.documents.limits import check_length
@@ -23,6 +23,10 @@ def parse(data: bytes, kind: Kind, name: str, encoding: str | None) -> Document:
         from sakuin.documents.html import file as html
 
         document = html.read(data, name, encoding)
+    elif kind == "mail":
+        from sakuin.documents.mail import file as mail
+
+        document = mail.read(data, name, encoding)
     elif kind == "csv":
         from sakuin.documents.sheets import file as sheets
 
@@ -33,5 +37,7 @@ def parse(data: bytes, kind: Kind, name: str, encoding: str | None) -> Document:
         document = sheets.read(data, name)
     else:
         document = text.read(data, name, encoding, markdown=kind == "markdown")
+    if kind not in ("text", "markdown", "csv"):  # these stay as they are
+        document = ligatures.opened(document)
     check_length(len(document.text), name)
     return document

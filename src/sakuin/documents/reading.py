@@ -12,7 +12,7 @@ import sys
 from dataclasses import replace
 from typing import BinaryIO
 
-from sakuin.documents import apart, extra, kinds, text
+from sakuin.documents import apart, encodings, extra, kinds, text
 from sakuin.documents.document import Document
 from sakuin.documents.limits import MOST_BYTES, MOST_CHARACTERS, check_length
 from sakuin.errors import SakuinError
@@ -133,7 +133,7 @@ def _text(data: bytes, name: str, encoding: str | None) -> Document:
     try:
         return text.read(data, name, encoding)
     except SakuinError:
-        if (should := kinds.by_suffix(name)) in ("pdf", "word", "sheets") and text.guess(data) is None:
+        if (should := kinds.by_suffix(name)) in ("pdf", "word", "sheets") and encodings.looks_binary(data):
             raise SakuinError(
                 f"{name} is not {kinds.CALLED[should]}, as its suffix says, and no text either; get it once "
                 "more."

@@ -12,19 +12,13 @@ import re
 from bisect import bisect_right
 from itertools import pairwise
 
+from sakuin.documents import encodings
 from sakuin.documents.document import Document, Mark
 from sakuin.documents.frontmatter import blanked
 from sakuin.documents.limits import check_length
 from sakuin.errors import SakuinError
 
-_BOMS = (  # the longer ones first: UTF-32's begins with UTF-16's
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 _LINE_END = re.compile(r"\r\n?|\n")
-_MOST_CONTROLS = 0.01
 _MOST_BAD = 0.001
 """Share of the characters that may be bad in a text of an encoding."""
 
@@ -46,7 +40,6 @@ _OF_WINDOWS = re.compile(
 
 _INNER_MARK = re.compile(r"(?<=[\r\n])\ufeff")
 _FOREIGN = re.compile(r"[^\x00-\x7f\ufffd]")
-_TEXT_CONTROLS = frozenset("\t\n\v\f\r\x1b")
 
 
 def read(data: bytes, name: str, encoding: str | None, *, markdown: bool = False) -> Document:
@@ -66,7 +59,7 @@ def decode_or_guess(data: bytes, name: str, encoding: str | None) -> tuple[str, 
     try:
         return repaired(data, name, named)
     except SakuinError:
-        likely = guess(data)
+        likely = encodings.guess(data)
         if encoding != "auto" or likely is None or likely == named:
             raise
     text, said = repaired(data, name, likely)
@@ -118,7 +111,7 @@ def _is_nearly_all(data: bytes, text: str, bad: int, encoding: str) -> bool:
         return few
     if foreign := len(_FOREIGN.findall(text)):
         # Bytes outside ASCII are UTF-8 by chance next to never: these are, and the others are damaged.
-        return foreign >= bad and guess(data) not in ("cp932", "euc_jp")
+        return foreign >= bad and encodings.guess(data) not in ("cp932", "euc_jp")
     letters = len(_OF_WINDOWS.findall(data))
     if letters >= bad:  # each would be a letter or a quotation mark in the encoding of Western Windows
         return bad == 1 and len(data) >= _LONG
@@ -130,8 +123,12 @@ def _without_nuls(data: bytes, text: str, name: str) -> tuple[str, tuple[str, ..
     in text of two bytes a letter."""
     rest = text.replace("\0", "")
     runs = len(_NUL_RUN.findall(text))
-    likely = guess(data)
-    if runs > max(_MOST_NUL_RUNS * len(rest), 1) or _is_binary(rest) or (likely or "").startswith("utf-16"):
+    likely = encodings.guess(data)
+    if (
+        runs > max(_MOST_NUL_RUNS * len(rest), 1)
+        or encodings.is_binary(rest)
+        or (likely or "").startswith("utf-16")
+    ):
         return text, ()
     count = text.count("\0")
     line = 1 + sum(1 for _ in _LINE_END.finditer(text[: text.index("\0")]))
@@ -173,7 +170,7 @@ def by_mark(data: bytes) -> str | None:
     """The encoding that a byte order mark at the start of `data` names."""
     if data.startswith(codecs.BOM_UTF8):
         return "utf-8"
-    return next((name for mark, name in _BOMS if data.startswith(mark)), None)
+    return next((name for mark, name in encodings.BOMS if data.startswith(mark)), None)
 
 
 def _headings(text: str, most: int = 1 << 20) -> tuple[Mark, ...]:
@@ -225,13 +222,18 @@ def decode(data: bytes, name: str, encoding: str = "utf-8") -> str:
 
 def checked(data: bytes, text: str, name: str, encoding: str) -> None:
     """Raise `SakuinError` where what was decoded is no text, or of another encoding."""
-    if _is_binary(text):
-        if (likely := guess(data)) and likely.startswith("utf-"):
+    if encodings.is_binary(text):
+        if (likely := encodings.guess(data)) and likely.startswith("utf-"):
             raise SakuinError(
                 f"{name} is not {encoding} text; it looks like {likely}: pass --encoding {likely}."
             )
         raise SakuinError(f"{name} is binary, not text; extract its text first.")
-    if b"\x1b$" in data and data.isascii() and codecs.lookup(encoding).name == "utf-8" and guess(data):
+    if (
+        b"\x1b$" in data
+        and data.isascii()
+        and codecs.lookup(encoding).name == "utf-8"
+        and encodings.guess(data)
+    ):
         # The one encoding of Japanese whose bytes are all ASCII, and therefore UTF-8 without being it.
         raise SakuinError(f"{name} looks like iso2022_jp: pass --encoding iso2022_jp.")
     if not text.strip():
@@ -244,85 +246,19 @@ def _not_in(data: bytes, name: str, encoding: str, error: UnicodeError) -> str:
         where = (
             f" (byte 0x{data[error.start]:02x} at offset {error.start})" if error.start < len(data) else ""
         )
-    likely = guess(data)
-    if likely is not None and codecs.lookup(likely).name == codecs.lookup(encoding).name:
+    likely = encodings.likely(data)
+    if len(likely) == 1 and codecs.lookup(likely[0]).name == codecs.lookup(encoding).name:
         return f"{name} begins as {encoding} text and is damaged{where}; get it once more."
-    if likely is None:
+    if not likely and encodings.looks_binary(data):
         return f"{name} is not {encoding} text{where} and looks binary; extract its text first."
-    return f"{name} is not {encoding} text{where}; it looks like {likely}: pass --encoding {likely}."
+    return f"{name} is not {encoding} text{where}; {remedy(likely)}."
 
 
-def _is_binary(text: str) -> bool:
-    if "\0" in text:
-        return True
-    sample = text[: 1 << 16]
-    controls = sum(1 for char in sample if char < " " and char not in _TEXT_CONTROLS)
-    return controls > _MOST_CONTROLS * len(sample)
-
-
-def guess(data: bytes) -> str | None:
-    """The encoding that `data`, which is not UTF-8, is likely in; None where it looks binary."""
-    for mark, name in _BOMS:
-        if data.startswith(mark):
-            return name
-    sample = data[: 1 << 16]
-    if b"\0" in sample:
-        return _guess_utf16(sample)
-    if b"\x1b$" in sample and max(sample) < 0x80:
-        return None if _decoded(sample, "iso2022_jp") is None else "iso2022_jp"
-    scores = {name: _japanese(sample, name) for name in ("cp932", "euc_jp")}
-    best = max(scores, key=lambda name: scores[name])
-    if scores[best] > 0.5:
-        return best
-    for name in ("utf-8", "cp1252", "latin-1"):
-        if (text := _decoded(sample, name)) is not None:
-            return None if _is_binary(text) or _letters(text) < 0.5 else name
-    return None
-
-
-def _guess_utf16(sample: bytes) -> str | None:
-    """UTF-16 without a mark, of Western text: every other byte is zero."""
-    even = sample[: len(sample) // 2 * 2]
-    if len(even) < 4:
-        return None
-    zeros = even[0::2].count(0), even[1::2].count(0)
-    name = "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
-    text = _decoded(even, name)
-    if text is None or _is_binary(text) or max(zeros) < 0.3 * (len(even) // 2) or _letters(text) < 0.5:
-        return None
-    return name
-
-
-def _decoded(sample: bytes, name: str) -> str | None:
-    """`sample` decoded, forgiving only a character that its end cuts."""
-    decoder = codecs.getincrementaldecoder(name)()
-    try:
-        return decoder.decode(sample)
-    except UnicodeDecodeError:
-        return None
-
-
-def _japanese(sample: bytes, name: str) -> float:
-    """How much `sample` looks like Japanese if it is in the encoding `name`, 0 to 1.
-
-    Text in the wrong one of the two encodings comes out as half-width kana and rare signs, and Western text
-    has no kana.
-    """
-    text = _decoded(sample, name)
-    foreign = [char for char in text or "" if char > "\x7f"]
-    kana = sum(1 for char in foreign if "\u3040" <= char <= "\u30ff")
-    if not foreign or kana < 0.05 * len(foreign):
-        return 0.0
-    usual = sum(
-        1
-        for char in foreign
-        if "\u3000" <= char <= "\u30ff" or "\u4e00" <= char <= "\u9fff" or "\uff01" <= char <= "\uff5e"
-    )
-    return usual / len(foreign)
-
-
-def _letters(text: str) -> float:
-    """Share of the characters that are letters, digits, blanks or ASCII signs."""
-    return sum(1 for char in text if char.isalnum() or char.isspace() or " " <= char <= "~") / max(
-        len(text), 1
-    )
+def remedy(likely: tuple[str, ...]) -> str:
+    """What to do with a text that is in one of these encodings, likeliest first."""
+    if not likely:
+        return "which encoding it is in cannot be told: pass --encoding NAME, or convert it to UTF-8"
+    if len(likely) == 1:
+        return f"it looks like {likely[0]}: pass --encoding {likely[0]}"
+    several = ", ".join(likely[:-1]) + f" or {likely[-1]}"
+    return f"it may be {several}: pass --encoding {likely[0]}, and look at the text before you use it"

@@ -10,7 +10,7 @@ import codecs
 import re
 import warnings
 
-from sakuin.documents import text
+from sakuin.documents import encodings, text
 from sakuin.documents.boxes import boxes
 from sakuin.documents.document import Document, Mark
 from sakuin.documents.html import signs, soup
@@ -54,7 +54,7 @@ def lay_out(page: str, name: str, notes: tuple[str, ...] = ()) -> Document:
         soup.put_boxes_first(tree)
         soup.open_layout_tables(tree)
         soup.mark_headings(tree)
-        laid = Layout().convert_soup(tree)
+        laid = Layout(tree.sheets).convert_soup(tree)
     except RecursionError:
         raise SakuinError(
             f"{name} nests its elements too deeply to be read; open it in a browser and save it as text."
@@ -110,15 +110,12 @@ def _decode(data: bytes, name: str, encoding: str | None) -> tuple[str, tuple[st
     try:
         return text.repaired(data, name, declared)
     except SakuinError:
-        likely = text.guess(data)
+        found = encodings.likely(data)
+        likely = found[0] if len(found) == 1 else None
         if encoding == "auto" and likely not in (None, declared):
             said = f"{name} declares {declared}, which it is not, and was read as {likely}, which is a guess."
             return text.decode(data, name, str(likely)), (said,)
-        remedy = (
-            "convert it to UTF-8 first"
-            if likely in (None, declared)
-            else f"it looks like {likely}: pass --encoding {likely}"
-        )
+        remedy = text.remedy(found) if found and likely != declared else "convert it to UTF-8 first"
         raise SakuinError(f"{name} declares {declared} and is not {declared} text; {remedy}.") from None
 
 

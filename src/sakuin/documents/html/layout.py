@@ -12,24 +12,28 @@ from typing import Any
 
 from markdownify import MarkdownConverter
 
-from sakuin.documents import grid, ordinals
+from sakuin.documents import grid, links, ordinals
 from sakuin.documents.equations import mathml
 from sakuin.documents.grid import Cell
 from sakuin.documents.html import signs
-from sakuin.documents.html.looks import Sheets
+from sakuin.documents.html.looks import BULLETS, Sheets
 
 _TO_THE_END = 65_534
 """Rows over which a cell reaches that says 0."""
 
 _GROUPS = ("thead", "tbody", "tfoot")
 
+_DATE = re.compile(
+    r"(?P<year>[0-9]{4})-[0-9]{2}(?:-(?P<day>[0-9]{2})(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9.]{2,9})?"
+    r"(?:Z|[-+][0-9]{2}:?[0-9]{2})?)?)?"
+)
 _FORMS = {"a": "lower-alpha", "A": "upper-alpha", "i": "lower-roman", "I": "upper-roman", "1": "decimal"}
 
 
 class Layout(MarkdownConverter):
     """Lays out the tree of `sakuin.documents.html.soup`."""
 
-    def __init__(self) -> None:
+    def __init__(self, sheets: Sheets) -> None:
         super().__init__(
             heading_style="ATX",
             bullets="-",
@@ -37,9 +41,10 @@ class Layout(MarkdownConverter):
             escape_underscores=False,
             escape_misc=False,
             table_infer_header=True,
-            strip=["a", "b", "strong", "i", "em", "del", "s", "img", "sup", "sub"],
+            strip=["b", "strong", "i", "em", "del", "s", "img", "sup", "sub"],
             strip_pre=None,
         )
+        self._sheets = sheets
         self._numbers: dict[int, dict[int, str]] = {}
         self._cells: dict[int, str] = {}
         self._spelled_out: set[tuple[str, str]] = set()
@@ -72,11 +77,11 @@ class Layout(MarkdownConverter):
     def convert_li(self, el: Any, text: str, parent_tags: Any) -> str:
         """An item of a list, with the number that a browser shows."""
         parent = el.parent
-        if parent is None or parent.name != "ol" or not text.strip():
+        if parent is not None and parent.name in ("ol", "ul") and id(parent) not in self._numbers:
+            self._numbers[id(parent)] = _numbers(parent, self._sheets)
+        if parent is None or not (parent.name == "ol" or self._numbers.get(id(parent))) or not text.strip():
             said = str(super().convert_li(el, text, parent_tags))  # type: ignore[misc]
             return f"{signs.LINE}{said}{signs.LINE}" if _is_in_cell(parent_tags) else said
-        if id(parent) not in self._numbers:
-            self._numbers[id(parent)] = _numbers(parent)
         bullet = self._numbers[id(parent)].get(id(el), "- ")
         first, *rest = text.strip().split("\n")
         lines = [bullet + first, *(" " * len(bullet) + line if line else "" for line in rest)]
@@ -93,6 +98,24 @@ class Layout(MarkdownConverter):
         return f"{text.rstrip()} ({meant})" + (" " if text[-1:].isspace() else "")
 
     convert_dfn = convert_acronym = convert_abbr
+
+    def convert_a(self, el: Any, text: str, parent_tags: Any) -> str:
+        """The words of a link, and where it leads outside the page."""
+        said = links.behind(text.translate(signs.ALL), (el.get("href") or "").translate(signs.ALL))
+        if not said or "pre" in parent_tags or "code" in parent_tags:
+            return text
+        words = text.rstrip(f" \n{signs.LINE}")
+        return f"{words}{said}{text[len(words) :]}"
+
+    def convert_time(self, el: Any, text: str, parent_tags: Any) -> str:
+        """A date, with the one that the page means where its words do not say it."""
+        meant = _DATE.match(el.get("datetime") or "")
+        if meant is None or not text.strip():
+            return text
+        figures = {figure.lstrip("0") for figure in re.findall("[0-9]+", text)}
+        if {part.lstrip("0") for part in (meant["year"], meant["day"]) if part} <= figures:
+            return text
+        return f"{text.rstrip()} ({meant[0]})" + (" " if text[-1:].isspace() else "")
 
     def convert_rt(self, el: Any, text: str, parent_tags: Any) -> str:
         """How the signs before it are spoken."""
@@ -134,6 +157,8 @@ class Layout(MarkdownConverter):
         rows: list[list[Cell]] = []
         groups: list[int | None] = []  # by row, in which thead, tbody or tfoot it lies
         for part in el.find_all(("caption", "tr", "td", "th")):
+            if part.find_parent("table") is not el:
+                continue  # of a table in a cell, which is written already
             if part.name == "caption":
                 titles.append(self._cells.get(id(part), ""))
             elif part.name == "tr":
@@ -146,6 +171,9 @@ class Layout(MarkdownConverter):
                 rows[-1].append(
                     Cell(self._cells.get(id(part), ""), max(int(part.get("colspan") or 1), 1), down)
                 )
+        if _is_in_cell(parent_tags):
+            inner = (*titles, grid.flat(rows), " ".join(text.split()))
+            return signs.LINE + " ".join(part for part in inner if part) + signs.LINE
         whole = [*titles, grid.written(_ended(rows, groups))]
         return "\n\n" + "\n\n".join(part for part in (*whole, text.strip()) if part) + "\n\n"
 
@@ -164,19 +192,25 @@ def _ended(rows: list[list[Cell]], groups: list[int | None]) -> list[list[Cell]]
     return rows
 
 
-def _numbers(parent: Any) -> dict[int, str]:
-    """What stands before each item of an `ol`."""
+def _numbers(parent: Any, sheets: Sheets) -> dict[int, str]:
+    """What stands before each item of a list that has numbers."""
+    form = _form(parent, sheets) or ("" if parent.name == "ul" else _FORMS.get(parent.get("type"), "decimal"))
     items = parent.find_all("li", recursive=False)
     down = "reversed" in parent.attrs
     number = int(parent.get("start") or (len(items) if down else 1))
-    looks = Sheets()
-    form = looks.look("", {"style": parent.get("style") or ""}).numbers
-    form = form or _FORMS.get(parent.get("type") or "1", "decimal")
     found: dict[int, str] = {}
     for item in items:
         if item.get("value"):
             number = int(item["value"])
-        own = _FORMS.get(item.get("type") or "") or form
-        found[id(item)] = f"{ordinals.written(number, own)}. "
+        own = _form(item, sheets) or _FORMS.get(item.get("type") or "") or form
+        if own and own not in BULLETS:
+            found[id(item)] = f"{ordinals.written(number, own)}. "
         number += -1 if down else 1
     return found
+
+
+def _form(element: Any, sheets: Sheets) -> str:
+    """The form of a list's numbers that its style or a style sheet says."""
+    attributes = {name: element.get(name) or "" for name in ("style", "id")}
+    attributes["class"] = " ".join(element.get("class") or [])
+    return sheets.look(element.name, attributes).numbers

@@ -27,8 +27,12 @@ _LARGER = re.compile(
 )
 _CAPITALS = re.compile(r"text-transform\s*:\s*uppercase", re.I)
 _LIST = re.compile(
-    r"list-style(?:-type)?\s*:[^;]*?\b((?:lower|upper)-[a-z]+|decimal-leading-zero|decimal)\b", re.I
+    r"list-style(?:-type)?\s*:[^;]*?\b((?:lower|upper)-[a-z]+|decimal-leading-zero|decimal|disc|circle|square)\b",
+    re.I,
 )
+BULLETS = ("disc", "circle", "square")
+"""Styles of lists that have a sign and no number."""
+
 _TAGS = {"s": "struck", "strike": "struck", "del": "struck", "sup": "^", "sub": "_"}
 
 

@@ -37,7 +37,7 @@ ALL |= dict.fromkeys(map(ord, (FIELD, FIELD_END)))
 
 _WORDS = re.compile(r"\S(?:.*\S)?", re.S)
 _STRUCK_ON = re.compile(f"{STRUCK_END}([ \t]*){STRUCK}")
-_SCRIPT_ON = re.compile(f"{_SCRIPT_END}([\ue004\ue005])")
+_SCRIPT_ON = re.compile(f"{_SCRIPT_END}?([\ue004\ue005])")
 _SCRIPT = re.compile(
     f"([\ue004\ue005])([^\ue004\ue005\ue008]*){_SCRIPT_END}|({_LIFTED})([^{_LIFTED}{_LIFTED_END}]*){_LIFTED_END}"
 )
@@ -75,8 +75,15 @@ def written(text: str) -> tuple[str, int]:
 
 
 def _scripts(text: str) -> str:
-    # A raised word of which a part is set apart is one word.
-    text = _SCRIPT_ON.sub(lambda match: "" if match.start() else match[0], text)
+    now = ""
+
+    def on(match: re.Match[str]) -> str:
+        nonlocal now
+        goes_on, now = match[0] != match[1] and match[1] == now, match[1]
+        return "" if goes_on else match[0]
+
+    # A raised word of which a part is set apart is one word; what is lowered behind it is another.
+    text = _SCRIPT_ON.sub(on, text)
     text = text.replace(_LIFTED_END + _LIFTED, "")
     pieces: list[str] = []
     end, before = 0, ""
@@ -90,5 +97,5 @@ def _scripts(text: str) -> str:
         else:
             said = script("_" if match[1] == _SCRIPTS["_"] else "^", inner, before)
         pieces += [between, said]
-        end, before = match.end(), inner or before
+        end, before = match.end(), said or before
     return "".join([*pieces, text[end:]]).replace(_SCRIPT_END, "")

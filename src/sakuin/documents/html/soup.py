@@ -74,7 +74,7 @@ class Page(BeautifulSoup):
         self.pictures = self.embedded = self.passages_hidden = 0
         self.title_words = ""
         self.forms = Forms()
-        self._sheets = Sheets()
+        self.sheets = Sheets()
         self._open: list[_Open] = []
         self._hiding = 0  # open elements that hide
         self._hides_words = False
@@ -86,7 +86,7 @@ class Page(BeautifulSoup):
     ) -> Any:
         self.endData()
         name = _BLOCKS.get(name, name)
-        look = self._sheets.look(name, attrs).within(self._open[-1].look if self._open else Look())
+        look = self.sheets.look(name, attrs).within(self._open[-1].look if self._open else Look())
         one = _Open(name, look, attrs)
         self._open.append(one)
         by_page = "hidden" in attrs or _HIDING.search(attrs.get("style") or "") is not None
@@ -191,7 +191,7 @@ class Page(BeautifulSoup):
         if one.name == "title":
             self.title_words = self.title_words or line
         elif one.name == "style":
-            self._sheets.add(words)
+            self.sheets.add(words)
         elif one.name == "option" and self._choices is not None:
             line = one.attributes.get("label") or line
             line = f"{self._choices.group}: {line}" if self._choices.group and line else line
@@ -214,14 +214,20 @@ def _blank(run: re.Match[str]) -> str:
 
 
 def open_layout_tables(page: Page) -> None:
-    """A table that holds headings or tables lays a page out; as a table it would become one line."""
+    """A table that holds headings or tables lays a page out, unless it says that it has data, by a title, a
+    head or cells of heads; as a table it would become one line."""
     layout: set[int] = set()
+    of_data = _of_data(page)
     for inner in page.find_all(["table", *HEADINGS]):
+        # Whether the table that was passed last does; the headings of pages stand in no cell of data.
+        lays_out = inner.name in ("h1", "h2") and getattr(inner.find_parent(("td", "th")), "name", "") == "td"
         for around in inner.parents:
             if around.name == "table":
-                if id(around) in layout:
-                    break  # and so are those around it
+                # Those around it are told already, or by the table of data itself.
+                if id(around) in layout or (id(around) in of_data and not lays_out):
+                    break
                 layout.add(id(around))
+                lays_out = True
     if not layout:
         return
     found = [page.find_all("table"), page.find_all(_TABLE_PARTS)]
@@ -231,10 +237,27 @@ def open_layout_tables(page: Page) -> None:
         element.name = "div"
 
 
+def _of_data(page: Page) -> set[int]:
+    """The tables of more than one column that have a title, a head or cells of heads."""
+    said: set[int] = set()
+    wide: set[int] = set()  # one column is a frame
+    for part in page.find_all(("caption", "thead", "th", "td")):
+        table = part.find_parent("table")
+        if table is None or str(table.get("role") or "").lower() in ("presentation", "none"):
+            continue
+        if part.name != "td":
+            said.add(id(table))
+        if part.name in ("th", "td") and part.find_previous_sibling(("th", "td")) is not None:
+            wide.add(id(table))
+    return said & wide
+
+
 def mark_headings(page: Page) -> None:
     """Put the signs around the words of each heading that has some."""
     for heading in page.find_all(HEADINGS):
-        if heading.get_text(strip=True):
+        if heading.find_parent(("td", "th")) is not None:
+            heading.name = "p"  # words of a table, which is one passage
+        elif heading.get_text(strip=True):
             heading.insert(0, signs.HEADING)
             heading.append(signs.HEADING_END)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from sakuin.documents import links
 from sakuin.documents.boxes import BLANK, EMPTY, TICKED, boxes
 from sakuin.documents.equations import omml
 from sakuin.documents.pieces import Piece, joined
@@ -39,15 +40,15 @@ class Marks(Protocol):
 class Inline:
     """Reads paragraphs, one after another: fields reach over several.
 
-    links : addresses by the ids of the part's relations. boxes : elements with paragraphs of their own that
+    targets : addresses by the ids of the part's relations. boxes : elements with paragraphs of their own that
     the last paragraphs held. in_margin : whether this is a page header or footer.
     """
 
     def __init__(
-        self, styles: Styles, marks: Marks, found: Found, links: dict[str, str], *, in_margin: bool = False
+        self, styles: Styles, marks: Marks, found: Found, targets: dict[str, str], *, in_margin: bool = False
     ) -> None:
         self.boxes: list[Any] = []
-        self._styles, self._marks, self._found, self._links = styles, marks, found, links
+        self._styles, self._marks, self._found, self._targets = styles, marks, found, targets
         self._in_margin = in_margin
         self._fields: list[Field] = []
         self._pieces: list[Piece] = []
@@ -72,7 +73,7 @@ class Inline:
             if name == "w:r":
                 self._run(each)
             elif name in ("w:ins", "w:moveTo"):
-                self._found.insertions += len(each) > 0
+                self._found.insertions += _is_kept(each)
                 self._walk(each)
             elif name in ("w:del", "w:moveFrom"):
                 self._found.deletions += len(each) > 0
@@ -83,7 +84,7 @@ class Inline:
             elif name == "w:hyperlink":
                 start = len(self._pieces)
                 self._walk(each)
-                self._link(start, self._links.get(value(each, "r:id") or ""))
+                self._link(start, self._targets.get(value(each, "r:id") or ""))
             elif name == "w:fldSimple":
                 self._open(Field(code=value(each, "w:instr") or "", data=child(each, "w:ffData")))
                 self._separate()
@@ -208,8 +209,8 @@ class Inline:
     def _link(self, start: int, target: str | None) -> None:
         """Say where a link leads, unless its words do."""
         said = "".join(piece.text for piece in self._pieces[start:]).strip()
-        if target and said and _bare(target) != _bare(said):
-            self._pieces.append(Piece(f" ({target.removeprefix('mailto:')})", self._pieces[-1].struck))
+        if where := links.behind(said, target or ""):
+            self._pieces.append(Piece(where, self._pieces[-1].struck))
 
     def _field(self, part: Any) -> None:
         kind = value(part, "w:fldCharType")
@@ -245,7 +246,9 @@ class Inline:
         self._found.fields += field.is_worked_out
 
 
-def _bare(address: str) -> str:
-    for before in ("mailto:", "tel:", "https://", "http://", "www."):
-        address = address.removeprefix(before)
-    return address.rstrip("/").lower()
+def _is_kept(insertion: Any) -> bool:
+    """Whether something that was inserted was not deleted later."""
+    return any(
+        tag(each) not in ("w:del", "w:moveFrom") and (tag(each) == "w:r" or _is_kept(each) or not len(each))
+        for each in insertion
+    )

@@ -7,7 +7,7 @@ together; a list that overrides the start begins anew where it is met first.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sakuin.documents.ordinals import written
@@ -85,7 +85,10 @@ class Numbering:
         if at not in levels:
             return None
         self._count(which, pattern, levels, starts, at)
-        return self._shown(pattern, levels, at)
+        label = self._shown(pattern, levels, at)
+        # Each of the lists that come with Word has one level, and its name says how far in that is.
+        depth = self._styles.depth(style) if said is None else 0
+        return label if label is None or label.level >= depth else replace(label, level=depth)
 
     def _resolved(self, which: str) -> tuple[str, dict[int, _Level], dict[int, int]]:
         pattern, own, starts = self._lists[which]

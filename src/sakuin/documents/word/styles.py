@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ _TOGGLES = ("w:strike", "w:dstrike", "w:vanish", "w:caps")
 _RAISED = {"superscript": "^", "subscript": "_"}
 _MOST_BASED = 32
 """Styles that one is based on, one on the other; Word has eleven at most."""
+
+_LIST = re.compile(r"list (?:bullet |number )?([2-5])", re.I)
 
 _BODY = 9
 """The outline level of what is no heading."""
@@ -79,6 +82,13 @@ class Styles:
             if (which := child_value(said, "w:numId")) is not None:
                 return which, level, value(each, "w:styleId") or ""
         return None, level, ""
+
+    def depth(self, style: str) -> int:
+        """How far in the lists that come with Word are by their names, counted from 0: List Bullet 2 is 1."""
+        for each in self._chain(style):
+            if found := _LIST.fullmatch(child_value(each, "w:name") or ""):
+                return int(found[1]) - 1
+        return 0
 
     def look(self, run: Any, paragraph_style: str) -> Look:
         """How a run with these properties (`w:rPr`, or None) looks in a paragraph of this style."""
