@@ -25,6 +25,18 @@ def size_of(size: float) -> str:
     return f"{size / 1e9:.2f} GB" if size < 10e9 else f"{size / 1e9:,.1f} GB"
 
 
+def within(size: float, most: float | None) -> str:
+    """A size and its bound in words: 3 MB; 3 MB of 5 MB; 3 MB, more than its quota of 1 MB,."""
+    if most is None:
+        return size_of(size)
+    over = size > most
+    return (
+        f"{size_of(size)}, more than its quota of {size_of(most)},"
+        if over
+        else f"{size_of(size)} of {size_of(most)}"
+    )
+
+
 def span_of(seconds: float) -> str:
     """A time in words, roughly: 3 d, 5 h, 12 min, 40 s."""
     for length, unit in _SPANS:

@@ -14,6 +14,7 @@ from tiny import BYTES, byte_tokenizer, tiny
 
 from sakuin import Library
 from sakuin.cli import app
+from sakuin.errors import SakuinError
 
 FIRST = TEXT[:600]
 
@@ -63,8 +64,12 @@ def test_several_files_are_appended_each_as_it_is(
     Path("b.txt").write_text("Changed.\n")
     code, out, err = run("append", "one", "a.txt", "b.txt")
     assert (code, out) == (2, "")
-    assert "with --replace, or read it beside" in err
     assert "b.txt was changed" in err
+    assert "(it differs from line 1 on); --replace lets the new text take" in err
+    assert "=True" not in err
+    # What the sentence offers is there.
+    assert "--follow" in err
+    assert "`sakuin contexts append NAME - < FILE`" in err
     code, out, err = run("append", "one", "a.txt", "b.txt", "--replace")
     assert "nothing new in a.txt" in err
     assert out.startswith("one: b.txt replaced; ")
@@ -129,3 +134,39 @@ def test_an_interrupted_replacement_leaves_the_old_one(
     monkeypatch.setattr(Library, "kept_of", lambda self, name: 1024)
     said: Any = add._left_of("one", None, replace=True)
     assert said.startswith("one is what it was; 1,024 tokens")
+
+
+def test_what_is_offered_of_a_name_that_is_taken_exists(run: Callable[..., tuple[int, str, str]]) -> None:
+    assert run("export", "one", "one.skn")[0] == 0
+    code, _, err = run("import", "one.skn")
+    assert code == 2
+    assert "named 'one' already; give another name after the file, or remove that one first (`sakuin " in err
+    assert "replace" not in err
+    assert run("import", "one.skn", "two")[0] == 0
+    with pytest.raises(SakuinError, match="already; take another name, or remove that one"):
+        Library().check_free("one")
+    err = run("add", "one", "a.txt")[2]
+    assert "add to it (`sakuin contexts append`), or let this one take its place with --replace.\n" in err
+
+
+def test_a_rotated_file_is_named_as_the_context_names_it(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sakuin.documents import read
+
+    context = Library().open("one", *model_of())
+    Path("a.txt").write_text("Another log.\n")
+    growth = context.append_beside(read("a.txt"))
+    assert [change.name for change in growth.changes] == ["a.txt (2)"]
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    (tmp_path / "a.txt").write_text("A third one.\n")
+    with pytest.raises(SakuinError, match=r"^a\.txt \(2\) was changed since"):
+        context.append(read("../a.txt"))
+    monkeypatch.chdir(tmp_path.parent)
+    growth = context.append_beside(read(f"{tmp_path.name}/a.txt"))
+    assert [change.name for change in growth.changes] == ["a.txt (3)"]
+    context.remove("a.txt")
+    (tmp_path / "a.txt").write_text("A fourth one.\n")
+    growth = context.append_beside(read(f"{tmp_path.name}/a.txt"))
+    assert [change.name for change in growth.changes] == ["a.txt"]

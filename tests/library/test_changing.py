@@ -162,7 +162,7 @@ def test_commands_say_what_they_did(
     assert run("keep", "first", "--pin") == "first is pinned and kept for ever\n"
     assert "pinned, so it stays, also when its time is over (until 20" in run("keep", "first", "--for", "30d")
     assert "first is kept until 20" in (out := run("keep", "first", "--no-pin"))
-    assert "(30 d from now), and may be evicted" in out
+    assert ", 30 d from now, and may be evicted" in out
     library.change("first", keep_for=-1)
     said = run("keep", "first", "--for", "ever")
     assert (

@@ -70,7 +70,8 @@ def cli() -> str:
     for name, command in commands:
         parts.append(f"\n## `{name}`\n\n{inspect.cleandoc(command.help or '')}\n\n")
         parts.append("```\n" + _usage(name, command) + "\n```\n\n")
-        parts += [f"- {_parameter(parameter)}\n" for parameter in command.params if parameter.name != "help"]
+        shown = [one for one in command.params if one.name != "help" and not getattr(one, "hidden", False)]
+        parts += [f"- {_parameter(parameter)}\n" for parameter in shown]
     return "".join(parts)
 
 
@@ -185,6 +186,8 @@ def _count(tokens: int | None) -> str:
 
 def _commands(command: Any, name: str) -> list[tuple[str, Any]]:
     children = getattr(command, "commands", None)
+    if command.hidden:  # another name of a command, which says so
+        return []
     if children is None:
         return [(name, command)]
     return [found for child, each in children.items() for found in _commands(each, f"{name} {child}")]

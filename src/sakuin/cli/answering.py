@@ -183,8 +183,8 @@ def print_answer(context: Context, answer: Answer, figures: bool = False) -> Non
     """What a person sees below the answer: remarks, passages and, if asked for, figures."""
     for remark in remarks(context, answer):
         tell(remark)
-    if is_doubtful(answer):
-        tell(DOUBT)
+    if said := doubt(answer, earlier=bool(context.turns)):
+        tell(said)
     if answer.evidence:
         console.print()
         print_passages(answer)
@@ -217,6 +217,18 @@ def print_figures(context: Context, answer: Answer) -> None:
 
 
 DOUBT = "(The document seems not to speak of this: little of the answer was looked up in it.)"
+DOUBT_IN_TALK = (
+    "(Little of this answer was looked up in the document; it may come from what was said before, or the "
+    "document seems not to speak of this.)"
+)
+
+
+def doubt(answer: Answer, *, earlier: bool) -> str:
+    """What is to be said where little of an answer was looked up; "" where enough was. earlier : something
+    was said before it, from which the same words may come."""
+    if not is_doubtful(answer):
+        return ""
+    return DOUBT_IN_TALK if earlier else DOUBT
 
 
 def is_doubtful(answer: Answer) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sakuin.cli.answering import Manner
-from sakuin.cli.errors import reports_errors
+from sakuin.cli.errors import Patience, reports_errors
 from sakuin.cli.loading import Loading
 from sakuin.cli.messages import messages
 from sakuin.cli.options import (
@@ -31,7 +31,7 @@ from sakuin.cli.options import (
 from sakuin.cli.progress import progress_bar
 from sakuin.cli.reading import documents_of, open_context, refuse_system, refuse_window
 from sakuin.cli.show import tell
-from sakuin.cli.talk import Patience, Talk
+from sakuin.cli.talk import Talk
 from sakuin.errors import SakuinError
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def chat(
 
         where = Library(library)
         if save is not None:
-            save = where.check_new(save)
+            save = where.check_free(save)
         if context is not None:
             refuse_system(system)
             refuse_window(window)

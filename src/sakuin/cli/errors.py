@@ -6,6 +6,7 @@ Used around the body of every command.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 
 import typer
 
@@ -25,15 +27,24 @@ _PATIENCE = 0.7
 """Seconds that an interrupted command has for tidying up before the process ends anyway."""
 
 
+class Patience:
+    """How many times Ctrl-C is left to the command before the process is ended from outside."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self) -> bool:
+        self.times -= 1
+        return self.times >= 0
+
+
 @contextmanager
-def reports_errors(
-    left: Callable[[], str] | None = None, patient: Callable[[], bool] = lambda: False
-) -> Iterator[None]:
+def reports_errors(left: Callable[[], str] | None = None, patient: Patience | None = None) -> Iterator[None]:
     """Run a command's body: errors become a sentence and exit code 2, Ctrl-C becomes exit code 130 within a
     second.
 
-    left : says what an interrupted command leaves. patient : asked at each Ctrl-C whether the command deals
-    with it, in its own time.
+    left : says what an interrupted command leaves. patient : whether the command deals with a Ctrl-C, in its
+    own time.
 
     With `SAKUIN_TRACEBACK=1` the traceback is printed too.
     """
@@ -112,13 +123,25 @@ def _given(error: Exception) -> str:
 
 
 _TWICE = re.compile(r"(--(\w+)) \(\2=True\)")
-_IN_PYTHON = re.compile(r"\b(backend|dtype|gpu_layers|kv_dtype|window)=('?)([\w.]+)\2")
+_LONG = "gpu_layers|keep_for|kv_dtype|max_new_tokens|repeat_penalty|top_p"
+_WORDS = "backend|device|dtype|index|offload|seed|temperature|threads|tolerance|window"
+_IN_PYTHON = re.compile(rf"\b({_LONG}|{_WORDS})=('?)([\w.-]+)\2")
+_QUOTED = re.compile(rf"`({_LONG}|{_WORDS})`|(?<![\w.`-])({_LONG})(?![\w.`=])")
+_FIRST = re.compile(rf"(\A|, so )({_WORDS})(?= must )")
+"""Words that are plain English elsewhere."""
+_ALONE = re.compile(r" \((\w+=True|append_beside)\)")
 
 
 def _as_options(text: str) -> str:
     """What a sentence of the library says of arguments in Python, in the command line's words."""
-    text = _TWICE.sub(r"\1", text).replace("`window`", "--window")
-    return _IN_PYTHON.sub(lambda found: f"--{found[1].replace('_', '-')} {found[3]}", text)
+
+    def option(name: str) -> str:
+        return f"--{name.replace('_', '-')}"
+
+    text = _ALONE.sub("", _TWICE.sub(r"\1", text))
+    text = _IN_PYTHON.sub(lambda found: f"{option(found[1])} {found[3]}", text)
+    text = _FIRST.sub(lambda found: f"{found[1]}{option(found[2])}", text)
+    return _QUOTED.sub(lambda found: option(found[1] or found[2]), text)
 
 
 def sentence(error: Exception) -> str:
@@ -128,6 +151,9 @@ def sentence(error: Exception) -> str:
         return text if text.endswith(".") else text + "."
     if isinstance(error, OSError) and error.strerror and not is_out_of_memory(error):
         where = f"{one_line(str(error.filename))}: " if error.filename else ""
+        if error.errno == errno.EFBIG:
+            limits = "than its file system or this shell's limit (`ulimit -f`) allows"
+            return f"{where}a file would be larger {limits}; raise the limit."
         return f"{where}{error.strerror[0].lower()}{error.strerror[1:]}."
     if is_out_of_memory(error):
         return "Memory ran out; take a smaller model or document."
@@ -158,14 +184,57 @@ def _give_up_output() -> None:
 
 
 def _interrupted(left: Callable[[], str] | None) -> str:
-    try:
-        return f"Interrupted. {left()}" if left is not None else "Interrupted."
-    except Exception:  # what is left cannot be said then; the process ends in any case
-        return "Interrupted."
+    """What is said. A thread asks what is left, since that may wait for ever: for an import that was
+    interrupted."""
+    said: list[str] = []
+
+    def ask() -> None:
+        with suppress(Exception):  # what is left cannot be said then; the process ends in any case
+            said.append(left() if left is not None else "")
+
+    if left is not None:
+        with suppress(RuntimeError):  # Python is ending, and begins no threads
+            asking = threading.Thread(target=ask, name="sakuin-left", daemon=True)
+            asking.start()
+            asking.join(_PATIENCE)
+    return " ".join(["Interrupted.", *said])
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported there."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib."):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager
-def _interrupted_promptly(left: Callable[[], str] | None, patient: Callable[[], bool]) -> Iterator[None]:
+def _handled(left: Callable[[], str] | None, patient: Patience | None) -> Iterator[None]:
+    """Within, Ctrl-C is a `KeyboardInterrupt`, but in the middle of an import the end of the process: modules
+    that were interrupted while they set themselves up print what they please, take it for another error, or
+    pass over it."""
+
+    def come(number: int, frame: FrameType | None) -> None:
+        if _importing(frame) and (patient is None or patient.times <= 0):
+            with suppress(Exception):  # such as from within a line that is being printed
+                _say(_interrupted(left))
+            os._exit(130)
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    if before in (signal.SIG_IGN, None):  # as who started us wants it
+        yield
+        return
+    signal.signal(signal.SIGINT, come)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _interrupted_promptly(left: Callable[[], str] | None, patient: Patience | None) -> Iterator[None]:
     """End the process a moment after Ctrl-C even if one long call into torch keeps Python from noticing it.
 
     Python's own handler runs only between two of its instructions; the C handler writes to a pipe at once,
@@ -181,7 +250,9 @@ def _interrupted_promptly(left: Callable[[], str] | None, patient: Callable[[], 
 
     def watch() -> None:
         while byte := os.read(reader, 1):
-            if byte[0] == signal.SIGINT and not patient() and not done.wait(_PATIENCE):
+            if byte[0] != signal.SIGINT or (patient is not None and patient()):
+                continue
+            if not done.wait(_PATIENCE):
                 if sys.stderr is not None and sys.stderr.isatty():
                     sys.stderr.write("\x1b[?25h\n")  # a progress bar hides the cursor
                 _say(_interrupted(left))
@@ -190,7 +261,8 @@ def _interrupted_promptly(left: Callable[[], str] | None, patient: Callable[[], 
     watcher = threading.Thread(target=watch, name="sakuin-interrupt", daemon=True)
     watcher.start()
     try:
-        yield
+        with _handled(left, patient):
+            yield
     finally:
         done.set()
         signal.set_wakeup_fd(before)

@@ -11,6 +11,7 @@ from sakuin.storage.paths import shortened
 
 _MOST = 300
 """Characters of a command line that an error shows."""
+_LONG = 80
 _LIKE_A_FILE = re.compile(r"[/\\*\[]|\.\w{1,5}\Z|\A-\Z")
 
 
@@ -38,7 +39,8 @@ def check_quotes(words: list[str], command: str) -> None:
 
 def unquoted(question: list[str], before: list[str]) -> SakuinError:
     """What to say of a question without quotes, after the words `before` it."""
-    meant = " ".join(question)
+    # What was one word for the shell stood in quotes already, and is not printed whole again.
+    meant = " ".join(word if len(word) <= _LONG else f"{word[: _LONG // 2]}…" for word in question)
     quoted = f'"{meant}"' if not re.search(r'["$`\\!]', meant) else shlex.quote(meant)
     line = " ".join([before[0], *map(shlex.quote, before[1:]), quoted])
     line = line if len(line) <= _MOST else f"{line[:_MOST]}…"

@@ -40,7 +40,10 @@ def _once(texts: list[Document]) -> list[Document]:
         if first is None:
             found.append(text)
         else:
-            tell(f"{text.name} is {first.name}, which is named already; it is read once")
+            twice = (
+                "is named twice" if text.name == first.name else f"is {first.name}, which is named already"
+            )
+            tell(f"{text.name} {twice}; it is read once")
     return found
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from sakuin.cli import answering
 from sakuin.cli.answering import Manner, as_object, typed
 from sakuin.cli.contexts.grown import warn_if_full
-from sakuin.cli.errors import sentence
+from sakuin.cli.errors import Patience, sentence
 from sakuin.cli.messages import Messages
 from sakuin.cli.printable import printable
 from sakuin.cli.show import Written, complain, say_json, tell
@@ -39,17 +39,6 @@ _COMMANDS = {
     "/bye": "leave; so do /exit, /quit and Ctrl-D",
 }
 _LEAVE = ("/bye", "/exit", "/quit")
-
-
-class Patience:
-    """How many times Ctrl-C is left to the conversation before the process is ended from outside."""
-
-    def __init__(self) -> None:
-        self.times = 0
-
-    def __call__(self) -> bool:
-        self.times -= 1
-        return self.times >= 0
 
 
 class _Interrupts:
@@ -109,6 +98,7 @@ class Talk:
         self._name, self._manner, self._messages, self._patience = name, manner, messages, patience
         self._json, self._figures = json, figures
         self._last: Answer | None = None
+        self._earlier = False  # whether something was said before it
         self._refused = 0
         self._interrupts = _Interrupts()
 
@@ -186,8 +176,8 @@ class Talk:
             self._say_why(self._last)
 
     def _say_why(self, answer: Answer) -> None:
-        if answering.is_doubtful(answer):
-            tell(answering.DOUBT)
+        if said := answering.doubt(answer, earlier=self._earlier):
+            tell(said)
         if answer.evidence:
             answering.print_passages(answer)
         else:
@@ -201,7 +191,7 @@ class Talk:
             complain(f'{alt} between """ and """. Ctrl-C ends an answer.')
 
     def _answer(self, message: str) -> None:
-        written = Written()
+        written, earlier = Written(), bool(self.context.turns)
         try:
             answer = self._chat(typed(message, "the message"), None if self._json else written)
         except SakuinError as error:
@@ -218,7 +208,8 @@ class Talk:
             tell("(Interrupted; the message and what was said of an answer are forgotten.)")
             return
         self._refused = 0
-        self._last = answer if answer.new_tokens else self._last
+        if answer.new_tokens:
+            self._last, self._earlier = answer, earlier
         if self._json:
             said = as_object(self.context, answer, self._name) | {"reused_tokens": answer.reused_tokens}
             say_json(said)

@@ -21,6 +21,7 @@ from sakuin.errors import SakuinError
 from sakuin.prompts.reading import Reading
 from sakuin.prompts.template import Prompt
 from sakuin.prompts.vocabulary import Encoded, Vocabulary
+from sakuin.quantities import counted
 from sakuin.snapshot.store import Snapshot
 
 if TYPE_CHECKING:
@@ -44,14 +45,22 @@ class TooLongError(SakuinError):
         self.what = what
 
 
-def check_length(window: int | None, tokens: int, characters: int, about: bool = False) -> None:
+def check_length(
+    window: int | None, tokens: int, characters: int, about: bool = False, held: int = 0
+) -> None:
     """Raise `SakuinError` where a context of so many tokens and characters is longer than a model reads.
 
     window : most tokens that the model was made for, or None where it does not say. about : the tokens are
-    reckoned from a part of them.
+    reckoned from a part of them. held : so many of them are in a context already.
     """
     if window is None or tokens < window:
         return
+    if held:
+        raise TooLongError(
+            f"the context would be {'about ' * about}{counted(tokens, 'token')} long, {held:,} of which it "
+            f"holds already, and this model reads at most {window:,}, question and answer included",
+            "append less, begin another context with it, or take a model with a longer window",
+        )
     share = max(window - _FOR_QUESTION, 0) / tokens
     raise TooLongError(
         f"the document is {'about ' * about}{tokens:,} tokens long and this model reads at most {window:,}, "
@@ -81,7 +90,7 @@ def check_characters(vocabulary: Vocabulary, text: str, window: int | None, held
     held : tokens that are in the window already.
     """
     if window is not None and (tokens := reckoned(vocabulary, text, max(window - held, 0))) is not None:
-        check_length(window, held + tokens, len(text), about=True)
+        check_length(window, held + tokens, len(text), about=True, held=held)
 
 
 def grown(reading: Reading, prompt: Prompt, backend: Backend, encoded: Encoded | None = None) -> Reading:
@@ -108,10 +117,12 @@ def check_before_reading(model: Any, tokenizer: Any, config: Any, progress: Any,
     ready_backend(model, tokenizer)
 
 
-def check_fits(backend: Backend, config: RetrievalConfig | None, tokens: int, characters: int) -> None:
+def check_fits(
+    backend: Backend, config: RetrievalConfig | None, tokens: int, characters: int, held: int = 0
+) -> None:
     """Raise `SakuinError` where a context of so many tokens and characters is longer than the model reads, or
-    takes more memory than there is."""
-    check_length(backend.shape.window, tokens, characters)
+    takes more memory than there is. held : tokens that are in the context already."""
+    check_length(backend.shape.window, tokens, characters, held=held)
     wanted = need.estimate(backend.shape, tokens, backend.dtype, config, weights=0)
     need.check(wanted, f"a context of {tokens:,} tokens")
 

@@ -76,7 +76,7 @@ def read_on(
     keeper : may know how a context begins of which nothing is read yet.
     """
     ids, begin, reused = reading.ids, before, 0
-    check_fits(backend, config, len(ids), len(reading.body))
+    check_fits(backend, config, len(ids), len(reading.body), before.n_tokens)
     if keeper is not None and not begin.n_tokens and (found := keeper.begin(ids)) is not None:
         cache, reused, windows = found
         begin = Beginning(cache, reused, windows, reused)

@@ -26,6 +26,8 @@ _SINGLE = re.compile(f"[{_ALONE}]")
 _SENTENCE_END = re.compile(r"[.!?]['\")\]*]*(?:\s|\Z)|[。！？]|\n")
 _FULL_STOP = re.compile(r"[.!?。！？]")
 _CELLS = re.compile(r"[,;|\t{}:=<>\[\]\"]")
+_APART = re.compile(r"[,;|\t\n\r{}<>=\[\]、，・]")
+"""What stands between cells and items; where there is none of it, the words are running text."""
 _CLOSING = re.compile(r"\S*")
 
 _MARKER = re.compile(r"(?:\A|\n)[ \t]*(?P<figure>\d{1,3}(?:\.\d{1,3})*)[.)]?\Z")
@@ -38,7 +40,9 @@ _SENTENCE, _SENTENCE_TIMES = 5, 3
 _SHORT_TIMES = 6
 """Short sentences: "I do not know." """
 _BARE_TIMES = 12
-"""Words with nothing between them: "the the the"."""
+"""Words with nothing between them, "the the the", and phrases that are begun again and again: 'The key "The
+key "'."""
+_PHRASE = 1.5
 _ROW, _ROW_TIMES = 4, 12
 """So many words that may be a row of a table."""
 _CELL_TIMES = 64
@@ -151,7 +155,9 @@ def _times(text: str, words: list[_Word], first: int, period: int) -> int | None
     if weight >= _ROW:
         return _ROW_TIMES
     bare = all(letter.isalnum() or letter in " '’" for letter in body)
-    return _BARE_TIMES if bare else _CELL_TIMES
+    # A quotation that is opened every time and never closed is no list of quoted words.
+    running = not _APART.search(body) and (weight >= _PHRASE or body.count('"') % 2 == 1)
+    return _BARE_TIMES if bare or running else _CELL_TIMES
 
 
 def _once(text: str, words: list[_Word], first: int, period: int) -> int:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from sakuin import arguments
 from sakuin.errors import SakuinError
-from sakuin.library.folder import Folder, checked_name
+from sakuin.library.folder import Folder
 from sakuin.library.library import Library
 from sakuin.library.quota import check_room, make_room
 from sakuin.library.sweeping import sweep
@@ -36,6 +36,7 @@ from sakuin.storage.whole_files import new_file, publish, settle
 _MANIFEST = "manifest.json"
 _BLOCK = 1 << 20
 _EPOCH = 0
+_OTHER = "give another name after the file"
 
 
 def export_to(library: Library, name: str, path: str | os.PathLike[str]) -> int:
@@ -80,7 +81,7 @@ def import_from(
     what you trust.
     """
     source, folder = Path(arguments.path("path", path)), library.folder
-    name = library.check_new(checked_name(source.name.split(".")[0] if name is None else name))
+    name = library.check_free(source.name.split(".")[0] if name is None else name, _OTHER)
     folder.make()
     with folder.working_on(name), _opened(source) as (entries, size):
         manifest = replace(_manifest(entries, source), pinned=False)
@@ -96,7 +97,7 @@ def import_from(
             with locked(folder.lock):
                 check_room(folder, _new_bytes(folder, manifest), keep=manifest.files)
             _check_all(entries, manifest, place, folder, source)
-            library.check_new(name)
+            library.check_free(name, _OTHER)
             _take(folder, name, manifest, place, trust)
         finally:
             shutil.rmtree(place, ignore_errors=True)

@@ -23,6 +23,7 @@ from sakuin.errors import SakuinError
 from sakuin.library.folder import Folder, Listed, Stored, checked_name, expired, normal
 from sakuin.library.listing import Entry, entries_of, stored_in
 from sakuin.library.sweeping import Swept, sweep
+from sakuin.library.taken import refuse_taken
 from sakuin.library.until import until
 from sakuin.snapshot import manifest as manifests
 from sakuin.snapshot.manifest import StoredPart
@@ -167,16 +168,22 @@ class Library:
         place of another; else the reason, before the work begins."""
         name = checked_name(name)
         self.folder.check_writable()
-        if not replace and self.is_there(name):
-            raise SakuinError(
-                f"there is a context named {name!r} already; take another name, `append` to it, or let this "
-                "one take its place with --replace (replace=True)."
-            )
-        if self.folder.manifest(name, unfinished=True).exists() and not resume:
-            raise SakuinError(
-                f"an add of {name!r} was not finished; go on with --resume (resume=True), or `rm` it first."
-            )
+        there, begun = not replace and self.is_there(name), not resume and self._is_begun(name)
+        refuse_taken(name, there=there, begun=begun)
         return name
+
+    def check_free(self, name: str, remedy: str = "take another name") -> str:
+        """`name`, as it stands in the library, if nothing has it; else the reason, before the work begins.
+
+        remedy : how whoever asks can take another one.
+        """
+        name = checked_name(name)
+        self.folder.check_writable()
+        refuse_taken(name, there=self.is_there(name), begun=self._is_begun(name), remedy=remedy)
+        return name
+
+    def _is_begun(self, name: str) -> bool:
+        return self.folder.manifest(name, unfinished=True).exists()
 
     def kept_of(self, name: str) -> int:
         """Tokens that an unfinished `add` has stored; 0 where there is none."""
@@ -210,13 +217,13 @@ class Library:
         """
         from sakuin.library.writing import publish  # torch
 
-        name = self.check_new(name)
+        name = self.check_free(name)
         if not hasattr(context, "snapshot"):
             raise TypeError(f"context must be a Context, got {arguments.shown(context)}.")
         self.folder.make()
         kept: dict[Key, StoredPart] = {}
         with self.folder.working_on(name):
-            self.check_new(name)  # since then somebody may have made one
+            self.check_free(name)  # since then somebody may have made one
 
             def keep(growing: bool = False, context: Context = context) -> None:
                 stored = publish(

@@ -50,10 +50,10 @@ def _going(folder: Folder, need: int, spare: str, keep: Collection[str]) -> list
     going, freed = _evictable(folder, size + need - quota, spare, keep)
     if size + need - freed > quota:
         raise SakuinError(
-            f"the library in {folder.path} takes {size / 1e6:,.0f} MB of its quota of "
+            f"the library in {folder.path} takes {size / 1e6:,.0f} MB, its quota is "
             f"{quota / 1e6:,.0f} MB, {need / 1e6:,.0f} MB more are needed, and evicting what is not "
             f"pinned or in use would free {freed / 1e6:,.0f} MB; raise the quota with `sakuin contexts "
-            "quota`, or `rm` something. Nothing was removed."
+            "quota`, or remove something (`sakuin contexts rm`). Nothing was removed."
         )
     return going
 

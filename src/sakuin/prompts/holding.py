@@ -9,6 +9,7 @@ one, or becomes a document beside it, as the caller wants. Called by `sakuin.con
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -19,12 +20,19 @@ from sakuin.errors import SakuinError
 from sakuin.quantities import listed
 from sakuin.storage.paths import resolved
 
+_NUMBER = re.compile(r" \(\d+\)\Z")
+
 Edited = Literal["refuse", "replace", "beside"]
 """What becomes of a document whose text does not begin with what the context holds of it."""
 
 
 class EditedError(SakuinError):
-    """A document does not begin with what the context holds of it."""
+    """A document does not begin with what the context holds of it. what : that, and where it differs. helps :
+    what to do."""
+
+    def __init__(self, what: str, helps: str) -> None:
+        super().__init__(f"{what}; {helps}.")
+        self.what = what
 
 
 @dataclass(frozen=True)
@@ -96,13 +104,13 @@ def _with_one(documents: list[Document], new: Document, edited: Edited) -> tuple
                 documents[at] = replace(documents[at], path=new.path)
         return [*documents, _paths_kept(part, last)], Change(name, "grown")
     if edited == "beside":
-        return _beside(documents, new)
+        return _with_another(documents, new)
     if edited == "refuse":
         line = new.line(common_length(last.text, new.text))
         raise EditedError(
-            f"{new.name} was changed since the context read it (it differs from line {line:,} on); let the "
-            "new text take the place of the old one with --replace (replace=True), or read it beside the old "
-            "one from standard input (-)."
+            f"{name} was changed since the context read it (it differs from line {line:,} on)",
+            "let the new text take the place of the old one with --replace (replace=True), or read it beside "
+            "the old one (append_beside)",
         )
     first, *others = last.parts
     documents = list(documents)
@@ -161,8 +169,20 @@ def _ends_apart(paths: Iterable[str | None], new: str | None) -> dict[str, str]:
 
 def with_beside(documents: Sequence[Document], new: Document) -> tuple[list[Document], list[Change]]:
     """The documents of a context and `new` as another one, whatever is there."""
-    found, change = _beside(list(documents), new)
+    found, change = _with_another(list(documents), new)
     return found, [change]
+
+
+def _with_another(documents: list[Document], new: Document) -> tuple[list[Document], Change]:
+    """With `new` as another document: of a file that is there, by the file's name here with another number,
+    wherever it is named from now."""
+    known, _ = _known(held_in(documents), new)
+    if known and new.path not in (None, NO_FILE):
+        name = known[0].document.name
+        if not str(new.path).endswith(f"/{name}"):
+            name = _NUMBER.sub("", name)
+        new = replace(new, name=name)
+    return _beside(documents, new)
 
 
 def without(documents: Sequence[Document], names: Iterable[str]) -> tuple[list[Document], list[Change]]:

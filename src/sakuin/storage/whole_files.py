@@ -51,7 +51,7 @@ def new_file(folder: Path) -> Iterator[tuple[IO[bytes], Path]]:
             os.fchmod(handle, 0o600)  # whatever the umask
             yield file, path
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise unwritable(folder, error) from error
         raise
     finally:
@@ -86,6 +86,11 @@ def unwritable(folder: Path, error: OSError) -> SakuinError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return SakuinError(
             f"the disk that holds {folder} is full; nothing was changed. Free some space and try again."
+        )
+    if error.errno == errno.EFBIG:
+        return SakuinError(
+            f"a file in {folder} would be larger than its file system or this shell's limit (`ulimit -f`) "
+            "allows; nothing was changed. Raise the limit, or name a folder on another disk."
         )
     return SakuinError(
         f"{folder} cannot be written ({error.strerror or error}): what is there can be read, but not "

@@ -26,7 +26,7 @@ from sakuin.cli.options import (
 from sakuin.cli.progress import progress_bar
 from sakuin.cli.reading import documents_of
 from sakuin.cli.show import say, say_json, tell
-from sakuin.quantities import seconds_of, size_of
+from sakuin.quantities import counted, seconds_of, size_of
 
 if TYPE_CHECKING:
     from sakuin import Context, RetrievalConfig
@@ -122,7 +122,8 @@ def _print_added(name: str, context: Context, size: int, json: bool) -> None:
         say_json(said)
         return
     reused = f", {context.reused_tokens:,} of them taken from what is stored" if context.reused_tokens else ""
-    say(f"{name}: {context.tokens:,} tokens{reused}, {size_of(size)}, read in {context.prefill_s:.1f} s")
+    read = f"{counted(context.tokens, 'token')}{reused}"
+    say(f"{name}: {read}, {size_of(size)}, read in {context.prefill_s:.1f} s")
 
 
 def _left_of(name: str, library: str | None, replace: bool = False) -> str:

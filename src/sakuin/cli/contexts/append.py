@@ -76,9 +76,7 @@ def append(
         if follow and (len(files) != 1 or files[0] == "-"):
             raise SakuinError(f"--follow needs one file, got {len(files)}: {', '.join(files)}.")
         if follow and replace:
-            raise SakuinError(
-                "--follow reads what comes to a file, and --replace what was changed; leave one out."
-            )
+            raise SakuinError("--follow reads what comes, and --replace what was changed; leave one out.")
         where = Library(library)
         stored = where.find(name)
         where.folder.check_writable()

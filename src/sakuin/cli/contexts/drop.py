@@ -30,7 +30,10 @@ def drop(
     json: Json = False,
 ) -> None:
     """Take documents out of a context. What stands after the first of them is read anew, what stands before
-    it is not."""
+    it is not.
+
+    `remove-document` is another name of this command.
+    """
     with reports_errors():
         from sakuin import Library
         from sakuin.prompts.holding import without

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sakuin.cli.printable import one_line
 from sakuin.cli.show import say, say_json, tell
+from sakuin.quantities import counted
 
 if TYPE_CHECKING:
     from sakuin import Context
@@ -40,9 +41,11 @@ def print_growth(
         changed = [c for c in growth.changes if c.what in ("replaced", "removed")]
         if changed:
             what = ", ".join(f"{one_line(change.name)} {change.what}" for change in changed)
-            say(f"{name}: {what}; {growth.tokens_read:,} tokens read anew, {context.tokens:,} in all")
+            say(
+                f"{name}: {what}; {counted(growth.tokens_read, 'token')} read anew, {context.tokens:,} in all"
+            )
         else:
-            say(f"{name}: {more:,} tokens more, {context.tokens:,} in all")
+            say(f"{name}: {counted(more, 'token')} more, {context.tokens:,} in all")
     warn_if_full(name, context)
 
 
@@ -60,9 +63,17 @@ def offers_what_there_is(*, window: bool = False) -> Iterator[None]:
     """Within, of a document that is too long it is said what a command can do about it. window : whether it
     has `--window`."""
     from sakuin.context.checks import TooLongError
+    from sakuin.prompts.holding import EditedError
 
     try:
         yield
+    except EditedError as error:
+        raise EditedError(
+            error.what,
+            "--replace lets the new text take the place of the old one; a log that was rotated goes on with "
+            "--follow, which reads the new file as a part of its own, or once from standard input "
+            "(`sakuin contexts append NAME - < FILE`)",
+        ) from None
     except TooLongError as error:
         helps = "shorten it, split it into several contexts, {}take a model with a longer window"
         helps += " (`sakuin models list`){}"
@@ -73,10 +84,11 @@ def offers_what_there_is(*, window: bool = False) -> Iterator[None]:
 def warn_if_full(name: str, context: Context) -> None:
     """Tell where little room is left for question and answer."""
     window = context.backend.shape.window
-    if window is None or window - context.tokens >= max(_FEW, _SHARE * window):
+    left = 0 if window is None else window - context.tokens
+    if window is None or left >= max(_FEW, _SHARE * window):
         return
     tell(
         f"{name} holds {context.tokens:,} of the {window:,} tokens that its model reads, so only "
-        f"{window - context.tokens:,} are left for a question and its answer; split it into several "
+        f"{left:,} {'is' if left == 1 else 'are'} left for a question and its answer; split it into several "
         "contexts, or take a model with a longer window."
     )

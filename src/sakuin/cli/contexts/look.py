@@ -12,7 +12,7 @@ from sakuin.cli.errors import reports_errors
 from sakuin.cli.options import Folder, Json, Name
 from sakuin.cli.printable import one_line
 from sakuin.cli.show import console, facts, notes, say, say_json, show_table, tell
-from sakuin.quantities import counted, listed, size_of, span_of
+from sakuin.quantities import counted, listed, size_of, span_of, within
 
 
 def list_(library: Folder = None, json: Json = False) -> None:
@@ -50,8 +50,7 @@ def list_(library: Folder = None, json: Json = False) -> None:
             )
         show_table(table)
         quota = where.quota
-        of = "" if quota is None else f" of {size_of(quota)}"
-        tell(f"{size_of(where.folder.size())}{of} in {where.folder.path}")
+        tell(f"{within(where.folder.size(), quota)} in {where.folder.path}")
         if any(e.state == "expired" for e in entries):
             tell(
                 "What is expired goes with a command that changes the library, a day after one has found "

@@ -73,7 +73,7 @@ def _kept(manifest: Manifest) -> str:
     until = "for ever"
     if manifest.kept_until is not None:
         date = time.strftime("%Y-%m-%d %H:%M", time.localtime(manifest.kept_until))
-        until = f"until {date} ({span_of(max(0.0, manifest.kept_until - time.time()))} from now)"
+        until = f"until {date}, {span_of(max(0.0, manifest.kept_until - time.time()))} from now"
     if manifest.pinned and manifest.kept_until is not None:
         return f"is pinned, so it stays, also when its time is over ({until})"
     if manifest.pinned:
@@ -125,7 +125,11 @@ def quota(
             say_json({"quota": most, "bytes": taken})
         else:
             holds = f"the library takes {size_of(taken)}" if taken else "the library takes nothing yet"
-            say(f"{holds}; {'no quota limits it' if most is None else f'its quota is {size_of(most)}'}")
+            bound = "no quota limits it" if most is None else f"its quota is {size_of(most)}"
+            if most is not None and taken > most:
+                bound = f"that is more than its quota of {size_of(most)}: contexts that are not pinned make "
+                bound += "room when the next one comes, or `sakuin contexts rm` does now"
+            say(f"{holds}; {bound}")
 
 
 def _print_swept(swept: Swept, json: bool) -> None:
