@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ def interrupt_at(line: int, *rooms: str) -> Iterator[list[int]]:
     """Within, a KeyboardInterrupt comes before the `line`th line that this thread runs in these rooms of
     sakuin. Yields a list of one number: the lines that were run so far."""
     folders = tuple(str(_ROOMS / room) for room in rooms)
-    count = [0]
+    count, wanted = [0], [False]
 
     def enter(frame: FrameType, event: str, _: Any) -> Any:
         return step if frame.f_code.co_filename.startswith(folders) else None
@@ -28,7 +29,9 @@ def interrupt_at(line: int, *rooms: str) -> Iterator[list[int]]:
     def step(frame: FrameType, event: str, _: Any) -> Any:
         if event == "line":
             count[0] += 1
-            if count[0] == line:
+            wanted[0] |= count[0] == line
+            if wanted[0] and not _leaves_a_with(frame):
+                wanted[0] = False
                 raise KeyboardInterrupt
         return step
 
@@ -38,6 +41,16 @@ def interrupt_at(line: int, *rooms: str) -> Iterator[list[int]]:
         yield count
     finally:
         sys.settrace(before)
+
+
+def _leaves_a_with(frame: FrameType) -> bool:
+    """Whether the line is that of a `with` which is being left. Python looks for signals after calls and when
+    it jumps back, never there, so that `__exit__` is always called."""
+    at, code = frame.f_lasti, frame.f_code.co_code
+    names = [dis.opname[code[i]] for i in range(at, min(at + 6, len(code)), 2)]
+    return names[:2] == ["PUSH_EXC_INFO", "WITH_EXCEPT_START"] or (
+        names == ["LOAD_CONST"] * 3 and all(frame.f_code.co_consts[code[at + i]] is None for i in (1, 3, 5))
+    )
 
 
 def some_lines(run: Callable[[], Any], rooms: tuple[str, ...], n: int, seed: int = 0) -> list[int]:

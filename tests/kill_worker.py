@@ -25,6 +25,8 @@ PROCESSES = 4
 SHARED = "shared"
 REFUSALS = ("by another process", "was not finished")
 """Of what somebody else is at, and of an import where an add was killed."""
+FULL = 3500
+"""Tokens of a context to which nothing is appended any more; the model reads 4,096."""
 
 
 class Child:
@@ -62,6 +64,8 @@ class Child:
         return self.library.add(name, text_of, *model_of(), CONFIG, resume=True).tokens
 
     def append(self, name: str) -> int:
+        if self.library.find(name).manifest.outline.tokens > FULL:
+            return self.ask(name)
         return self.library.append(name, MORE[: self.draw.randrange(20, 200)], *model_of()).tokens
 
     def ask(self, name: str) -> int:

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/flat.hpp"
+#include "kernels/flat_mass.hpp"
 #include "kernels/kernels.hpp"
 #include "kernels/nearest.hpp"
 #include "kernels/probe.hpp"
@@ -18,7 +19,7 @@ constexpr Kernels make_table() {
         .flat_scratch = &Flat<I>::scratch,
         .flat_range = &Flat<I>::range,
         .flat_mass = &Flat<I>::mass,
-        .flat_kept_mass = &Flat<I>::kept_mass,
+        .flat_kept_mass = &FlatMass<I>::kept_mass,
         .sketch = &sketch_table<I>,
         .seal = &seal_table<I>,
         .nearest = &NearestRows<I>::nearest,

@@ -153,7 +153,7 @@ def test_a_trace_is_captured_and_measured(here: Here, backend: str) -> None:
         (["--gpu-layers", "-1"], "--gpu-layers must be a number of layers or all, got '-1'"),
         (
             ["--gpu-layers", "all", "--backend", "transformers"],
-            "gpu_layers='all' is for llama.cpp, and smollm2 is run by transformers (asked for)",
+            "--gpu-layers all is for llama.cpp, and smollm2 is run by transformers (asked for)",
         ),
         (["--gpu-layers", "2", "--dtype", "fp16"], "(fp16 was asked for)"),
         (["--backend", "llama.cpp", "--dtype", "fp16"], "with llama.cpp keys and values are kept in"),

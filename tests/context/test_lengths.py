@@ -58,7 +58,7 @@ def test_so_is_a_question_a_message_and_what_is_appended(loaded: tuple[Any, Any]
     before = context.tokens
     taken.clear()
     for call, said in (
-        (context.append, "the document is about"),
+        (context.append, "the context would be about"),
         (context.ask, "document and question are about"),
         (context.chat, "document and question are about"),
         (

@@ -164,11 +164,14 @@ def test_fields_of_a_form_stand_beside_their_labels(tmp_path: Path) -> None:
         widget + b"/FT/Btn/T(winter)/V/On/AS/On/Rect[58 638 68 648]" + states,
         widget + b"/FT/Btn/T(garden)/V/Off/AS/Off/Rect[186 638 196 648]" + states,
         widget + b"/FT/Ch/Ff 131072/T(floor)/Opt[(ground)(first)]/V(first)/Rect[200 596 300 610]",
+        widget + b"/FT/Tx/T(rent)/Rect[200 576 300 590]",
+        widget + b"/FT/Ch/Ff 131072/T(city)/Opt[(Norby)(Halden)]/Rect[200 556 300 570]",
         widget + b"/FT/Tx/Ff 8192/T(pin)/V(1234)/Rect[400 656 500 672]",
         widget + b"/F 2/FT/Tx/T(secret)/V(hidden words)/Rect[400 596 500 610]",
         widget + b"/FT/Sig/T(sign)/Rect[72 500 200 520]",
         widget + b"/FT/Sig/T(seal)/V<</Type/Sig/Contents<00>>>/Rect[72 460 200 480]",
-        content=b"BT /F1 10 Tf 72 600 Td (Floor:) Tj ET BT /F1 10 Tf 72 540 Td (Signature:) Tj ET",
+        content=b"BT /F1 10 Tf 72 600 Td (Floor:) Tj ET BT /F1 10 Tf 72 580 Td (Rent:) Tj ET "
+        b"BT /F1 10 Tf 72 560 Td (City:) Tj ET BT /F1 10 Tf 72 540 Td (Signature:) Tj ET",
         extra=b"/AcroForm<</Fields[FORM]>>",
     )
     lines = got.text.splitlines()
@@ -176,6 +179,8 @@ def test_fields_of_a_form_stand_beside_their_labels(tmp_path: Path) -> None:
         "Name of the tenant: Ada Boe",
         "[x] Winter service [ ] Garden",
         "Floor: first",
+        "Rent: ____",  # nothing is filled in
+        "City: ____",
     ):
         assert line in lines
     assert lines[-3:] == ["Signature:", "[not signed]", "[signed]"]

@@ -72,7 +72,7 @@ def test_a_document_that_could_not_be_read_again_is_refused(odd: dict[str, Any],
 
 def test_what_a_model_gives_no_numbers_for_is_measured_again(library: Library) -> None:
     context = read(text=LONG)
-    context._draws = Draws(Drawn(digest(context._reading.body), [3, 4], [float("nan"), 1.0], 1.0))
+    context._draws = Draws(Drawn(digest(context._reading.body), [3, 4], [float("nan"), 1.0]))
     library.save("y", context)
     again = library.open("y", *model_of())
     assert again._draws.kept is None

@@ -166,7 +166,7 @@ def test_the_quota_is_kept_by_evicting_what_was_not_asked_longest(library: Libra
     assert library.folder.size() <= library.quota
     assert all(damage == [] for damage in library.verify().values())
     library.quota = one
-    with pytest.raises(SakuinError, match=r"quota of .* Nothing was removed"):
+    with pytest.raises(SakuinError, match=r"its quota is 1 MB, .* Nothing was removed"):
         add(library, "big", f"big {FIRST}")
     assert names(library) == ["more", "old", "pinned"]
 

@@ -29,6 +29,7 @@ from sakuin.context.saying import WHOLE, Ended, Saying, stop_strings
 from sakuin.errors import SakuinError
 from sakuin.prompts.reading import Reading
 from sakuin.prompts.template import Prompt
+from sakuin.prompts.vocabulary import Encoded
 
 
 @dataclass(frozen=True)
@@ -128,12 +129,7 @@ def answering(
         backend, cache, reading.ids, asked.ids, asking, left, saying, n
     )
     saying.finish(_why(asking, left, len(saying.ids)))
-    asked_in = reading.with_tokens(
-        asked.ids,
-        [reading.at + min(at, len(rest)) for at in asked.starts],
-        [reading.at + min(at, len(rest)) for at in asked.ends],
-        len(reading.body),
-    )
+    asked_in = _with_question(reading, asked, len(rest))
     # Who has interrupted an answer does not wait for what makes its passages better.
     measured = None if lookups is None or saying.ended == "interrupted" else (yield from drawn())
     scale = 0.0 if measured is None else (yield from support.scale_of(backend, prompt))
@@ -157,6 +153,12 @@ def answering(
     kept, cache = yield from _kept(backend, cache, asked.ids, saying, again)
     at = [len(asked_in.body)] * len(kept)
     return result, asked_in.with_tokens(kept, at, at, len(asked_in.body), prompt.between), cache
+
+
+def _with_question(reading: Reading, asked: Encoded, waiting: int) -> Reading:
+    """The reading with the tokens of what waited, so many characters, and of the question."""
+    starts, ends = ([reading.at + min(at, waiting) for at in each] for each in (asked.starts, asked.ends))
+    return reading.with_tokens(asked.ids, starts, ends, len(reading.body))
 
 
 def _speak(

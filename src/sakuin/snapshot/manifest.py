@@ -20,6 +20,7 @@ from sakuin.cache.drawn import Drawn
 from sakuin.config import RetrievalConfig
 from sakuin.documents import Document
 from sakuin.errors import SakuinError
+from sakuin.snapshot import stored_drawn
 from sakuin.snapshot.numbers import packed, unpacked
 from sakuin.snapshot.stored_document import StoredDocument
 
@@ -177,10 +178,7 @@ class Manifest:
         if self.drawn is None:
             del said["drawn"]
         else:
-            said["drawn"] = asdict(self.drawn) | {
-                "positions": packed(self.drawn.positions),
-                "values": packed(self.drawn.values, "f"),
-            }
+            said["drawn"] = stored_drawn.said_of(self.drawn)
         if not self.system:  # as before
             del said["system"]
         if self.window is None:
@@ -339,26 +337,11 @@ def _manifest(said: dict[str, Any], where: str) -> Manifest:
             "documents": documents,
             "parts": parts,
             "backend": backend,
-            "drawn": _drawn(said["drawn"], n, 4 * (len(body) - at)) if "drawn" in said else None,
+            "drawn": stored_drawn.read(said["drawn"], n, 4 * (len(body) - at)) if "drawn" in said else None,
             "system": system,
             "window": window,
         }
     )
-
-
-def _drawn(said: Any, n: int, waiting: int) -> Drawn:
-    """What any question draws from the n tokens of a text, and from at most so many that wait."""
-    found = _exactly(said, Drawn)
-    positions, values = unpacked(found["positions"]), unpacked(found["values"], "f")
-    if not (isinstance(found["text"], str) and _HEX.fullmatch(found["text"])):
-        raise ValueError("what is drawn is of no text")
-    # The text that waits was read with the question: its tokens come after those that are kept.
-    if len(positions) != len(values) or not all(0 <= at < n + waiting for at in positions):
-        raise ValueError("what is drawn lies outside the tokens")
-    drawn = Drawn(found["text"], [int(at) for at in positions], values)
-    if not drawn.is_sound:
-        raise ValueError("what is drawn is no number")
-    return drawn
 
 
 def _config(said: Any, where: str) -> RetrievalConfig:

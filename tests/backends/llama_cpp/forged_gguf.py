@@ -192,18 +192,24 @@ class Fire:
             held[self.draw.randrange(len(held))] = odd
         return f"{key.decode()} {way}"
 
+    def _texts(self, of: Parsed, key: bytes) -> Value | None:
+        """A list of texts that is still one, and holds some."""
+        found = dict(of.values).get(key)
+        is_one = found is not None and found.type == ARRAY and found.item == STRING and found.value
+        return found if is_one else None
+
     def token(self, of: Parsed) -> str:
         """A word of the vocabulary is another's, or odd."""
-        found = dict(of.values).get(b"tokenizer.ggml.tokens")
-        if found is None or not found.value or found.item != STRING:
+        found = self._texts(of, b"tokenizer.ggml.tokens")
+        if found is None:
             return "no tokens"
         at = self.draw.randrange(len(found.value))
         found.value[at] = self.draw.choice((*_ODD_TEXT, *[self.draw.choice(found.value)] * 8))
         return f"token {at} is {found.value[at][:20]!r}"
 
     def merge(self, of: Parsed) -> str:
-        found = dict(of.values).get(b"tokenizer.ggml.merges")
-        if found is None or not found.value or found.item != STRING:
+        found = self._texts(of, b"tokenizer.ggml.merges")
+        if found is None:
             return "no merges"
         at, odd = self.draw.randrange(len(found.value)), (b"zzz qqq", b"a", b" ", b"a b c", b"", b" b", b"a ")
         found.value[at] = self.draw.choice(odd)

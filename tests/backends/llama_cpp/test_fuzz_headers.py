@@ -25,6 +25,7 @@ ARCHITECTURES = ("llama", "gemma3", "mixtral", "gpt-oss", "falcon-h1", "jamba")
 """Of both kinds of vocabulary, dense, with windows, with experts, with recurrent layers."""
 
 
+@pytest.mark.timeout(3600)  # of the long form
 def test_whatever_a_header_says_the_process_lives(tmp_path: Path) -> None:
     folders = (Path(__file__).parent, Path(__file__).parents[2])
     done = subprocess.run(

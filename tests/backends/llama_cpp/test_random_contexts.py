@@ -18,6 +18,7 @@ from transformers import DynamicCache
 from sakuin import Context, load
 from sakuin.backends.llama_cpp import locate
 from sakuin.documents import Document
+from sakuin.errors import SakuinError
 
 ROOMS = ("context", "backends", "cache", "snapshot", "prompts")
 FLAT = CONFIG.with_changes(index="flat")
@@ -75,7 +76,14 @@ class Operations:
         self.context.append(self.text())
 
     def append_a_document(self) -> None:
-        self.context.append(Document(f"{self.chance.randrange(3)}.txt", self.text()))
+        before, document = self.context.tokens, Document(f"{self.chance.randrange(3)}.txt", self.text())
+        if self.chance.random() < 0.4:
+            self.context.append_beside(document)
+            return
+        try:
+            self.context.append(document, replace=self.chance.random() < 0.5)
+        except SakuinError:  # it is there and was changed, or a talk was about it
+            assert self.context.tokens == before
 
     def fork(self) -> None:
         self.others.append(self.context.fork())

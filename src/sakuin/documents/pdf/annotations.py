@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sakuin.documents.boxes import BLANK, EMPTY, TICKED
+
 _MOST = 20_000
 """Annotations of a page that are looked at."""
 
@@ -137,15 +139,14 @@ class _Reader:
         kind = raw.FPDFAnnot_GetFormFieldType(self._form, self._it)
         if kind in (raw.FPDF_FORMFIELD_CHECKBOX, raw.FPDF_FORMFIELD_RADIOBUTTON):
             ticked = raw.FPDFAnnot_IsChecked(self._form, self._it)
-            yield Added("box", "[x]" if ticked else "[ ]", [self._box()])
+            yield Added("box", TICKED if ticked else EMPTY, [self._box()])
         elif kind in (raw.FPDF_FORMFIELD_COMBOBOX, raw.FPDF_FORMFIELD_LISTBOX):
-            if words := ", ".join(self._options()) or self._form_value():
-                yield Added("field", words, [self._box()])
+            yield Added("field", ", ".join(self._options()) or self._form_value() or BLANK, [self._box()])
         elif kind == raw.FPDF_FORMFIELD_TEXTFIELD:
             if raw.FPDFAnnot_GetFormFieldFlags(self._form, self._it) & _PASSWORD:
                 lacks["field for a password"] += 1
-            elif words := self._form_value():
-                yield Added("field", words, [self._box()])
+            else:
+                yield Added("field", self._form_value() or BLANK, [self._box()])
         elif kind == raw.FPDF_FORMFIELD_SIGNATURE:
             signed = raw.FPDFAnnot_HasKey(self._it, b"V")
             yield Added("field", "[signed]" if signed else "[not signed]", [self._box()])
