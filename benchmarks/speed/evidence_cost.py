@@ -5,7 +5,7 @@ Both run in turns in one process, and each pair gives one ratio; the first pair 
 model is known before, as after any first question.
 
 Run: python -m benchmarks.speed.evidence_cost [--models smollm2 gemma3-270m] [--repeats 15]
-Takes two minutes on two cores.
+Takes a minute on two cores.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ turns in one process. `faster` is the tokens per second of all clients beside th
 text (llama.cpp rounds by how many are computed at once, so two tokens that are near may change places).
 
 Run: python -m benchmarks.speed.together [--models smollm2] [--backends llama.cpp transformers] [--clients 16]
-Takes ten minutes on two cores.
+Takes four minutes on two cores.
 """
 
 from __future__ import annotations

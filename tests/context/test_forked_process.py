@@ -167,3 +167,39 @@ def test_a_child_asks_llama_cpp(tmp_path: Path) -> None:
         asking.join()
         """
     )
+
+
+def test_a_child_has_no_scheduler_and_runs_its_model_itself() -> None:
+    run(
+        """
+        from sakuin.server.scheduler import Closed, Scheduler
+        context = read()
+        expected = said(context)
+        scheduler = Scheduler(context.backend)
+        stop = threading.Event()
+        def ask():
+            while not stop.is_set():
+                said(context)
+        def work():
+            assert said(context) == expected
+            try:
+                scheduler.submit(iter(()))
+            except Closed:
+                pass
+            else:
+                raise AssertionError("it was taken")
+            with Scheduler(context.backend) as own:
+                assert said(context) == expected
+                assert own.turns
+        with scheduler:
+            asking = [threading.Thread(target=ask) for _ in range(3)]
+            for one in asking:
+                one.start()
+            for _ in range(4):
+                wait(in_child(work))
+            stop.set()
+            for one in asking:
+                one.join()
+            assert said(context) == expected
+        """
+    )

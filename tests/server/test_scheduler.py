@@ -71,17 +71,28 @@ def test_reading_appending_and_chatting_go_through_it(tmp_path: Path) -> None:
 
 
 class Recorded:
-    """A model whose passes are noted: how many tokens each sequence had."""
+    """A model whose passes are noted: how many tokens each sequence had, and whose cache the first was."""
 
     def __init__(self, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
         self.passes: list[list[int]] = []
-        forward = type(backend).forward_together
+        self.firsts: list[Any] = []
+        kind = type(backend)
+        together, alone = kind.forward_together, kind.forward
 
         def noted(of: Backend, caches: Any, ids: Any, **more: Any) -> Any:
-            self.passes.append([len(each) for each in ids])
-            return forward(of, caches, ids, **more)
+            self._note(caches, ids)
+            return together(of, caches, ids, **more)
 
-        monkeypatch.setattr(type(backend), "forward_together", noted)
+        def noted_alone(of: Backend, cache: Any, ids: Any, **more: Any) -> Any:
+            self._note([cache], [ids])
+            return alone(of, cache, ids, **more)
+
+        monkeypatch.setattr(kind, "forward_together", noted)
+        monkeypatch.setattr(kind, "forward", noted_alone)
+
+    def _note(self, caches: Any, ids: Any) -> None:
+        self.passes.append([len(each) for each in ids])
+        self.firsts.append(caches[0])
 
 
 def wanting(backend: Backend, n: int, steps: int) -> Passes[int]:
@@ -113,12 +124,16 @@ def test_a_long_text_is_read_in_pieces_beside_those_who_decode(monkeypatch: pyte
 
 def test_two_long_texts_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = backend_of(*model_of())
+    recorded = Recorded(backend, monkeypatch)
     with Scheduler(backend) as scheduler:
-        held = scheduler.submit(wanting(backend, 10, 3000))  # pieces are short beside it
+        held = scheduler.submit(wanting(backend, 10, 10**6))  # pieces are short beside it
+        until(lambda: len(recorded.passes) > 2)
         jobs = [scheduler.submit(wanting(backend, 1500, 0)) for _ in range(2)]
-        ended = [job.future.result(60) for job in jobs]
+        assert [job.future.result(60) for job in jobs] == [0, 0]
         held.cancel()
-    assert ended == [0, 0]
+    reads = [id(cache) for cache, n in zip(recorded.firsts, recorded.passes, strict=True) if max(n) > 1][1:]
+    first, second = dict.fromkeys(reads)
+    assert reads.index(second) < len(reads) - 1 - reads[::-1].index(first)  # neither waits for the other
 
 
 def test_who_is_cancelled_leaves_at_once() -> None:
@@ -172,6 +187,34 @@ def test_a_fault_is_told_to_whom_it_belongs() -> None:
             bad.future.result(60)
         assert caught.future.result(60) == "IndexError"
         assert scheduler.submit(faulty(-1)).future.result(60) == 20
+
+
+def test_a_fault_of_what_belongs_together_costs_nobody_the_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = backend_of(*model_of())
+
+    def failing(*_: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(type(backend), "groups", failing)
+    with Scheduler(backend) as scheduler:
+        jobs = [scheduler.submit(wanting(backend, 10, 5)) for _ in range(3)]
+        assert [job.future.result(60) for job in jobs] == [5] * 3
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_nobody_waits_for_a_scheduler_whose_thread_has_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = backend_of(*model_of())
+
+    def failing(*_: Any) -> Any:
+        raise SystemExit
+
+    with Scheduler(backend) as scheduler:
+        monkeypatch.setattr(scheduler, "_turn", failing)
+        job = scheduler.submit(wanting(backend, 10, 5))
+        with pytest.raises(Closed):
+            job.future.result(60)
+        with pytest.raises(Closed):
+            scheduler.submit(wanting(backend, 10, 5))
 
 
 def test_too_many_are_told_to_come_again() -> None:

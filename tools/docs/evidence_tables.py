@@ -1,5 +1,5 @@
 """The tables of docs/evidence.md, from benchmarks/answers/evidence.py and
-benchmarks/speed/evidence_cost.py. Called by tools/docs/tables.py."""
+unanswered.py, and benchmarks/speed/evidence_cost.py. Called by tools/docs/tables.py."""
 
 from __future__ import annotations
 
@@ -36,6 +36,19 @@ def leading(*results: Row) -> str:
     )
 
 
+def unanswered(result: Row) -> str:
+    """Whether texts of other kinds are doubted where they do not answer."""
+    columns = {"model": "l", "right answers that are doubted": "r"}
+    columns |= {"near questions that are doubted": "r", "far ones": "r"}
+    return table(
+        columns,
+        (
+            [one["model"], *(f"{one[f'{kind}_doubted']} of {one[kind]}" for kind in ("right", "near", "far"))]
+            for one in result["results"]
+        ),
+    )
+
+
 def cost(result: Row) -> str:
     """What evidence and support add to a short question of a stored context."""
     columns = {"model, tokens": "l", "tokens of the answer": "r", "seconds": "r", "without": "r"}
@@ -57,6 +70,7 @@ def cost(result: Row) -> str:
 
 TABLES: dict[str, tuple[str, Callable[..., str]]] = {
     "evidence-leading": ("evidence-*", leading),
+    "evidence-unanswered": ("unanswered", unanswered),
     "evidence-cost": ("evidence_cost", cost),
 }
 """As in tools/docs/tables.py."""

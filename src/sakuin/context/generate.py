@@ -7,6 +7,7 @@ can run many of them together, each over its own cache.
 
 from __future__ import annotations
 
+import os
 import time
 import weakref
 from collections.abc import Generator, Iterator, Sequence
@@ -90,7 +91,11 @@ def run_by(runner: Runner, model: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        del _runners[model]
+        _runners.pop(model, None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_runners.clear)  # whoever runs models is a thread of the parent
 
 
 def run(backend: Backend, passes: Passes[T]) -> T:

@@ -23,6 +23,7 @@ from torch import Tensor
 from sakuin.backends.base import Backend
 from sakuin.context.generate import Pass, Passes, exact_above, run_by
 from sakuin.errors import SakuinError
+from sakuin.machine.forks import recursive_lock
 
 T = TypeVar("T")
 
@@ -125,7 +126,8 @@ class Job(Generic[T]):
 class Scheduler:
     """Runs a model for many: `with Scheduler(backend) as scheduler: …`.
 
-    backend : of a model, as `sakuin.backends.open.backend_of` gives it.
+    backend : of a model, as `sakuin.backends.open.backend_of` gives it. turns : how many were taken so far.
+    A child that is forked meanwhile has no scheduler, and runs its model itself.
     """
 
     def __init__(self, backend: Backend, limits: Limits | None = None) -> None:
@@ -134,7 +136,7 @@ class Scheduler:
         self.turns = 0
         self._waiting: deque[Job[Any]] = deque()
         self._running: list[Job[Any]] = []
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(recursive_lock())
         self._closing = False
         self._pace = _Pace()
         self._thread = threading.Thread(target=self._work, name="sakuin scheduler", daemon=True)
@@ -166,8 +168,8 @@ class Scheduler:
         """Have `passes` run, those of a higher priority first. Raises `Busy` where too many wait."""
         job = Job(passes, priority)
         with self._changed:
-            if self._closing:
-                raise Closed("the server is closing: nothing more is taken.")
+            if self._closing or not self._thread.is_alive():  # closed, not entered, or a parent's
+                raise Closed("the scheduler is not open: nothing is taken.")
             if len(self._waiting) >= self.limits.waiting:
                 raise Busy(f"{len(self._waiting):,} requests are waiting already: try again a little later.")
             self._waiting.append(job)
@@ -188,14 +190,18 @@ class Scheduler:
     # -- the thread ------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        while self._admit():
-            self._running = [job for job in self._running if not job.is_over]
-            if self._running:
-                self._turn()
-                self.turns += 1
-        for job in [*self._running, *self._waiting]:
-            job.fail(Closed("the server was closed before this was done."))
-        self._running, self._waiting = [], deque()
+        try:
+            while self._admit():
+                self._running = [job for job in self._running if not job.is_over]
+                if self._running:
+                    self._turn()
+                    self.turns += 1
+        finally:  # whatever happens, nobody waits for ever
+            with self._changed:
+                self._closing = True
+            for job in [*self._running, *self._waiting]:
+                job.fail(Closed("the scheduler was closed before this was done."))
+            self._running, self._waiting = [], deque()
 
     def _admit(self) -> bool:
         """Begin what waits as far as there is room; False where all is to end."""
@@ -239,17 +245,17 @@ class Scheduler:
 
     def _forward(self, parts: Sequence[tuple[Job[Any], Sequence[int]]]) -> None:
         caches, ids = [job.wanted.cache for job, _ in parts], [own for _, own in parts]
-        for group in self.backend.groups(caches, ids):
+        try:
+            groups = self.backend.groups(caches, ids)
+        except Exception:  # of one of them, who is told when it is computed alone
+            groups = [[i] for i in range(len(parts))]
+        for group in groups:
             self._pass([parts[i] for i in group])
 
     def _pass(self, parts: Sequence[tuple[Job[Any], Sequence[int]]]) -> None:
         """One pass of the weights."""
         try:
-            caches = [job.wanted.cache for job, _ in parts]
-            for cache in caches if len(parts) > 1 else ():  # a fault of one costs no other its cache
-                if (retrieval := self.backend.retrieval(cache)) is not None:
-                    retrieval.let_fail(False)
-            found = self.backend.forward_together(caches, [ids for _, ids in parts])
+            found = self._computed([(job.wanted.cache, ids) for job, ids in parts])
         except Exception as error:  # of one of them, who is told
             if len(parts) == 1:
                 parts[0][0].fail(error)
@@ -259,6 +265,16 @@ class Scheduler:
             return
         for (job, ids), logits in zip(parts, found, strict=True):
             job.took(len(ids), logits)
+
+    def _computed(self, wanted: Sequence[tuple[Any, Sequence[int]]]) -> list[Tensor]:
+        """The logits after each of them."""
+        if len(wanted) == 1:
+            return [self.backend.forward(*wanted[0])]
+        for cache, _ in wanted:  # a fault of one costs no other its cache
+            if (retrieval := self.backend.retrieval(cache)) is not None:
+                retrieval.let_fail(False)
+        caches, ids = zip(*wanted, strict=True)
+        return self.backend.forward_together(caches, ids)
 
 
 class _Pace:

@@ -67,15 +67,11 @@ class _JointLayer(LayerCache):
         arrival.stored = True
         return torch.cat(found)
 
-    def known_real(self, length: int) -> Tensor | None:
-        return None
-
 
 class JointCache(RetrievalCache):
     """Several caches as one of a batch, for one pass. Each must hold one sequence and some tokens."""
 
     def __init__(self, caches: Sequence[RetrievalCache]) -> None:
-        self._caches = caches
         whole = WholeCache((), caches[0].config)
         whole.layers = {
             number: _JointLayer([cache.whole.layers[number] for cache in caches])

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from sakuin.documents.links import bare
 from sakuin.documents.sheets.figures import Format
 from sakuin.documents.words import struck_out, with_and
 from sakuin.errors import SakuinError
@@ -56,7 +57,7 @@ def check_reach(height: int, width: int, name: str) -> None:
 def add_link(text: str, target: str) -> str:
     """The text of a cell with where its link leads, unless the text says that."""
     said = target.removeprefix("mailto:")
-    return text if not text or _bare(target) in text.lower() else f"{text} ({said})"
+    return text if not text or bare(target) in text.lower() else f"{text} ({said})"
 
 
 def ruled(cells: str, sheet: str) -> str:
@@ -90,9 +91,3 @@ def notes_on(lacks: Counter[str], name: str, ruled: Iterable[str] = ()) -> list[
     if unread := [counted(lacks[each], each) for each in _UNREAD if lacks[each]]:
         notes.append(f"not read of {name}: {with_and(unread)}.")
     return notes
-
-
-def _bare(address: str) -> str:
-    for before in ("mailto:", "tel:", "https://", "http://", "www."):
-        address = address.removeprefix(before)
-    return address.rstrip("/").lower()
