@@ -152,6 +152,8 @@ def test_a_model_decodes_with_them(architecture: str, tmp_path: Path) -> None:
     cache = backend.new_cache(None)
     backend.forward(cache, ids[0, :100].tolist())
     forks = [backend.fork(cache) for _ in range(3)]
+    # Room for three sequences makes the session anew, whose seconds begin at 0.
+    backend.forward_together([backend.fork(cache) for _ in range(3)], [[0]] * 3)
     before = backend.loaded.session.seconds[1]
     for at in range(100, 120):
         token = [ids[0, at].item()]
