@@ -1,0 +1,1 @@
+"""Contexts over HTTP: whose they are, and how they come to be read."""

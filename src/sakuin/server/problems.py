@@ -1,0 +1,157 @@
+"""What goes wrong with a request, in OpenAI's form: one sentence, which field it is about, and a status.
+
+Whatever a route raises ends here. A `SakuinError` is the mistake of who asked (400); what nobody foresaw is
+500 with a sentence that tells nothing of the inside, and is logged with its trace. Called by
+`sakuin.server.app`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from sakuin.errors import SakuinError, is_out_of_memory
+from sakuin.server.scheduler import Busy, Closed
+
+log = logging.getLogger("sakuin.server")
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    409: "conflict_error",
+    413: "invalid_request_error",
+    415: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "unavailable_error",
+}
+
+
+class ErrorBody(BaseModel):
+    """What is wrong. param : the field that it is about."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+    n_prompt_tokens: int | None = None
+    n_ctx: int | None = None
+
+
+class ErrorAnswer(BaseModel):
+    """An error in OpenAI's form."""
+
+    error: ErrorBody
+
+
+class Problem(SakuinError):
+    """A request that is refused.
+
+    status : of HTTP. param : the field that it is about. code : a word for programs. headers : of the answer.
+    more : further members of the error.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.param, self.code = status, param, code
+        self.headers, self.more = dict(headers or {}), more
+
+    def body(self) -> dict[str, Any]:
+        """As it is sent."""
+        said = {
+            "message": str(self),
+            "type": _TYPES.get(self.status, "server_error"),
+            "param": self.param,
+            "code": self.code,
+        }
+        return {"error": said | self.more}
+
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.body(), self.status, self.headers)
+
+
+def problem_of(error: BaseException) -> Problem:
+    """What an error is to the one who asked."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, Busy):
+        return Problem(429, str(error), code="busy", headers={"Retry-After": "1"})
+    if isinstance(error, Closed):
+        return Problem(503, "The server is going down: ask again when it is back.", code="closing")
+    if isinstance(error, SakuinError):
+        return Problem(400, str(error))
+    if is_out_of_memory(error):
+        log.error("out of memory", exc_info=error)
+        return Problem(503, "There is not enough memory for this request now: ask for less, or later.")
+    log.error("unforeseen", exc_info=error)
+    return Problem(500, "Something went wrong in the server; its log says what.", code="internal")
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The answers of a route that are errors, for its documentation."""
+    return {status: {"model": ErrorAnswer, "description": HTTPStatus(status).phrase} for status in statuses}
+
+
+COMMON = errors(400, 401, 403, 413, 429, 500, 503)
+"""Errors that any route that works for a tenant may answer with."""
+
+
+def install(app: FastAPI) -> None:
+    """Let `app` answer with errors in this form."""
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        return _invalid(error.errors()).response()
+
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, error: HTTPException) -> JSONResponse:
+        message = str(error.detail)
+        if error.status_code == 404 and message == "Not Found":
+            message = "There is nothing at this address; /docs lists what there is."
+        return Problem(error.status_code, message, headers=error.headers).response()
+
+    @app.exception_handler(SakuinError)
+    async def own(_: Request, error: SakuinError) -> JSONResponse:
+        return problem_of(error).response()
+
+    @app.exception_handler(Exception)
+    async def unforeseen(_: Request, error: Exception) -> JSONResponse:
+        return problem_of(error).response()
+
+
+def _invalid(found: Sequence[Mapping[str, Any]]) -> Problem:
+    """The first thing that is wrong with a body, its field named."""
+    first = found[0]
+    where = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
+    # What a union tried is told by words in brackets or with capitals, which are no fields.
+    field = ".".join(part for part in where if part.isdecimal() or part.replace("_", "a").isalnum())
+    kind, message = first["type"], str(first["msg"])
+    if kind == "json_invalid":
+        reason = first.get("ctx", {}).get("error", "")
+        return Problem(400, f"The body is not JSON: {reason or message}.", code="invalid_json")
+    if kind == "extra_forbidden":
+        return Problem(400, f"{field} is not supported: leave it out.", field, "unsupported_parameter")
+    if kind == "missing":
+        return Problem(400, f"{field or 'The body'} is missing.", field or None, "missing_parameter")
+    if kind == "value_error":
+        message = str(first.get("ctx", {}).get("error", message))
+    message = message[:1].lower() + message[1:]
+    return Problem(400, f"{field or 'The body'}: {message.rstrip('.')}.", field or None, "invalid_value")
