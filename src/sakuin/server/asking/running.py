@@ -20,7 +20,7 @@ from sakuin.context.support import Draws, scale_of
 from sakuin.server.asking.engine import Engine
 from sakuin.server.asking.found import Found, found_by
 from sakuin.server.asking.origins import Start
-from sakuin.server.asking.speaking import Sink, reading, speaking
+from sakuin.server.asking.speaking import Sink, reading, scoring, speaking
 from sakuin.server.asking.wanted import Likely, Said, Wanted
 from sakuin.server.scheduler import Job
 
@@ -137,9 +137,16 @@ class Running(Sink):
             self.cancel()
 
     def _alone(self) -> Passes[Said]:
-        yield from self._read()
-        said = yield from self._speak(self._start.beginning.cache, 0)
-        self._keep(self._start.beginning.cache, said)
+        cache, scored = self._start.beginning.cache, list[Likely]()
+        if self._wanted.scored:
+            scored = yield from scoring(
+                self._engine.backend, cache, self._start.asked.ids, self, self._wanted
+            )
+        else:
+            yield from self._read()
+        said = yield from self._speak(cache, 0)
+        said.scored = scored
+        self._keep(cache, said)
         return said
 
     def _fork(self, read: Future[None]) -> None:
@@ -186,5 +193,7 @@ class Running(Sink):
 
     def _keep(self, cache: Any, said: Said) -> None:
         """For requests that begin the same."""
+        if not self._most:
+            return
         ids = [*self._start.asked.ids, *said.held]
         self._engine.kept.keep(self._tenant, ids, cache, self._start.config, held=self._start.held)

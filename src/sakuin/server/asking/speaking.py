@@ -18,8 +18,11 @@ from sakuin.context.growth import let_fail
 from sakuin.context.lookup import Lookups
 from sakuin.context.saying import Ended, Saying
 from sakuin.prompts.template import Prompt
-from sakuin.server.asking.sampler import Sampler
+from sakuin.server.asking.sampler import Sampler, likely
 from sakuin.server.asking.wanted import Likely, Said, Wanted
+
+_SCORED = 256
+"""Tokens of a prompt whose logits are looked at at once."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,21 @@ def reading(
             then(cache)
 
 
+def scoring(
+    backend: Backend, cache: Any, ids: Sequence[int], sink: Sink, wanted: Wanted
+) -> Passes[list[Likely]]:
+    """Read all of `ids` but the last into an empty cache: how likely each but the first was."""
+    found, done, n = list[Likely](), 0, len(ids) - 1
+    let_fail(backend, cache)
+    while done < n:
+        end = n if n - done < 2 * _SCORED else done + _SCORED
+        rows = yield Pass(cache, ids[done:end], every=True)
+        found += [likely(row, ids[done + 1 + i], wanted.logprobs or 0) for i, row in enumerate(rows)]
+        done = end
+        sink.read(done, n)
+    return found
+
+
 def speaking(
     backend: Backend,
     cache: Any,
@@ -103,7 +121,7 @@ def speaking(
         if said == 1:
             first_s = time.monotonic() - asked
         if heard.wants:
-            heard.pending.append(sampler.likely(logits, newest))
+            heard.pending.append(likely(logits, newest, wanted.logprobs or 0))
         at.append(len(saying.text))
         over = sampler.constraint is not None and sampler.constraint.take(newest)
         if saying.add(newest) or over:

@@ -17,10 +17,17 @@ from sakuin.server.asking.found import NOT_THERE, with_marks
 from sakuin.server.asking.origins import Start, of_any, of_named
 from sakuin.server.asking.prompts import of_messages
 from sakuin.server.asking.running import Done, Piece, Read, Running
-from sakuin.server.asking.wanted import Wanted
 from sakuin.server.asks import Asker, The
-from sakuin.server.problems import COMMON, Problem, errors, problem_of
-from sakuin.server.routes.answers import FINISH, context_of, evidence_of, logprobs_of, while_there
+from sakuin.server.problems import COMMON, errors, problem_of
+from sakuin.server.routes.answers import (
+    FINISH,
+    biased,
+    context_of,
+    evidence_of,
+    logprobs_of,
+    messages_of,
+    while_there,
+)
 from sakuin.server.schemas.chat import ChatCompletion, ChatRequest
 from sakuin.server.schemas.common import usage_of
 from sakuin.server.service import Service
@@ -39,7 +46,13 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 @router.post("/v1/chat/completions", response_model=ChatCompletion, responses=_ANSWERS)
 async def chat(request: Request, body: ChatRequest, service: The, tenant: Asker) -> Response:
     """Answer a conversation, of a stored context or of what it says itself."""
-    wanted = wanted_of(service, body)
+    wanted = biased(
+        body,
+        service.n_vocabulary,
+        max_tokens=body.max_completion_tokens or body.max_tokens,
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        evidence=body.wants_evidence,
+    )
     context = await context_of(service, tenant, body.model, body.context)
     start = await run_in_threadpool(_start, service, tenant, body, context)
     running = Running(service.engine, tenant.name, start, wanted, tenant.allowed.priority)
@@ -49,21 +62,8 @@ async def chat(request: Request, body: ChatRequest, service: The, tenant: Asker)
     return JSONResponse(await while_there(request, answer.whole(running)))
 
 
-def wanted_of(service: Service, body: ChatRequest) -> Wanted:
-    """What a request wants of its answer."""
-    try:
-        return body.wanted(
-            service.n_vocabulary,
-            max_tokens=body.max_completion_tokens or body.max_tokens,
-            logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-            evidence=body.wants_evidence,
-        )
-    except ValueError as error:
-        raise Problem(400, f"logit_bias: {error}.", "logit_bias") from None
-
-
 def _start(service: Service, tenant: Tenant, body: ChatRequest, context: Context | None) -> Start:
-    messages = [{"role": one.role, "content": one.text} for one in body.messages]
+    messages = messages_of(body.messages)
     if context is not None:
         return of_named(service.engine, tenant.name, context, messages, evidence=body.wants_evidence)
     asked = of_messages(service.backend, messages)
@@ -104,9 +104,7 @@ class _Answer:
                 {
                     "index": number,
                     "message": {"role": "assistant", "content": told.content, "refusal": None},
-                    "logprobs": logprobs_of(self._service.backend, said.likely)
-                    if self._body.logprobs
-                    else None,
+                    "logprobs": logprobs_of(self._service.backend, likely) if wanted else None,
                     "finish_reason": told.finish,
                 }
             )
