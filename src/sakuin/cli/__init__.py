@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 import sakuin
-from sakuin.cli import ask, bench, chat, contexts, doctor, documents, evaluate, models
+from sakuin.cli import ask, bench, chat, contexts, doctor, documents, evaluate, models, serve
 from sakuin.cli.errors import reports_errors, reports_usage
 from sakuin.cli.show import say
 
@@ -50,6 +50,7 @@ app.add_typer(contexts.app, name="contexts")
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
 app.add_typer(evaluate.app, name="eval")
+app.command("serve")(serve.serve)
 app.command("documents")(documents.documents)
 app.command("doctor")(doctor.doctor)
 
