@@ -139,7 +139,8 @@ class Requests:
         try:
             await self._app(scope, receive, answer)
         except Exception:
-            answer.status = answer.status or 500  # what the server around it will send
+            if not answer.status:  # what the server around it will send
+                answer.status, answer.is_whole = 500, True
             raise
         finally:
             self._note(scope, answer, time.perf_counter() - start)

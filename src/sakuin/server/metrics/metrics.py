@@ -110,7 +110,7 @@ class Metrics:
         """A prompt stands: so many tokens were read in so many seconds, so many were reused."""
         self._made["prompt_tokens"].labels("read").inc(max(tokens, 0))
         self._made["prompt_tokens"].labels("reused").inc(max(reused, 0))
-        if tokens > 0 and seconds > 0:
+        if tokens > 0 and 0 < seconds < _MOST:
             self._observe("prefill_rate", tokens / seconds)
 
     def first_token(self, seconds: float) -> None:

@@ -18,7 +18,7 @@ STEP_SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 
 RATES = (10, 25, 50, 100, 200, 400, 800, 1600, 3200, 6400, 12800)
 """Bounds of tokens a second."""
 COVERAGES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1)
-TOUCHED = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1)
+TOUCHED = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2)
 ERRORS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1)
 SUPPORTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 """Bounds of support; 0.3 is the floor below which a text seems not to speak of what was asked."""
@@ -59,7 +59,7 @@ def _gauge(name: str, meaning: str, *labels: str) -> Declared:
 MEASURED = (
     _histogram(
         "first_token_seconds",
-        "From a request's arrival to the first token of its answer, in seconds.",
+        "From a request to the first token of its answer, in seconds.",
         SECONDS,
     ),
     _histogram("token_seconds", "From one token of an answer to the next, in seconds.", SECONDS),

@@ -6,17 +6,28 @@ from: behind a proxy all requests come from this machine.
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
-from sakuin.server.asks import Asker, The
+from sakuin.server.asks import Asker
 from sakuin.server.metrics.metrics import Metrics
 from sakuin.server.problems import errors
 
 router = APIRouter(tags=["metrics"])
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 """Prometheus' text format."""
+
+
+def _measured(request: Request) -> Metrics:
+    found: Metrics = request.app.state.service.metrics
+    return found
+
+
+Measured = Annotated[Metrics, Depends(_measured)]
+_ERRORS = errors(400, 401, 403, 429, 500, 503)
 
 
 class Series(BaseModel):
@@ -47,17 +58,14 @@ class Stats(BaseModel):
 @router.get(
     "/metrics",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format."}}
-    | errors(400, 401, 403, 429, 500, 503),
+    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format."}, **_ERRORS},
 )
-async def metrics(service: The, _: Asker) -> Response:
+async def metrics(measured: Measured, _: Asker) -> Response:
     """All metrics, for Prometheus."""
-    measured: Metrics = service.metrics
     return Response(await run_in_threadpool(measured.text), media_type=TEXT)
 
 
-@router.get("/v1/stats", responses=errors(400, 401, 403, 429, 500, 503))
-async def stats(service: The, _: Asker) -> Stats:
+@router.get("/v1/stats", responses=_ERRORS)
+async def stats(measured: Measured, _: Asker) -> Stats:
     """The last minutes, for charts."""
-    measured: Metrics = service.metrics
     return Stats.model_validate(await run_in_threadpool(measured.stats))
