@@ -89,7 +89,7 @@ class Served:
         raise AssertionError(f"it ended: {self.lines}")
 
     def request(self) -> dict[str, Any]:
-        return self.until(lambda told: told["logger"] == "sakuin.requests")
+        return self.until(lambda told: told["logger"] == "sakuin.server.logs")
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_a_request_is_a_line_with_its_route_and_id(served: Served) -> None:
     del line["time"]
     assert line == {
         "level": "info",
-        "logger": "sakuin.requests",
+        "logger": "sakuin.server.logs",
         "message": "request",
         "request": "id-7",
         "method": "GET",

@@ -1,9 +1,7 @@
-"""What a server measures is what happened, the same for Prometheus, the console, the docs, the board and the
-alerts."""
+"""What a server measures is what happened, the same for Prometheus, the console and the docs."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import threading
@@ -14,9 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import promql_parser
 import pytest
-import yaml
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from prometheus_client import REGISTRY
@@ -26,14 +22,12 @@ from stored import QUESTION, TEXT, model_of
 from sakuin import Context, RetrievalConfig
 from sakuin.server import problems
 from sakuin.server.logs import Requests
-from sakuin.server.metrics import metrics as room
 from sakuin.server.metrics.metrics import Metrics, Sources
 from sakuin.server.metrics.series import INTERVAL_S, LENGTH
 from sakuin.server.metrics.table import ASKED_FOR, ENDS, MEASURED, OF_THE_PROCESS, Declared
 from sakuin.server.routes.metrics import router
 from sakuin.server.scheduler import Scheduler
 
-FOLDER = Path(room.__file__).parent
 PAGE = Path(__file__).parents[2] / "docs/metrics.md"
 CONFIG = RetrievalConfig(sink=4, recent=16, segment=128, index="sketch")
 
@@ -173,122 +167,6 @@ def test_the_page_has_each_metric() -> None:
     assert set(OF_THE_PROCESS) <= set(page.replace("`", " ").replace(",", " ").split())
 
 
-# -- the board and the alerts ----------------------------------------------------------------------------
-
-
-def board() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((FOLDER / "board.json").read_text(encoding="utf-8"))
-    return found
-
-
-def panels() -> list[dict[str, Any]]:
-    return [panel for panel in board()["panels"] if panel["type"] != "row"]
-
-
-def alerts() -> list[dict[str, Any]]:
-    found = yaml.safe_load((FOLDER / "alerts.yaml").read_text(encoding="utf-8"))
-    return [rule for group in found["groups"] for rule in group["rules"]]
-
-
-def expressions() -> list[str]:
-    shown = [target["expr"] for panel in panels() for target in panel["targets"]]
-    of_variables = [
-        variable["definition"].removeprefix("label_values(").rpartition(",")[0]
-        for variable in board()["templating"]["list"]
-        if variable["type"] == "query"
-    ]
-    return [*shown, *of_variables, *(rule["expr"] for rule in alerts())]
-
-
-OF_PROMETHEUS = {"job", "instance"}
-"""Labels that Prometheus adds; `up` is a metric of its own."""
-
-
-def selected(node: Any) -> Iterator[Any]:
-    """The selectors in an expression, and the labels by which it groups or matches."""
-    if isinstance(node, promql_parser.VectorSelector):
-        yield node
-    elif isinstance(node, promql_parser.MatrixSelector):
-        yield node.vector_selector
-    for name in ("expr", "lhs", "rhs"):
-        if getattr(node, name, None) is not None:
-            yield from selected(getattr(node, name))
-    for argument in getattr(node, "args", ()):
-        yield from selected(argument)
-
-
-def grouped(node: Any) -> Iterator[tuple[Any, set[str]]]:
-    """What is aggregated, and by which labels."""
-    if isinstance(node, promql_parser.AggregateExpr) and node.modifier is not None:
-        yield node.expr, set(node.modifier.labels)
-    for name in ("expr", "lhs", "rhs"):
-        if getattr(node, name, None) is not None:
-            yield from grouped(getattr(node, name))
-    for argument in getattr(node, "args", ()):
-        yield from grouped(argument)
-
-
-@pytest.mark.parametrize("expression", expressions())
-def test_board_and_alerts_ask_for_what_is_exported(expression: str, asked: tuple[TestClient, Any]) -> None:
-    by_name: dict[str, list[dict[str, str]]] = {"up": [{}]}
-    for family in parsed(asked[0].get("/metrics").text):
-        for sample in family.samples:
-            by_name.setdefault(sample.name, []).append(sample.labels)
-    tree = promql_parser.parse(expression.replace("$__rate_interval", "1m"))
-    found = list(selected(tree))
-    assert found
-    for selector in found:
-        assert selector.name in by_name, selector.name
-        labels = by_name[selector.name]
-        for matcher in selector.matchers.matchers:
-            if matcher.name in OF_PROMETHEUS:
-                continue
-            assert matcher.name in labels[0], f"{selector.name} has no label {matcher.name}"
-            if matcher.name in ("le", "ended", "how"):  # all of whose values are known
-                assert matcher.value in {each[matcher.name] for each in labels}
-    for aggregated, wanted in grouped(tree):
-        (name,) = {selector.name for selector in selected(aggregated)}
-        assert wanted - OF_PROMETHEUS <= set(by_name[name][0]), f"{name} has not all of {wanted}"
-
-
-def test_what_is_no_query_is_told_apart() -> None:
-    with pytest.raises(ValueError, match="invalid promql query"):
-        promql_parser.parse("sum by (le (rate(sakuin_turns_total[5m])))")
-
-
-def test_the_board_is_whole() -> None:
-    found = board()
-    everything = found["panels"]
-    assert found["schemaVersion"] == 42
-    assert len({panel["id"] for panel in everything}) == len(everything) > 20
-    taken = set[tuple[int, int]]()
-    for panel in everything:
-        at = panel["gridPos"]
-        cells = {(at["x"] + i, at["y"] + j) for i in range(at["w"]) for j in range(at["h"])}
-        assert not cells & taken, panel["title"]
-        assert at["x"] + at["w"] <= 24, panel["title"]
-        taken |= cells
-    variables = {variable["name"]: variable for variable in found["templating"]["list"]}
-    assert variables["datasource"]["query"] == "prometheus"
-    for panel in panels():
-        for part in (panel, *panel["targets"]):
-            assert part["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
-        assert all('job=~"$job", instance=~"$instance"' in target["expr"] for target in panel["targets"])
-
-
-def test_alerts_speak_of_what_they_watch() -> None:
-    rules = {rule["alert"]: rule for rule in alerts()}
-    assert len(rules) == len(alerts()) >= 8
-    for rule in rules.values():
-        assert rule["labels"]["severity"] in ("warning", "critical")
-        assert rule["for"]
-        assert rule["annotations"]["summary"].endswith(".")
-        assert "$labels.instance" in str(rule["annotations"])
-    watched = " ".join(rule["expr"] for rule in rules.values())
-    for name in ("first_token_seconds", "queue_seconds", "requests_total", "memory", "estimated_error"):
-        assert name in watched
-
-
 # -- what is measured ------------------------------------------------------------------------------------
 
 
@@ -375,7 +253,7 @@ def test_a_source_that_fails_costs_its_own_figure_and_is_logged_once(
         raise OSError("the disk is gone")
 
     metrics = Metrics(Sources(disk_free=broken, library_bytes=lambda: 5))
-    with caplog.at_level(logging.ERROR, "sakuin.metrics"):
+    with caplog.at_level(logging.ERROR, "sakuin.server.metrics"):
         texts = [metrics.text().decode() for _ in range(3)]
     assert all("sakuin_library_bytes 5" in text and "disk_free" not in text for text in texts)
     assert [record.getMessage() for record in caplog.records] == ["the metric disk_free cannot be told"]

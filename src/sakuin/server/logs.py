@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-requests = logging.getLogger("sakuin.requests")
+requests = logging.getLogger("sakuin.server.logs")
 
 _MOST = 4000
 """Characters of a message; what is longer is cut."""

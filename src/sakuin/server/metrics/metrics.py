@@ -25,7 +25,7 @@ from sakuin.server.metrics.series import INTERVAL_S, Series
 from sakuin.server.metrics.table import ASKED_FOR, ENDS, MEASURED, Declared
 from sakuin.version import __version__
 
-log = logging.getLogger("sakuin.metrics")
+log = logging.getLogger("sakuin.server.metrics")
 
 _GROUPS = 4
 """Groups of layers, however many there are."""
