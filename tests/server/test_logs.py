@@ -37,7 +37,13 @@ class Ids:
                 message["headers"] = [*message["headers"], (b"x-request-id", b"id-7")]
             await send(message)
         if scope["type"] == "http":
-            asked.set("id-7")
+            scope.setdefault("state", {})["request_id"] = "id-7"
+            token = asked.set("id-7")
+            try:
+                await self.app(scope, receive, named)
+            finally:
+                asked.reset(token)
+            return
         await self.app(scope, receive, named)
 
 @app.get("/v1/contexts/{name}")
@@ -60,8 +66,8 @@ async def stream():
             await asyncio.sleep(0.01)
     return StreamingResponse(pieces())
 
-app.add_middleware(Requests)
 app.add_middleware(Ids)
+app.add_middleware(Requests)
 logs.configure("info", request_id=asked.get)
 uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False)).run()
 """

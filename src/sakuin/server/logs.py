@@ -122,8 +122,8 @@ class Requests:
     """Around an app: a line and a measurement for each request, when its answer has ended.
 
     The line has "method", "route" (its pattern), "status", "ms", "bytes" that were sent and, where the answer
-    did not come to its end, "cut". Of an app that answers with a header X-Request-Id it has that. measured :
-    told as well, as `Metrics.request`; seconds.
+    did not come to its end, "cut". Its request's id is that of the answer's X-Request-Id, or of the scope's
+    state where the app has raised. measured : told as well, as `Metrics.request`; seconds.
     """
 
     def __init__(
@@ -159,7 +159,8 @@ class Requests:
             "bytes": answer.bytes,
         }
         facts |= {} if answer.is_whole else {"cut": True}
-        facts |= {} if answer.request_id is None else {"request": answer.request_id}
+        named = answer.request_id or scope.get("state", {}).get("request_id")
+        facts |= {} if named is None else {"request": named}
         requests.log(logging.DEBUG if quiet else logging.INFO, "request", extra=facts)
 
 
