@@ -15,6 +15,7 @@ from sakuin.context.context import Context
 from sakuin.library import Library
 from sakuin.server.asking.engine import Engine
 from sakuin.server.asking.kept import Kept
+from sakuin.server.metrics.metrics import Metrics, Sources
 from sakuin.server.scheduler import Limits, Scheduler
 from sakuin.server.settings import Settings
 from sakuin.server.tenants.tenant import Tenant
@@ -29,7 +30,9 @@ class Service:
         self.name = self.settings.name or self.backend.source.rsplit("/", 1)[-1] or "model"
         self.started = time.time()
         self.scheduler = Scheduler(self.backend, Limits(self.settings.running, self.settings.waiting))
-        self.engine = Engine(self.backend, self.scheduler, Kept(self.backend, self.settings.kept_bytes))
+        kept = Kept(self.backend, self.settings.kept_bytes)
+        self.metrics = Metrics(self._sources())
+        self.engine = Engine(self.backend, self.scheduler, kept, self.metrics)
         self.library = Library(self.settings.library)
         self.is_open = False
         self._open = ExitStack()
@@ -37,12 +40,22 @@ class Service:
 
     def __enter__(self) -> Self:
         self._open.enter_context(self.scheduler)
+        self._open.enter_context(self.metrics)
         self.is_open = True
         return self
 
     def __exit__(self, *_: object) -> None:
         self.is_open = False
         self._open.close()
+
+    def _sources(self) -> Sources:
+        """What it can say of its state."""
+        return Sources(
+            queue=self.scheduler.counts,
+            turns=lambda: self.scheduler.turns,
+            model=self.name,
+            backend=self.backend.name,
+        )
 
     @property
     def is_ready(self) -> bool:

@@ -83,8 +83,11 @@ class Running(Sink):
                 event = await self._events.get()
                 if isinstance(event, tuple):
                     number, future = event
-                    said = future.result()
-                    yield Done(number, said, await self._found(said))
+                    said = self._result(future)
+                    found = await self._found(said)
+                    support = None if found is None else found.support
+                    self._engine.metrics.answered(said.ended, said.stats, support)
+                    yield Done(number, said, found)
                     left -= 1
                 else:
                     yield event
@@ -100,6 +103,13 @@ class Running(Sink):
     def waited_s(self) -> float | None:
         """Seconds until it was begun; None before."""
         return self._jobs[0].waited
+
+    def _result(self, future: Future[Said]) -> Said:
+        try:
+            return future.result()
+        except BaseException:
+            self._engine.metrics.answered("error")
+            raise
 
     async def _found(self, said: Said) -> Found | None:
         """Where a choice was looked up: what any question draws is found first, beside other requests."""
@@ -118,6 +128,10 @@ class Running(Sink):
 
     def said(self, number: int, text: str, likely: Sequence[Likely]) -> None:
         self._call(self._events.put_nowait, Piece(number, text, list(likely)))
+
+    def chose(self, seconds: float, *, first: bool) -> None:
+        metrics = self._engine.metrics
+        metrics.first_token(seconds) if first else metrics.per_token(seconds)
 
     # -- jobs ------------------------------------------------------------------------------------------------
 
@@ -168,6 +182,14 @@ class Running(Sink):
         return said
 
     def _read(self) -> Passes[None]:
+        start, begun = time.monotonic(), self._start.beginning.n_tokens
+        if (waited := self.waited_s) is not None:
+            self._engine.metrics.queue(waited)
+        yield from self._reading()
+        read = len(self._start.asked.ids) - 1 - begun
+        self._engine.metrics.prefill(read, time.monotonic() - start, begun)
+
+    def _reading(self) -> Passes[None]:
         asked, backend = self._start.asked, self._engine.backend
         at = asked.based if self._wanted.evidence and self._drawn is None else 0
 

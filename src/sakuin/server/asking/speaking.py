@@ -46,6 +46,9 @@ class Sink:
     def said(self, number: int, text: str, likely: Sequence[Likely]) -> None:
         """A piece of a choice, and its tokens with logprobs."""
 
+    def chose(self, seconds: float, *, first: bool) -> None:
+        """A token was chosen, so long after the one before it; the first, after the request."""
+
 
 def reading(
     backend: Backend,
@@ -110,16 +113,18 @@ def speaking(
     sampler, newest, at = Sampler(wanted, number), ids[-1], list[int]()
     generated = list[int]()
     start = time.monotonic()
-    first_s = 0.0
-    said = 0
+    first_s, before, said = 0.0, start, 0
     for said in range(1, most + 1):
         logits = yield Pass(cache, [newest], decodes=True)
         if lookups is not None:
             lookups.note()
         newest = sampler.choose(logits)
         generated.append(newest)
+        now = time.monotonic()
+        sink.chose(now - (asked if said == 1 else before), first=said == 1)
+        before = now
         if said == 1:
-            first_s = time.monotonic() - asked
+            first_s = now - asked
         if heard.wants:
             heard.pending.append(likely(logits, newest, wanted.logprobs or 0))
         at.append(len(saying.text))
