@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from sakuin.server import problems
-from sakuin.server.routes import chat, completions, health, metrics, models, tokens
+from sakuin.server.routes import chat, completions, health, metrics, models, responses, tokens
 from sakuin.server.service import Service
 from sakuin.version import __version__
 
@@ -32,7 +32,7 @@ def create_app(service: Service) -> FastAPI:
     app = FastAPI(title="sakuin", version=__version__, lifespan=lifespan)
     app.state.service = service
     problems.install(app)
-    for routes in (chat, completions, models, tokens, health, metrics):
+    for routes in (chat, completions, responses, models, tokens, health, metrics):
         app.include_router(routes.router)
 
     def openapi() -> dict[str, Any]:

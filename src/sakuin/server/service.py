@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from functools import cached_property
 from typing import Any, Self
 
 from sakuin.context.checks import ready_backend
 from sakuin.context.context import Context
+from sakuin.errors import SakuinError
 from sakuin.library import Library
+from sakuin.prompts.template import Prompt
 from sakuin.server.asking.engine import Engine
 from sakuin.server.asking.kept import Kept
+from sakuin.server.constraints.grammars import Grammars
 from sakuin.server.metrics.metrics import Metrics, Sources
+from sakuin.server.problems import Problem
 from sakuin.server.scheduler import Limits, Scheduler
 from sakuin.server.settings import Settings
 from sakuin.server.tenants.tenant import Tenant
@@ -33,6 +38,7 @@ class Service:
         kept = Kept(self.backend, self.settings.kept_bytes)
         self.metrics = Metrics(self._sources())
         self.engine = Engine(self.backend, self.scheduler, kept, self.metrics)
+        self.grammars = Grammars(self.backend)
         self.library = Library(self.settings.library)
         self.is_open = False
         self._open = ExitStack()
@@ -61,6 +67,28 @@ class Service:
     def is_ready(self) -> bool:
         """Whether requests are taken."""
         return self.is_open
+
+    @cached_property
+    def has_system(self) -> bool:
+        """Whether the model's chat template has a place for a system message."""
+        try:
+            Prompt.of(self.backend.vocabulary, "system")
+        except SakuinError:
+            return False
+        return True
+
+    def check_length(self, tenant: Tenant, n_tokens: int) -> None:
+        """Refuse a prompt that is longer than a tenant may send."""
+        most = tenant.allowed.context_tokens
+        if most is not None and n_tokens > most:
+            raise Problem(
+                400,
+                f"The prompt is {n_tokens:,} tokens long, and with this key it may have {most:,}.",
+                "messages",
+                "context_length_exceeded",
+                n_prompt_tokens=n_tokens,
+                n_ctx=most,
+            )
 
     @property
     def n_vocabulary(self) -> int:
