@@ -34,12 +34,43 @@ _ONE = frozenset({"items", "additionalProperties"})
 _LISTS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
 _MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions"})
 _PLAIN = frozenset(
-    "type enum const required minProperties maxProperties minItems maxItems minLength maxLength pattern format "
-    "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf $ref".split()
+    [
+        "type",
+        "enum",
+        "const",
+        "required",
+        "minProperties",
+        "maxProperties",
+        "minItems",
+        "maxItems",
+        "minLength",
+        "maxLength",
+        "pattern",
+        "format",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "multipleOf",
+        "$ref",
+    ]
 )
 _SAID = frozenset(
-    "title description default example examples deprecated readOnly writeOnly $comment $schema discriminator "
-    "contentEncoding contentMediaType".split()
+    [
+        "title",
+        "description",
+        "default",
+        "example",
+        "examples",
+        "deprecated",
+        "readOnly",
+        "writeOnly",
+        "$comment",
+        "$schema",
+        "discriminator",
+        "contentEncoding",
+        "contentMediaType",
+    ]
 )
 """Keywords that ask nothing of an answer."""
 _REMEDY = {
@@ -91,7 +122,8 @@ def checked(schema: Any, param: str) -> dict[str, Any]:
         target = unquote(reference[1:])
         if not reference.startswith("#") or target not in seen.places:
             raise seen.wrong(
-                place, f"$ref {_shortened(reference)!r} leads to no schema within it; refer to one by #/$defs/…"
+                place,
+                f"$ref {_shortened(reference)!r} leads to no schema within it; refer to one by #/$defs/…",
             )
     return found
 
@@ -118,7 +150,9 @@ def _schema(schema: Any, place: str, depth: int, seen: _Seen) -> Any:
     if not isinstance(schema, Mapping):
         raise seen.wrong(place, "a schema must be an object, true or false")
     if depth > MAX_DEPTH:
-        raise seen.wrong(place, f"schemas lie more than {MAX_DEPTH} deep in one another; use $ref, or flatten it")
+        raise seen.wrong(
+            place, f"schemas lie more than {MAX_DEPTH} deep in one another; use $ref, or flatten it"
+        )
     seen.places.add(place)
     found: dict[str, Any] = {}
     for word, value in schema.items():

@@ -134,7 +134,9 @@ class Grammars:
         wanted = [tool for tool in tools if named in (None, tool.name)]
         if not wanted:
             names = ", ".join(tool.name for tool in tools[:16])
-            raise Problem(400, f"tool_choice names {named}, which is none of the tools ({names}).", "tool_choice")
+            raise Problem(
+                400, f"tool_choice names {named}, which is none of the tools ({names}).", "tool_choice"
+            )
         rules = [_HEADS["auto" if choice == "auto" else "call", parallel and named is None]]
         rules.append("tool: " + " | ".join(f"tool_{i}" for i in range(len(wanted))))
         total = 0
@@ -145,7 +147,9 @@ class Grammars:
             rules.append(f'tool_{i}: {head} arguments_{i} "}}"')
             rules.append(f"arguments_{i}: %json {_json(arguments)}")
         if total > MAX_PROPERTIES:
-            raise Problem(400, f"tools have {total:,} parameters, and {MAX_PROPERTIES:,} is the most.", "tools")
+            raise Problem(
+                400, f"tools have {total:,} parameters, and {MAX_PROPERTIES:,} is the most.", "tools"
+            )
         return self._compiled("\n".join(rules), "tools")
 
     # -- compiling -------------------------------------------------------------------------------------------
@@ -191,7 +195,9 @@ class _Tokens:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         pieces = vocabulary.token_bytes()
-        self.tokens = [_NO_TEXT + str(i).encode() if piece is None else piece for i, piece in enumerate(pieces)]
+        self.tokens = [
+            _NO_TEXT + str(i).encode() if piece is None else piece for i, piece in enumerate(pieces)
+        ]
         self.special_token_ids = [i for i, piece in enumerate(pieces) if piece is None]
         self.bos_token_id = vocabulary.begin_token
         self.eos_token_id = min(vocabulary.end_tokens, default=vocabulary.end_token)
@@ -204,7 +210,9 @@ class _Tokens:
 
 def checked_arguments(tool: FunctionTool, param: str) -> dict[str, Any]:
     """The schema of a tool's arguments, checked. Raises `Problem` where it is not that of an object."""
-    found = checked(tool.parameters or {"type": "object", "properties": {}, "additionalProperties": False}, param)
+    found = checked(
+        tool.parameters or {"type": "object", "properties": {}, "additionalProperties": False}, param
+    )
     if found.get("type", "object") != "object":
         raise Problem(400, f"{param} must be the schema of an object, as arguments have names.", param)
     return {**found, "type": "object"}
