@@ -166,6 +166,15 @@ def test_who_sends_too_much_reads_why(served: Served) -> None:
             assert answer.status_code == 413
 
 
+def test_who_sends_all_before_it_reads_is_not_cut_off(served: Served) -> None:
+    for body in (b"x" * (8 << 20), b"400\r\n" + b"x" * 1024 + b"\r\n"):
+        length = f"Content-Length: {8 << 20}" if body.startswith(b"x") else "Transfer-Encoding: chunked"
+        with client_of(served, post("/v1/contexts", length)) as client:
+            client.sendall(body if body.startswith(b"x") else body * 4000 + b"0\r\n\r\n")
+            status, error = told(client)
+        assert (status, error["code"]) == (413, "body_too_large")
+
+
 def test_who_asks_whether_to_send_is_told_no(served: Served) -> None:
     asked = post("/v1/contexts", "Content-Length: 1000000", "Expect: 100-continue")
     with client_of(served, asked) as client:
