@@ -26,42 +26,50 @@ Tenant = Annotated[
 ]
 
 
+Minute = Annotated[
+    int | None,
+    typer.Option(min=1, max=100_000, metavar="N", help="Requests a minute; no limit if left out."),
+]
+AtOnce = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Requests that run at once; no limit if left out.")
+]
+Stored = Annotated[
+    int | None,
+    typer.Option(
+        min=0, metavar="N", help="Millions of bytes that its contexts may take; no limit if left out."
+    ),
+]
+Tokens = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="N", help="Tokens of a context and of a prompt; the model's window if left out."
+    ),
+]
+Priority = Annotated[
+    int | None,
+    typer.Option(
+        min=-1000, max=1000, metavar="N", help="Whose requests go first: the higher; 0 if left out."
+    ),
+]
+Grant = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CONTEXT",
+        help="A context of the server's own library that it may ask too. May be given several times.",
+    ),
+]
+
+
 @app.command("add")
 def add(
     name: Tenant,
     api_keys: File,
-    requests_per_minute: Annotated[
-        int | None,
-        typer.Option(min=1, max=100_000, metavar="N", help="Requests a minute; no limit if left out."),
-    ] = None,
-    concurrent: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Requests that run at once; no limit if left out.")
-    ] = None,
-    stored_mb: Annotated[
-        int | None,
-        typer.Option(
-            min=0, metavar="N", help="Millions of bytes that its contexts may take; no limit if left out."
-        ),
-    ] = None,
-    context_tokens: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="Tokens of a context and of a prompt; the model's window if left out."
-        ),
-    ] = None,
-    priority: Annotated[
-        int | None,
-        typer.Option(
-            min=-1000, max=1000, metavar="N", help="Whose requests go first: the higher; 0 if left out."
-        ),
-    ] = None,
-    grant: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="CONTEXT",
-            help="A context of the server's own library that it may ask too. May be given several times.",
-        ),
-    ] = None,
+    requests_per_minute: Minute = None,
+    concurrent: AtOnce = None,
+    stored_mb: Stored = None,
+    context_tokens: Tokens = None,
+    priority: Priority = None,
+    grant: Grant = None,
     replace: Annotated[
         bool,
         typer.Option(

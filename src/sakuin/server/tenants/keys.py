@@ -157,8 +157,8 @@ class Keys:
             for former in [one for one in keys if one.tenant.name == name]:
                 if not replace:
                     raise SakuinError(
-                        f"{name} has a key already, of which only a hash is kept: give it a new one by --replace, "
-                        f"or take it away first by `sakuin keys revoke {name}`."
+                        f"{name} has a key already, of which only a hash is kept: give it a new one by "
+                        f"--replace, or take it away first by `sakuin keys revoke {name}`."
                     )
                 keys.remove(former)
             keys.append(new)
