@@ -77,7 +77,9 @@ class Connection(H11Protocol):
 
     def _headers_late(self) -> None:
         self._coming = None
-        if not self.transport.is_closing():
+        if not self.conn.trailing_data[0]:  # browsers open connections in case they need them
+            self.transport.close()
+        elif not self.transport.is_closing():
             self._end(
                 Problem(408, f"The headers did not come within {self.headers_s:g} s.", code="headers_late")
             )
