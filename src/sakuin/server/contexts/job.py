@@ -23,6 +23,11 @@ from sakuin.server.contexts.spool import Place, Spooled, Wish
 from sakuin.server.problems import Problem
 
 
+_UNSURE = 64
+"""Tokens by which a text that was counted alone may differ from how it is read: those of the template, and
+the last ones, which wait for the question."""
+
+
 class Cancelled(Exception):
     """Nobody wants it any more."""
 
@@ -70,7 +75,8 @@ class Job:
         """As `Context` wants it."""
         self.check()
         if phase == "prefill":
-            self.tokens = max(self.tokens, new)
+            if self.tokens - new < _UNSURE:  # else what is stored of it already is not read again
+                self.tokens = new
             self.tokens_done = self.tokens - new + done
 
 
