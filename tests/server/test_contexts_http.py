@@ -1,5 +1,5 @@
-"""Contexts over HTTP: documents are uploaded, read, listed, shown, changed and removed; what cannot be is said
-in a sentence that names the field."""
+"""Contexts over HTTP: documents are uploaded, read, listed, shown, changed and removed; what cannot be is
+said in a sentence that names the field."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from contexts_app import Held, ready, served
-from stored import CONFIG, MORE, QUESTION, TEXT, model_of, said
+from stored import CONFIG, MORE, TEXT, model_of, said
 
 from sakuin import Context, Library
 from sakuin.documents import Document

@@ -137,7 +137,7 @@ def test_no_more_is_stored_than_a_tenant_may(keyed: tuple[Held, httpx.Client]) -
     assert str(held.shelves.root) not in found["error"]["message"]
 
 
-# -- having them open ------------------------------------------------------------------------------------------
+# -- having them open ------------------------------------------------------------------------------------
 
 
 @pytest.fixture

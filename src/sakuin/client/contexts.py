@@ -89,7 +89,7 @@ class Contexts:
             raise ServerError(str(error.get("message", "the context could not be read.")), 400, error)
         return said
 
-    def update(self, name: str, **changes: Any) -> dict[str, Any]:
+    def update(self, name: str, /, **changes: Any) -> dict[str, Any]:
         """Change a context's `name`, whether it is `pinned`, or for how many seconds from now it is kept
         (`keep_for`; None is for ever)."""
         if odd := changes.keys() - {"name", "pinned", "keep_for"}:

@@ -22,7 +22,6 @@ from sakuin.quantities import size_of
 from sakuin.server.contexts.spool import Place, Spooled, Wish
 from sakuin.server.problems import Problem
 
-
 _UNSURE = 64
 """Tokens by which a text that was counted alone may differ from how it is read: those of the template, and
 the last ones, which wait for the question."""

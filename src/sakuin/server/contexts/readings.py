@@ -63,6 +63,7 @@ class Readings:
             if wish.error is None:
                 self._queue.put(job)
             else:
+                job.tokens = wish.error.get("n_prompt_tokens") or 0
                 self._remember(job, _problem_of(wish.error))
         for thread in self._threads:
             thread.start()
