@@ -104,6 +104,13 @@ class Shelves:
         with self._lock:
             return self._counts()
 
+    def open_contexts(self, library: Library | None = None) -> list[Context]:
+        """What is open now, of all libraries or of one."""
+        folder = None if library is None else str(library.folder.path)
+        with self._lock:
+            found = [one.context for key, one in self._open.items() if folder in (None, key[0])]
+        return [context for context in found if context is not None]
+
     def close(self) -> None:
         """Let go of what is open; whoever asks one of them goes on with it."""
         with self._lock:

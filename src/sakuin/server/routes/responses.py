@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter, Request
+from pydantic import BaseModel
 from starlette.responses import JSONResponse
 from starlette.responses import Response as HttpResponse
 
@@ -75,7 +76,7 @@ class _Answer:
             "store": False,
             "text": {"format": form_said.model_dump(by_alias=True) if form_said else {"type": "text"}},
             "tools": tools,
-            "tool_choice": choice.model_dump() if hasattr(choice, "model_dump") else choice or "auto",
+            "tool_choice": choice.model_dump() if isinstance(choice, BaseModel) else choice or "auto",
             "truncation": "disabled",
         }
 
@@ -115,8 +116,8 @@ class _Answer:
         except Exception as error:
             problem = problem_of(error)
             failed = {"code": problem.code or "server_error", "message": str(problem)}
-            said = {**self._head, "status": "failed", "error": failed, "output": self._output}
-            yield self._event("response.failed", response=said)
+            ended = {**self._head, "status": "failed", "error": failed, "output": self._output}
+            yield self._event("response.failed", response=ended)
 
     def _ended(self, done: Done) -> dict[str, Any]:
         """The answer when all is said."""

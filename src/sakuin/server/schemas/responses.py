@@ -112,10 +112,10 @@ class ResponseRequest(BaseModel):
     def chat(self) -> ChatRequest:
         """The same as a chat. Raises `Problem` where it is none."""
         messages = [{"role": "system", "content": self.instructions}] if self.instructions else []
-        items = [MessageItem(role="user", content=self.input)] if isinstance(self.input, str) else self.input
+        items = [_asked(self.input)] if isinstance(self.input, str) else self.input
         for item in items:
             _add(messages, item)
-        given = {
+        given: dict[str, Any] = {
             "model": self.model,
             "messages": messages,
             "max_completion_tokens": self.max_output_tokens,
@@ -137,6 +137,10 @@ class ResponseRequest(BaseModel):
             return ChatRequest(**given)
         except ValidationError as error:
             raise Problem(400, f"input: {error.errors()[0]['msg']}.", "input") from None
+
+
+def _asked(text: str) -> MessageItem:
+    return MessageItem(type="message", role="user", content=text, id=None)
 
 
 def _add(messages: list[dict[str, Any]], item: Item) -> None:
