@@ -50,6 +50,8 @@ class Service:
         self.engine = Engine(self.backend, self.scheduler, kept, self.metrics)
         self.grammars = Grammars(self.backend)
         self.keys = None if self.settings.api_keys is None else Keys(self.settings.api_keys)
+        if self.keys is not None:
+            self.keys.check()
         self.door = Door(self.keys, TenantLimits())
         self.audit = Audit(self.settings.audit, self.settings.audit_contents)
         self.is_open = False
