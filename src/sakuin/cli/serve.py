@@ -99,7 +99,12 @@ def serve(
 
 
 def _serve(settings: Settings, loading: Loading) -> None:
-    with closing(_listening(settings)) as listening:  # what is wrong with the address is said at once
+    # What is wrong with keys or address is said at once.
+    if settings.api_keys is not None:
+        from sakuin.server.tenants.keys import Keys
+
+        Keys(settings.api_keys).check()
+    with closing(_listening(settings)) as listening:
         loaded = loading.load(settings.model or "smollm2")
         _run(settings, loaded, listening)
 

@@ -102,7 +102,7 @@ def _prepared(
         messages = _without_system(messages)
     asked = of_messages(service.backend, messages)
     service.check_length(tenant, len(asked.ids))
-    opened = service.open_contexts(tenant)
+    opened = service.contexts_like(tenant, asked.ids)
     start = of_any(service.engine, tenant.name, asked, opened, evidence=wanted.evidence)
     return form, start, wanted
 
