@@ -8,6 +8,7 @@ namespace sakuin::ggml {
 namespace {
 
 constexpr int64_t task_bytes = 32 << 10;   // of a weight, at least, where there are more
+constexpr int64_t few_tasks = 16;          // of a thread
 constexpr int64_t unit = 16;               // rows of a weight that kernels take together
 constexpr int64_t round_alone = 16 << 10;  // numbers: waking threads would take as long
 
@@ -44,13 +45,13 @@ void Gemv::plan(const std::vector<GemvJob>& jobs, int n_threads) {
             const bool arranged = n - first >= kernels_.arranged_from(w.format.type);
             const int64_t some = std::min<int64_t>(arranged ? kernels_.most_arranged : gemv_most_rows, n - first);
             groups_.push_back({&job, first, some, chunks, sums, arranged ? lines : -1});
-            if (arranged) lines += (kernels_.arranged_bytes(range(groups_.back())) + 63) / 64;
+            if (arranged) lines += (kernels_.arranged_bytes(w.format.type, w.depth, static_cast<int>(some)) + 63) / 64;
             chunks += some * gemv_chunks(w.depth), sums += some * 2 * gemv_chunks(w.depth);
         }
-        // As many for each thread.
-        const int64_t each = task_bytes * n_threads;
-        const int64_t wanted = (w.width * w.row_bytes + each - 1) / each * n_threads;
-        const int64_t units = (w.width + unit - 1) / unit, count = std::clamp<int64_t>(wanted, 1, units);
+        // As many for each thread; smaller ones where several rows make them longer, so that threads end together.
+        const int64_t each = task_bytes * n_threads, least = n > 1 ? few_tasks * n_threads : 1;
+        const int64_t wanted = std::max((w.width * w.row_bytes + each - 1) / each * n_threads, least);
+        const int64_t units = (w.width + unit - 1) / unit, count = std::min(wanted, units);
         for (int64_t t = 0; t < count; ++t)
             tasks_.push_back({i, units * t / count * unit, std::min(units * (t + 1) / count * unit, w.width)});
     }

@@ -158,9 +158,9 @@ int gemv_tiles_from(int type) {
     return gemv::with_type(type, []<class T>(T) { return T::bytes > 100 ? 3 : 6; });
 }
 
-int64_t gemv_tile_bytes(const GemvRange& p) {
-    const int tiles = gemv::with_type(p.type, []<class T>(T) { return tiles_of<T>; });
-    return gemv_chunks(p.depth) * tiles * static_cast<int64_t>(sizeof(GemvTile));
+int64_t gemv_tile_bytes(int type, int64_t depth, int) {
+    const int tiles = gemv::with_type(type, []<class T>(T) { return tiles_of<T>; });
+    return gemv_chunks(depth) * tiles * static_cast<int64_t>(sizeof(GemvTile));
 }
 
 void gemv_to_tiles(const GemvRange& p, int row, void* to) {

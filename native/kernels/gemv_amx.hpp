@@ -6,7 +6,7 @@
 namespace sakuin {
 
 int gemv_tiles_from(int type);
-int64_t gemv_tile_bytes(const GemvRange& p);
+int64_t gemv_tile_bytes(int type, int64_t depth, int n_rows);
 void gemv_to_tiles(const GemvRange& p, int row, void* to);
 void gemv_tiles(const GemvRange& p, const void* x);
 

@@ -67,8 +67,8 @@ struct GemvKernels {
     // Rows of x from which on they are arranged before they are multiplied, by type; and how many at a time, at most.
     int (*arranged_from)(int type);
     int most_arranged;
-    // Bytes of a range's rows, arranged.
-    int64_t (*arranged_bytes)(const GemvRange&);
+    // Bytes of so many rows, arranged.
+    int64_t (*arranged_bytes)(int type, int64_t depth, int n_rows);
     // One of a range's rows, to where all of them lie.
     void (*arrange)(const GemvRange&, int row, void* to);
     // As `multiply`, of a range's rows that are arranged, at 64 bytes.

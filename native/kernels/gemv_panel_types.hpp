@@ -7,14 +7,15 @@
 namespace sakuin::gemv {
 
 constexpr int panel_rows = 16;
-constexpr int panel_blocks = 16;  // of 32 numbers that are unpacked before they are multiplied: they stay near
 
+// Of 32 numbers, or 256 where a type's blocks are so long.
 template <class Type>
 struct alignas(64) Panel {
-    static constexpr int parts = Type::scaled == 16 ? 2 : 1;  // of a block, each with a scale
-    __m512i codes[panel_blocks][8];                           // four numbers of each row
-    __m512 scales[panel_blocks][parts];                       // of rows
-    __m512 least[Type::minima == 0 ? 1 : panel_blocks];       // what codes begin at
+    static constexpr int blocks = Type::bytes > 100 ? 8 : 1;  // of 32 numbers
+    static constexpr int parts = Type::scaled == 16 ? 2 : 1;  // of each, with a scale of their own
+    __m512i codes[blocks][8];                                 // four numbers of each row
+    __m512 scales[blocks][parts];                             // of rows
+    __m512 least[Type::minima == 0 ? 1 : blocks];             // what codes begin at
 };
 
 using PanelRows = const char* [panel_rows];
@@ -69,43 +70,44 @@ inline void add_fifths(__m512i fifths, __m512i* to) {
     const __m512i own = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0x00000000);
 #pragma GCC unroll 8
     for (int k = 0; k < 8; ++k) {
-        const __m512i byte = _mm512_shuffle_epi8(fifths, _mm512_add_epi8(own, _mm512_set1_epi8(static_cast<char>(k / 2))));
+        const __m512i byte =
+            _mm512_shuffle_epi8(fifths, _mm512_add_epi8(own, _mm512_set1_epi8(static_cast<char>(k / 2))));
         const __m512i bits = _mm512_set1_epi32(k % 2 == 0 ? 0x08040201 : static_cast<int>(0x80402010));
         to[k] = _mm512_mask_add_epi8(to[k], _mm512_test_epi8_mask(byte, bits), to[k], _mm512_set1_epi8(16));
     }
 }
 
-// A block of 32 numbers, or of 256, at `offset` of each row: block b of the panel and those after it.
-inline void unpack(const PanelRows& at, int64_t offset, Panel<Q4_0>& to, int64_t b) {
-    unpack_nibbles(at, offset + 2, to.codes[b]);
-    to.scales[b][0] = halves(at, offset);
+// A block of each row, at `offset`.
+inline void unpack(const PanelRows& at, int64_t offset, Panel<Q4_0>& to) {
+    unpack_nibbles(at, offset + 2, to.codes[0]);
+    to.scales[0][0] = halves(at, offset);
 }
-inline void unpack(const PanelRows& at, int64_t offset, Panel<Q4_1>& to, int64_t b) {
-    unpack_nibbles(at, offset + 4, to.codes[b]);
+inline void unpack(const PanelRows& at, int64_t offset, Panel<Q4_1>& to) {
+    unpack_nibbles(at, offset + 4, to.codes[0]);
     const __m512i pairs = words(at, offset);
-    to.scales[b][0] = first_of(pairs), to.least[b] = second_of(pairs);
+    to.scales[0][0] = first_of(pairs), to.least[0] = second_of(pairs);
 }
-inline void unpack(const PanelRows& at, int64_t offset, Panel<Q5_0>& to, int64_t b) {
-    unpack_nibbles(at, offset + 6, to.codes[b]);
-    add_fifths(words(at, offset + 2), to.codes[b]);
-    to.scales[b][0] = halves(at, offset);
+inline void unpack(const PanelRows& at, int64_t offset, Panel<Q5_0>& to) {
+    unpack_nibbles(at, offset + 6, to.codes[0]);
+    add_fifths(words(at, offset + 2), to.codes[0]);
+    to.scales[0][0] = halves(at, offset);
 }
-inline void unpack(const PanelRows& at, int64_t offset, Panel<Q5_1>& to, int64_t b) {
-    unpack_nibbles(at, offset + 8, to.codes[b]);
-    add_fifths(words(at, offset + 4), to.codes[b]);
+inline void unpack(const PanelRows& at, int64_t offset, Panel<Q5_1>& to) {
+    unpack_nibbles(at, offset + 8, to.codes[0]);
+    add_fifths(words(at, offset + 4), to.codes[0]);
     const __m512i pairs = words(at, offset);
-    to.scales[b][0] = first_of(pairs), to.least[b] = second_of(pairs);
+    to.scales[0][0] = first_of(pairs), to.least[0] = second_of(pairs);
 }
-inline void unpack(const PanelRows& at, int64_t offset, Panel<Q8_0>& to, int64_t b) {
+inline void unpack(const PanelRows& at, int64_t offset, Panel<Q8_0>& to) {
     __m512i eight[8];
     turned32(at, offset + 2, eight);
-    for (int k = 0; k < 8; ++k) to.codes[b][k] = _mm512_xor_si512(eight[k], _mm512_set1_epi8(static_cast<char>(0x80)));
-    to.scales[b][0] = halves(at, offset);
+    for (int k = 0; k < 8; ++k) to.codes[0][k] = _mm512_xor_si512(eight[k], _mm512_set1_epi8(static_cast<char>(0x80)));
+    to.scales[0][0] = halves(at, offset);
 }
 
 // Scales and minima of the eight parts of a block of Q4_K or Q5_K: 6 bits each, behind two halves that scale them.
 template <class Type>
-void unpack_eight(const PanelRows& at, int64_t offset, Panel<Type>& to, int64_t b) {
+inline void unpack_eight(const PanelRows& at, int64_t offset, Panel<Type>& to) {
     __m512i head[4];
     turned16(at, offset, head);
     const auto with = [](__m512i x, uint32_t mask) {
@@ -121,23 +123,23 @@ void unpack_eight(const PanelRows& at, int64_t offset, Panel<Type>& to, int64_t 
         const auto number = [&](__m512i four) {
             return _mm512_cvtepi32_ps(with(_mm512_srli_epi32(four, 8 * (j % 4)), 255));
         };
-        to.scales[b + j][0] = _mm512_mul_ps(number(fours[j / 4]), factor);
-        to.least[b + j] = _mm512_mul_ps(number(fours[2 + j / 4]), least);
+        to.scales[j][0] = _mm512_mul_ps(number(fours[j / 4]), factor);
+        to.least[j] = _mm512_mul_ps(number(fours[2 + j / 4]), least);
     }
 }
-inline void unpack(const PanelRows& at, int64_t offset, Panel<Q4_K>& to, int64_t b) {
-    unpack_eight(at, offset, to, b);
+inline void unpack(const PanelRows& at, int64_t offset, Panel<Q4_K>& to) {
+    unpack_eight(at, offset, to);
     for (int j = 0; j < 8; j += 2) {
         __m512i eight[8];
         turned32(at, offset + 16 + 16 * j, eight);
         for (int k = 0; k < 8; ++k) {
-            to.codes[b + j][k] = low_nibbles(eight[k]);
-            to.codes[b + j + 1][k] = high_nibbles(eight[k]);
+            to.codes[j][k] = low_nibbles(eight[k]);
+            to.codes[j + 1][k] = high_nibbles(eight[k]);
         }
     }
 }
-inline void unpack(const PanelRows& at, int64_t offset, Panel<Q5_K>& to, int64_t b) {
-    unpack_eight(at, offset, to, b);
+inline void unpack(const PanelRows& at, int64_t offset, Panel<Q5_K>& to) {
+    unpack_eight(at, offset, to);
     __m512i fifths[8];
     turned32(at, offset + 16, fifths);
     const __m512i bit = _mm512_set1_epi8(16);
@@ -146,27 +148,27 @@ inline void unpack(const PanelRows& at, int64_t offset, Panel<Q5_K>& to, int64_t
         turned32(at, offset + 48 + 16 * j, eight);
         const __m512i turn = _mm512_set1_epi32(4 - j), next = _mm512_set1_epi32(3 - j);
         for (int k = 0; k < 8; ++k) {
-            to.codes[b + j][k] =
+            to.codes[j][k] =
                 _mm512_ternarylogic_epi64(_mm512_rolv_epi32(fifths[k], turn), bit, low_nibbles(eight[k]), 0xea);
-            to.codes[b + j + 1][k] =
+            to.codes[j + 1][k] =
                 _mm512_ternarylogic_epi64(_mm512_rolv_epi32(fifths[k], next), bit, high_nibbles(eight[k]), 0xea);
         }
     }
 }
-inline void unpack(const PanelRows& at, int64_t offset, Panel<Q6_K>& to, int64_t b) {
+inline void unpack(const PanelRows& at, int64_t offset, Panel<Q6_K>& to) {
     __m512i scales[4];
     turned16(at, offset + 192, scales);
     const __m512 factor = halves(at, offset + 208);
 #pragma GCC unroll 16
     for (int j = 0; j < 16; ++j) {
         const __m512i one = _mm512_srai_epi32(_mm512_slli_epi32(scales[j / 4], 24 - 8 * (j % 4)), 24);
-        to.scales[b + j / 2][j % 2] = _mm512_mul_ps(_mm512_cvtepi32_ps(one), factor);
+        to.scales[j / 2][j % 2] = _mm512_mul_ps(_mm512_cvtepi32_ps(one), factor);
     }
     const __m512i two = _mm512_set1_epi8(0x30);
     for (int half_block = 0; half_block < 2; ++half_block) {
         __m512i high[8], low[8];
         turned32(at, offset + 128 + 32 * half_block, high);
-        __m512i(*const codes)[8] = to.codes + b + 4 * half_block;
+        __m512i(*const codes)[8] = to.codes + 4 * half_block;
 #pragma GCC unroll 2
         for (int j = 0; j < 2; ++j) {
             turned32(at, offset + 64 * half_block + 32 * j, low);

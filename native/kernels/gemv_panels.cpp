@@ -10,20 +10,17 @@ namespace sakuin {
 
 namespace {
 
-using gemv::Panel, gemv::panel_blocks, gemv::panel_rows;
+using gemv::Panel, gemv::panel_rows;
 
 constexpr int at_once = 8;  // rows of x whose sums stay in registers
 
-// sums[r] += x[r] . weight, of `blocks` blocks and R rows of x, `stride` blocks from one to the next.
+// sums[r] += x[r] . weight, of R rows of x, `stride` blocks from one block to the next.
 template <class Type, int R>
-void multiply_rows(const Panel<Type>& w, int64_t blocks, const GemvBlock* x, int64_t stride, __m512* sums,
-                   const char* ahead) {
-    constexpr int64_t bytes = panel_rows * Type::bytes / (Type::bytes > 100 ? 8 : 1);
+void multiply_rows(const Panel<Type>& w, const GemvBlock* x, int64_t stride, __m512* sums) {
+    constexpr int parts = Panel<Type>::parts;
     __m512 own[R];
     for (int r = 0; r < R; ++r) own[r] = sums[r];
-    for (int64_t b = 0; b < blocks; ++b, x += stride, ahead += bytes) {
-        for (int64_t j = 0; j < bytes; j += 64) _mm_prefetch(ahead + j, _MM_HINT_T1);
-        constexpr int parts = Panel<Type>::parts;
+    for (int b = 0; b < Panel<Type>::blocks; ++b, x += stride) {
 #pragma GCC unroll 2
         for (int part = 0; part < parts; ++part) {
             __m512i whole[R];
@@ -56,49 +53,51 @@ void multiply_rows(const Panel<Type>& w, int64_t blocks, const GemvBlock* x, int
 }
 
 template <class Type>
-void multiply_some(const Panel<Type>& w, int64_t blocks, const GemvBlock* x, int64_t stride, __m512* sums,
-                   const char* ahead, int64_t rows) {
+void multiply_group(const Panel<Type>& w, const GemvBlock* x, int64_t stride, __m512* sums, int64_t rows) {
     switch (rows) {
-        case 1: return multiply_rows<Type, 1>(w, blocks, x, stride, sums, ahead);
-        case 2: return multiply_rows<Type, 2>(w, blocks, x, stride, sums, ahead);
-        case 3: return multiply_rows<Type, 3>(w, blocks, x, stride, sums, ahead);
-        case 4: return multiply_rows<Type, 4>(w, blocks, x, stride, sums, ahead);
-        case 5: return multiply_rows<Type, 5>(w, blocks, x, stride, sums, ahead);
-        case 6: return multiply_rows<Type, 6>(w, blocks, x, stride, sums, ahead);
-        case 7: return multiply_rows<Type, 7>(w, blocks, x, stride, sums, ahead);
-        default: return multiply_rows<Type, 8>(w, blocks, x, stride, sums, ahead);
+        case 1: return multiply_rows<Type, 1>(w, x, stride, sums);
+        case 2: return multiply_rows<Type, 2>(w, x, stride, sums);
+        case 3: return multiply_rows<Type, 3>(w, x, stride, sums);
+        case 4: return multiply_rows<Type, 4>(w, x, stride, sums);
+        case 5: return multiply_rows<Type, 5>(w, x, stride, sums);
+        case 6: return multiply_rows<Type, 6>(w, x, stride, sums);
+        case 7: return multiply_rows<Type, 7>(w, x, stride, sums);
+        default: return multiply_rows<Type, 8>(w, x, stride, sums);
     }
 }
 
-// Sixteen rows of the weight, the last of them repeated where there are fewer.
+// Sixteen rows of the weight, the last of them repeated where there are fewer. What the next panel is unpacked from is
+// asked for in the order of memory, a little at a time: asked for at once, or into the first cache, it comes late.
 template <class Type>
-void panel(const GemvRange& p, int64_t first, const GemvBlock* x, Panel<Type>& w) {
-    constexpr int64_t block = Type::bytes > 100 ? 8 : 1;  // of 32 numbers, that are unpacked together
+void panel(const GemvRange& p, int64_t first, const GemvBlock* x) {
+    constexpr int64_t bytes = panel_rows * Type::bytes;
     const int n = static_cast<int>(std::min<int64_t>(panel_rows, p.n - first));
     const char* rows[panel_rows];
     for (int r = 0; r < panel_rows; ++r) rows[r] = p.weight + (first + std::min(r, n - 1)) * p.row_bytes;
+    const char* ahead = p.weight + (first + panel_rows) * p.row_bytes;
     __m512 sums[gemv_most_arranged];
-    for (int i = 0; i < p.n_rows; ++i) sums[i] = _mm512_setzero_ps();
-    const int64_t groups = (p.n_rows + at_once - 1) / at_once, all = p.depth / 32;
-    for (int64_t b = 0; b < all; b += panel_blocks) {
-        const int64_t blocks = std::min<int64_t>(panel_blocks, all - b), offset = b / block * Type::bytes;
-        for (int64_t i = 0; i < blocks; i += block) gemv::unpack(rows, offset + i / block * Type::bytes, w, i);
-        for (int64_t g = 0; g < groups; ++g) {
-            const char* const ahead = p.weight + (first + panel_rows) * p.row_bytes + panel_rows * offset;
-            const int64_t begin = p.n_rows * g / groups, end = p.n_rows * (g + 1) / groups;
-            multiply_some<Type>(w, blocks, x + b * p.n_rows + begin, p.n_rows, sums + begin, ahead, end - begin);
+    for (int r = 0; r < p.n_rows; ++r) sums[r] = _mm512_setzero_ps();
+    const int groups = (p.n_rows + at_once - 1) / at_once;
+    Panel<Type> w;
+    for (int64_t at = 0; at < p.row_bytes; at += Type::bytes, ahead += bytes, x += Panel<Type>::blocks * p.n_rows) {
+        for (int64_t j = 0; j < bytes; j += 64) _mm_prefetch(ahead + j, _MM_HINT_T1);
+        gemv::unpack(rows, at, w);
+        for (int g = 0; g < groups; ++g) {
+            const int begin = p.n_rows * g / groups, end = p.n_rows * (g + 1) / groups;
+            multiply_group<Type>(w, x + begin, p.n_rows, sums + begin, end - begin);
         }
     }
     const auto wanted = static_cast<__mmask16>((1u << n) - 1);
-    for (int i = 0; i < p.n_rows; ++i) _mm512_mask_storeu_ps(p.out[i] + first, wanted, sums[i]);
+    for (int r = 0; r < p.n_rows; ++r) _mm512_mask_storeu_ps(p.out[r] + first, wanted, sums[r]);
 }
 
 }  // namespace
 
-int gemv_panels_from(int) { return 3; }
+// Measured: two rows take as long either way, or less by panels; one takes more.
+int gemv_panels_from(int) { return 2; }
 
-int64_t gemv_panel_bytes(const GemvRange& p) {
-    return p.depth / 32 * p.n_rows * static_cast<int64_t>(sizeof(GemvBlock));
+int64_t gemv_panel_bytes(int, int64_t depth, int n_rows) {
+    return depth / 32 * n_rows * static_cast<int64_t>(sizeof(GemvBlock));
 }
 
 void gemv_to_blocks(const GemvRange& p, int row, void* out) {
@@ -121,9 +120,7 @@ void gemv_to_blocks(const GemvRange& p, int row, void* out) {
 
 void gemv_panels(const GemvRange& p, const void* x) {
     gemv::with_type(p.type, [&]<class T>(T) {
-        Panel<T> w;
-        for (int64_t first = 0; first < p.n; first += panel_rows)
-            panel<T>(p, first, static_cast<const GemvBlock*>(x), w);
+        for (int64_t first = 0; first < p.n; first += panel_rows) panel<T>(p, first, static_cast<const GemvBlock*>(x));
     });
 }
 

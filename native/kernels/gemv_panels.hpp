@@ -7,7 +7,7 @@
 namespace sakuin {
 
 int gemv_panels_from(int type);
-int64_t gemv_panel_bytes(const GemvRange& p);
+int64_t gemv_panel_bytes(int type, int64_t depth, int n_rows);
 void gemv_to_blocks(const GemvRange& p, int row, void* to);
 void gemv_panels(const GemvRange& p, const void* x);
 
