@@ -137,6 +137,26 @@ def test_no_more_is_stored_than_a_tenant_may(keyed: tuple[Held, httpx.Client]) -
     assert str(held.shelves.root) not in found["error"]["message"]
 
 
+def test_what_is_not_pinned_gives_way_where_the_quota_is_reached(keyed: tuple[Held, httpx.Client]) -> None:
+    held, client = keyed
+    held.tenants = {"kim": Tenant("kim", Allowed(stored_bytes=1 << 30))}
+    add = "/v1/contexts?wait=true"
+    client.post(add, json={"name": "a", "text": TEXT}, **by("kim"))
+    size = held.shelves.library_of("kim").folder.size()
+    held.tenants = {"kim": Tenant("kim", Allowed(stored_bytes=int(1.7 * size)))}
+    second = client.post(add, json={"name": "b", "text": f"b {TEXT}", "pinned": True}, **by("kim"))
+    assert second.status_code == 201
+    assert names(client, "kim") == ["b"]
+    third = client.post(add, json={"name": "c", "text": f"c {TEXT}"}, **by("kim"))
+    assert third.status_code == 400
+    message = third.json()["error"]["message"]
+    assert message.startswith("the library takes")
+    assert "its quota is" in message
+    assert str(held.shelves.root) not in message
+    assert names(client, "kim") == ["b", "c"]  # c as what failed
+    assert client.get("/v1/contexts/c", **by("kim")).json()["status"] == "failed"
+
+
 # -- having them open ------------------------------------------------------------------------------------
 
 

@@ -286,6 +286,11 @@ class Readings:
             log.error("the end of a reading cannot be noted: %s", error)
         finally:
             self._queue.over(job)
+        if problem is not None and job.wish.kind == "add":
+            for more in self._queue.cancel(job.key)[0]:  # what was to be appended to it
+                more.error = problem
+                more.place.remove()
+                self._queue.over(more)
 
 
 def is_taken(name: str) -> Problem:
