@@ -20,7 +20,7 @@ from sakuin.library.folder import checked_name
 from sakuin.library.until import until
 from sakuin.prompts.template import Prompt
 from sakuin.server.asks import Asker
-from sakuin.server.contexts.described import Described
+from sakuin.server.contexts.described import Described, of_job
 from sakuin.server.contexts.job import Job, check_text
 from sakuin.server.contexts.readings import Readings
 from sakuin.server.contexts.shelf import missing, not_yours
@@ -256,7 +256,10 @@ async def _answer(
         pause = min(2 * pause, _LOOK_S)
     if job.error is not None and wait:
         raise job.error
-    said = await in_thread(says.one, tenant, job.wish.name)
+    try:
+        said = await in_thread(says.one, tenant, job.wish.name)
+    except Problem:  # it was read, and is gone already: its time is over, or somebody has removed it
+        said = of_job(job) | {"status": "ready"}
     whole = ContextObject.model_validate(said).model_dump(mode="json")
     is_read = wait and job.over.is_set()
     return JSONResponse(whole, done if is_read else 202, {"Location": f"/v1/contexts/{job.wish.name}"})
