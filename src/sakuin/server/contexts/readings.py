@@ -150,6 +150,12 @@ class Readings:
         """What of the context is to be read, in order."""
         return self._queue.jobs((tenant, normal(name)))
 
+    def glance(self, tenant: Tenant, name: str) -> tuple[Job, str, int] | None:
+        """What is different when the reading of a context has gone on; None where nothing is to be read. Of
+        memory alone."""
+        jobs = self.jobs(tenant.name, name)
+        return (jobs[0], jobs[0].status, jobs[0].tokens_done) if jobs else None
+
     def failed(self, tenant: str, name: str) -> Job | None:
         """The last reading of the context, where it failed."""
         return self._queue.failed((tenant, normal(name)))

@@ -272,19 +272,22 @@ async def _events(
     keep_alive = max(readings.settings.keep_alive_s, 0.1)
     sent = time.monotonic()
     yield _event(said)
+    seen = None
     while said["status"] in ("queued", "reading") and not readings.is_stopping:
         await asyncio.sleep(_LOOK_S)
+        if time.monotonic() - sent > keep_alive:
+            sent = time.monotonic()
+            yield b": still here\n\n"
+        if (now := readings.glance(tenant, name)) == seen and now is not None:
+            continue  # as it was: many may watch
+        seen = now
         try:
-            now = await in_thread(says.one, tenant, name)
+            said = await in_thread(says.one, tenant, name)
         except Problem as problem:
             yield f"data: {json.dumps(problem.body())}\n\n".encode()
             return
-        if now != said:
-            said, sent = now, time.monotonic()
-            yield _event(said)
-        elif time.monotonic() - sent > keep_alive:
-            sent = time.monotonic()
-            yield b": still here\n\n"
+        sent = time.monotonic()
+        yield _event(said)
 
 
 def _event(said: dict[str, Any]) -> bytes:
