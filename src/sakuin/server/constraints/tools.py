@@ -65,10 +65,8 @@ def called(content: str | None, calls: Sequence[ToolCall]) -> str:
     """An assistant's message with calls, as the model wrote it."""
     text = content or ""
     gap = "\n" if text and not text[-1].isspace() else ""
-    written = (
-        f'{CALL}\n{{"name": "{call.function.name}", "arguments": {call.function.arguments.strip()}}}\n{CALL_END}'
-        for call in calls
-    )
+    said = [(call.function.name, call.function.arguments.strip()) for call in calls]
+    written = (f'{CALL}\n{{"name": "{name}", "arguments": {given}}}\n{CALL_END}' for name, given in said)
     return text + gap + "\n".join(written)
 
 
