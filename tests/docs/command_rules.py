@@ -131,6 +131,11 @@ def followed(words: list[str]) -> int:
     return 0 if child.returncode == 130 else child.returncode
 
 
+def served(words: list[str]) -> int:
+    """Serve at a free port until it says that it does, then end it as Ctrl-C does."""
+    return followed([*words, "--port", "0"])
+
+
 def talked(words: list[str]) -> int:
     """Talk where a reader would type; a page that pipes messages into it is run as it is."""
     typing = os.path.samestat(os.fstat(0), os.stat(os.devnull))
@@ -141,6 +146,7 @@ def talked(words: list[str]) -> int:
 RULES = (
     Rule(r"sakuin eval .*", "evaluations take minutes to hours; tests/evaluate runs small ones", parsed),
     Rule(r"sakuin contexts append .*--follow.*", "it stays until Ctrl-C", followed),
+    Rule(r"sakuin serve\b.*", "it stays until Ctrl-C", served),
     Rule(r"sakuin chat\b.*", "somebody types", talked),
     Rule(r"pip install (-e )?\..*", "what is tested must stay as it is; a folder takes it", install_folder),
     Rule(r"pip install .*", "a package index is asked for what is there already", is_extra),
@@ -172,7 +178,7 @@ def main(words: list[str]) -> int:
             print(f"{shlex.join(words)} has no rule, and would change what is tested", file=sys.stderr)
             return 2
         os.execv(run[0], [*run, *words[1:]])
-    if rule.do not in (followed, talked, install_folder):
+    if rule.do not in (followed, served, talked, install_folder):
         with open(os.environ[JOURNAL], "a", encoding="utf-8") as journal:
             journal.write(f"{shlex.join(words)}: {rule.reason}\n")
     try:
