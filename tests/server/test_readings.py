@@ -178,7 +178,7 @@ def test_what_was_to_be_appended_to_a_failure_fails_with_it(tmp_path: Path) -> N
             assert job.over.wait(60)
             assert job.error is not None
             assert job.error.code == "context_length_exceeded"
-        assert held.readings.counts() == (0, 0)
+        until(lambda: held.readings.counts() == (0, 0))
         with pytest.raises(Problem, match="no context 'none'"):
             upload(held, "none", MORE, "append")
         with pytest.raises(Problem, match="'far' could not be read"):
