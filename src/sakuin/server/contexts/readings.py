@@ -136,7 +136,7 @@ class Readings:
             if wish.kind == "add" and there:
                 raise is_taken(wish.name)
             if wish.kind == "append" and not there:
-                raise missing(wish.name)
+                raise self._pending(Tenant(wish.tenant), wish.name) or missing(wish.name)
             place.record(wish)
             for failed in self._queue.forget(job.key):
                 failed.place.remove()

@@ -24,6 +24,7 @@ from sakuin.library.folder import Stored, checked_name, expired
 from sakuin.library.listing import Entry
 from sakuin.server.problems import Problem
 from sakuin.server.tenants.tenant import Tenant
+from sakuin.storage.folders import sync_folder
 
 MOST_OPEN = 64
 """Contexts that are kept open."""
@@ -94,7 +95,11 @@ class Shelves:
         library = self.library_of(tenant.name)
         with self._making:
             self.library.folder.make()  # the one around it first
+            is_new = not library.folder.exists
             library.folder.make()
+            if is_new and not tenant.is_anyone:  # the names of its folders, on the disk
+                sync_folder(library.folder.path.parent)
+                sync_folder(self.root)
             library.folder.check_writable()
             if not tenant.is_anyone and library.quota != tenant.allowed.stored_bytes:
                 library.quota = tenant.allowed.stored_bytes

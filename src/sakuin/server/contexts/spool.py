@@ -198,6 +198,7 @@ class Spool:
                     own.mkdir(mode=0o700)
                     self._held.enter_context(locked(own / "lock", "a server has it"))
                     sync_folder(self.path)
+                    sync_folder(self.path.parent)
                 self._own = own
             return self._own
 
