@@ -129,9 +129,11 @@ def _listening(settings: Settings) -> socket.socket:
 def _run(settings: Settings, loaded: tuple[Any, Any], listening: socket.socket) -> None:
     import uvicorn
 
+    from sakuin.server import guard, logs
     from sakuin.server.app import create_app
     from sakuin.server.service import Service
 
+    logs.configure(settings.log_level, request_id=lambda: guard.request_id.get(None))
     service = Service(*loaded, settings)
     app = create_app(service)
     host, port = listening.getsockname()[:2]

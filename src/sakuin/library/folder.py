@@ -143,7 +143,18 @@ class Folder:
 
     def _odd(self) -> str | None:
         """What is in the folder that no library has: one that has lost its library.json may go on."""
-        ours = {"contexts", "unfinished", "locks", "parts", "incoming", "lock", "key", "codes"}
+        ours = {
+            "contexts",
+            "unfinished",
+            "locks",
+            "parts",
+            "incoming",
+            "lock",
+            "key",
+            "codes",
+            "tenants",
+            "spool",
+        }
         with self._reading():
             odd = [name for name in os.listdir(self.path) if name not in ours and not may_be_temporary(name)]
             for folder in (self.contexts, self.unfinished):

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from sakuin.server.service import Service
+from sakuin.server.tenants.door import tenant_in
 from sakuin.server.tenants.tenant import Tenant
 
 
@@ -18,7 +19,7 @@ def service_of(request: Request) -> Service:
 
 async def tenant_of(request: Request) -> Tenant:
     """Who asks, by the request's key."""
-    return Tenant()
+    return tenant_in(request.scope)
 
 
 The = Annotated[Service, Depends(service_of)]

@@ -15,7 +15,6 @@ from sakuin.context.context import Context
 from sakuin.server.asking.found import Found
 from sakuin.server.asking.wanted import Likely, Wanted
 from sakuin.server.problems import Problem
-from sakuin.server.schemas.chat import Message
 from sakuin.server.schemas.common import Sampled
 from sakuin.server.service import Service
 from sakuin.server.tenants.tenant import Tenant
@@ -50,11 +49,6 @@ def biased(body: Sampled, n_vocabulary: int, **more: Any) -> Wanted:
         return body.wanted(n_vocabulary, **more)
     except ValueError as error:
         raise Problem(400, f"logit_bias: {error}.", "logit_bias") from None
-
-
-def messages_of(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """Role and text of each."""
-    return [{"role": one.role, "content": one.text} for one in messages]
 
 
 class Gone(Exception):
