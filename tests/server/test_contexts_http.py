@@ -153,6 +153,17 @@ def test_who_watches_sees_it_become_ready(both: tuple[Held, httpx.Client]) -> No
         assert done == sorted(done)
 
 
+def test_what_is_removed_while_somebody_waits_for_it_is_no_error(both: tuple[Held, httpx.Client]) -> None:
+    _, client = both
+    with ThreadPoolExecutor(2) as pool:
+        for i in range(5):
+            waiting = pool.submit(client.post, "/v1/contexts?wait=true", json={"name": "x", "text": TEXT})
+            time.sleep(0.02 * i)
+            while client.delete("/v1/contexts/x").status_code == 404:
+                pass
+            assert waiting.result(60).status_code in (201, 202)
+
+
 def test_two_uploads_of_one_name_at_once_make_one_context(both: tuple[Held, httpx.Client]) -> None:
     held, client = both
 
@@ -253,7 +264,7 @@ def test_no_name_leads_out_of_the_library(name: str, both: tuple[Held, httpx.Cli
         ({"name": "a", "text": 3}, "text", "string"),
         ({"name": "a", "text": " \n"}, "text", "empty"),
         ({"text": "x", "colour": "red"}, "colour", "not supported"),
-        ({"text": "x", "keep_for": -1}, "keep_for", "greater than 0"),
+        ({"text": "x", "keep_for": -1}, "keep_for", "greater than or equal to 1"),
         ({"text": "x", "pinned": "perhaps"}, "pinned", "boolean"),
         ({"text": "x", "system": " "}, "system", "empty"),
         ({"text": "x", "encoding": "klingon"}, "encoding", "klingon"),

@@ -32,7 +32,8 @@ def test_all_of_it_is_gone_on_from(backend: Backend) -> None:
     kept.keep("a", ids, read(backend, ids), CONFIG)
     more = tokens(backend, 300, " and more")
     found = kept.longest("a", more, (), len(more) - 1)
-    assert found is not None and found[1] == 300
+    assert found is not None
+    assert found[1] == 300
     alone = backend.forward(read(backend, more[:300]), more[300:])
     assert (backend.forward(found[0], more[300:]) - alone).abs().max() < 1e-5
 
@@ -42,7 +43,8 @@ def test_where_they_part_is_gone_back_to_and_kept_itself(backend: Backend) -> No
     kept.keep("a", ids, read(backend, ids), CONFIG)
     other = tokens(backend, 300, ", at night it sleeps")
     found = kept.longest("a", other, (), len(other) - 1)
-    assert found is not None and found[1] == 300
+    assert found is not None
+    assert found[1] == 300
     exact = backend.forward(read(backend, other[:300]), other[300:])
     assert (backend.forward(found[0], other[300:]) - exact).abs().max() < 0.05 * exact.std()
     assert kept.longest("a", other, (), len(other) - 1)[1] == 300  # type: ignore[index]  # by a fork now

@@ -169,6 +169,18 @@ def test_a_failure_is_told_after_a_restart_too(tmp_path: Path) -> None:
     assert spooled(tmp_path) == []
 
 
+def test_what_was_to_be_appended_to_a_failure_fails_with_it(tmp_path: Path) -> None:
+    with slow(0.05), Held(tmp_path) as held:
+        jobs = [upload(held, "far", LONG * 3), *(upload(held, "far", MORE, "append") for _ in range(2))]
+        for job in jobs:
+            assert job.over.wait(60)
+            assert job.error is not None
+            assert job.error.code == "context_length_exceeded"
+        assert held.readings.counts() == (0, 0)
+        with pytest.raises(Problem, match="no context 'none'"):
+            upload(held, "none", MORE, "append")
+
+
 def test_two_servers_on_one_library_share_no_upload(tmp_path: Path) -> None:
     with slow(0.05), Held(tmp_path) as one:
         job = upload(one, "a", LONG)

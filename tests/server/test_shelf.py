@@ -19,6 +19,7 @@ from stored import CONFIG, MORE, TEXT, model_of, read, said
 from sakuin import Context, Library
 from sakuin.backends.open import backend_of
 from sakuin.documents import Document
+from sakuin.errors import SakuinError
 from sakuin.library.folder import Folder
 from sakuin.server.contexts.shelf import Shelf, Shelves
 from sakuin.server.problems import Problem
@@ -137,6 +138,26 @@ def test_no_more_is_stored_than_a_tenant_may(keyed: tuple[Held, httpx.Client]) -
     assert str(held.shelves.root) not in found["error"]["message"]
 
 
+def test_what_is_not_pinned_gives_way_where_the_quota_is_reached(keyed: tuple[Held, httpx.Client]) -> None:
+    held, client = keyed
+    held.tenants = {"kim": Tenant("kim", Allowed(stored_bytes=1 << 30))}
+    add = "/v1/contexts?wait=true"
+    client.post(add, json={"name": "a", "text": TEXT}, **by("kim"))
+    size = held.shelves.library_of("kim").folder.size()
+    held.tenants = {"kim": Tenant("kim", Allowed(stored_bytes=int(1.7 * size)))}
+    second = client.post(add, json={"name": "b", "text": f"b {TEXT}", "pinned": True}, **by("kim"))
+    assert second.status_code == 201
+    assert names(client, "kim") == ["b"]
+    third = client.post(add, json={"name": "c", "text": f"c {TEXT}"}, **by("kim"))
+    assert third.status_code == 400
+    message = third.json()["error"]["message"]
+    assert message.startswith("the library takes")
+    assert "its quota is" in message
+    assert str(held.shelves.root) not in message
+    assert names(client, "kim") == ["b", "c"]  # c as what failed
+    assert client.get("/v1/contexts/c", **by("kim")).json()["status"] == "failed"
+
+
 # -- having them open ------------------------------------------------------------------------------------
 
 
@@ -212,6 +233,30 @@ def test_a_damaged_one_and_another_models_are_said_without_paths(shelf: Shelf, t
     with pytest.raises(Problem) as caught:
         shelf.open("c2")
     assert str(tmp_path) not in str(caught.value)
+
+
+def test_where_things_are_is_never_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for root in ("lib", ".", str(tmp_path / "a b")):
+        shelves = Shelves(root, backend_of(*model_of()))
+        for path, words in (
+            (shelves.root, "the library in {} takes 3 MB; the disk that holds {} is full."),
+            (shelves.root / "tenants" / "x", "{}/contexts/a.json is damaged: liberty. Go on."),
+        ):
+            said_of = shelves.told(SakuinError(words.format(path, path)))
+            assert str(tmp_path) not in said_of
+            assert said_of in (
+                "the library takes 3 MB; the disk that holds the library is full.",
+                "the library is damaged: liberty. Go on.",
+            )
+
+
+def test_one_that_another_process_is_at_is_not_removed(shelf: Shelf) -> None:
+    with shelf.library.folder.working_on("c0"):
+        with pytest.raises(Problem, match="by another process") as caught:
+            shelf.remove("c0")
+        assert caught.value.status == 409
+    shelf.remove("c0")
 
 
 def test_asking_and_removing_at_once_never_fails_oddly(shelf: Shelf) -> None:

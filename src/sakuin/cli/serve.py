@@ -99,7 +99,12 @@ def serve(
 
 
 def _serve(settings: Settings, loading: Loading) -> None:
-    with closing(_listening(settings)) as listening:  # what is wrong with the address is said at once
+    # What is wrong with keys or address is said at once.
+    if settings.api_keys is not None:
+        from sakuin.server.tenants.keys import Keys
+
+        Keys(settings.api_keys).check()
+    with closing(_listening(settings)) as listening:
         loaded = loading.load(settings.model or "smollm2")
         _run(settings, loaded, listening)
 
@@ -131,6 +136,7 @@ def _run(settings: Settings, loaded: tuple[Any, Any], listening: socket.socket) 
 
     from sakuin.server import guard, logs
     from sakuin.server.app import create_app
+    from sakuin.server.connection import Connection
     from sakuin.server.service import Service
 
     logs.configure(settings.log_level, request_id=lambda: guard.request_id.get(None))
@@ -147,6 +153,9 @@ def _run(settings: Settings, loaded: tuple[Any, Any], listening: socket.socket) 
             access_log=False,  # each request is logged with its id
             server_header=False,
             proxy_headers=False,
+            http=Connection,
+            ws="none",
+            h11_max_incomplete_event_size=16_384,
             timeout_graceful_shutdown=int(settings.drain_s),
             timeout_keep_alive=30,
         )

@@ -9,13 +9,16 @@ from __future__ import annotations
 import gc
 import time
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack, suppress
 from functools import cached_property
 from typing import Any, Self
 
 from sakuin.context.checks import ready_backend
 from sakuin.context.context import Context
 from sakuin.errors import SakuinError
+from sakuin.library import Library
+from sakuin.library.like import beginning_like
 from sakuin.prompts.template import Prompt
 from sakuin.server.asking.engine import Engine
 from sakuin.server.asking.kept import Kept
@@ -32,6 +35,9 @@ from sakuin.server.tenants.keys import Keys
 from sakuin.server.tenants.limits import TenantLimits
 from sakuin.server.tenants.tenant import Tenant
 from sakuin.storage.folders import free_bytes
+
+_LONG = 512
+"""Tokens of a prompt from which on it is looked whether a stored context begins like it."""
 
 
 class Service:
@@ -50,6 +56,8 @@ class Service:
         self.engine = Engine(self.backend, self.scheduler, kept, self.metrics)
         self.grammars = Grammars(self.backend)
         self.keys = None if self.settings.api_keys is None else Keys(self.settings.api_keys)
+        if self.keys is not None:
+            self.keys.check()
         self.door = Door(self.keys, TenantLimits())
         self.audit = Audit(self.settings.audit, self.settings.audit_contents)
         self.is_open = False
@@ -141,9 +149,22 @@ class Service:
         """A context that a tenant may ask, opened. Raises `Problem` where there is none."""
         return self.shelves.of(tenant).open(name)
 
-    def open_contexts(self, tenant: Tenant) -> list[Context]:
-        """Those of a tenant that are open."""
-        return self.shelves.open_contexts(self.shelves.library_of(tenant.name))
+    def contexts_like(self, tenant: Tenant, ids: Sequence[int]) -> list[Context]:
+        """Contexts that a tenant may ask of which a prompt may be the sequel: those that are open, and the
+        stored one that begins most like it."""
+        shelf, shared = self.shelves.of(tenant), self.shelves.library
+        found = self.shelves.open_contexts(shelf.library)
+        places: list[tuple[Library, Collection[str] | None]] = [(shelf.library, None)]
+        if not tenant.is_anyone and tenant.grants:
+            places.append((shared, tenant.grants))
+        if len(ids) < _LONG:
+            return found
+        for library, among in places:
+            name, n = beginning_like(library.folder, self.backend, self.engine.config, ids, among)
+            if n >= _LONG // 2:
+                with suppress(Problem):  # it was removed meanwhile
+                    found.append(shelf.open(name))
+        return found
 
     def context_names(self, tenant: Tenant) -> list[tuple[str, int, int]]:
         """Name, tokens and second of creation of what a tenant may ask."""

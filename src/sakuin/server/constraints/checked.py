@@ -33,45 +33,13 @@ MAX_STEPS = 100_000
 _ONE = frozenset({"items", "additionalProperties"})
 _LISTS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
 _MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions"})
-_PLAIN = frozenset(
-    [
-        "type",
-        "enum",
-        "const",
-        "required",
-        "minProperties",
-        "maxProperties",
-        "minItems",
-        "maxItems",
-        "minLength",
-        "maxLength",
-        "pattern",
-        "format",
-        "minimum",
-        "maximum",
-        "exclusiveMinimum",
-        "exclusiveMaximum",
-        "multipleOf",
-        "$ref",
-    ]
-)
-_SAID = frozenset(
-    [
-        "title",
-        "description",
-        "default",
-        "example",
-        "examples",
-        "deprecated",
-        "readOnly",
-        "writeOnly",
-        "$comment",
-        "$schema",
-        "discriminator",
-        "contentEncoding",
-        "contentMediaType",
-    ]
-)
+_PLAIN = frozenset({"type", "enum", "const", "required", "pattern", "format", "multipleOf", "$ref"}) | {
+    *("minProperties", "maxProperties", "minItems", "maxItems", "minLength", "maxLength"),
+    *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
+}
+_SAID = frozenset({"title", "description", "default", "example", "examples", "deprecated"}) | {
+    *("readOnly", "writeOnly", "$comment", "$schema", "discriminator", "contentEncoding", "contentMediaType"),
+}
 """Keywords that ask nothing of an answer."""
 _REMEDY = {
     "nullable": 'say "type": ["…", "null"] in its place',
@@ -80,7 +48,6 @@ _REMEDY = {
     "dependencies": "leave it out, or say the cases by anyOf",
     "dependentRequired": "leave it out, or say the cases by anyOf",
     "if": "leave it out, or say the cases by anyOf",
-    "const": "",
 }
 
 
@@ -103,8 +70,8 @@ class _Seen:
 def checked(schema: Any, param: str) -> dict[str, Any]:
     """`schema` without what asks nothing of an answer.
 
-    param : the field that it came in. Raises `Problem` (400) where it is no schema, has a keyword that answers
-    cannot be held to, or is so large that it would keep a server busy.
+    param : the field that it came in. Raises `Problem` (400) where it is no schema, has a keyword that
+    answers cannot be held to, or is so large that it would keep a server busy.
     """
     seen = _Seen(param)
     if not isinstance(schema, Mapping):
@@ -135,7 +102,7 @@ def _size(schema: Mapping[str, Any], param: str) -> int:
     except (ValueError, TypeError, RecursionError):  # NaN, half a character, levels without end
         raise Problem(
             400,
-            f"The schema in {param} is not JSON that can be sent on: it has NaN, half a character or too many "
+            f"The schema in {param} is not JSON that can be read: it has NaN, half a character or too many "
             "levels; write it without.",
             param,
             "invalid_schema",
@@ -150,9 +117,7 @@ def _schema(schema: Any, place: str, depth: int, seen: _Seen) -> Any:
     if not isinstance(schema, Mapping):
         raise seen.wrong(place, "a schema must be an object, true or false")
     if depth > MAX_DEPTH:
-        raise seen.wrong(
-            place, f"schemas lie more than {MAX_DEPTH} deep in one another; use $ref, or flatten it"
-        )
+        raise seen.wrong(place, f"schemas lie more than {MAX_DEPTH} deep; use $ref, or flatten it")
     seen.places.add(place)
     found: dict[str, Any] = {}
     for word, value in schema.items():

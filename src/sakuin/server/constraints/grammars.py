@@ -201,11 +201,37 @@ class _Tokens:
         self.special_token_ids = [i for i, piece in enumerate(pieces) if piece is None]
         self.bos_token_id = vocabulary.begin_token
         self.eos_token_id = min(vocabulary.end_tokens, default=vocabulary.end_token)
-        self._vocabulary = vocabulary
+        self._vocabulary, self._pieces = vocabulary, pieces
 
     def __call__(self, text: bytes | str) -> list[int]:
-        said = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-        return self._vocabulary.encode(said).ids
+        """The tokens that the model would write for a piece of an answer, for where only one text can come."""
+        raw = text.encode() if isinstance(text, str) else text
+        try:
+            ids = self._vocabulary.encode(raw.decode()).ids
+        except (UnicodeDecodeError, SakuinError):
+            return self._spelled(raw)
+        # Some vocabularies put a blank before every text, and a piece of an answer has none.
+        return ids if b"".join(self._pieces[token] or b"" for token in ids) == raw else self._spelled(raw)
+
+    def _spelled(self, raw: bytes) -> list[int]:
+        """The longest tokens, one after another."""
+        found, at = [], 0
+        while at < len(raw):
+            ends = range(min(len(raw), at + self._longest), at, -1)
+            end = next((end for end in ends if raw[at:end] in self._tokens), None)
+            if end is None:
+                return []
+            found.append(self._tokens[raw[at:end]])
+            at = end
+        return found
+
+    @cached_property
+    def _tokens(self) -> dict[bytes, int]:
+        return {piece: token for token, piece in enumerate(self._pieces) if piece}
+
+    @cached_property
+    def _longest(self) -> int:
+        return max(map(len, self._tokens))
 
 
 def checked_arguments(tool: FunctionTool, param: str) -> dict[str, Any]:

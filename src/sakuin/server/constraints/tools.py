@@ -65,11 +65,8 @@ def called(content: str | None, calls: Sequence[ToolCall]) -> str:
     """An assistant's message with calls, as the model wrote it."""
     text = content or ""
     gap = "\n" if text and not text[-1].isspace() else ""
-    written = (
-        f'{CALL}\n{{"name": {json.dumps(call.function.name)}, "arguments": {call.function.arguments.strip()}}}\n'
-        f"{CALL_END}"
-        for call in calls
-    )
+    said = [(call.function.name, call.function.arguments.strip()) for call in calls]
+    written = (f'{CALL}\n{{"name": "{name}", "arguments": {given}}}\n{CALL_END}' for name, given in said)
     return text + gap + "\n".join(written)
 
 
@@ -96,8 +93,8 @@ def plain(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             if call not in order or call in results:
                 raise Problem(
                     400,
-                    f"messages.{i}.tool_call_id must be the id of a call of the assistant's message before it, "
-                    f"each once, got {call[:128]!r}.",
+                    f"messages.{i}.tool_call_id must be the id of a call of the assistant's message before "
+                    f"it, each once, got {call[:128]!r}.",
                     f"messages.{i}.tool_call_id",
                 )
             results[call] = message.get("content") or ""

@@ -96,7 +96,7 @@ class Described:
             job = jobs[0] if jobs else self._readings.failed(tenant.name, name)
         except TypeError:
             raise missing(name) from None
-        return None if job is None else _of_job(job)
+        return None if job is None else of_job(job)
 
     def _stored(self, tenant: Tenant, name: str) -> dict[str, Any]:
         shelf = self._readings.shelves.of(tenant)
@@ -165,7 +165,8 @@ def _of_stored(stored: Stored) -> dict[str, Any]:
     }
 
 
-def _of_job(job: Job) -> dict[str, Any]:
+def of_job(job: Job) -> dict[str, Any]:
+    """What is said of a context by its reading alone."""
     failed = job.error is not None
     return {
         "id": job.wish.name,

@@ -118,7 +118,7 @@ class Queue:
         with self._changed:
             while not self.is_stopping:
                 reading = [one.wish.tenant for jobs in self._jobs.values() for one in jobs if one.is_read]
-                heads = [jobs[0] for jobs in self._jobs.values() if not jobs[0].is_read]
+                heads = [jobs[0] for jobs in self._jobs.values() if jobs[0].status == "queued"]
                 now = time.monotonic()
                 if ready := [job for job in heads if job.not_before <= now]:
                     # Those of whom nothing is read yet go first; else who was first.
@@ -142,7 +142,7 @@ class Queue:
         """Let all that is to be read of a context end: those that wait, and those that are being read."""
         with self._changed:
             jobs = list(self._jobs.get(key, ()))
-            waiting = [job for job in jobs if not job.is_read]
+            waiting = [job for job in jobs if job.status == "queued"]
             for job in jobs:
                 job.cancelled, job.status = True, "reading"  # so that no thread begins with it
             return waiting, [job for job in jobs if job not in waiting]

@@ -150,6 +150,12 @@ class Readings:
         """What of the context is to be read, in order."""
         return self._queue.jobs((tenant, normal(name)))
 
+    def glance(self, tenant: Tenant, name: str) -> tuple[Job, str, int] | None:
+        """What is different when the reading of a context has gone on; None where nothing is to be read. Of
+        memory alone."""
+        jobs = self.jobs(tenant.name, name)
+        return (jobs[0], jobs[0].status, jobs[0].tokens_done) if jobs else None
+
     def failed(self, tenant: str, name: str) -> Job | None:
         """The last reading of the context, where it failed."""
         return self._queue.failed((tenant, normal(name)))
@@ -286,6 +292,11 @@ class Readings:
             log.error("the end of a reading cannot be noted: %s", error)
         finally:
             self._queue.over(job)
+        if problem is not None and job.wish.kind == "add":
+            for more in self._queue.cancel(job.key)[0]:  # what was to be appended to it
+                more.error = problem
+                more.place.remove()
+                self._queue.over(more)
 
 
 def is_taken(name: str) -> Problem:

@@ -67,14 +67,14 @@ class Shelves:
         most: int = MOST_OPEN,
         most_bytes: int = MOST_BYTES,
     ) -> None:
-        self.library = Library(root)
-        self.root = self.library.folder.path
+        self.root = Library(root).folder.path.absolute()
+        self.library = Library(self.root)
         self.backend = backend
         self.pending: Callable[[Tenant, str], Problem | None] = lambda _, __: None
         self._most, self._most_bytes = most, most_bytes
         self._libraries: dict[str, Library] = {}
         self._open: OrderedDict[tuple[str, str], _Open] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock, self._making = threading.Lock(), threading.Lock()
 
     def of(self, tenant: Tenant) -> Shelf:
         """What this tenant has."""
@@ -91,12 +91,13 @@ class Shelves:
 
     def writable(self, tenant: Tenant) -> Library:
         """The tenant's library, made where it is not there yet, with the quota that it has now."""
-        self.library.folder.make()  # the one around it first
         library = self.library_of(tenant.name)
-        library.folder.make()
-        library.folder.check_writable()
-        if not tenant.is_anyone and library.quota != tenant.allowed.stored_bytes:
-            library.quota = tenant.allowed.stored_bytes
+        with self._making:
+            self.library.folder.make()  # the one around it first
+            library.folder.make()
+            library.folder.check_writable()
+            if not tenant.is_anyone and library.quota != tenant.allowed.stored_bytes:
+                library.quota = tenant.allowed.stored_bytes
         return library
 
     def counts(self) -> tuple[int, int]:
@@ -243,7 +244,10 @@ class Shelf:
         try:
             library.remove(name)
         except SakuinError as error:
-            raise self._problem(library, name, error) from None
+            problem = self._problem(library, name, error)
+            if problem.status != 404:  # another process is at it
+                problem = Problem(409, str(problem), "context", "busy")
+            raise problem from None
         self.shelves._forget((str(library.folder.path), name))
 
     def _problem(self, library: Library, name: str, error: SakuinError) -> Problem:

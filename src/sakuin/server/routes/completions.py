@@ -16,7 +16,7 @@ from sakuin.server.asking.origins import Start, of_any
 from sakuin.server.asking.prompts import of_text
 from sakuin.server.asking.running import Done, Event, Piece, Read, Running
 from sakuin.server.asking.wanted import Likely, Said
-from sakuin.server.asks import Asker, The
+from sakuin.server.asks import Asker, The, audited
 from sakuin.server.problems import COMMON, Problem, errors, problem_of
 from sakuin.server.routes.answers import FINISH, biased, context_of, token_text, while_there
 from sakuin.server.schemas.common import usage_of
@@ -50,6 +50,9 @@ async def completions(request: Request, body: CompletionRequest, service: The, t
     if wanted.scored and wanted.n > 1:
         raise Problem(400, "n must be 1 where the prompt's own logprobs are wanted (echo).", "n")
     starts = await run_in_threadpool(_starts, service, tenant, body, wanted.scored)
+    for start in starts:
+        said = service.backend.vocabulary.decode(start.asked.ids) if service.audit.contents else None
+        audited(service, "complete", tenant, None, said, prompt_tokens=len(start.asked.ids))
     running: list[Running] = []
     try:
         for start in starts:
@@ -73,7 +76,8 @@ def _starts(service: Service, tenant: Tenant, body: CompletionRequest, scored: b
             )
         asked = of_text(service.backend, prompt)
         # The prompt's own logprobs need a reading from its beginning.
-        starts.append(of_any(service.engine, tenant.name, asked, fresh=scored))
+        opened = [] if scored else service.contexts_like(tenant, asked.ids)
+        starts.append(of_any(service.engine, tenant.name, asked, opened, fresh=scored))
     return starts
 
 

@@ -20,7 +20,7 @@ from sakuin.library.folder import checked_name
 from sakuin.library.until import until
 from sakuin.prompts.template import Prompt
 from sakuin.server.asks import Asker
-from sakuin.server.contexts.described import Described
+from sakuin.server.contexts.described import Described, of_job
 from sakuin.server.contexts.job import Job, check_text
 from sakuin.server.contexts.readings import Readings
 from sakuin.server.contexts.shelf import missing, not_yours
@@ -256,7 +256,10 @@ async def _answer(
         pause = min(2 * pause, _LOOK_S)
     if job.error is not None and wait:
         raise job.error
-    said = await in_thread(says.one, tenant, job.wish.name)
+    try:
+        said = await in_thread(says.one, tenant, job.wish.name)
+    except Problem:  # it was read, and is gone already: its time is over, or somebody has removed it
+        said = of_job(job) | {"status": "ready"}
     whole = ContextObject.model_validate(said).model_dump(mode="json")
     is_read = wait and job.over.is_set()
     return JSONResponse(whole, done if is_read else 202, {"Location": f"/v1/contexts/{job.wish.name}"})
@@ -269,19 +272,22 @@ async def _events(
     keep_alive = max(readings.settings.keep_alive_s, 0.1)
     sent = time.monotonic()
     yield _event(said)
+    seen = None
     while said["status"] in ("queued", "reading") and not readings.is_stopping:
         await asyncio.sleep(_LOOK_S)
+        if time.monotonic() - sent > keep_alive:
+            sent = time.monotonic()
+            yield b": still here\n\n"
+        if (now := readings.glance(tenant, name)) == seen and now is not None:
+            continue  # as it was: many may watch
+        seen = now
         try:
-            now = await in_thread(says.one, tenant, name)
+            said = await in_thread(says.one, tenant, name)
         except Problem as problem:
             yield f"data: {json.dumps(problem.body())}\n\n".encode()
             return
-        if now != said:
-            said, sent = now, time.monotonic()
-            yield _event(said)
-        elif time.monotonic() - sent > keep_alive:
-            sent = time.monotonic()
-            yield b": still here\n\n"
+        sent = time.monotonic()
+        yield _event(said)
 
 
 def _event(said: dict[str, Any]) -> bytes:

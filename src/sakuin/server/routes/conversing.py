@@ -15,6 +15,7 @@ from sakuin.server.asking.origins import Start, of_any, of_named
 from sakuin.server.asking.prompts import of_messages
 from sakuin.server.asking.running import Running
 from sakuin.server.asking.wanted import Grammar, Wanted
+from sakuin.server.asks import audited
 from sakuin.server.constraints.speech import ToolSpeech
 from sakuin.server.constraints.tools import plain, told, told_format
 from sakuin.server.problems import Problem
@@ -53,6 +54,9 @@ async def conversing(service: Service, tenant: Tenant, body: ChatRequest) -> Con
     """Begin to answer. Raises `Problem` where something is wrong with the request."""
     context = await context_of(service, tenant, body.model, body.context)
     form, start, wanted = await run_in_threadpool(_prepared, service, tenant, body, context)
+    named = body.context or body.model.partition("@")[2] or None
+    asked = next((one.text for one in reversed(body.messages) if one.role == "user"), "")
+    audited(service, "ask", tenant, named, asked, prompt_tokens=len(start.asked.ids))
     return Conversing(Running(service.engine, tenant.name, start, wanted, tenant.allowed.priority), form)
 
 
@@ -98,7 +102,7 @@ def _prepared(
         messages = _without_system(messages)
     asked = of_messages(service.backend, messages)
     service.check_length(tenant, len(asked.ids))
-    opened = service.open_contexts(tenant)
+    opened = service.contexts_like(tenant, asked.ids)
     start = of_any(service.engine, tenant.name, asked, opened, evidence=wanted.evidence)
     return form, start, wanted
 

@@ -21,7 +21,7 @@ Name = Annotated[
 Text = Annotated[str, Field(min_length=1, max_length=_CHARACTERS, description="The document's text.")]
 Seconds = Annotated[
     float,
-    Field(gt=0, le=3.1536e10, allow_inf_nan=False, description="Seconds from now after which it is gone."),
+    Field(ge=1, le=3.1536e10, allow_inf_nan=False, description="Seconds from now after which it is gone."),
 ]
 Wait = Annotated[bool, Field(description="Answer only when all is read.")]
 Encoding = Annotated[
