@@ -1,0 +1,24 @@
+"""A server for the tests of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from served import Served, serving
+from stored import model_of
+
+
+@pytest.fixture(scope="module")
+def served(smollm2: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """SmolLM2 by llama.cpp, served for a file's tests. Its `service.library` is empty at first."""
+    with serving(smollm2, tmp_path_factory.mktemp("library"), name="smollm2") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def tiny_served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A tiny random model by transformers, which answers fast and says nothing that means anything."""
+    with serving(model_of(), tmp_path_factory.mktemp("library"), name="tiny") as found:
+        yield found
