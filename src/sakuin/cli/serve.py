@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from contextlib import closing, suppress
+from contextlib import closing
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -132,11 +132,8 @@ def _listening(settings: Settings) -> socket.socket:
 
 
 def _run(settings: Settings, loaded: tuple[Any, Any], listening: socket.socket) -> None:
-    import uvicorn
-
-    from sakuin.server import guard, logs
+    from sakuin.server import guard, logs, process
     from sakuin.server.app import create_app
-    from sakuin.server.connection import Connection
     from sakuin.server.service import Service
 
     logs.configure(settings.log_level, request_id=lambda: guard.request_id.get(None))
@@ -144,20 +141,5 @@ def _run(settings: Settings, loaded: tuple[Any, Any], listening: socket.socket) 
     app = create_app(service)
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    with service:
-        tell(f"{service.name} is served at http://{shown}:{port} (Ctrl-C ends it)")
-        how = uvicorn.Config(
-            app,
-            log_config=None,
-            log_level=settings.log_level,
-            access_log=False,  # each request is logged with its id
-            server_header=False,
-            proxy_headers=False,
-            http=Connection,
-            ws="none",
-            h11_max_incomplete_event_size=16_384,
-            timeout_graceful_shutdown=int(settings.drain_s),
-            timeout_keep_alive=30,
-        )
-        with suppress(KeyboardInterrupt):  # which uvicorn raises again when all is ended
-            uvicorn.Server(how).run(sockets=[listening])
+    tell(f"{service.name} is served at http://{shown}:{port} (Ctrl-C ends it)")
+    process.run(app, service, listening)

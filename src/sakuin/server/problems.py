@@ -14,7 +14,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -24,19 +24,12 @@ from sakuin.server.scheduler import Busy, Closed
 log = logging.getLogger("sakuin.server")
 
 _TYPES = {
-    400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
-    405: "invalid_request_error",
     408: "timeout_error",
     409: "conflict_error",
-    413: "invalid_request_error",
-    415: "invalid_request_error",
-    421: "invalid_request_error",
     429: "rate_limit_error",
-    431: "invalid_request_error",
-    507: "invalid_request_error",
     503: "unavailable_error",
 }
 
@@ -56,6 +49,10 @@ class ErrorAnswer(BaseModel):
     """An error in OpenAI's form."""
 
     error: ErrorBody
+
+
+class Gone(Exception):
+    """The client has gone, and nobody waits for an answer."""
 
 
 class Problem(SakuinError):
@@ -82,7 +79,7 @@ class Problem(SakuinError):
         """As it is sent."""
         said = {
             "message": str(self),
-            "type": _TYPES.get(self.status, "server_error"),
+            "type": _TYPES.get(self.status, "server_error" if self.status >= 500 else _TYPES[400]),
             "param": self.param,
             "code": self.code,
         }
@@ -114,7 +111,7 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorAnswer, "description": HTTPStatus(status).phrase} for status in statuses}
 
 
-COMMON = errors(400, 401, 403, 408, 413, 429, 500, 503)
+COMMON = errors(400, 401, 403, 408, 413, 415, 429, 500, 503)
 """Errors that any route that works for a tenant may answer with."""
 
 
@@ -130,7 +127,13 @@ def install(app: FastAPI) -> None:
         message = str(error.detail)
         if error.status_code == 404 and message == "Not Found":
             message = "There is nothing at this address; /docs lists what there is."
+        if error.status_code == 405:
+            message = "This address is not there for this method; /docs lists what there is."
         return Problem(error.status_code, message, headers=error.headers).response()
+
+    @app.exception_handler(Gone)
+    async def gone(_: Request, __: Gone) -> Response:
+        return Response(status_code=499)  # which nobody reads; the log and the metrics say it
 
     @app.exception_handler(SakuinError)
     async def own(_: Request, error: SakuinError) -> JSONResponse:
@@ -142,12 +145,11 @@ def install(app: FastAPI) -> None:
 
 
 def _invalid(found: Sequence[Mapping[str, Any]]) -> Problem:
-    """The first thing that is wrong with a body, its field named."""
-    first = found[0]
-    where = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
-    # What a union tried is told by words in brackets or with capitals, which are no fields.
-    field = ".".join(part for part in where if part.isdecimal() or part.replace("_", "a").isalnum())
-    kind, message = first["type"], str(first["msg"])
+    """What is wrong with a body, its field named."""
+    first = _telling(found)
+    kind, message, where = first["type"], str(first["msg"]), first["loc"]
+    # Of a field that is not known the name is whatever was sent.
+    field = _field(where) if kind != "extra_forbidden" else ".".join([*_steps(where[:-1]), str(where[-1])])
     if kind == "json_invalid":
         reason = first.get("ctx", {}).get("error", "")
         return Problem(400, f"The body is not JSON: {reason or message}.", code="invalid_json")
@@ -159,3 +161,26 @@ def _invalid(found: Sequence[Mapping[str, Any]]) -> Problem:
         message = str(first.get("ctx", {}).get("error", message))
     message = message[:1].lower() + message[1:]
     return Problem(400, f"{field or 'The body'}: {message.rstrip('.')}.", field or None, "invalid_value")
+
+
+def _telling(found: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Of what is wrong the first. Where that may have several forms, each of which says why it is not the
+    one, what has the right type and another fault; else what comes furthest."""
+    same = [one for one in found if one["loc"][:2] == found[0]["loc"][:2]]
+    other = [one for one in same if not one["type"].endswith(("_type", "_parsing"))]
+    return max(other or same, key=lambda one: len(one["loc"])) if len(same) > 1 else found[0]
+
+
+def _field(where: Sequence[str | int]) -> str:
+    """The field's path."""
+    return ".".join(_steps(where))
+
+
+def _steps(where: Sequence[str | int]) -> list[str]:
+    """The steps to a field, without what tells which form of a union was tried."""
+    steps: list[str] = []
+    for step in map(str, where[tuple(where[:1]) in (("body",), ("query",), ("path",), ("header",)) :]):
+        is_form = step in ("str", "int", "float", "bool") or not step.replace("_", "a").isalnum()
+        if step.isdecimal() or not (is_form or step[:1].isupper() or step in steps[-1:]):
+            steps.append(step)
+    return steps

@@ -59,7 +59,7 @@ class Job(Generic[T]):
     """What one caller wants.
 
     future : its result, or what went wrong. asked : when it was submitted, in seconds of `time.monotonic`.
-    waited : seconds until it was begun; None before.
+    waited : seconds until it was begun; None before. is_cancelled : whether it is to leave.
     """
 
     def __init__(self, passes: Passes[T], priority: int) -> None:
@@ -70,11 +70,11 @@ class Job(Generic[T]):
         self._passes = passes
         self._wanted: Pass | None = None
         self._done = 0  # tokens of the wanted pass that were computed
-        self._cancelled = False
+        self.is_cancelled = False
 
     def cancel(self) -> None:
         """Let it leave at the next turn; its future is cancelled."""
-        self._cancelled = True
+        self.is_cancelled = True
 
     # -- for the scheduler's thread --------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ class Job(Generic[T]):
     @property
     def is_over(self) -> bool:
         """Whether it has left. One that was cancelled leaves when it is asked."""
-        if self._cancelled and not self.future.done():
+        if self.is_cancelled and not self.future.done():
             self._passes.close()
             self.future.cancel()
         return self.future.done()
@@ -215,12 +215,14 @@ class Scheduler:
                 self._changed.wait()
             if self._closing:
                 return False
+            if gone := [job for job in self._waiting if job.is_cancelled]:  # whose places others may have
+                self._waiting = deque(job for job in self._waiting if not job.is_cancelled)
             begun: list[Job[Any]] = []
             room = self.limits.running - len(self._running)
             for job in sorted(self._waiting, key=lambda job: -job.priority)[:room]:
                 self._waiting.remove(job)
                 begun.append(job)
-        for job in begun:
+        for job in [*gone, *begun]:
             if not job.is_over:
                 job.begin()
                 self._running.append(job)

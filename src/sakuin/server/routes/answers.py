@@ -14,7 +14,7 @@ from sakuin.backends.base import Backend
 from sakuin.context.context import Context
 from sakuin.server.asking.found import Found
 from sakuin.server.asking.wanted import Likely, Wanted
-from sakuin.server.problems import Problem
+from sakuin.server.problems import Gone, Problem
 from sakuin.server.schemas.common import Sampled
 from sakuin.server.service import Service
 from sakuin.server.tenants.tenant import Tenant
@@ -49,10 +49,6 @@ def biased(body: Sampled, n_vocabulary: int, **more: Any) -> Wanted:
         return body.wanted(n_vocabulary, **more)
     except ValueError as error:
         raise Problem(400, f"logit_bias: {error}.", "logit_bias") from None
-
-
-class Gone(Exception):
-    """The client has gone, and nobody waits for an answer."""
 
 
 async def while_there(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -14,6 +14,7 @@ from sakuin.server.asking.found import NOT_THERE, with_marks
 from sakuin.server.asking.running import Done, Piece, Read, Running
 from sakuin.server.asks import Asker, The
 from sakuin.server.constraints.speech import ToolSpeech
+from sakuin.server.json_bodies import JsonRoute
 from sakuin.server.problems import COMMON, errors, problem_of
 from sakuin.server.routes.answers import FINISH, evidence_of, logprobs_of, while_there
 from sakuin.server.routes.conversing import Form, conversing
@@ -22,7 +23,7 @@ from sakuin.server.schemas.common import usage_of
 from sakuin.server.service import Service
 from sakuin.server.stream import EventStream, comment, data
 
-router = APIRouter(tags=["answers"])
+router = APIRouter(tags=["answers"], route_class=JsonRoute)
 
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     **COMMON,

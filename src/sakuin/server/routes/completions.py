@@ -17,15 +17,16 @@ from sakuin.server.asking.prompts import of_text
 from sakuin.server.asking.running import Done, Event, Piece, Read, Running
 from sakuin.server.asking.wanted import Likely, Said
 from sakuin.server.asks import Asker, The, audited
+from sakuin.server.json_bodies import JsonRoute
 from sakuin.server.problems import COMMON, Problem, errors, problem_of
 from sakuin.server.routes.answers import FINISH, biased, context_of, token_text, while_there
 from sakuin.server.schemas.common import usage_of
-from sakuin.server.schemas.completions import Completion, CompletionRequest
+from sakuin.server.schemas.completions import MOST_PROMPTS, Completion, CompletionRequest
 from sakuin.server.service import Service
 from sakuin.server.stream import EventStream, comment, data
 from sakuin.server.tenants.tenant import Tenant
 
-router = APIRouter(tags=["answers"])
+router = APIRouter(tags=["answers"], route_class=JsonRoute)
 
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     **COMMON,
@@ -49,6 +50,10 @@ async def completions(request: Request, body: CompletionRequest, service: The, t
     )
     if wanted.scored and wanted.n > 1:
         raise Problem(400, "n must be 1 where the prompt's own logprobs are wanted (echo).", "n")
+    if (choices := len(body.prompts) * wanted.n) > MOST_PROMPTS:
+        raise Problem(
+            400, f"n for each prompt makes {choices:,} choices; a request may have {MOST_PROMPTS}.", "n"
+        )
     starts = await run_in_threadpool(_starts, service, tenant, body, wanted.scored)
     for start in starts:
         said = service.backend.vocabulary.decode(start.asked.ids) if service.audit.contents else None

@@ -26,6 +26,7 @@ from sakuin.server.contexts.readings import Readings
 from sakuin.server.contexts.shelf import missing, not_yours
 from sakuin.server.contexts.spool import Place, Spooled, Wish
 from sakuin.server.contexts.upload import Sizes, taken
+from sakuin.server.json_bodies import JsonRoute
 from sakuin.server.problems import COMMON, Problem, errors
 from sakuin.server.schemas.contexts import (
     AppendForm,
@@ -41,7 +42,7 @@ from sakuin.server.schemas.contexts import (
 )
 from sakuin.server.tenants.tenant import Tenant
 
-router = APIRouter(tags=["contexts"])
+router = APIRouter(tags=["contexts"], route_class=JsonRoute)
 
 _LOOK_S = 0.1
 """Seconds after which it is looked again how far a reading is."""

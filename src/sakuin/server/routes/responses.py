@@ -15,6 +15,7 @@ from starlette.responses import Response as HttpResponse
 from sakuin.server.asking.running import Done, Piece, Read, Running
 from sakuin.server.asks import Asker, The
 from sakuin.server.constraints.speech import Arguments, Begun, Event, Said
+from sakuin.server.json_bodies import JsonRoute
 from sakuin.server.problems import COMMON, errors, problem_of
 from sakuin.server.routes.answers import evidence_of, while_there
 from sakuin.server.routes.chat import content_of
@@ -23,7 +24,7 @@ from sakuin.server.schemas.chat import ChatRequest
 from sakuin.server.schemas.responses import Response, ResponseRequest
 from sakuin.server.stream import EventStream, comment, data
 
-router = APIRouter(tags=["answers"])
+router = APIRouter(tags=["answers"], route_class=JsonRoute)
 
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     **COMMON,

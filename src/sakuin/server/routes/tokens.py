@@ -11,13 +11,14 @@ from sakuin.context.checks import check_characters
 from sakuin.context.context import Context
 from sakuin.server.asking.prompts import of_context, of_messages, of_text
 from sakuin.server.asks import Asker, The
+from sakuin.server.json_bodies import JsonRoute
 from sakuin.server.problems import COMMON, errors
 from sakuin.server.routes.answers import context_of, token_text
 from sakuin.server.routes.conversing import messages_of
 from sakuin.server.schemas.tokens import Counted, CountRequest, Tokenized, TokenizeRequest
 from sakuin.server.service import Service
 
-router = APIRouter(tags=["tokens"])
+router = APIRouter(tags=["tokens"], route_class=JsonRoute)
 
 
 @router.post("/tokenize", response_model=Tokenized, responses=COMMON | errors(404))

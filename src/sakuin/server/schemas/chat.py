@@ -15,7 +15,7 @@ MOST_MESSAGES = 4096
 class TextPart(BaseModel):
     """A part of a message."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
     type: Literal["text", "input_text", "output_text"]
     text: str
 
@@ -23,7 +23,7 @@ class TextPart(BaseModel):
 class Message(BaseModel):
     """A message of a conversation."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
     name: str | None = Field(None, max_length=256)

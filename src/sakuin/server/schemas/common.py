@@ -19,7 +19,7 @@ Metadata = dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_l
 class StreamOptions(BaseModel):
     """What a stream carries beside the answer."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
     include_usage: bool = False
     include_obfuscation: Literal[False, None] = None
 
@@ -31,7 +31,7 @@ class Sampled(BaseModel):
     that always send it work; any other is refused.
     """
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     model: str = Field(max_length=512, description="A name of /v1/models.")
     temperature: float | None = Field(None, ge=0, le=100, description="0, the default, is the likeliest.")

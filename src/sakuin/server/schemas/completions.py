@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sakuin.server.schemas.common import MOST_CHOICES, Metadata, Sampled, Usage
 
 MOST_PROMPTS = 128
-Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+"""Also choices of all prompts together."""
+Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=1 << 20)]
 
 
 class CompletionRequest(Sampled):

@@ -13,7 +13,7 @@ from sakuin.server.schemas.tools import ResponsesFormat, ResponsesToolChoice, Re
 
 
 class _Item(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class OutputPart(_Item):
@@ -77,7 +77,7 @@ class Reasoning(_Item):
 class ResponseRequest(BaseModel):
     """What is to be answered. context, evidence, footnotes, refuse_unsupported : as in chat completions."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     model: str = Field(max_length=512)
     input: str | Annotated[list[Item], Field(min_length=1, max_length=MOST_MESSAGES)]

@@ -10,7 +10,7 @@ from sakuin.server.schemas.chat import Message
 class TokenizeRequest(BaseModel):
     """A text whose tokens are wanted."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
     model: str | None = Field(None, max_length=512)
     content: str = Field(description="The text.")
     add_special: bool = Field(False, description="With the tokens that every text begins with.")
@@ -29,7 +29,7 @@ class Tokenized(BaseModel):
 class CountRequest(BaseModel):
     """A request whose tokens are to be counted: of messages, or of a text; with a context or without."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
     model: str = Field(max_length=512)
     messages: list[Message] | None = Field(None, min_length=1)
     prompt: str | None = None

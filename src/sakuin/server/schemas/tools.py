@@ -16,7 +16,7 @@ Described = Annotated[str, Field(max_length=100_000)]
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
 
 
 # -- tools ---------------------------------------------------------------------------------------------------
