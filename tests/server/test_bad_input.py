@@ -1,5 +1,5 @@
-"""What nobody should send: each gets a 4xx with one sentence that names the field, in bounded time and memory,
-and the server answers others meanwhile as before."""
+"""What nobody should send: each gets a 4xx with one sentence that names the field, in bounded time and
+memory, and the server answers others meanwhile as before."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ from sakuin.server.scheduler import Busy, Closed
 log = logging.getLogger("sakuin.server")
 
 _TYPES = {
+    400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
