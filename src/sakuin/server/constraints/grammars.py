@@ -204,7 +204,7 @@ class _Tokens:
         self._vocabulary, self._pieces = vocabulary, pieces
 
     def __call__(self, text: bytes | str) -> list[int]:
-        """The tokens that the model would write for a piece of an answer, for where only one text can come."""
+        """The tokens that the model would write for a piece of an answer, where only that can come."""
         raw = text.encode() if isinstance(text, str) else text
         try:
             ids = self._vocabulary.encode(raw.decode()).ids
