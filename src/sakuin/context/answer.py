@@ -129,11 +129,11 @@ def answering(
         backend, cache, reading.ids, asked.ids, asking, left, saying, n
     )
     saying.finish(_why(asking, left, len(saying.ids)))
-    asked_in = _with_question(reading, asked, len(rest))
+    asked_in = with_question(reading, asked, len(rest))
     # Who has interrupted an answer does not wait for what makes its passages better.
     measured = None if lookups is None or saying.ended == "interrupted" else (yield from drawn())
     scale = 0.0 if measured is None else (yield from support.scale_of(backend, prompt))
-    found, supported = _looked_up(lookups, asked_in, measured, scale)
+    found, supported = looked_up(lookups, asked_in, measured, scale)
     result = Answer(
         text=saying.text.strip(),
         evidence=found,
@@ -155,7 +155,7 @@ def answering(
     return result, asked_in.with_tokens(kept, at, at, len(asked_in.body), prompt.between), cache
 
 
-def _with_question(reading: Reading, asked: Encoded, waiting: int) -> Reading:
+def with_question(reading: Reading, asked: Encoded, waiting: int) -> Reading:
     """The reading with the tokens of what waited, so many characters, and of the question."""
     starts, ends = ([reading.at + min(at, waiting) for at in each] for each in (asked.starts, asked.ends))
     return reading.with_tokens(asked.ids, starts, ends, len(reading.body))
@@ -227,7 +227,7 @@ def _left_of(window: int | None, total: int, about: bool = False) -> int:
     return window - total
 
 
-def _looked_up(
+def looked_up(
     lookups: Lookups | None, reading: Reading, drawn: Drawn | None, scale: float
 ) -> tuple[list[Span], float | None]:
     """Passages, and how much of the answer they support; none with full attention."""

@@ -38,11 +38,14 @@ _FOR_QUESTION = 512
 
 
 class TooLongError(SakuinError):
-    """A document does not fit into the model's window. what : that, and what fits. helps : what to do."""
+    """A document does not fit into the model's window.
 
-    def __init__(self, what: str, helps: str) -> None:
+    what : that, and what fits. helps : what to do. tokens, window : its length, and the most that fit.
+    """
+
+    def __init__(self, what: str, helps: str, tokens: int = 0, window: int = 0) -> None:
         super().__init__(f"{what}: {helps}.")
-        self.what = what
+        self.what, self.tokens, self.window = what, tokens, window
 
 
 def check_length(
@@ -60,6 +63,8 @@ def check_length(
             f"the context would be {'about ' * about}{counted(tokens, 'token')} long, {held:,} of which it "
             f"holds already, and this model reads at most {window:,}, question and answer included",
             "append less, begin another context with it, or take a model with a longer window",
+            tokens,
+            window,
         )
     share = max(window - _FOR_QUESTION, 0) / tokens
     raise TooLongError(
@@ -67,6 +72,8 @@ def check_length(
         "question and "
         f"answer included; about the first {share:.0%} of it ({int(share * characters):,} characters) fit",
         "shorten it, take a model with a longer window, or make this one's longer (`window`, by YaRN)",
+        tokens,
+        window,
     )
 
 

@@ -217,7 +217,7 @@ class Context(State):
             raise SakuinError("the question is empty; ask something.")
         sampling = Sampling(temperature, top_p, seed, repeat_penalty)
         asking = Asking(max_new_tokens, sampling, stream, stop, end_loops, cancelled)
-        reading, cache, drawn = self._begun()
+        reading, cache, drawn = self.begun()
         passes = answering(self.backend, cache, self._prompt, reading, question.strip(), asking, drawn)
         return run(self.backend, passes)[0]
 
@@ -245,7 +245,7 @@ class Context(State):
         asking = Asking(max_new_tokens, sampling, stream, stop, end_loops, cancelled)
         message = None if message is None else arguments.text("message", message).strip()
         with self._growing:
-            reading, cache, drawn = self._begun()
+            reading, cache, drawn = self.begun()
             if message is None and (reading.lead or not reading.documents):
                 raise SakuinError("there is no message to answer; give one.")
             if message == "":
@@ -298,7 +298,7 @@ class Context(State):
         if self.config is None:
             raise SakuinError("a context with full attention cannot be stored; read it with index='flat'.")
         with self._growing:
-            *_, measure = self._begun()
+            *_, measure = self.begun()
             drawn = run(self.backend, measure())
         with self._growing, self._lock:
             return store.Snapshot(

@@ -12,6 +12,7 @@ from typing import Literal
 from sakuin.arguments import shown
 from sakuin.context.loops import Repetition
 from sakuin.errors import SakuinError
+from sakuin.prompts.detokenizer import Detokenizer
 from sakuin.prompts.template import Prompt
 
 Ended = Literal["stop", "stop string", "length", "window", "loop", "interrupted"]
@@ -39,6 +40,9 @@ def stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
 class Saying:
     """One answer.
 
+    raw : whether its blanks are its own, and a base model's answer goes on after its first line: a text that
+    is gone on with, no answer. before : the tokens that it goes on from.
+
     ids : its tokens, without the one that ended it. text : what they say, cut where it ended. ended : why;
     right when it has ended.
     """
@@ -49,9 +53,12 @@ class Saying:
         stream: Callable[[str], None] | None,
         stop: tuple[str, ...] = (),
         end_loops: bool = True,
+        *,
+        raw: bool = False,
+        before: Sequence[int] = (),
     ) -> None:
-        self.ids: list[int] = []
         self.text = ""
+        self._words, self._raw = Detokenizer(prompt.decode, before), raw
         self.ended: Ended = "stop"
         self._prompt, self._stream, self._stop = prompt, stream, stop
         self._repetition = Repetition() if end_loops else None
@@ -59,25 +66,28 @@ class Saying:
         self._streamed = 0
         self._over = self._cut = False
 
+    @property
+    def ids(self) -> list[int]:
+        return self._words.ids
+
     def add(self, token: int) -> bool:
         """Take a token; True where the answer ends with it."""
         if token in self._ends:
             self._over = True
             return True
-        self.ids.append(token)
-        self.text = self._prompt.decode(self.ids).lstrip()
+        self._words.add(token)
+        self._take()
         cuts: list[tuple[int, Ended]] = [
             (at, "stop string") for stop in self._stop if (at := self.text.find(stop)) >= 0
         ]
-        if self._prompt.one_line and (at := self.text.find("\n")) >= 0:
+        if self._prompt.one_line and not self._raw and (at := self.text.find("\n")) >= 0:
             cuts.append((at, "stop"))
         if cuts:
             self._end(*min(cuts))
         elif self._repetition is not None and (loop := self._repetition.feed(self.text)) is not None:
             self._end(loop, "loop")
-        elif not self.text.endswith("\N{REPLACEMENT CHARACTER}"):
-            # Half a character waits for its other half, and blanks at the end wait: if the answer ends there,
-            # they are no part of it.
+        else:
+            # Blanks at the end wait: if the answer ends there, they are no part of it.
             self._hand_on(min(self._before_stop(), self._shown()))
         return self._over
 
@@ -85,7 +95,13 @@ class Saying:
         """There are no more tokens: hand on what waits. ended : why, where the answer did not end itself."""
         if not self._over:
             self.ended = ended
+        if not self._cut:
+            self._words.finish()
+            self._take()
         self._hand_on(len(self.text))
+
+    def _take(self) -> None:
+        self.text = self._words.text if self._raw else self._words.text.lstrip()
 
     def kept(self) -> tuple[list[int], list[int], int]:
         """What a conversation keeps of it: tokens that were said, tokens for the rest of the text where it
@@ -117,7 +133,7 @@ class Saying:
         return min(starts, default=len(self.text))
 
     def _hand_on(self, until: int) -> None:
-        until = len(self.text[:until].rstrip())
+        until = until if self._raw else len(self.text[:until].rstrip())
         if self._stream and until > self._streamed:
             self._stream(self.text[self._streamed : until])
         self._streamed = max(self._streamed, until)

@@ -63,6 +63,16 @@ class State(CopiedByFork):
         other._lock, other._growing = lock(), recursive_lock()
         return other
 
+    @property
+    def prompt(self) -> Prompt:
+        """How questions are put to the model."""
+        return self._prompt
+
+    @property
+    def reading(self) -> Reading:
+        """What was read, as it is now."""
+        return self._reading
+
     # -- what it is ------------------------------------------------------------------------------------------
 
     @property
@@ -94,14 +104,20 @@ class State(CopiedByFork):
         """Bytes of keys, values and index: `device` and `host`."""
         return self.backend.nbytes(self.cache)
 
-    # -- inside ----------------------------------------------------------------------------------------------
-
-    def _begun(self) -> tuple[Reading, Any, Callable[[], Passes[Drawn | None]]]:
-        """What a question begins with: what was read, a fork of its cache, and what any question draws."""
+    def begun(self) -> tuple[Reading, Any, Callable[[], Passes[Drawn | None]]]:
+        """What a question begins with: what was read, a fork of its cache, and what any question draws.
+        For whoever runs the passes himself, as a server does."""
         with self._lock:
             reading, cache = self._reading, self.backend.fork(self.cache)
         let_fail(self.backend, cache)
         return reading, cache, self._draws.of(self.backend, self._prompt, reading, cache)
+
+    def held(self) -> tuple[Reading, Any, list[Part]]:
+        """What was read, the cache that holds it, to be forked only, and the windows kept on the way."""
+        with self._lock:
+            return self._reading, self.cache, list(self._windows)
+
+    # -- inside ----------------------------------------------------------------------------------------------
 
     def _read(self, reading: Reading, changes: Sequence[Change], progress: Progress | None) -> Growth:
         read = self._grow(checks.grown(reading, self._prompt, self.backend), progress)

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from sakuin.server import problems
+from sakuin.server.routes import chat, health, models
 from sakuin.server.service import Service
 from sakuin.version import __version__
 
@@ -31,6 +32,8 @@ def create_app(service: Service) -> FastAPI:
     app = FastAPI(title="sakuin", version=__version__, lifespan=lifespan)
     app.state.service = service
     problems.install(app)
+    for routes in (chat, models, health):
+        app.include_router(routes.router)
 
     def openapi() -> dict[str, Any]:
         """Without FastAPI's 422, which is never sent: what is wrong with a body is 400."""

@@ -78,7 +78,7 @@ def offers_what_there_is(*, window: bool = False) -> Iterator[None]:
         helps = "shorten it, split it into several contexts, {}take a model with a longer window"
         helps += " (`sakuin models list`){}"
         last = ("", ", or make this one's longer (--window, by YaRN)") if window else ("or ", "")
-        raise TooLongError(error.what, helps.format(*last)) from None
+        raise TooLongError(error.what, helps.format(*last), error.tokens, error.window) from None
 
 
 def warn_if_full(name: str, context: Context) -> None:

@@ -1,0 +1,190 @@
+"""A request on its way: its jobs in the scheduler, and what happens as events in the loop of the server.
+
+Called by the routes that answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+
+from sakuin.cache.drawn import Drawn
+from sakuin.context.generate import Passes
+from sakuin.context.support import Draws, scale_of
+from sakuin.server.asking.engine import Engine
+from sakuin.server.asking.found import Found, found_by
+from sakuin.server.asking.origins import Start
+from sakuin.server.asking.speaking import Sink, reading, speaking
+from sakuin.server.asking.wanted import Likely, Said, Wanted
+from sakuin.server.scheduler import Job
+
+
+@dataclass(frozen=True)
+class Read:
+    """So many tokens of the prompt were read."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a choice, and its tokens where logprobs are wanted."""
+
+    number: int
+    text: str
+    likely: Sequence[Likely]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A choice is said; found : where it was looked up, with evidence."""
+
+    number: int
+    said: Said
+    found: Found | None
+
+
+Event = Read | Piece | Done
+
+
+class Running(Sink):
+    """One request. `async for event in running.events()`; it leaves when that is left."""
+
+    def __init__(self, engine: Engine, tenant: str, start: Start, wanted: Wanted, priority: int = 0) -> None:
+        """Raises `Busy` where too many wait. Called in the server's loop."""
+        self._engine, self._tenant, self._start, self._wanted = engine, tenant, start, wanted
+        self._priority, self._began = priority, time.monotonic()
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[Read | Piece | tuple[int, Future[Said]]] = asyncio.Queue()
+        self._jobs: list[Job[Any]] = []
+        self._drawn: Callable[[], Passes[Drawn | None]] | None = start.beginning.drawn
+        ids, window = start.asked.ids, engine.backend.shape.window
+        left = (window or len(ids) + (1 << 20)) - len(ids)
+        self._most = left if wanted.max_tokens is None else min(wanted.max_tokens, left)
+        if wanted.n == 1:
+            self._submit(self._alone(), 0)
+        else:
+            self._take(self._read()).future.add_done_callback(lambda read: self._call(self._fork, read))
+
+    # -- for the routes --------------------------------------------------------------------------------------
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What happens, until all choices are said. Raises what went wrong."""
+        left = self._wanted.n
+        try:
+            while left:
+                event = await self._events.get()
+                if isinstance(event, tuple):
+                    number, future = event
+                    said = future.result()
+                    yield Done(number, said, await self._found(said))
+                    left -= 1
+                else:
+                    yield event
+        finally:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Let what is not done yet leave."""
+        for job in self._jobs:
+            job.cancel()
+
+    @property
+    def waited_s(self) -> float | None:
+        """Seconds until it was begun; None before."""
+        return self._jobs[0].waited
+
+    async def _found(self, said: Said) -> Found | None:
+        """Where a choice was looked up: what any question draws is found first, beside other requests."""
+        if said.lookups is None:
+            return None
+        drawn, asked = None, self._start.asked
+        if self._drawn is not None:
+            drawn = await asyncio.wrap_future(self._take(self._drawn()).future)
+        scale = await asyncio.wrap_future(self._take(scale_of(self._engine.backend, asked.prompt)).future)
+        return await run_in_threadpool(found_by, said, asked.reading, drawn, scale)
+
+    # -- for the scheduler's thread --------------------------------------------------------------------------
+
+    def read(self, done: int, total: int) -> None:
+        self._call(self._events.put_nowait, Read(done, total))
+
+    def said(self, number: int, text: str, likely: Sequence[Likely]) -> None:
+        self._call(self._events.put_nowait, Piece(number, text, list(likely)))
+
+    # -- jobs ------------------------------------------------------------------------------------------------
+
+    def _take(self, passes: Passes[Any]) -> Job[Any]:
+        job = self._engine.scheduler.submit(passes, self._priority)
+        self._jobs.append(job)
+        return job
+
+    def _submit(self, passes: Passes[Said], number: int) -> None:
+        job = self._take(passes)
+        job.future.add_done_callback(lambda future: self._call(self._events.put_nowait, (number, future)))
+
+    def _call(self, function: Callable[..., None], *args: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:  # the loop has ended, and nobody waits
+            self.cancel()
+
+    def _alone(self) -> Passes[Said]:
+        yield from self._read()
+        said = yield from self._speak(self._start.beginning.cache, 0)
+        self._keep(self._start.beginning.cache, said)
+        return said
+
+    def _fork(self, read: Future[None]) -> None:
+        """The prompt is read: the choices go on from it, each for itself."""
+        try:
+            read.result()
+            for number in range(self._wanted.n):
+                self._submit(self._fork_of(number), number)
+        except BaseException as error:
+            failed: Future[Said] = Future()
+            failed.set_exception(error)
+            self._events.put_nowait((0, failed))
+
+    def _fork_of(self, number: int) -> Passes[Said]:
+        cache = self._engine.backend.fork(self._start.beginning.cache)
+        said = yield from self._speak(cache, number)
+        if number == 0:
+            self._keep(cache, said)
+        return said
+
+    def _read(self) -> Passes[None]:
+        asked, backend = self._start.asked, self._engine.backend
+        at = asked.based if self._wanted.evidence and self._drawn is None else 0
+
+        def then(cache: Any) -> None:
+            self._drawn = Draws().of(backend, asked.prompt, asked.before, cache)
+
+        return reading(backend, asked.ids, self._start.beginning, self, at, then)
+
+    def _speak(self, cache: Any, number: int) -> Passes[Said]:
+        return speaking(
+            self._engine.backend,
+            cache,
+            self._start.asked.prompt,
+            self._start.asked.ids,
+            self._wanted,
+            self,
+            most=self._most,
+            number=number,
+            n_text=self._start.asked.n_text,
+            cached=self._start.beginning.n_tokens,
+            asked=self._began,
+        )
+
+    def _keep(self, cache: Any, said: Said) -> None:
+        """For requests that begin the same."""
+        ids = [*self._start.asked.ids, *said.held]
+        self._engine.kept.keep(self._tenant, ids, cache, self._start.config, held=self._start.held)

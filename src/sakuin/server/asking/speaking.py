@@ -1,0 +1,154 @@
+"""The passes of a request: its prompt is read, as far as it is not known, and its choices are said.
+
+They run in the scheduler's thread, token by token beside others, so nothing here waits for anybody. Called by
+`sakuin.server.asking.running`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sakuin.backends.base import Backend
+from sakuin.cache.drawn import Drawn
+from sakuin.context.generate import Pass, Passes, prefilling
+from sakuin.context.growth import let_fail
+from sakuin.context.lookup import Lookups
+from sakuin.context.saying import Ended, Saying
+from sakuin.prompts.template import Prompt
+from sakuin.server.asking.sampler import Sampler
+from sakuin.server.asking.wanted import Likely, Said, Wanted
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Where a prompt is read on from: a cache that nobody else holds, and how many of its tokens that has.
+
+    drawn : what finds what any question draws from the text, where it is known how.
+    """
+
+    cache: Any
+    n_tokens: int
+    drawn: Callable[[], Passes[Drawn | None]] | None = None
+
+
+class Sink:
+    """Told what happens, in the scheduler's thread."""
+
+    def read(self, done: int, total: int) -> None:
+        """So many tokens of the prompt are read."""
+
+    def said(self, number: int, text: str, likely: Sequence[Likely]) -> None:
+        """A piece of a choice, and its tokens with logprobs."""
+
+
+def reading(
+    backend: Backend,
+    ids: Sequence[int],
+    begin: Beginning,
+    sink: Sink,
+    at: int,
+    then: Callable[[Any], None],
+) -> Passes[None]:
+    """Read all of `ids` but the last. then : shown the cache when it holds `at` tokens, where it comes by."""
+    cache, done, n = begin.cache, begin.n_tokens, len(ids) - 1
+    let_fail(backend, cache)
+    if done == at:
+        then(cache)
+    for stop in sorted({at, n}) if done < at <= n else [n]:
+        for wanted in prefilling(backend, cache, ids[done:stop]):
+            yield wanted
+            done += len(wanted.ids)
+            sink.read(done, n)
+        if stop == at:
+            then(cache)
+
+
+def speaking(
+    backend: Backend,
+    cache: Any,
+    prompt: Prompt,
+    ids: Sequence[int],
+    wanted: Wanted,
+    sink: Sink,
+    *,
+    most: int,
+    number: int = 0,
+    n_text: int = 0,
+    cached: int = 0,
+    asked: float = 0.0,
+) -> Passes[Said]:
+    """The `number`-th choice of at most `most` tokens, said over `cache`, which holds `ids` but the last.
+
+    n_text : tokens of the text among which what is looked up counts. cached : tokens of the prompt that were
+    known. asked : when the request came, in seconds of `time.monotonic`.
+    """
+    retrieval = backend.retrieval(cache)
+    lookups = Lookups(retrieval, n_text) if wanted.evidence and retrieval is not None else None
+    heard = _Heard(sink, number, wanted.logprobs is not None)
+    saying = Saying(prompt, heard.text, wanted.stop, wanted.end_loops, raw=wanted.raw, before=ids)
+    sampler, newest, at = Sampler(wanted, number), ids[-1], list[int]()
+    generated = list[int]()
+    start = time.monotonic()
+    first_s = 0.0
+    said = 0
+    for said in range(1, most + 1):
+        logits = yield Pass(cache, [newest], decodes=True)
+        if lookups is not None:
+            lookups.note()
+        newest = sampler.choose(logits)
+        generated.append(newest)
+        if said == 1:
+            first_s = time.monotonic() - asked
+        if heard.wants:
+            heard.pending.append(sampler.likely(logits, newest))
+        at.append(len(saying.text))
+        over = sampler.constraint is not None and sampler.constraint.take(newest)
+        if saying.add(newest) or over:
+            break
+    else:
+        over = False
+    ended: Ended = "stop" if over else "length"
+    if len(saying.ids) < said:
+        heard.drop_last()  # the token that ended it is none of the answer
+    saying.finish(ended)
+    heard.finish()
+    seconds = time.monotonic() - start
+    return Said(
+        text=saying.text,
+        ids=saying.ids,
+        ended=saying.ended,
+        prompt_tokens=len(ids),
+        cached=cached,
+        held=generated[:-1],
+        likely=heard.every,
+        at=at[: len(saying.ids)],
+        lookups=lookups,
+        first_s=first_s,
+        step_s=seconds / max(said, 1),
+        stats={} if retrieval is None else retrieval.stats(),
+    )
+
+
+class _Heard:
+    """Hands pieces of a choice on with the tokens that came with them."""
+
+    def __init__(self, sink: Sink, number: int, wants: bool) -> None:
+        self.wants = wants
+        self.pending: list[Likely] = []
+        self.every: list[Likely] = []
+        self._sink, self._number = sink, number
+
+    def text(self, piece: str) -> None:
+        self.every += self.pending
+        self._sink.said(self._number, piece, self.pending)
+        self.pending = []
+
+    def drop_last(self) -> None:
+        del self.pending[-1:]
+
+    def finish(self) -> None:
+        if self.pending:
+            self.text("")
