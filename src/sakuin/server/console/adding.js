@@ -77,7 +77,10 @@ function formOf() {
   if (!target && byId("pinned").checked) form.set("pinned", "true");
   if (target && byId("replace").checked) form.set("replace", "true");
   const text = byId("pasted").value;
-  const pasted = text.trim() ? [new File([text], `${t("text.file")}.txt`, { type: "text/plain" })] : [];
+  // A document of its own, under a name that no other one has.
+  const now = new Date().toISOString().slice(0, 19).replace(/[T:]/g, "-");
+  const called = target ? `${t("text.file")} ${now}.txt` : `${t("text.file")}.txt`;
+  const pasted = text.trim() ? [new File([text], called, { type: "text/plain" })] : [];
   for (const file of [...files, ...pasted]) form.append("files", file, file.name);
   return { form, shown: target?.name ?? (name || files[0]?.name || t("text.file")), some: files.length + pasted.length };
 }

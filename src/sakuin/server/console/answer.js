@@ -3,10 +3,11 @@
 import { placeOf, showPassages } from "./document.js";
 import { element, fill, icon } from "./dom.js";
 import { number, percent, problem, span, t } from "./i18n.js";
+import { Offsets } from "./offsets.js";
 import { announce, notice } from "./say.js";
 
 /**
- * An entry: {question, at, text, evidence, support, supported, finish, tokens, first, took, prefill, error,
+ * An entry: {question, at, text, evidence, footnotes, support, supported, finish, tokens, first, took, prefill, error,
  * state}; state is "waiting", "writing", "stopped", "failed" or "done", times are in milliseconds.
  */
 export function entryElement(entry) {
@@ -31,22 +32,29 @@ function waitingElement({ prefill }) {
   return element("p", { class: "waiting" }, words, element("progress", { max: 1, value, "aria-label": words }));
 }
 
-/** The answer, its footnote marks as buttons where there is a passage of that mark. */
+/** The answer, with its footnotes as buttons that show their passages. */
 function textParts(entry) {
-  const marks = new Map(entry.evidence?.map((one, index) => [markOf(one, index), index]));
-  if (!marks.size) return [entry.text];
-  return entry.text.split(/(\[\d{1,3}\])/).map((piece) => {
-    const index = /^\[\d+\]$/.test(piece) ? marks.get(piece.slice(1, -1)) : undefined;
-    if (index === undefined) return piece;
-    const button = element("button", { type: "button", class: "footnote", text: piece.slice(1, -1) });
-    button.setAttribute("aria-label", sayShow(entry.evidence[index], index));
-    button.addEventListener("click", () => look(entry, index));
-    return button;
-  });
+  const parts = [];
+  const offsets = new Offsets(entry.text);
+  let end = 0;
+  const sorted = [...(entry.footnotes ?? [])].sort((one, other) => one.at - other.at || one.mark - other.mark);
+  for (const { at, mark } of sorted) {
+    const index = entry.evidence.findIndex((one) => one.mark === mark);
+    if (index < 0) continue;
+    const start = offsets.at(at);
+    parts.push(entry.text.slice(end, start), footnoteElement(entry, index));
+    end = start;
+  }
+  return [...parts, entry.text.slice(end)];
 }
 
-const markOf = (evidence, index) => String(evidence.mark ?? index + 1).replace(/[[\]]/g, "");
-const sayShow = (one, index) => t("sources.show", { mark: markOf(one, index), document: one.document });
+function footnoteElement(entry, index) {
+  const { mark, document } = entry.evidence[index];
+  const label = t("sources.show", { mark, document });
+  const button = element("button", { type: "button", class: "footnote", "aria-label": label, text: String(mark) });
+  button.addEventListener("click", () => look(entry, index));
+  return button;
+}
 
 function look(entry, index) {
   if (!showPassages(entry.evidence, index, true)) notice({ status: 400, message: t("document.changed") });
@@ -63,7 +71,7 @@ function sourceElement(entry, one, index) {
   const button = element(
     "button",
     { type: "button", class: "source", title: share },
-    element("span", { class: "mark", "aria-hidden": "true", text: markOf(one, index) }),
+    element("span", { class: "mark", "aria-hidden": "true", text: String(one.mark) }),
     element("span", { class: "source-place" }, element("bdi", { text: one.document }), place ? ` · ${place}` : ""),
     element("span", { class: "source-text", dir: "auto", text: one.text.replace(/\s+/g, " ").trim() }),
     element("span", { class: "quiet", text: share }),
@@ -87,7 +95,7 @@ function footElement(entry) {
   }
   const numbers = numbersOf(entry);
   if (numbers) facts.push(element("span", { text: numbers }));
-  const copy = element("button", { type: "button", class: "link", text: t("answer.copy") });
+  const copy = element("button", { type: "button", class: "link", "aria-label": t("answer.copy"), text: t("copy") });
   copy.addEventListener("click", () => copied(entry.text, copy));
   return element("p", { class: "entry-foot" }, ...facts, navigator.clipboard && entry.text ? copy : null);
 }
@@ -107,5 +115,5 @@ async function copied(text, button) {
   }
   announce(t("answer.copied"));
   fill(button, t("answer.copied"));
-  setTimeout(() => fill(button, t("answer.copy")), 2000);
+  setTimeout(() => fill(button, t("copy")), 2000);
 }

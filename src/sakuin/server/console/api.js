@@ -118,7 +118,11 @@ function sent(path, form, key, onSent, signal) {
       if (event.lengthComputable && event.total) onSent?.(event.loaded / event.total);
     };
     request.onload = () => resolve({ status: request.status, text: request.responseText });
-    request.onerror = () => reject(new Refused(0, "", "unreachable"));
+    let began = false;
+    request.upload.onloadstart = () => {
+      began = true;
+    };
+    request.onerror = () => reject(new Refused(0, "", began ? "cut" : "unreachable"));
     request.onabort = () => reject(new DOMException("ended", "AbortError"));
     signal?.addEventListener("abort", () => request.abort());
     request.send(form);

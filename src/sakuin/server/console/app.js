@@ -78,7 +78,7 @@ async function load() {
     chooseNamed();
   } catch (error) {
     notice(error);
-    if (error.status === 0 || error.status >= 500) setTimeout(load, AGAIN_MS);
+    if (error.status === 0 || error.status === 429 || error.status >= 500) setTimeout(load, AGAIN_MS);
   }
 }
 

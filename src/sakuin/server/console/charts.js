@@ -12,12 +12,16 @@ export const known = (series) =>
 
 /**
  * From where to where the axis goes: `[low, high]`. Without `limits` it begins at 0 and ends at a round number,
- * so that a steady line looks steady.
+ * so that a steady line looks steady. `binary`: round as bytes are counted.
  */
-export function reach(values, limits = null) {
+export function reach(values, limits = null, binary = false) {
   if (limits) return limits;
   const most = Math.max(...values, 0);
   if (most === 0) return [0, 1];
+  if (binary) {
+    const power = 2 ** Math.ceil(Math.log2(most));
+    return [0, most <= power * 0.75 ? power * 0.75 : power];
+  }
   const unit = 10 ** Math.floor(Math.log10(most));
   return [0, [1, 2, 2.5, 5, 10].map((step) => step * unit).find((round) => round >= most) ?? 10 * unit];
 }
@@ -27,9 +31,9 @@ export function reach(values, limits = null) {
  * series : numbers, null where nothing is known. title : above it. said : what the drawing says, in words. now :
  * the newest value, in words. ends : what the axis' ends are called, `[low, high]`, from `(low, high)`.
  */
-export function chart({ series, title, said, now, ends, limits = null }) {
+export function chart({ series, title, said, now, ends, limits = null, binary = false }) {
   const points = known(series);
-  const [low, high] = reach(points.map(({ value }) => value), limits);
+  const [low, high] = reach(points.map(({ value }) => value), limits, binary);
   const [lowest, highest] = ends(low, high);
   const axis = element(
     "div",

@@ -6,8 +6,10 @@ const PREFILL = /^prefill (\d+)\/(\d+)/;
 
 /**
  * Ask. Yields `{prefill: {done, total}}` while the prompt is read, `{text}` for each piece of the answer, and
- * `{end: {finish, evidence, support, supported, tokens}}`. Raises `Refused`; `AbortError` after `signal`.
+ * `{end: {finish, evidence, footnotes, support, supported, tokens}}`. Raises `Refused`; `AbortError` after `signal`.
  *
+ * With `footnotes` in the request the answer would come in one piece; where they stand is told at its end:
+ * `{at, mark}`, `at` in code points of the answer.
  * earlier : turns before this question, `{role, content}`.
  */
 export async function* ask({ model, context, question, earlier = [], longest, signal }) {
@@ -20,9 +22,8 @@ export async function* ask({ model, context, question, earlier = [], longest, si
     max_tokens: longest,
     temperature: 0,
     evidence: true,
-    footnotes: true,
   };
-  const end = { finish: null, evidence: [], support: null, supported: null, tokens: null };
+  const end = { finish: null, evidence: [], footnotes: [], support: null, supported: null, tokens: null };
   let done = false;
   for await (const event of follow("v1/chat/completions", { method: "POST", json, signal })) {
     if (event.comment !== undefined) {
@@ -55,6 +56,7 @@ function parsed(data) {
 function note(end, chunk, choice) {
   if (choice?.finish_reason) end.finish = choice.finish_reason;
   if (Array.isArray(chunk.evidence)) end.evidence = chunk.evidence;
+  if (Array.isArray(chunk.footnotes)) end.footnotes = chunk.footnotes;
   if (chunk.support !== undefined) end.support = chunk.support;
   if (chunk.supported !== undefined) end.supported = chunk.supported;
   if (chunk.usage) end.tokens = chunk.usage.completion_tokens ?? null;

@@ -123,7 +123,9 @@ class Contexts extends EventTarget {
       for await (const event of follow(`v1/contexts/${part(id)}/events`)) {
         if (event.data === undefined || event.data === "[DONE]") continue;
         if (!this.#all.has(id)) return null;
-        seen = JSON.parse(event.data);
+        const said = JSON.parse(event.data);
+        if (said.id !== id) break; // an error: asking for the context says which
+        seen = said;
         this.#put(seen);
       }
     } catch (error) {

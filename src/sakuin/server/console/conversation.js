@@ -69,9 +69,24 @@ function bodyOf(context) {
   }
   const notes = notesOf(context);
   const entries = entriesOf(context.id);
-  byId("forget").hidden = entries.length === 0;
   if (!entries.length) return [notes, empty(t("ask.empty.title"), t("ask.empty.text"))];
-  return [notes, ...entries.map(shownAs)];
+  return [forgetElement(), notes, ...entries.map(shownAs)];
+}
+
+function forgetElement() {
+  const button = element("button", { type: "button", class: "link", id: "forget", text: t("history.clear") });
+  button.addEventListener("click", clearHistory);
+  return element("p", { class: "history-head" }, button);
+}
+
+function clearHistory() {
+  const context = contexts.current();
+  running.get(context.id)?.abort();
+  asked.delete(context.id);
+  forget(context.id);
+  announce(t("history.cleared", { name: context.name }));
+  render();
+  byId("question").focus();
 }
 
 /** What the server noted of the documents: what is not in their text, what was guessed. */
@@ -231,15 +246,6 @@ function startComposer() {
   });
   addEventListener("keydown", (event) => {
     if (event.key === "Escape" && !document.querySelector("dialog[open]")) running.get(contexts.chosen)?.abort();
-  });
-  byId("forget").addEventListener("click", () => {
-    const context = contexts.current();
-    running.get(context.id)?.abort();
-    asked.delete(context.id);
-    forget(context.id);
-    announce(t("history.cleared", { name: context.name }));
-    render();
-    byId("question").focus();
   });
 }
 

@@ -72,7 +72,7 @@ function render() {
   if (!documents.length) {
     const words = wrong ? problem(wrong) : t(loading ? "document.waiting" : "document.none");
     fill(region, element("p", { class: "none", text: words }));
-    showPlace();
+    renderPassages();
     return;
   }
   const { text, marks } = documents[at];
@@ -104,6 +104,10 @@ function mark() {
     block.marked = marked;
     fill(block.element, ...parts.map((one) => pieceElement(documents[at].text, one)));
   }
+  renderPassages();
+}
+
+function renderPassages() {
   const many = found.length;
   byId("passages").hidden = many === 0;
   byId("passage-count").textContent = many ? t("passage.count", { at: now + 1, all: many }) : "";

@@ -95,6 +95,7 @@ export default {
   "answer.stopped": "中止しました。",
   "answer.length": "長さの上限に達したため、回答は途中で終わっています。",
   "answer.copy": "回答をコピー",
+  copy: "コピー",
   "answer.copied": "コピーしました",
   "answer.numbers": "最初のトークンまで {first}、毎秒 {rate} トークン",
   "answer.first": "最初のトークンまで {first}",
@@ -144,6 +145,7 @@ export default {
   minutes: "{count} 分間",
 
   "refused.unreachable": "サーバーに接続できません。サーバーが動いているか確認してください。",
+  "refused.cut": "送信中に接続が切れました。ファイルがサーバーの上限を超えている可能性があります。",
   "refused.broken": "回答の途中で接続が切れました。もう一度質問してください。",
   "refused.other": "サーバーが要求を受け付けませんでした（{status}）。",
   "refused.400": "この要求は受け付けられません。",

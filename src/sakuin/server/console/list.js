@@ -122,7 +122,7 @@ export function factsOf(context, words) {
   if (isReady(context)) facts.push(counted("tokens", context.tokens ?? 0));
   else facts.push(statusOf(context));
   if (context.bytes) facts.push(words.bytes(context.bytes));
-  if (context.created) facts.push(t("read.at", { when: words.moment(context.created) }));
+  if (context.created && isReady(context)) facts.push(t("read.at", { when: words.moment(context.created) }));
   if (context.kept_until) facts.push(t("kept.until", { when: words.moment(context.kept_until) }));
   return facts.join(" · ");
 }

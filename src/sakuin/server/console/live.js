@@ -16,7 +16,7 @@ const SERIES = {
   tokens_per_s: { words: (value) => number(value, value < 10 ? 1 : 0) },
   coverage: { words: share, limits: [0, 1] },
   touched: { words: share, limits: [0, 1] },
-  memory_bytes: { words: bytes },
+  memory_bytes: { words: bytes, binary: true },
 };
 
 let stats = null;
@@ -57,7 +57,8 @@ function render() {
 }
 
 function nowWords() {
-  const words = [t("live.now", { running: stats.running ?? 0, waiting: stats.waiting ?? 0 })];
+  const { running, waiting } = stats;
+  const words = running === null ? [] : [t("live.now", { running, waiting: waiting ?? 0 })];
   const length = Math.max(...Object.values(stats.series).map((series) => series.length), 0);
   const minutes = Math.round((length * stats.interval) / 60);
   if (minutes > 0) words.push(t("live.span", { span: counted("minutes", minutes) }));
@@ -65,7 +66,7 @@ function nowWords() {
 }
 
 function chartOf(name) {
-  const { words, limits } = SERIES[name];
+  const { words, limits, binary } = SERIES[name];
   const series = stats.series[name] ?? [];
   const values = known(series).map(({ value }) => value);
   const title = t(`chart.${name}`);
@@ -73,7 +74,7 @@ function chartOf(name) {
   const said = values.length
     ? t("chart.said", { name: title, now, least: words(Math.min(...values)), most: words(Math.max(...values)) })
     : t("chart.said.none", { name: title });
-  return chart({ series, title, said, now, limits, ends: (low, high) => [words(low), words(high)] });
+  return chart({ series, title, said, now, limits, binary, ends: (low, high) => [words(low), words(high)] });
 }
 
 function tableElement() {
