@@ -6,19 +6,12 @@ Chromium comes by `apt-get install chromium`; where there is none at all, what n
 from __future__ import annotations
 
 import shutil
-import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
-import uvicorn
-from playwright.sync_api import Browser, Page, sync_playwright
 from console_page import PATIENCE_MS, Opened, Seen, Served, listening
+from playwright.sync_api import Browser, Page, sync_playwright
 from stored import model_of
 
 from sakuin.server.app import create_app

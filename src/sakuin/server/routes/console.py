@@ -41,7 +41,7 @@ POLICY = "; ".join(
         "trusted-types 'none'",
     )
 )
-"""The page runs no script but its own files, asks no one but its server, and lies in no other page's frame."""
+"""The page runs no script but its own files, asks no one but its server, and lies in no frame."""
 
 
 @dataclass(frozen=True)
