@@ -13,9 +13,10 @@ from typing import Any
 
 import httpx
 import uvicorn
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
-PATIENCE_MS = 120_000
+PATIENCE_MS = 30_000
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @dataclass

@@ -19,10 +19,10 @@ NOTES = (
 QUESTION = "What is the door code of the pilot house?"
 
 DROP = """([name, text]) => {
-  const transfer = new DataTransfer();
-  transfer.items.add(new File([text], name, { type: "text/markdown" }));
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([text], name, { type: "text/markdown" }));
   for (const kind of ["dragenter", "dragover", "drop"])
-    document.body.dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
+    document.body.dispatchEvent(new DragEvent(kind, { dataTransfer, bubbles: true, cancelable: true }));
 }"""
 
 
@@ -41,7 +41,7 @@ def test_a_dropped_file_is_read_asked_and_its_passage_shown(served: Served, open
     expect(page.locator("#conversation")).to_contain_text("Ask long documents")
     page.evaluate(DROP, ["Harbour notes.md", NOTES])
     expect(page.get_by_role("dialog", name="Add documents")).to_be_visible()
-    expect(page.get_by_label("Name")).to_have_value("Harbour-notes")
+    expect(page.get_by_label("Name", exact=True)).to_have_value("Harbour-notes")
     page.keyboard.press("Enter")
 
     expect(page.locator("#ask-title")).to_have_text("Harbour-notes")
@@ -90,7 +90,7 @@ def test_a_text_is_pasted_and_more_is_added(served: Served, opened: Opened) -> N
     expect(page.get_by_role("alert")).to_have_text("Choose a file or paste a text first.")
     page.get_by_text("Or paste a text").click()
     page.get_by_label("Text", exact=True).fill("The ferry leaves at 7:40.")
-    page.get_by_label("Name").fill("ferries")
+    page.get_by_label("Name", exact=True).fill("ferries")
     page.get_by_label("Keep it when space runs short").check()
     page.locator("#add-submit").click()
     expect(page.get_by_role("button", name="No longer keep when space runs short")).to_be_visible()
@@ -98,7 +98,7 @@ def test_a_text_is_pasted_and_more_is_added(served: Served, opened: Opened) -> N
 
     page.get_by_role("button", name="Add to this context").click()
     expect(page.get_by_role("dialog", name="Add to ferries")).to_be_visible()
-    expect(page.get_by_label("Name")).to_be_hidden()
+    expect(page.get_by_label("Name", exact=True)).to_be_hidden()
     page.set_input_files("#files", [{"name": "b.txt", "mimeType": "text/plain", "buffer": b"It is blue."}])
     page.locator("#add-submit").click()
     expect(page.locator("#ask-meta")).to_contain_text("2 documents")
@@ -125,17 +125,17 @@ def test_a_name_that_is_taken_can_be_changed_and_the_files_are_still_there(
     page.locator("button.context").wait_for()
     page.get_by_role("button", name="Add documents").click()
     page.set_input_files("#files", [{"name": "report.txt", "mimeType": "text/plain", "buffer": b"Another."}])
-    expect(page.get_by_label("Name")).to_have_value("report-2")
-    page.get_by_label("Name").fill("report")
+    expect(page.get_by_label("Name", exact=True)).to_have_value("report-2")
+    page.get_by_label("Name", exact=True).fill("report")
     page.locator("#add-submit").click()
     expect(page.locator("#add-wrong")).to_have_text(
         "There is a context of this name already. Choose another name."
     )
-    expect(page.get_by_label("Name")).to_be_focused()
-    page.get_by_label("Name").fill("no/path")
+    expect(page.get_by_label("Name", exact=True)).to_be_focused()
+    page.get_by_label("Name", exact=True).fill("no/path")
     page.keyboard.press("Enter")
     expect(page.locator("#add-wrong")).to_contain_text("cannot be named 'no/path'")
-    page.get_by_label("Name").fill("another")
+    page.get_by_label("Name", exact=True).fill("another")
     page.keyboard.press("Enter")
     expect(page.locator("#ask-title")).to_have_text("another")
     expect(page.locator("#document-text")).to_have_text("Another.")
