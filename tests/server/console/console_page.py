@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
 import uvicorn
 from playwright.sync_api import Page, expect
+from reportlab.pdfgen.canvas import Canvas
 
-PATIENCE_MS = 30_000
+PATIENCE_MS = 120_000
 expect.set_options(timeout=PATIENCE_MS)
 
 
@@ -88,12 +89,22 @@ class Seen:
 Opened = Callable[..., Page]
 
 
-FILES = Path(__file__).parents[3] / "examples" / "files"
-
-
-def example(name: str) -> tuple[str, bytes]:
-    """A file of the examples, as it is uploaded."""
-    return name, (FILES / name).read_bytes()
+def two_pages() -> bytes:
+    """A PDF with a heading and a sentence on each of its pages."""
+    written = io.BytesIO()
+    canvas = Canvas(written, pageCompression=0)
+    for heading, sentence in (
+        ("1. Times", "The pilot boat leaves the north quay each morning at 6:15."),
+        ("2. Codes", "The door code of the pilot house is 4519."),
+    ):
+        canvas.setFont("Helvetica-Bold", 18)
+        canvas.drawString(72, 760, heading)
+        canvas.setFont("Helvetica", 11)
+        canvas.drawString(72, 730, sentence)
+        canvas.drawString(72, 714, "Whoever reads this shall tell it to nobody else, not even to the cook.")
+        canvas.showPage()
+    canvas.save()
+    return written.getvalue()
 
 
 def chosen(page: Page, name: str) -> None:

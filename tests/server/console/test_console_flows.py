@@ -7,14 +7,14 @@ import re
 
 import httpx
 import pytest
-from console_page import Opened, Served, asked, chosen, example
+from console_page import Opened, Served, asked, chosen, two_pages
 from playwright.sync_api import Page, expect
 
 NOTES = (
     "# Harbour notes\n\n"
-    + "The pilots meet each morning at the north quay. 🚢 They drink tea. 🍵\n\n" * 12
+    + "The pilots meet each morning at the north quay. 🚢 They drink tea. 🍵\n\n" * 5
     + "## Codes 🔑\n\nThe door code of the pilot house is 4519.\n\n"
-    + "The crane was painted in spring, and nobody has complained since. 😀\n" * 12
+    + "The crane was painted in spring, and nobody has complained since. 😀\n" * 5
 )
 QUESTION = "What is the door code of the pilot house?"
 
@@ -66,21 +66,21 @@ def test_a_dropped_file_is_read_asked_and_its_passage_shown(served: Served, open
 def test_a_chosen_pdf_names_page_and_heading(served: Served, opened: Opened) -> None:
     page = opened(served)
     page.get_by_role("button", name="Add documents").first.click()
-    name, data = example("contract.pdf")
-    page.set_input_files("#files", [{"name": name, "mimeType": "application/pdf", "buffer": data}])
+    page.set_input_files(
+        "#files", [{"name": "rules.pdf", "mimeType": "application/pdf", "buffer": two_pages()}]
+    )
     page.locator("#add-submit").click()
     page.get_by_role("textbox").wait_for()
-    page.locator("#document-text .page").nth(1).wait_for()
-    asked(page, "How long does Halden have to mend a fault of class 1?")
-    page.locator("button.source").first.click()
-    with served.client() as client:
-        text = client.get("/v1/contexts/contract/text").json()["documents"][0]["text"]
-    marked = _marked(page)
-    assert marked
-    assert marked in text.replace("\r\n", " \n")
-    expect(page.locator("#document-place")).to_contain_text(re.compile(r"^page \d · \d"))
-    heading = page.locator("#document-place").inner_text()
-    expect(page.locator("button.source").first).to_contain_text(heading)
+    expect(page.locator("#document-text .page")).to_have_text(["Page 1", "Page 2"])
+    expect(page.locator("#document-place")).to_have_text("page 1 · 1. Times")
+    asked(page, QUESTION)
+    page.locator("button.source", has_text="4519").first.click()
+    assert "4519" in _marked(page)
+    expect(page.locator("#document-place")).to_have_text("page 2 · 2. Codes")
+    expect(page.locator("button.source", has_text="4519").first).to_contain_text(
+        "rules.pdf · page 2 · 2. Codes"
+    )
+    assert "page 2 · 2. Codes" in _said(page)
 
 
 def test_a_text_is_pasted_and_more_is_added(served: Served, opened: Opened) -> None:
@@ -310,13 +310,14 @@ def test_a_context_that_somebody_else_deleted_goes(served: Served, opened: Opene
 
 def test_reading_goes_on_when_the_page_is_loaded_anew(served: Served, opened: Opened) -> None:
     page = opened(served)
-    name, data = example("contract.txt")
     page.get_by_role("button", name="Add documents").first.click()
-    page.set_input_files("#files", [{"name": name, "mimeType": "text/plain", "buffer": data}])
+    file = {"name": "notes.md", "mimeType": "text/plain", "buffer": (NOTES * 4).encode()}
+    page.set_input_files("#files", [file])
     page.locator("#add-submit").click()
-    expect(page.locator("#ask-title")).to_have_text("contract")
+    expect(page.locator("#ask-title")).to_have_text("notes")
     page.reload()
-    expect(page.locator("#ask-title")).to_have_text("contract")
+    expect(page.locator("#ask-title")).to_have_text("notes")
+    expect(page.locator("#conversation")).to_contain_text("Being read")
     expect(page.get_by_role("textbox")).to_be_visible()
     expect(page.locator("#ask-meta")).to_contain_text("tokens")
 
