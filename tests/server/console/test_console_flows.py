@@ -88,7 +88,7 @@ def test_a_text_is_pasted_and_more_is_added(served: Served, opened: Opened) -> N
     page.get_by_role("button", name="Add documents").first.click()
     page.locator("#add-submit").click()
     expect(page.get_by_role("alert")).to_have_text("Choose a file or paste a text first.")
-    page.get_by_text("Or paste a text").click()
+    page.get_by_text("Or paste a text", exact=True).click()
     page.get_by_label("Text", exact=True).fill("The ferry leaves at 7:40.")
     page.get_by_label("Name", exact=True).fill("ferries")
     page.get_by_label("Keep it when space runs short").check()
@@ -120,7 +120,7 @@ def test_a_name_that_is_taken_can_be_changed_and_the_files_are_still_there(
 ) -> None:
     keyed.add("report", ("report.txt", b"One report."))
     page = opened(keyed)
-    page.get_by_label("Key").fill(keyed.key or "")
+    page.get_by_label("Key", exact=True).fill(keyed.key or "")
     page.keyboard.press("Enter")
     page.locator("button.context").wait_for()
     page.get_by_role("button", name="Add documents").click()
