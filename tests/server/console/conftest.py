@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from console_page import PATIENCE_MS, Opened, Seen, Served, listening
+from console_page import PATIENCE_MS, Opened, Seen, Served, listening, tiny_model
 from playwright.sync_api import Browser, Page, sync_playwright
-from stored import model_of
 
 from sakuin.server.app import create_app
 from sakuin.server.service import Service
@@ -41,7 +40,7 @@ def _keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, K
     keys = Keys(folder / "keys.json")
     key = keys.add("maud", Allowed())
     settings = Settings(library=str(folder / "library"), api_keys=str(folder / "keys.json"), name="tiny")
-    with Service(*model_of(), settings) as service, listening(create_app(service)) as url:
+    with Service(*tiny_model(), settings) as service, listening(create_app(service)) as url:
         yield Served(url, key), keys
 
 

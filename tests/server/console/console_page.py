@@ -15,9 +15,15 @@ import httpx
 import uvicorn
 from playwright.sync_api import Page, expect
 from reportlab.pdfgen.canvas import Canvas
+from tiny import BYTES, byte_tokenizer, tiny
 
 PATIENCE_MS = 120_000
 expect.set_options(timeout=PATIENCE_MS)
+
+
+def tiny_model() -> tuple[Any, Any]:
+    """A model of its own for each server: one model is run by one scheduler."""
+    return tiny("llama", vocab_size=BYTES), byte_tokenizer()
 
 
 @dataclass

@@ -5,10 +5,9 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from console_page import Opened, Served, chosen, listening
+from console_page import Opened, Served, chosen, listening, tiny_model
 from fastapi import FastAPI
 from playwright.sync_api import expect
-from stored import model_of
 
 from sakuin.server.app import create_app
 from sakuin.server.service import Service
@@ -69,7 +68,7 @@ def test_an_upload_goes_with_the_key(keyed: Served, opened: Opened) -> None:
 
 def test_it_works_inside_another_application(tmp_path: Path, opened: Opened) -> None:
     outer = FastAPI()
-    with Service(*model_of(), Settings(library=str(tmp_path / "library"), name="tiny")) as service:
+    with Service(*tiny_model(), Settings(library=str(tmp_path / "library"), name="tiny")) as service:
         outer.mount("/tools/sakuin", create_app(service))
         with listening(outer) as url:
             inside = Served(url + "tools/sakuin/")
@@ -83,7 +82,7 @@ def test_it_works_inside_another_application(tmp_path: Path, opened: Opened) -> 
 def test_a_server_that_goes_is_told_and_is_found_again(tmp_path: Path, opened: Opened) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with Service(*model_of(), Settings(library=str(tmp_path / "library"), name="tiny")) as service:
+    with Service(*tiny_model(), Settings(library=str(tmp_path / "library"), name="tiny")) as service:
         app = create_app(service)
         with listening(app, port) as url:
             served = Served(url)

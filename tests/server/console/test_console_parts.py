@@ -116,7 +116,10 @@ def test_passages_of_a_block_do_not_hide_each_other(page: Page) -> None:
         {"start": 0, "end": 0},
     ]
     pieces = page.evaluate(
-        """async (passages) => (await import("/console/blocks.js")).pieces({ start: 0, end: 100 }, passages)""",
+        """async (passages) => {
+          const { pieces } = await import("/console/blocks.js");
+          return pieces({ start: 0, end: 100 }, passages);
+        }""",
         passages,
     )
     assert [(one["start"], one["end"], one["passage"]) for one in pieces] == [
@@ -145,7 +148,7 @@ def test_axes_end_at_round_numbers(
     page: Page, values: list[float], limits: list[int] | None, binary: bool, wanted: list[float]
 ) -> None:
     found = page.evaluate(
-        "async ([values, limits, binary]) => (await import('/console/charts.js')).reach(values, limits, binary)",
+        "async (given) => (await import('/console/charts.js')).reach(...given)",
         [values, limits, binary],
     )
     assert found == pytest.approx(wanted)
@@ -155,9 +158,10 @@ def test_gaps_in_a_series_are_no_lines(page: Page) -> None:
     lines = page.evaluate(
         """async () => {
           const { chart } = await import("/console/charts.js");
-          const made = chart({ series: [1, 2, null, null, 3, null, 4, 5], title: "", said: "", now: "",
-            ends: () => ["", ""] });
-          return [...made.querySelectorAll(".line")].map((one) => one.getAttribute("points").split(" ").length);
+          const series = [1, 2, null, null, 3, null, 4, 5];
+          const made = chart({ series, title: "", said: "", now: "", ends: () => ["", ""] });
+          const points = (line) => line.getAttribute("points").split(" ").length;
+          return [...made.querySelectorAll(".line")].map(points);
         }"""
     )
     assert lines == [2, 2, 2]  # the value alone is a line of two equal points, a dot
@@ -185,13 +189,11 @@ def test_two_megabytes_are_shown_and_a_passage_in_them_is_found(served: Served, 
     longest = page.evaluate(
         """async (evidence) => {
           const { showPassages } = await import("/console/document.js");
-          const frames = [];
-          let last = performance.now();
-          const tick = (now) => { frames.push(now - last); last = now; if (frames.length < 30) requestAnimationFrame(tick); };
-          requestAnimationFrame(tick);
+          const picture = () => new Promise((resolve) => requestAnimationFrame(resolve));
+          const times = [await picture()];
           if (!showPassages([evidence])) throw new Error("not found");
-          await new Promise((resolve) => { const wait = () => frames.length < 30 ? setTimeout(wait, 20) : resolve(); wait(); });
-          return Math.max(...frames);
+          while (times.length < 30) times.push(await picture());
+          return Math.max(...times.slice(1).map((time, at) => time - times[at]));
         }""",
         evidence,
     )
