@@ -94,7 +94,7 @@ def test_a_server_that_goes_is_told_and_is_found_again(tmp_path: Path, opened: O
         expect(page.locator("article[data-state=failed]")).to_contain_text("The server cannot be reached.")
         page.get_by_role("button", name="日本語").click()
         expect(page.locator("article[data-state=failed]")).to_contain_text("サーバーに接続できません。")
-        page.get_by_role("button", name="文書を追加").click()
+        page.get_by_role("button", name="文書を追加", exact=True).click()
         page.set_input_files("#files", [{"name": "b.txt", "mimeType": "text/plain", "buffer": b"Of b."}])
         page.locator("#add-submit").click()
         expect(page.locator("#add-wrong")).to_contain_text("接続")
