@@ -1,4 +1,4 @@
-"""Writes the pictures of the console in the docs: the real server over smollm2, asked about the example files.
+"""Writes the pictures of the console in the docs: the real server over smollm2, asked about example files.
 
 `python tools/docs/console_shots.py` needs Debian's `chromium`, and `fonts-noto-core` and `fonts-noto-cjk` for
 letters as most people see them. It takes a minute or two.
