@@ -31,7 +31,10 @@ private:
     struct Group {  // rows of a job that are multiplied at a time
         const GemvJob* job;
         int64_t first, n, chunk, sum;  // rows; where their chunks and sums begin
-        int64_t tile;                  // the same of their tiles; -1: they have none
+        int64_t arranged;              // the same of them arranged; -1: they are not
+    };
+    struct alignas(64) Line {
+        char bytes[64];
     };
     struct Task {  // rows of a job's weight, with all of its groups
         size_t job;
@@ -40,18 +43,17 @@ private:
 
     void plan(const std::vector<GemvJob>& jobs, int n_threads);
     void round(int n_threads);
-    void arrange(int n_threads);
     GemvRange range(const Group& group) const;
     void run(const GemvJob& job, const Task& task) const;
 
     const GemvKernels& kernels_;
     std::vector<GemvChunk> chunks_;
     std::vector<float> sums_;
-    std::vector<GemvTile> tiles_;
+    std::vector<Line> arranged_;
     std::vector<Group> groups_;
     std::vector<size_t> first_group_;  // of each job, and behind the last
     std::vector<Task> tasks_;
-    int offset_ = -1;  // of the type that the rows were rounded for; -1: of several types
+    int offset_ = -1, from_ = -1;  // of the type that the rows were rounded and arranged for; -1: of several types
 };
 
 }  // namespace sakuin::ggml

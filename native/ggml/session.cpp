@@ -4,6 +4,8 @@
 #include <charconv>
 #include <chrono>
 #include <cstring>
+#include <functional>
+#include <numeric>
 #include <stdexcept>
 #include <string_view>
 #include <utility>
@@ -200,15 +202,21 @@ void Session::attend(const Tensor* node) {
     for (const Part& part : parts_)
         if (part.first + part.count > q->ne[1]) throw std::runtime_error("llama.cpp has split a pass");
     const auto n = static_cast<int64_t>(parts_.size());
-    const auto one = [&](int64_t i) { attend_part(node, call, static_cast<size_t>(i)); };
     const bool native = !call.again && std::all_of(parts_.begin(), parts_.end(), [&](const Part& part) {
         return layer < part.steps.size() && part.steps[layer] != nullptr;
     });
-    // As many sequences as threads: a thread for each is faster than all threads for one after the other.
-    if (native && n >= settings_.n_threads)
-        parallel_for(n, settings_.n_threads, one);
-    else
-        for (int64_t i = 0; i < n; ++i) one(i);
+    if (!native || n < settings_.n_threads) {
+        for (int64_t i = 0; i < n; ++i) attend_part(node, call, static_cast<size_t>(i));
+        return;
+    }
+    // As many sequences as threads: a thread for each is faster than all threads for one after the other. Those that
+    // began as one come after one another, while what they share is still in the thread's cache.
+    std::vector<size_t> order(parts_.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+        return std::less<>{}(parts_[a].steps[layer]->origin(), parts_[b].steps[layer]->origin());
+    });
+    parallel_for(n, settings_.n_threads, [&](int64_t i) { attend_part(node, call, order[static_cast<size_t>(i)]); });
 }
 
 void Session::attend_part(const Tensor* node, AttentionCall call, size_t number) {

@@ -24,6 +24,8 @@ public:
     virtual ~Steps() = default;
     // Takes keys and values, and attends.
     virtual void step(const NewTokens& tokens) = 0;
+    // What its oldest tokens are held in: the same for sequences that began as one, null where nothing is sealed.
+    virtual const void* origin() const { return nullptr; }
 };
 
 }  // namespace sakuin

@@ -128,26 +128,27 @@ void sixteen(const GemvRange& p, int64_t first, const GemvTile* x, Unpacked<Type
     }
 }
 
-// Column c of a tile: row c % 8 of x, and of its chunk the fours from begin(c / 8) on, `fours` of them.
+// Columns of a tile that are a row of x: `row`, and row + 8. Column c has of its chunk the fours from begin(c / 8) on,
+// `fours` of them. What lies in columns without a row changes no other column.
 template <int Fours>
-void arrange(const GemvRange& p, GemvTile* to) {
+void to_tiles(const GemvRange& p, int row, GemvTile* to) {
     constexpr int tiles = Fours == 8 ? 1 : 2;
     const int64_t chunks = gemv_chunks(p.depth);
     for (int64_t c = 0; c < chunks; ++c)
-        for (int t = 0; t < tiles; ++t, ++to) {
-            std::memset(static_cast<void*>(to), 0, sizeof *to);
-            for (int column = 0; column < 16; ++column) {
-                const int row = column % 8, begin = Fours * (2 * t + column / 8);
-                if (row >= p.n_rows) continue;
+        for (int t = 0; t < tiles; ++t, ++to)
+            for (int half = 0; half < 2; ++half) {
+                const int column = row + 8 * half, begin = Fours * (2 * t + half);
                 const GemvChunk& from = p.x[c * p.n_rows + row];
-                for (int k = begin; k < begin + Fours; ++k) {
-                    std::memcpy(to->codes[k] + 4 * column, from.codes + 4 * k, 4);
-                    to->bias[column] += from.bias[k];
+                to->bias[column] = 0;
+                for (int k = 0; k < 16; ++k) {
+                    const bool own = k >= begin && k < begin + Fours;
+                    if (own) std::memcpy(to->codes[k] + 4 * column, from.codes + 4 * k, 4);
+                    if (!own) std::memset(to->codes[k] + 4 * column, 0, 4);
+                    if (own) to->bias[column] += from.bias[k];
                 }
                 to->scales[column] = from.scales[begin];
-                if (Fours == 8) to->sums[column] = p.sums[row * 2 * chunks + 2 * c + column / 8];
+                if (Fours == 8) to->sums[column] = p.sums[row * 2 * chunks + 2 * c + half];
             }
-        }
 }
 
 }  // namespace
@@ -157,19 +158,21 @@ int gemv_tiles_from(int type) {
     return gemv::with_type(type, []<class T>(T) { return T::bytes > 100 ? 3 : 6; });
 }
 
-int gemv_tiles_of_type(int type) {
-    return gemv::with_type(type, []<class T>(T) { return tiles_of<T>; });
+int64_t gemv_tile_bytes(int type, int64_t depth, int) {
+    const int tiles = gemv::with_type(type, []<class T>(T) { return tiles_of<T>; });
+    return gemv_chunks(depth) * tiles * static_cast<int64_t>(sizeof(GemvTile));
 }
 
-void gemv_arrange(const GemvRange& p, GemvTile* to) {
-    gemv_tiles_of_type(p.type) == 1 ? arrange<8>(p, to) : arrange<4>(p, to);
+void gemv_to_tiles(const GemvRange& p, int row, void* to) {
+    gemv::with_type(p.type,
+                    [&]<class T>(T) { to_tiles<tiles_of<T> == 1 ? 8 : 4>(p, row, static_cast<GemvTile*>(to)); });
 }
 
-void gemv_tiles(const GemvRange& p, const GemvTile* x) {
+void gemv_tiles(const GemvRange& p, const void* x) {
     const AmxTiles tiles;
     gemv::with_type(p.type, [&]<class T>(T) {
         Unpacked<T> u;
-        for (int64_t first = 0; first < p.n; first += rows) sixteen<T>(p, first, x, u);
+        for (int64_t first = 0; first < p.n; first += rows) sixteen<T>(p, first, static_cast<const GemvTile*>(x), u);
     });
 }
 

@@ -6,8 +6,8 @@
 namespace sakuin {
 
 int gemv_tiles_from(int type);
-int gemv_tiles_of_type(int type);
-void gemv_arrange(const GemvRange& p, GemvTile* to);
-void gemv_tiles(const GemvRange& p, const GemvTile* x);
+int64_t gemv_tile_bytes(int type, int64_t depth, int n_rows);
+void gemv_to_tiles(const GemvRange& p, int row, void* to);
+void gemv_tiles(const GemvRange& p, const void* x);
 
 }  // namespace sakuin

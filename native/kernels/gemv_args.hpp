@@ -9,7 +9,8 @@
 
 namespace sakuin {
 
-constexpr int gemv_most_rows = 8;  // of x, at a time
+constexpr int gemv_most_rows = 8;       // of x, at a time
+constexpr int gemv_most_arranged = 32;  // where they are arranged, at most
 
 // 64 numbers of a row of x.
 struct alignas(64) GemvChunk {
@@ -41,6 +42,13 @@ struct GemvRange {
     float* const* out;
 };
 
+// 32 numbers of a row of x for panels, of which a lane is a row of the weight.
+struct alignas(16) GemvBlock {
+    int32_t codes[8];  // four of 8 bits in each
+    int32_t bias[2];   // of all numbers in the first; for types with scales of 16 numbers, of each half
+    float scale, sum;
+};
+
 // 64 numbers of up to eight rows of x for tiles, of which the CPU multiplies 16 rows of the weight with 16 columns at a
 // time. A column is a row of x and half of the numbers, else zeros, since each half has a scale of its own; for types
 // with scales of 16 numbers, half of one half, in two tiles.
@@ -56,14 +64,15 @@ struct GemvKernels {
     int (*offset)(int type);
     void (*round)(const GemvInput&);
     void (*multiply)(const GemvRange&);
-    // Rows of x from which on they are multiplied as tiles, by type; null: never.
-    int (*tiles_from)(int type);
-    // Tiles of a chunk, by type.
-    int (*tiles)(int type);
-    // The tiles of all chunks of a range's rows, one after the other.
-    void (*arrange)(const GemvRange&, GemvTile*);
-    // As `multiply`, of a range's rows that are arranged.
-    void (*multiply_tiles)(const GemvRange&, const GemvTile*);
+    // Rows of x from which on they are arranged before they are multiplied, by type; and how many at a time, at most.
+    int (*arranged_from)(int type);
+    int most_arranged;
+    // Bytes of so many rows, arranged.
+    int64_t (*arranged_bytes)(int type, int64_t depth, int n_rows);
+    // One of a range's rows, to where all of them lie.
+    void (*arrange)(const GemvRange&, int row, void* to);
+    // As `multiply`, of a range's rows that are arranged, at 64 bytes.
+    void (*multiply_arranged)(const GemvRange&, const void*);
 };
 
 }  // namespace sakuin

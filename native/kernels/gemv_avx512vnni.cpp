@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "kernels/gemv_amx.hpp"
+#include "kernels/gemv_panels.hpp"
 #include "kernels/gemv_types.hpp"
 
 namespace sakuin {
@@ -99,9 +100,11 @@ void round(const GemvInput& p) {
 }  // namespace
 
 extern const GemvKernels gemv_avx512vnni, gemv_amx;
-constinit const GemvKernels gemv_avx512vnni{"avx512vnni", &offset, &round,  &multiply,
-                                            nullptr,      nullptr, nullptr, nullptr};
-constinit const GemvKernels gemv_amx{"amx_int8",          &offset,       &round,     &multiply, &gemv_tiles_from,
-                                     &gemv_tiles_of_type, &gemv_arrange, &gemv_tiles};
+constinit const GemvKernels gemv_avx512vnni{
+    "avx512vnni",       &offset,           &round,          &multiply,    &gemv_panels_from,
+    gemv_most_arranged, &gemv_panel_bytes, &gemv_to_blocks, &gemv_panels,
+};
+constinit const GemvKernels gemv_amx{"amx_int8",     &offset,          &round,         &multiply,  &gemv_tiles_from,
+                                     gemv_most_rows, &gemv_tile_bytes, &gemv_to_tiles, &gemv_tiles};
 
 }  // namespace sakuin

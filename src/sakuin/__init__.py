@@ -69,6 +69,7 @@ from sakuin.version import __version__  # noqa: E402
 # name -> module that holds it; resolved on first use (PEP 562), so that `import sakuin` stays fast.
 _WHERE = {
     "Answer": "sakuin.context.context",
+    "Client": "sakuin.client",
     "Context": "sakuin.context.context",
     "Library": "sakuin.library",
     "PartialAttention": "sakuin.attention.partial",
@@ -83,6 +84,7 @@ _WHERE = {
 
 __all__ = [
     "Answer",
+    "Client",
     "Context",
     "Library",
     "PartialAttention",
@@ -100,6 +102,7 @@ if TYPE_CHECKING:
     from sakuin.attention.partial import PartialAttention, Stats, merge
     from sakuin.backends.open import load
     from sakuin.backends.transformers.cache import RetrievalCache
+    from sakuin.client import Client
     from sakuin.config import RetrievalConfig
     from sakuin.context.context import Answer, Context
     from sakuin.context.evidence import Span

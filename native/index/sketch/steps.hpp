@@ -45,6 +45,7 @@ public:
 
     void prepare(int64_t end, const NextStep& next);
     void step(const NewTokens& tokens) override;
+    const void* origin() const override { return segments_.empty() ? nullptr : segments_.front(); }
     int64_t end() const { return unsealed_.end; }
     StepSums take_sums();
 

@@ -1,5 +1,5 @@
-// Products with a few rows: weights of 8 bits against sums in double, and all types by every set of kernels against the
-// plainest; what ggml's types mean is compared with its own functions from Python
+// Products with a few rows: weights of 8 bits against sums in double, and all types by every set of kernels against
+// single rows by the plainest; what ggml's types mean is compared with its own functions from Python
 // (tests/backends/llama_cpp/test_gemv.py).
 #include "ggml/gemv.hpp"
 
@@ -61,7 +61,7 @@ std::vector<float> numbers(int64_t n, Random& random) {
 TEST(products_of_few_rows_are_those_of_the_rounded_numbers) {
     Random random(3);
     for (const GemvKernels* kernels : gemv_kernels())
-        for (const int64_t rows : {1, 3, 8, 11}) {
+        for (const int64_t rows : {1, 2, 3, 8, 11, 33}) {
             const int64_t depth = 96, width = 37;
             const std::vector<char> w = weights(q8_0, width, depth, random);
             const std::vector<float> x = numbers(rows * depth, random);
@@ -87,17 +87,23 @@ TEST(kernels_for_few_rows_agree) {
     Random random(5);
     if (gemv_kernels().empty()) return;
     for (const Type& type : types)
-        for (const int64_t rows : {2, 4, 8, 21})
+        for (const int64_t rows : {2, 4, 8, 21, 40})
             for (const int64_t depth : {int64_t{256}, type.block * 5})
                 for (const int64_t width : {5, 100}) {
                     const std::vector<char> w = weights(type, width, depth, random);
                     const std::vector<float> x = numbers(rows * depth, random);
-                    const std::vector<float> plain = product(*gemv_kernels().back(), type, w, x, rows, width, 1);
+                    // One row at a time: with several, kernels lay them out in other ways.
+                    std::vector<float> plain;
+                    for (int64_t i = 0; i < rows; ++i) {
+                        const std::vector<float> row(x.begin() + i * depth, x.begin() + (i + 1) * depth);
+                        const std::vector<float> out = product(*gemv_kernels().back(), type, w, row, 1, width, 1);
+                        plain.insert(plain.end(), out.begin(), out.end() - 1);
+                    }
                     for (const GemvKernels* kernels : gemv_kernels())
                         for (const int n_threads : {1, 3}) {
                             const std::vector<float> out = product(*kernels, type, w, x, rows, width, n_threads);
                             double worst = 0, most = 1;
-                            for (size_t i = 0; i < out.size(); ++i) {
+                            for (size_t i = 0; i < plain.size(); ++i) {
                                 worst = std::max(worst, std::fabs(static_cast<double>(out[i] - plain[i])));
                                 most = std::max(most, std::fabs(static_cast<double>(plain[i])));
                             }

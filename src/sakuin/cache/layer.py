@@ -135,7 +135,7 @@ class LayerCache:
     def restorer(self) -> GoBack:
         """A function that lets the layer be what it is now."""
         rows, length, log = self.rows, self.length, self._log.copy()
-        padded = [list(each) for each in self.padded]
+        padded = [each[:] for each in self.padded]
         each_back = [row.restorer() for row in rows]
 
         def back() -> None:

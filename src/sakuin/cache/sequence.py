@@ -332,13 +332,13 @@ class TokenSequence:
     def restorer(self) -> GoBack:
         """A function that lets the sequence be what it is now. A job that is under way goes on meanwhile;
         what it makes of tokens that are taken back nobody takes."""
-        sink, tail = self._sink.restorer(), self._tail.restorer()
-        jobs, queries = list(self._jobs), list(self._queries)
+        sink, tail = self._sink.held(), self._tail.held()
+        jobs, queries = self._jobs[:], self._queries[:]
         held = self.index, self.n_tokens, self._first_query, self._exact_last
 
         def back() -> None:
-            sink()
-            tail()
+            self._sink.hold(*sink)
+            self._tail.hold(*tail)
             self._jobs, self._queries, self._kept = list(jobs), list(queries), None
             self.index, self.n_tokens, self._first_query, self._exact_last = held
             self._forget_steps()

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-from functools import partial
 
 from torch import Tensor
 
-from sakuin.cache.undo import GoBack
 from sakuin.machine.pages import new_tensor
 
 
@@ -80,10 +78,9 @@ class TokenBuffer:
         self._shared = other._shared = True
         return other
 
-    def restorer(self) -> GoBack:
-        """A function that lets it hold again what it holds now: tokens are written behind `end` only, or into
-        other memory."""
-        return partial(self._hold, self._keys, self._values, self.start, self.end, self._shared)
+    def held(self) -> tuple[Tensor, Tensor, int, int, bool]:
+        """What `hold` lets it hold again: tokens are written behind `end` only, or into other memory."""
+        return self._keys, self._values, self.start, self.end, self._shared
 
     def _move(self, capacity: int) -> None:
         self._take(self.keys, self.values, capacity)
@@ -93,9 +90,10 @@ class TokenBuffer:
         n = keys.shape[1]
         new_keys[:, :n].copy_(keys)
         new_values[:, :n].copy_(values)
-        self._hold(new_keys, new_values, 0, n, False)
+        self.hold(new_keys, new_values, 0, n, False)
 
-    def _hold(self, keys: Tensor, values: Tensor, start: int, end: int, shared: bool) -> None:
+    def hold(self, keys: Tensor, values: Tensor, start: int, end: int, shared: bool) -> None:
+        """Hold what `held` gave."""
         # In one line, which no interrupt parts.
         self._keys, self._values, self.start, self.end, self._shared = keys, values, start, end, shared
 

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 import sakuin
-from sakuin.cli import ask, bench, chat, contexts, doctor, documents, evaluate, models
+from sakuin.cli import ask, bench, chat, contexts, doctor, documents, evaluate, keys, models, serve
 from sakuin.cli.errors import reports_errors, reports_usage
 from sakuin.cli.show import say
 
@@ -48,8 +48,10 @@ app.command("ask")(ask.ask)
 app.command("chat")(chat.chat)
 app.add_typer(contexts.app, name="contexts")
 app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
 app.add_typer(bench.app, name="bench")
 app.add_typer(evaluate.app, name="eval")
+app.command("serve")(serve.serve)
 app.command("documents")(documents.documents)
 app.command("doctor")(doctor.doctor)
 

@@ -27,12 +27,14 @@ T = TypeVar("T")
 class Pass(NamedTuple):
     """Tokens that a cache is to take. The logits `(vocabulary,)` after the last are sent back.
 
-    decodes : whether it is a step of decoding, else a chunk of a prefill.
+    decodes : whether it is a step of decoding, else a chunk of a prefill. every : whether logits
+    `(len(ids), vocabulary)` after every token are wanted.
     """
 
     cache: Any
     ids: Sequence[int]
     decodes: bool = False
+    every: bool = False
 
 
 Passes = Generator[Pass, Tensor, T]
@@ -105,7 +107,7 @@ def run(backend: Backend, passes: Passes[T]) -> T:
     try:
         wanted = next(passes)
         while True:
-            wanted = passes.send(backend.forward(wanted.cache, wanted.ids))
+            wanted = passes.send(backend.forward(wanted.cache, wanted.ids, every=wanted.every))
     except StopIteration as end:
         found: T = end.value
         return found

@@ -8,6 +8,7 @@
     unfinished/NAME.json   manifests of contexts that are, or were, being read
     parts/                 the part files of all of them
     incoming/NAME/         the files of a context that is being imported
+    tenants/, spool/       a server's: its tenants' own libraries, and uploads that are not read yet
     lock                   held for each change, by one process at a time
     locks/NAME             held by the process that reads or appends to a context
 
@@ -122,7 +123,8 @@ class Folder:
             for folder in folders:
                 make_folder(folder)
             sync_folder(self.path)
-            self.write_quota(None)
+            if not self.exists:
+                self.write_quota(None)
         for folder in folders:  # copies of a library may lack the empty ones
             make_folder(folder)
         with locked(self.lock):
@@ -144,6 +146,8 @@ class Folder:
     def _odd(self) -> str | None:
         """What is in the folder that no library has: one that has lost its library.json may go on."""
         ours = {"contexts", "unfinished", "locks", "parts", "incoming", "lock", "key", "codes"}
+        ours |= {"tenants", "spool"}  # a server's
+        ours |= {"library.json"}  # somebody else was faster
         with self._reading():
             odd = [name for name in os.listdir(self.path) if name not in ours and not may_be_temporary(name)]
             for folder in (self.contexts, self.unfinished):

@@ -55,6 +55,10 @@ class Vocabulary(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, special ones left out."""
 
+    def token_bytes(self) -> list[bytes | None]:
+        """What each token of the vocabulary, by its id, writes into an answer: parts of characters too. None
+        for one that writes nothing: a special token, one that ends answers, an id that has no token."""
+
     def render(self, messages: Sequence[dict[str, str]], *, answer: bool) -> str:
         """`messages` in the chat template; `answer`: up to where the model's answer begins."""
 

@@ -11,9 +11,11 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.types import ASGIApp
 
-from sakuin.server import problems
-from sakuin.server.routes import chat, health, models
+from sakuin.server import guard, problems
+from sakuin.server.logs import Requests
+from sakuin.server.routes import chat, completions, contexts, health, metrics, models, responses, tokens
 from sakuin.server.service import Service
 from sakuin.version import __version__
 
@@ -32,7 +34,7 @@ def create_app(service: Service) -> FastAPI:
     app = FastAPI(title="sakuin", version=__version__, lifespan=lifespan)
     app.state.service = service
     problems.install(app)
-    for routes in (chat, models, health):
+    for routes in (chat, completions, responses, contexts, models, tokens, health, metrics):
         app.include_router(routes.router)
 
     def openapi() -> dict[str, Any]:
@@ -46,4 +48,11 @@ def create_app(service: Service) -> FastAPI:
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+    guard.install(app, service.settings, service.door)
+    build = app.build_middleware_stack
+
+    def measured() -> ASGIApp:
+        return Requests(build(), service.metrics.request)
+
+    app.build_middleware_stack = measured  # type: ignore[method-assign]
     return app

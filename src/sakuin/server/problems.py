@@ -29,10 +29,14 @@ _TYPES = {
     403: "permission_error",
     404: "not_found_error",
     405: "invalid_request_error",
+    408: "timeout_error",
     409: "conflict_error",
     413: "invalid_request_error",
     415: "invalid_request_error",
+    421: "invalid_request_error",
     429: "rate_limit_error",
+    431: "invalid_request_error",
+    507: "invalid_request_error",
     503: "unavailable_error",
 }
 
@@ -110,7 +114,7 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorAnswer, "description": HTTPStatus(status).phrase} for status in statuses}
 
 
-COMMON = errors(400, 401, 403, 413, 429, 500, 503)
+COMMON = errors(400, 401, 403, 408, 413, 429, 500, 503)
 """Errors that any route that works for a tenant may answer with."""
 
 

@@ -85,6 +85,11 @@ class Job(Generic[T]):
         return self._wanted.ids[self._done :]
 
     @property
+    def is_short(self) -> bool:
+        """Whether it is computed at once, beside others."""
+        return self.wanted.decodes or (len(self.left) <= SHORT and not self.wanted.every)
+
+    @property
     def wanted(self) -> Pass:
         assert self._wanted is not None
         return self._wanted
@@ -223,7 +228,7 @@ class Scheduler:
 
     def _turn(self) -> None:
         """A pass of all that decode and of short texts, and a piece of one long text."""
-        short = [job for job in self._running if job.wanted.decodes or len(job.left) <= SHORT]
+        short = [job for job in self._running if job.is_short]
         long = next((job for job in self._running if job not in short), None)
         parts = [(job, job.left) for job in short]
         piece = 0
@@ -239,6 +244,8 @@ class Scheduler:
     def _piece(self, job: Job[Any], *, alone: bool) -> int:
         """Tokens of the next piece of a text. None, also not the last, is so short that it would be taken
         for decoding."""
+        if job.wanted.every:
+            return len(job.left)
         left, least = len(job.left), max(_LEAST, exact_above(self.backend, job.wanted.cache) + 1)
         n = max(self._pace.tokens(alone=alone), least)
         return n if left - n >= least else left
@@ -246,7 +253,8 @@ class Scheduler:
     def _forward(self, parts: Sequence[tuple[Job[Any], Sequence[int]]]) -> None:
         caches, ids = [job.wanted.cache for job, _ in parts], [own for _, own in parts]
         try:
-            groups = self.backend.groups(caches, ids)
+            every = any(job.wanted.every for job, _ in parts)
+            groups = [[i] for i in range(len(parts))] if every else self.backend.groups(caches, ids)
         except Exception:  # of one of them, who is told when it is computed alone
             groups = [[i] for i in range(len(parts))]
         for group in groups:
@@ -255,7 +263,7 @@ class Scheduler:
     def _pass(self, parts: Sequence[tuple[Job[Any], Sequence[int]]]) -> None:
         """One pass of the weights."""
         try:
-            found = self._computed([(job.wanted.cache, ids) for job, ids in parts])
+            found = self._computed([job.wanted._replace(ids=ids) for job, ids in parts])
         except Exception as error:  # of one of them, who is told
             if len(parts) == 1:
                 parts[0][0].fail(error)
@@ -266,15 +274,15 @@ class Scheduler:
         for (job, ids), logits in zip(parts, found, strict=True):
             job.took(len(ids), logits)
 
-    def _computed(self, wanted: Sequence[tuple[Any, Sequence[int]]]) -> list[Tensor]:
+    def _computed(self, wanted: Sequence[Pass]) -> list[Tensor]:
         """The logits after each of them."""
         if len(wanted) == 1:
-            return [self.backend.forward(*wanted[0])]
-        for cache, _ in wanted:  # a fault of one costs no other its cache
-            if (retrieval := self.backend.retrieval(cache)) is not None:
+            one = wanted[0]
+            return [self.backend.forward(one.cache, one.ids, every=one.every)]
+        for one in wanted:  # a fault of one costs no other its cache
+            if (retrieval := self.backend.retrieval(one.cache)) is not None:
                 retrieval.let_fail(False)
-        caches, ids = zip(*wanted, strict=True)
-        return self.backend.forward_together(caches, ids)
+        return self.backend.forward_together([one.cache for one in wanted], [one.ids for one in wanted])
 
 
 class _Pace:

@@ -7,7 +7,7 @@ what the file says. Called by `sakuin.cli.serve` and `sakuin.server.service`.
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -37,6 +37,7 @@ class Settings:
     kept_bytes : of host memory for what finished requests have read, to be gone on from.
     audit : a file for a line of JSON for each question. audit_contents : whether with what was asked.
     log_level : debug, info, warning or error.
+    model, backend : what is served, as `sakuin.load` takes them.
     """
 
     host: str = "127.0.0.1"
@@ -57,7 +58,7 @@ class Settings:
     audit: str | None = None
     audit_contents: bool = False
     log_level: str = "info"
-    model: str | None = field(default=None)
+    model: str | None = None
     backend: str = "auto"
 
     def __post_init__(self) -> None:

@@ -39,7 +39,7 @@ def expected(x: Tensor, packed: Tensor, kind: int, width: int) -> Tensor:
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
-@pytest.mark.parametrize("rows", [*range(1, 10), 19])
+@pytest.mark.parametrize("rows", [*range(1, 10), 16, 19, 34])
 @pytest.mark.parametrize("kind", OURS.values(), ids=OURS.keys())
 def test_every_type_with_any_number_of_rows(kind: int, rows: int, kernels: str) -> None:
     weight = random(70, 768, seed=kind) * torch.logspace(-3, 1, 70)[:, None]

@@ -166,6 +166,11 @@ class LlamaVocabulary:
         raw = b"".join(self._shown(int(token)) for token in ids)
         return (raw.removeprefix(b" ") if self.space_prefix else raw).decode("utf-8", "replace")
 
+    def token_bytes(self) -> list[bytes | None]:
+        ends = self.end_tokens
+        shown = (b"" if token in ends else self._shown(token) for token in range(len(self)))
+        return [piece or None for piece in shown]
+
     def render(self, messages: Sequence[dict[str, str]], *, answer: bool) -> str:
         if self.template is None:
             raise SakuinError(f"{self._header.path} has no chat template, so the model takes no messages.")

@@ -17,6 +17,8 @@ from sakuin.prompts.vocabulary import GUARD, Encoded, utf8
 _NOWHERE = "\ue000\uf8ff"
 _INSIDE = re.compile(r"[^Ġ▁ Ċ\n][Ġ▁ ]|[Ċ\n].")
 """Tokens with a blank behind something, or something behind a line's end."""
+_ONE_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+"""A token of a byte of characters that have no token."""
 
 _lock = lock_for_forks()
 """A tokenizer sets itself up for each call, so that two threads must not use it at once. Its own lock would
@@ -69,6 +71,17 @@ class TransformersVocabulary:
     def decode(self, ids: Sequence[int]) -> str:
         with _lock:
             return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def token_bytes(self) -> list[bytes | None]:
+        with _lock:
+            pieces = self._backend.get_vocab(with_added_tokens=True)
+            added_tokens = self._backend.get_added_tokens_decoder()
+        found: list[bytes | None] = [None] * (max(pieces.values()) + 1)
+        ends, of_bytes = self.end_tokens, self._is_of_bytes
+        for piece, token in pieces.items():
+            if token not in ends and not (token in added_tokens and added_tokens[token].special):
+                found[token] = _written(piece, of_bytes) or None
+        return found
 
     def render(self, messages: Sequence[dict[str, str]], *, answer: bool) -> str:
         try:
@@ -227,6 +240,12 @@ def _bytes_of_letters() -> dict[str, int]:
     plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in plain]
     return {chr(byte): byte for byte in plain} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+def _written(piece: str, is_of_bytes: bool) -> bytes:
+    """The bytes that a token writes: `_spelled`, and the byte that a token of a single one stands for."""
+    byte = None if is_of_bytes else _ONE_BYTE.fullmatch(piece)
+    return bytes.fromhex(byte[1]) if byte else _spelled(piece, is_of_bytes)
 
 
 def _spelled(piece: str, is_of_bytes: bool) -> bytes:

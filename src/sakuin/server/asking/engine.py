@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from sakuin.backends.base import Backend
 from sakuin.config import RetrievalConfig
 from sakuin.server.asking.kept import Kept
+from sakuin.server.metrics.metrics import Metrics
 from sakuin.server.scheduler import Scheduler
 
 
@@ -17,4 +18,5 @@ class Engine:
     backend: Backend
     scheduler: Scheduler
     kept: Kept
+    metrics: Metrics = field(default_factory=Metrics)
     config: RetrievalConfig = field(default_factory=RetrievalConfig)

@@ -45,13 +45,20 @@ def of_named(
 
 
 def of_any(
-    engine: Engine, tenant: str, asked: Asked, contexts: Iterable[Context] = (), *, evidence: bool = False
+    engine: Engine,
+    tenant: str,
+    asked: Asked,
+    contexts: Iterable[Context] = (),
+    *,
+    evidence: bool = False,
+    fresh: bool = False,
 ) -> Start:
-    """A prompt that names no context. contexts : those of the tenant that are open."""
+    """A prompt that names no context. contexts : those of the tenant that are open. fresh : read it from its
+    beginning, whatever is known."""
     # With evidence, what any question draws is measured where the text ends.
     most = min(len(asked.ids) - 1, asked.based) if evidence else len(asked.ids) - 1
     known = [one for context in contexts if (one := _known(context)) is not None]
-    found = engine.kept.longest(tenant, asked.ids, known, most)
+    found = None if fresh else engine.kept.longest(tenant, asked.ids, known, most)
     if found is None:
         return Start(asked, Beginning(engine.backend.new_cache(engine.config), 0), engine.config)
     return Start(asked, Beginning(*found), engine.config)

@@ -20,7 +20,7 @@ from sakuin.context.support import Draws, scale_of
 from sakuin.server.asking.engine import Engine
 from sakuin.server.asking.found import Found, found_by
 from sakuin.server.asking.origins import Start
-from sakuin.server.asking.speaking import Sink, reading, speaking
+from sakuin.server.asking.speaking import Sink, reading, scoring, speaking
 from sakuin.server.asking.wanted import Likely, Said, Wanted
 from sakuin.server.scheduler import Job
 
@@ -83,8 +83,11 @@ class Running(Sink):
                 event = await self._events.get()
                 if isinstance(event, tuple):
                     number, future = event
-                    said = future.result()
-                    yield Done(number, said, await self._found(said))
+                    said = self._result(future)
+                    found = await self._found(said)
+                    support = None if found is None else found.support
+                    self._engine.metrics.answered(said.ended, said.stats, support)
+                    yield Done(number, said, found)
                     left -= 1
                 else:
                     yield event
@@ -100,6 +103,13 @@ class Running(Sink):
     def waited_s(self) -> float | None:
         """Seconds until it was begun; None before."""
         return self._jobs[0].waited
+
+    def _result(self, future: Future[Said]) -> Said:
+        try:
+            return future.result()
+        except BaseException:
+            self._engine.metrics.answered("error")
+            raise
 
     async def _found(self, said: Said) -> Found | None:
         """Where a choice was looked up: what any question draws is found first, beside other requests."""
@@ -119,6 +129,10 @@ class Running(Sink):
     def said(self, number: int, text: str, likely: Sequence[Likely]) -> None:
         self._call(self._events.put_nowait, Piece(number, text, list(likely)))
 
+    def chose(self, seconds: float, *, first: bool) -> None:
+        metrics = self._engine.metrics
+        metrics.first_token(seconds) if first else metrics.per_token(seconds)
+
     # -- jobs ------------------------------------------------------------------------------------------------
 
     def _take(self, passes: Passes[Any]) -> Job[Any]:
@@ -137,9 +151,16 @@ class Running(Sink):
             self.cancel()
 
     def _alone(self) -> Passes[Said]:
-        yield from self._read()
-        said = yield from self._speak(self._start.beginning.cache, 0)
-        self._keep(self._start.beginning.cache, said)
+        cache, scored = self._start.beginning.cache, list[Likely]()
+        if self._wanted.scored:
+            scored = yield from scoring(
+                self._engine.backend, cache, self._start.asked.ids, self, self._wanted
+            )
+        else:
+            yield from self._read()
+        said = yield from self._speak(cache, 0)
+        said.scored = scored
+        self._keep(cache, said)
         return said
 
     def _fork(self, read: Future[None]) -> None:
@@ -161,6 +182,14 @@ class Running(Sink):
         return said
 
     def _read(self) -> Passes[None]:
+        start, begun = time.monotonic(), self._start.beginning.n_tokens
+        if (waited := self.waited_s) is not None:
+            self._engine.metrics.queue(waited)
+        yield from self._reading()
+        read = len(self._start.asked.ids) - 1 - begun
+        self._engine.metrics.prefill(read, time.monotonic() - start, begun)
+
+    def _reading(self) -> Passes[None]:
         asked, backend = self._start.asked, self._engine.backend
         at = asked.based if self._wanted.evidence and self._drawn is None else 0
 
@@ -186,5 +215,7 @@ class Running(Sink):
 
     def _keep(self, cache: Any, said: Said) -> None:
         """For requests that begin the same."""
+        if not self._most:
+            return
         ids = [*self._start.asked.ids, *said.held]
         self._engine.kept.keep(self._tenant, ids, cache, self._start.config, held=self._start.held)

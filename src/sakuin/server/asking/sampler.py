@@ -27,13 +27,6 @@ class Sampler:
         self._said[token] = self._said.get(token, 0) + 1
         return token
 
-    def likely(self, logits: Tensor, token: int) -> Likely:
-        """How likely the model itself found it."""
-        shares = logits.float().log_softmax(-1)
-        n = self._wanted.logprobs or 0
-        values, at = shares.topk(min(n, len(shares)))
-        return Likely(token, float(shares[token]), list(zip(at.tolist(), values.tolist(), strict=True)))
-
     def _changed(self, logits: Tensor) -> Tensor:
         wanted = self._wanted
         if wanted.bias or ((wanted.presence or wanted.frequency) and self._said):
@@ -44,3 +37,10 @@ class Sampler:
                 for token, times in self._said.items():
                     logits[token] -= wanted.presence + wanted.frequency * times
         return logits if self.constraint is None else self.constraint.allow(logits)
+
+
+def likely(logits: Tensor, token: int, n: int) -> Likely:
+    """How likely the model itself found a token, and the `n` likeliest."""
+    shares = logits.float().log_softmax(-1)
+    values, at = shares.topk(min(n, len(shares)))
+    return Likely(token, float(shares[token]), list(zip(at.tolist(), values.tolist(), strict=True)))

@@ -18,8 +18,11 @@ from sakuin.context.growth import let_fail
 from sakuin.context.lookup import Lookups
 from sakuin.context.saying import Ended, Saying
 from sakuin.prompts.template import Prompt
-from sakuin.server.asking.sampler import Sampler
+from sakuin.server.asking.sampler import Sampler, likely
 from sakuin.server.asking.wanted import Likely, Said, Wanted
+
+_SCORED = 256
+"""Tokens of a prompt whose logits are looked at at once."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,9 @@ class Sink:
     def said(self, number: int, text: str, likely: Sequence[Likely]) -> None:
         """A piece of a choice, and its tokens with logprobs."""
 
+    def chose(self, seconds: float, *, first: bool) -> None:
+        """A token was chosen, so long after the one before it; the first, after the request."""
+
 
 def reading(
     backend: Backend,
@@ -64,6 +70,21 @@ def reading(
             sink.read(done, n)
         if stop == at:
             then(cache)
+
+
+def scoring(
+    backend: Backend, cache: Any, ids: Sequence[int], sink: Sink, wanted: Wanted
+) -> Passes[list[Likely]]:
+    """Read all of `ids` but the last into an empty cache: how likely each but the first was."""
+    found, done, n = list[Likely](), 0, len(ids) - 1
+    let_fail(backend, cache)
+    while done < n:
+        end = n if n - done < 2 * _SCORED else done + _SCORED
+        rows = yield Pass(cache, ids[done:end], every=True)
+        found += [likely(row, ids[done + 1 + i], wanted.logprobs or 0) for i, row in enumerate(rows)]
+        done = end
+        sink.read(done, n)
+    return found
 
 
 def speaking(
@@ -92,18 +113,20 @@ def speaking(
     sampler, newest, at = Sampler(wanted, number), ids[-1], list[int]()
     generated = list[int]()
     start = time.monotonic()
-    first_s = 0.0
-    said = 0
+    first_s, before, said = 0.0, start, 0
     for said in range(1, most + 1):
         logits = yield Pass(cache, [newest], decodes=True)
         if lookups is not None:
             lookups.note()
         newest = sampler.choose(logits)
         generated.append(newest)
+        now = time.monotonic()
+        sink.chose(now - (asked if said == 1 else before), first=said == 1)
+        before = now
         if said == 1:
-            first_s = time.monotonic() - asked
+            first_s = now - asked
         if heard.wants:
-            heard.pending.append(sampler.likely(logits, newest))
+            heard.pending.append(likely(logits, newest, wanted.logprobs or 0))
         at.append(len(saying.text))
         over = sampler.constraint is not None and sampler.constraint.take(newest)
         if saying.add(newest) or over:

@@ -33,7 +33,8 @@ class Wanted:
     max_tokens : most tokens of each choice; None is as many as the window holds. n : choices.
     presence, frequency : taken off the logits of tokens that were said, once, and as often as they were.
     bias : added to the logits of tokens. logprobs : None for none, else so many likeliest beside each token.
-    evidence : whether to find where the answer was looked up. raw : the text goes on, it answers nothing.
+    evidence : whether to find where the answer was looked up. scored : whether the prompt's own tokens get
+    logprobs too. raw : the text goes on, it answers nothing.
     """
 
     max_tokens: int | None = None
@@ -48,6 +49,7 @@ class Wanted:
     logprobs: int | None = None
     grammar: Grammar | None = None
     evidence: bool = False
+    scored: bool = False
     raw: bool = False
     end_loops: bool = False
 
@@ -66,9 +68,9 @@ class Said:
     """A choice: its text and tokens, why it ended, and what it took.
 
     cached, prompt_tokens : of the prompt. held : tokens that the cache holds after those of the prompt.
-    likely : with logprobs, of each token. at : where in the text each token begins. lookups : with evidence.
-    first_s : seconds from its request to its first token. step_s : mean seconds of a step. stats : as
-    `WholeCache.stats` says.
+    likely : with logprobs, of each token; scored : of each of the prompt but the first. at : where in the
+    text each token begins. lookups : with evidence. first_s : seconds from its request to its first token.
+    step_s : mean seconds of a step. stats : as `WholeCache.stats` says.
     """
 
     text: str
@@ -80,6 +82,7 @@ class Said:
     likely: list[Likely]
     at: list[int]
     lookups: Any = None
+    scored: list[Likely] = field(default_factory=list)
     first_s: float = 0.0
     prefill_s: float = 0.0
     step_s: float = 0.0

@@ -13,8 +13,9 @@ from starlette.requests import Request
 from sakuin.backends.base import Backend
 from sakuin.context.context import Context
 from sakuin.server.asking.found import Found
-from sakuin.server.asking.wanted import Likely
+from sakuin.server.asking.wanted import Likely, Wanted
 from sakuin.server.problems import Problem
+from sakuin.server.schemas.common import Sampled
 from sakuin.server.service import Service
 from sakuin.server.tenants.tenant import Tenant
 
@@ -40,6 +41,14 @@ async def context_of(service: Service, tenant: Tenant, model: str, context: str 
     if wanted is None:
         return None
     return await run_in_threadpool(service.context, tenant, wanted)
+
+
+def biased(body: Sampled, n_vocabulary: int, **more: Any) -> Wanted:
+    """What a request wants of its answer. Raises `Problem` where a bias is for no token."""
+    try:
+        return body.wanted(n_vocabulary, **more)
+    except ValueError as error:
+        raise Problem(400, f"logit_bias: {error}.", "logit_bias") from None
 
 
 class Gone(Exception):

@@ -5,27 +5,22 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
-from sakuin.context.context import Context
 from sakuin.server.asking.found import NOT_THERE, with_marks
-from sakuin.server.asking.origins import Start, of_any, of_named
-from sakuin.server.asking.prompts import of_messages
 from sakuin.server.asking.running import Done, Piece, Read, Running
-from sakuin.server.asking.wanted import Wanted
 from sakuin.server.asks import Asker, The
-from sakuin.server.problems import COMMON, Problem, errors, problem_of
-from sakuin.server.routes.answers import FINISH, context_of, evidence_of, logprobs_of, while_there
+from sakuin.server.constraints.speech import ToolSpeech
+from sakuin.server.problems import COMMON, errors, problem_of
+from sakuin.server.routes.answers import FINISH, evidence_of, logprobs_of, while_there
+from sakuin.server.routes.conversing import Form, conversing
 from sakuin.server.schemas.chat import ChatCompletion, ChatRequest
 from sakuin.server.schemas.common import usage_of
 from sakuin.server.service import Service
 from sakuin.server.stream import EventStream, comment, data
-from sakuin.server.tenants.tenant import Tenant
 
 router = APIRouter(tags=["answers"])
 
@@ -39,51 +34,29 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 @router.post("/v1/chat/completions", response_model=ChatCompletion, responses=_ANSWERS)
 async def chat(request: Request, body: ChatRequest, service: The, tenant: Asker) -> Response:
     """Answer a conversation, of a stored context or of what it says itself."""
-    wanted = wanted_of(service, body)
-    context = await context_of(service, tenant, body.model, body.context)
-    start = await run_in_threadpool(_start, service, tenant, body, context)
-    running = Running(service.engine, tenant.name, start, wanted, tenant.allowed.priority)
-    answer = _Answer(service, body)
+    begun = await conversing(service, tenant, body)
+    answer = _Answer(service, body, begun.form)
     if body.stream:
-        return EventStream(answer.chunks(running), service.settings.keep_alive_s)
-    return JSONResponse(await while_there(request, answer.whole(running)))
+        return EventStream(answer.chunks(begun.running), service.settings.keep_alive_s)
+    return JSONResponse(await while_there(request, answer.whole(begun.running)))
 
 
-def wanted_of(service: Service, body: ChatRequest) -> Wanted:
-    """What a request wants of its answer."""
-    try:
-        return body.wanted(
-            service.n_vocabulary,
-            max_tokens=body.max_completion_tokens or body.max_tokens,
-            logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-            evidence=body.wants_evidence,
-        )
-    except ValueError as error:
-        raise Problem(400, f"logit_bias: {error}.", "logit_bias") from None
-
-
-def _start(service: Service, tenant: Tenant, body: ChatRequest, context: Context | None) -> Start:
-    messages = [{"role": one.role, "content": one.text} for one in body.messages]
-    if context is not None:
-        return of_named(service.engine, tenant.name, context, messages, evidence=body.wants_evidence)
-    asked = of_messages(service.backend, messages)
-    opened = service.open_contexts(tenant)
-    return of_any(service.engine, tenant.name, asked, opened, evidence=body.wants_evidence)
-
-
-@dataclass
-class _Choice:
-    """A choice as it is told."""
-
-    content: str
-    finish: str
+def content_of(body: ChatRequest, done: Done) -> str:
+    """The text of a choice as it is told: with footnotes, or that the text does not speak of it."""
+    content, found = done.said.text.rstrip(), done.found
+    if found is not None and body.refuse_unsupported and found.is_supported is False:
+        return NOT_THERE
+    if found is not None and body.footnotes:
+        return with_marks(content, found.marks)
+    return content
 
 
 class _Answer:
     """How one answer is sent: whole, or chunk by chunk."""
 
-    def __init__(self, service: Service, body: ChatRequest) -> None:
-        self._service, self._body = service, body
+    def __init__(self, service: Service, body: ChatRequest, form: Form) -> None:
+        self._service, self._body, self._form = service, body, form
+        self._speeches: dict[int, ToolSpeech] = {}
         self._head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
@@ -96,22 +69,32 @@ class _Answer:
         async for event in running.events():
             if isinstance(event, Done):
                 done[event.number] = event
-        choices = []
-        for number in sorted(done):
-            told, likely = self._told(done[number]), done[number].said.likely
-            wanted = self._body.logprobs
-            choices.append(
-                {
-                    "index": number,
-                    "message": {"role": "assistant", "content": told.content, "refusal": None},
-                    "logprobs": logprobs_of(self._service.backend, said.likely)
-                    if self._body.logprobs
-                    else None,
-                    "finish_reason": told.finish,
-                }
-            )
+        choices = [self._choice(done[number]) for number in sorted(done)]
         head = {**self._head, "object": "chat.completion", "choices": choices, "usage": self._usage(done)}
         return head | (evidence_of(done[0].found) if self._body.wants_evidence else {})
+
+    def _choice(self, done: Done) -> dict[str, Any]:
+        content, wanted = content_of(self._body, done), self._body.logprobs
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        if self._form.tools:
+            speech = self._form.speech()
+            speech.add(content)
+            speech.end()
+            message["content"] = speech.text.strip() or None
+            if speech.calls:
+                message["tool_calls"] = [call.model_dump() for call in speech.calls]
+            self._speeches[done.number] = speech
+        return {
+            "index": done.number,
+            "message": message,
+            "logprobs": logprobs_of(self._service.backend, done.said.likely) if wanted else None,
+            "finish_reason": self._finish(done),
+        }
+
+    def _finish(self, done: Done) -> str:
+        speech = self._speeches.get(done.number)
+        calls = speech is not None and bool(speech.calls)
+        return "tool_calls" if calls and done.said.ended != "length" else FINISH[done.said.ended]
 
     async def chunks(self, running: Running) -> AsyncIterator[bytes]:
         """As events."""
@@ -119,18 +102,23 @@ class _Answer:
         try:
             for number in range(self._body.n or 1):
                 yield self._chunk(number, {"role": "assistant", "content": ""})
+                self._speeches[number] = self._form.speech()
             async for event in running.events():
                 if isinstance(event, Read):
                     yield comment(f"prefill {event.done}/{event.total}")
                 elif isinstance(event, Piece):
                     if not self._body.holds_back:
-                        yield self._chunk(event.number, {"content": event.text}, event)
+                        for chunk in self._pieces(event.number, event.text, event):
+                            yield chunk
                 else:
                     done[event.number] = event
-                    told = self._told(event)
                     if self._body.holds_back:
-                        yield self._chunk(event.number, {"content": told.content})
-                    yield self._chunk(event.number, {}, finish=told.finish, more=evidence_of(event.found))
+                        for chunk in self._pieces(event.number, content_of(self._body, event)):
+                            yield chunk
+                    for last in self._speeches[event.number].end():
+                        yield self._chunk(event.number, last.delta())
+                    finish = self._finish(event)
+                    yield self._chunk(event.number, {}, finish=finish, more=evidence_of(event.found))
             if self._body.stream_options is not None and self._body.stream_options.include_usage:
                 yield data(
                     {**self._head, "object": "chat.completion.chunk", "choices": []}
@@ -140,14 +128,13 @@ class _Answer:
             yield data(problem_of(error).body())
         yield data("[DONE]")
 
-    def _told(self, done: Done) -> _Choice:
-        """What is told of a choice."""
-        content, found = done.said.text.rstrip(), done.found
-        if found is not None and self._body.refuse_unsupported and found.is_supported is False:
-            content = NOT_THERE
-        elif found is not None and self._body.footnotes:
-            content = with_marks(content, found.marks)
-        return _Choice(content, FINISH[done.said.ended])
+    def _pieces(self, number: int, text: str, piece: Piece | None = None) -> list[bytes]:
+        """A piece of text as chunks: of text, or of calls."""
+        if not self._form.tools:
+            return [self._chunk(number, {"content": text}, piece)]
+        events = self._speeches[number].add(text)
+        deltas = [event.delta() for event in events] or ([{}] if piece is not None and piece.likely else [])
+        return [self._chunk(number, delta, None if i else piece) for i, delta in enumerate(deltas)]
 
     def _chunk(
         self,

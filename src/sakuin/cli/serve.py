@@ -1,0 +1,163 @@
+"""`sakuin serve`: a model for many who ask, over HTTP."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import closing, suppress
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sakuin.cli.errors import reports_errors
+from sakuin.cli.loading import Loading
+from sakuin.cli.options import MODEL_HELP, Backend, Device, Dtype, Folder, GpuLayers, Threads, Window
+from sakuin.cli.show import tell
+from sakuin.errors import SakuinError
+
+if TYPE_CHECKING:
+    from sakuin.server.settings import Settings
+
+_MODULES = ("fastapi", "uvicorn", "argon2", "prometheus_client", "llguidance", "python_multipart")
+
+
+def serve(
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="MODEL", help=f"{MODEL_HELP}; smollm2 if left out.")
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Where to listen: 127.0.0.1, this machine alone, if left out."),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(metavar="N", help="The port: 8000 if left out, 0 for any free one.")
+    ] = None,
+    api_keys: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Keys that may ask, of `sakuin keys add`; else everybody may."),
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Settings in TOML; docs/server.md lists them. Options go first."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What clients call the model, if not by its own name.")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A name that it may be called by; may be given several times."),
+    ] = None,
+    cors: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN", help="Origin of web pages that may call it; may be given several times."
+        ),
+    ] = None,
+    audit: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write a line of JSON for each question: who asked which context."),
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(metavar="debug|info|warning|error", help="What is logged; info if left out.")
+    ] = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    window: Window = None,
+    backend: Backend = "auto",
+    gpu_layers: GpuLayers = "0",
+    threads: Threads = None,
+    library: Folder = None,
+) -> None:
+    """Serve a model and its contexts: OpenAI's API, and a page to ask from.
+
+    The page is at the address that is printed, the API under /v1, its description at /docs. Contexts lie in
+    the library; `model@context` as the model's name asks one. Ctrl-C lets what runs end, and then ends.
+    """
+    with reports_errors():
+        if missing := [module for module in _MODULES if find_spec(module) is None]:
+            raise SakuinError(
+                f"serving takes an extra ({missing[0]} is not installed): pip install 'sakuin[server]'."
+            )
+        from sakuin.server.settings import settings_of
+
+        settings = settings_of(
+            config,
+            model=model,
+            host=host,
+            port=port,
+            api_keys=api_keys,
+            name=name,
+            hosts=tuple(allow_host) if allow_host else None,
+            cors=tuple(cors) if cors else None,
+            audit=audit,
+            log_level=log_level,
+            library=library,
+            backend=None if backend == "auto" else backend,
+        )
+        loading = Loading(dtype, device, window, settings.backend, gpu_layers, threads)
+        _serve(settings, loading)
+
+
+def _serve(settings: Settings, loading: Loading) -> None:
+    # What is wrong with keys or address is said at once.
+    if settings.api_keys is not None:
+        from sakuin.server.tenants.keys import Keys
+
+        Keys(settings.api_keys).check()
+    with closing(_listening(settings)) as listening:
+        loaded = loading.load(settings.model or "smollm2")
+        _run(settings, loaded, listening)
+
+
+def _listening(settings: Settings) -> socket.socket:
+    """A socket at the address. Connections wait in it until the model is loaded."""
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM
+        )[0]
+        found = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise SakuinError(f"{settings.host} is no address of this machine ({error.strerror}).") from None
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(where)
+        found.listen(1024)
+    except OSError as error:
+        found.close()
+        raise SakuinError(
+            f"{settings.host}:{settings.port} cannot be listened at ({error.strerror}); take another --port, "
+            "or 0 for any free one."
+        ) from None
+    return found
+
+
+def _run(settings: Settings, loaded: tuple[Any, Any], listening: socket.socket) -> None:
+    import uvicorn
+
+    from sakuin.server import guard, logs
+    from sakuin.server.app import create_app
+    from sakuin.server.connection import Connection
+    from sakuin.server.service import Service
+
+    logs.configure(settings.log_level, request_id=lambda: guard.request_id.get(None))
+    service = Service(*loaded, settings)
+    app = create_app(service)
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    with service:
+        tell(f"{service.name} is served at http://{shown}:{port} (Ctrl-C ends it)")
+        how = uvicorn.Config(
+            app,
+            log_config=None,
+            log_level=settings.log_level,
+            access_log=False,  # each request is logged with its id
+            server_header=False,
+            proxy_headers=False,
+            http=Connection,
+            ws="none",
+            h11_max_incomplete_event_size=16_384,
+            timeout_graceful_shutdown=int(settings.drain_s),
+            timeout_keep_alive=30,
+        )
+        with suppress(KeyboardInterrupt):  # which uvicorn raises again when all is ended
+            uvicorn.Server(how).run(sockets=[listening])
