@@ -365,3 +365,17 @@ def test_figures_come_with_the_first_answer(served: Served, opened: Opened) -> N
             "touched",
             "memory_bytes",
         }
+
+
+def test_a_japanese_file_is_read_and_named_by_its_own_name(served: Served, opened: Opened) -> None:
+    page = opened(served, locale="ja-JP")
+    page.get_by_role("button", name="文書を追加").first.click()
+    text = "# 会議録\n\n次回の会議は8月10日に水先人詰所で行う。\n"
+    file = {"name": "港湾 会議録.md", "mimeType": "text/markdown", "buffer": text.encode()}
+    page.set_input_files("#files", [file])
+    expect(page.get_by_label("名前", exact=True)).to_have_value("港湾-会議録")
+    page.locator("#add-submit").click()
+    expect(page.locator("#ask-title")).to_have_text("港湾-会議録")
+    expect(page.locator("#document-title")).to_have_text("港湾 会議録.md")
+    page.reload()
+    expect(page.locator("#ask-title")).to_have_text("港湾-会議録")
