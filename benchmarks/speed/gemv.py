@@ -4,7 +4,7 @@ sakuin's kernels run beside llama.cpp's own on the same memory, and beside what 
 
 A weight of 96 million numbers, as long as a model's larger ones, lies in memory once for each type, with any
 codes; it is read from memory each time, since the others were read between. Rows are 1, as one sequence
-decodes, 4 and 8. llama.cpp computes a graph of one node on as many threads.
+decodes, 4, 8 and 16. llama.cpp computes a graph of one node on as many threads.
 
 Run: python -m benchmarks.speed.gemv
 """
@@ -24,7 +24,7 @@ from sakuin.backends.llama_cpp.library import library
 from sakuin.index import _native
 
 TYPES = {"q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "q4_K": 12, "q5_K": 13, "q6_K": 14}
-NUMBERS, ROWS, REPEATS = 96 << 20, (1, 4, 8), 9
+NUMBERS, ROWS, REPEATS = 96 << 20, (1, 4, 8, 16), 9
 _POINTER = ctypes.c_void_p
 
 

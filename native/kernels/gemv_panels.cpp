@@ -17,7 +17,7 @@ constexpr int at_once = 8;  // rows of x whose sums stay in registers
 // sums[r] += x[r] . weight, of R rows of x, `stride` blocks from one block to the next.
 template <class Type, int R>
 void multiply_rows(const Panel<Type>& w, const GemvBlock* x, int64_t stride, __m512* sums) {
-    constexpr int parts = Panel<Type>::parts;
+    constexpr int parts = Panel<Type>::parts, fours = 8 / parts;
     __m512 own[R];
     for (int r = 0; r < R; ++r) own[r] = sums[r];
     for (int b = 0; b < Panel<Type>::blocks; ++b, x += stride) {
@@ -27,11 +27,11 @@ void multiply_rows(const Panel<Type>& w, const GemvBlock* x, int64_t stride, __m
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) whole[r] = _mm512_set1_epi32(x[r].bias[part]);
 #pragma GCC unroll 8
-            for (int k = part * 8 / parts; k < (part + 1) * 8 / parts; ++k) {
-                const __m512i codes = w.codes[b][k];
+            for (int k = 0; k < fours; ++k) {
+                const __m512i codes = w.codes[b][part * fours + k];
 #pragma GCC unroll 8
                 for (int r = 0; r < R; ++r)
-                    whole[r] = _mm512_dpbusd_epi32(whole[r], codes, _mm512_set1_epi32(x[r].codes[k]));
+                    whole[r] = _mm512_dpbusd_epi32(whole[r], codes, _mm512_set1_epi32(x[r].codes[part * fours + k]));
             }
             const __m512 scales = w.scales[b][part];
 #pragma GCC unroll 8

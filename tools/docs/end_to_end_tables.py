@@ -101,7 +101,7 @@ def variants(*results: Row) -> str:
 
 def _gemv(*results: Row) -> str:
     """Products of a few rows: how many times as fast as llama.cpp's, and as reading the weight."""
-    counts = list(dict.fromkeys(row["rows"] for row in results[0]["rows"]))
+    counts = sorted({row["rows"] for result in results for row in result["rows"]})
     columns = {"kernels": "l", "type": "l"}
     columns |= {f"{n} row{'s' * (n > 1)}: ms": "r" for n in counts}
     columns |= {f"llama.cpp / sakuin, {n}": "r" for n in counts} | {"of reading, 1": "r"}
@@ -109,14 +109,14 @@ def _gemv(*results: Row) -> str:
     for result in results:
         by = {(row["type"], row["rows"]): row for row in result["rows"]}
         for name in dict.fromkeys(row["type"] for row in result["rows"]):
-            each = [by[name, n] for n in counts]
+            each = [by.get((name, n)) for n in counts]
             rows.append(
                 [
                     result["kernels"],
                     name,
-                    *(f"{row['ours_ms']:.1f}" for row in each),
-                    *(f"{row['ratio']:.1f}" for row in each),
-                    f"{100 * each[0]['of_reading']:.0f} %",
+                    *(f"{row['ours_ms']:.1f}" if row else "" for row in each),
+                    *(f"{row['ratio']:.1f}" if row else "" for row in each),
+                    f"{100 * by[name, 1]['of_reading']:.0f} %",
                 ]
             )
     return table(columns, rows)
