@@ -95,8 +95,8 @@ def too_long(n: int, window: int, param: str, about: bool = False) -> Problem:
     return Problem(
         400,
         # Clients tell by these words that a longer window would do.
-        f"The prompt is {'about ' * about}{n:,} tokens long. This model's maximum context length is {window:,} "
-        "tokens, answer included: shorten it.",
+        f"The prompt is {'about ' * about}{n:,} tokens long. This model's maximum context length is "
+        f"{window:,} tokens, answer included: shorten it.",
         param,
         "context_length_exceeded",
         n_prompt_tokens=n,
