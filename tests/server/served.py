@@ -35,8 +35,8 @@ class Served:
     def model(self) -> str:
         return self.service.name
 
-    def post(self, path: str, **body: Any) -> httpx.Response:
-        return httpx.post(f"{self.url}{path}", json=body, timeout=120)
+    def post(self, path: str, *, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
+        return httpx.post(f"{self.url}{path}", json=body, headers=headers, timeout=120)
 
     def answer(self, question: str, **more: Any) -> dict[str, Any]:
         """Of `/v1/chat/completions`, of at most 8 tokens."""

@@ -94,8 +94,9 @@ def too_long(n: int, window: int, param: str, about: bool = False) -> Problem:
     """What is said of a prompt that is longer than the model reads."""
     return Problem(
         400,
-        f"The prompt is {'about ' * about}{n:,} tokens long and this model reads at most {window:,}, answer "
-        "included: shorten it.",
+        # Clients tell by these words that a longer window would do.
+        f"The prompt is {'about ' * about}{n:,} tokens long. This model's maximum context length is "
+        f"{window:,} tokens, answer included: shorten it.",
         param,
         "context_length_exceeded",
         n_prompt_tokens=n,

@@ -130,6 +130,9 @@ class Grammars:
             if isinstance(choice, NamedTool) or choice == "required":
                 raise Problem(400, "tool_choice asks for a call, and there are no tools.", "tool_choice")
             return None
+        every = [tool.name for tool in tools]
+        if twice := next((name for i, name in enumerate(every) if name in every[:i]), None):
+            raise Problem(400, f"tools has two functions named {twice}: give each its own name.", "tools")
         named = choice.function.name if isinstance(choice, NamedTool) else None
         wanted = [tool for tool in tools if named in (None, tool.name)]
         if not wanted:
