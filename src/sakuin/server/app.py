@@ -15,7 +15,17 @@ from starlette.types import ASGIApp
 
 from sakuin.server import guard, problems
 from sakuin.server.logs import Requests
-from sakuin.server.routes import chat, completions, contexts, health, metrics, models, responses, tokens
+from sakuin.server.routes import (
+    chat,
+    completions,
+    console,
+    contexts,
+    health,
+    metrics,
+    models,
+    responses,
+    tokens,
+)
 from sakuin.server.service import Service
 from sakuin.version import __version__
 
@@ -34,7 +44,7 @@ def create_app(service: Service) -> FastAPI:
     app = FastAPI(title="sakuin", version=__version__, lifespan=lifespan)
     app.state.service = service
     problems.install(app)
-    for routes in (chat, completions, responses, contexts, models, tokens, health, metrics):
+    for routes in (chat, completions, responses, contexts, models, tokens, health, metrics, console):
         app.include_router(routes.router)
 
     def openapi() -> dict[str, Any]:
