@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sakuin.backends.llama_cpp import locate
 from sakuin.backends.llama_cpp.trial_choice import MOST, Measured, Setting
 from sakuin.errors import SakuinError
+from sakuin.index import _native
 from sakuin.machine import torch_files
 from sakuin.machine.cpu import cpu_flags, cpu_name, usable_cpus
 from sakuin.storage import folders
@@ -124,6 +125,7 @@ def key(header: Header, options: Options, library: Library) -> dict[str, Any]:
 
     return {
         "sakuin": __version__,
+        "native": _state(Path(_native.__file__)),  # whose products it measured
         "torch": torch.__version__,
         "files": [_state(path) for path in header.files],
         "library": str(library.found),
