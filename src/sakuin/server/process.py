@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from types import FrameType
 
@@ -25,6 +26,7 @@ HEADER_BYTES = 16384
 """Of a request's line and headers together."""
 _LAST_WORDS_S = 5.0
 """Seconds for saying that the server goes down to whoever still waits after `Settings.drain_s`."""
+_SWITCH_S = 5e-4
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -85,6 +87,8 @@ def run(app: FastAPI, service: Service, listening: socket.socket) -> None:
     server = Server(app, service)
     before = {one: signal.signal(one, server.handle_exit) for one in _SIGNALS}
     try:
+        # The thread that runs the model shall not wait for this one, which tells what it says.
+        sys.setswitchinterval(_SWITCH_S)
         with service:
             server.run(sockets=[listening])
     finally:

@@ -1,13 +1,12 @@
-"""Server-sent events: lines of JSON, and comments that say that the server is alive.
+"""Server-sent events: lines of JSON, and comments, which clients pass over.
 
 Called by the routes that stream.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from starlette.responses import StreamingResponse
@@ -27,38 +26,15 @@ def data(value: Any, event: str | None = None) -> bytes:
     return (f"event: {event}\n" if event else "").encode() + f"data: {said}\n\n".encode()
 
 
-async def alive(source: AsyncIterator[bytes], every: float) -> AsyncIterator[bytes]:
-    """`source`, and a comment whenever it has been silent for so many seconds."""
-    step: asyncio.Task[bytes] | None = None
-    try:
-        while True:
-            step = step or asyncio.ensure_future(anext(source))
-            done, _ = await asyncio.wait({step}, timeout=every or None)
-            if not done:
-                yield comment("alive")
-                continue
-            try:
-                piece = step.result()
-            except StopAsyncIteration:
-                return
-            step = None
-            yield piece
-    finally:
-        if step is not None:
-            step.cancel()
-            await asyncio.gather(step, return_exceptions=True)
-        await source.aclose()  # type: ignore[attr-defined]
-
-
 class EventStream(StreamingResponse):
     """A stream of events, which ends what it shows when the client goes."""
 
-    def __init__(self, source: AsyncIterator[bytes], keep_alive_s: float) -> None:
-        self._source = alive(source, keep_alive_s)
-        super().__init__(self._source, media_type="text/event-stream", headers=HEADERS)
+    def __init__(self, source: AsyncGenerator[bytes, None]) -> None:
+        self._source = source
+        super().__init__(source, media_type="text/event-stream", headers=HEADERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            await self._source.aclose()  # type: ignore[attr-defined]
+            await self._source.aclose()

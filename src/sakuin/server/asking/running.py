@@ -32,6 +32,18 @@ class Read:
     done: int
     total: int
 
+    @property
+    def comment(self) -> str:
+        """What a stream says of it."""
+        return f"prefill {self.done}/{self.total}"
+
+
+@dataclass(frozen=True)
+class Alive:
+    """Nothing has happened for a while."""
+
+    comment: str = "alive"
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -51,7 +63,7 @@ class Done:
     found: Found | None
 
 
-Event = Read | Piece | Done
+Event = Read | Alive | Piece | Done
 
 
 class Running(Sink):
@@ -62,8 +74,10 @@ class Running(Sink):
         self._engine, self._tenant, self._start, self._wanted = engine, tenant, start, wanted
         self._priority, self._began = priority, time.monotonic()
         self._loop = asyncio.get_running_loop()
-        self._events: asyncio.Queue[Read | Piece | tuple[int, Future[Said]]] = asyncio.Queue()
+        self._events: asyncio.Queue[Read | Alive | Piece | tuple[int, Future[Said]]] = asyncio.Queue()
         self._jobs: list[Job[Any]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_silent = False
         self._drawn: Callable[[], Passes[Drawn | None]] | None = start.beginning.drawn
         ids, window = start.asked.ids, engine.backend.shape.window
         left = (window or len(ids) + (1 << 20)) - len(ids)
@@ -75,12 +89,17 @@ class Running(Sink):
 
     # -- for the routes --------------------------------------------------------------------------------------
 
-    async def events(self) -> AsyncIterator[Event]:
-        """What happens, until all choices are said. Raises what went wrong."""
+    async def events(self, alive_s: float = 0.0) -> AsyncIterator[Event]:
+        """What happens, until all choices are said. Raises what went wrong.
+
+        alive_s : seconds of silence after which it is said that nothing has happened; 0 for never.
+        """
         left = self._wanted.n
+        self._tick(alive_s)
         try:
             while left:
                 event = await self._events.get()
+                self._is_silent = False
                 if isinstance(event, tuple):
                     number, future = event
                     said = self._result(future)
@@ -92,7 +111,17 @@ class Running(Sink):
                 else:
                     yield event
         finally:
+            if self._timer is not None:
+                self._timer.cancel()
             self.cancel()
+
+    def _tick(self, every: float) -> None:
+        if not every:
+            return
+        if self._is_silent:
+            self._events.put_nowait(Alive())
+        self._is_silent = True
+        self._timer = self._loop.call_later(every, self._tick, every)
 
     def cancel(self) -> None:
         """Let what is not done yet leave."""

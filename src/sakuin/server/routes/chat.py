@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from sakuin.server.asking.found import NOT_THERE, with_marks
-from sakuin.server.asking.running import Done, Piece, Read, Running
+from sakuin.server.asking.running import Alive, Done, Piece, Read, Running
 from sakuin.server.asks import Asker, The
 from sakuin.server.constraints.speech import ToolSpeech
 from sakuin.server.json_bodies import JsonRoute
@@ -38,7 +38,7 @@ async def chat(request: Request, body: ChatRequest, service: The, tenant: Asker)
     begun = await conversing(service, tenant, body)
     answer = _Answer(service, body, begun.form)
     if body.stream:
-        return EventStream(answer.chunks(begun.running), service.settings.keep_alive_s)
+        return EventStream(answer.chunks(begun.running))
     return JSONResponse(await while_there(request, answer.whole(begun.running)))
 
 
@@ -97,16 +97,16 @@ class _Answer:
         calls = speech is not None and bool(speech.calls)
         return "tool_calls" if calls and done.said.ended != "length" else FINISH[done.said.ended]
 
-    async def chunks(self, running: Running) -> AsyncIterator[bytes]:
+    async def chunks(self, running: Running) -> AsyncGenerator[bytes, None]:
         """As events."""
         done: dict[int, Done] = {}
         try:
             for number in range(self._body.n or 1):
                 yield self._chunk(number, {"role": "assistant", "content": ""})
                 self._speeches[number] = self._form.speech()
-            async for event in running.events():
-                if isinstance(event, Read):
-                    yield comment(f"prefill {event.done}/{event.total}")
+            async for event in running.events(self._service.settings.keep_alive_s):
+                if isinstance(event, Read | Alive):
+                    yield comment(event.comment)
                 elif isinstance(event, Piece):
                     if not self._body.holds_back:
                         for chunk in self._pieces(event.number, event.text, event):

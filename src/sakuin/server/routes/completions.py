@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from sakuin.server.asking.origins import Start, of_any
 from sakuin.server.asking.prompts import of_text
-from sakuin.server.asking.running import Done, Event, Piece, Read, Running
+from sakuin.server.asking.running import Alive, Done, Event, Piece, Read, Running
 from sakuin.server.asking.wanted import Likely, Said
 from sakuin.server.asks import Asker, The, audited
 from sakuin.server.json_bodies import JsonRoute
@@ -68,7 +68,7 @@ async def completions(request: Request, body: CompletionRequest, service: The, t
         raise
     answer = _Answer(service, body, starts)
     if body.stream:
-        return EventStream(answer.chunks(running), service.settings.keep_alive_s)
+        return EventStream(answer.chunks(running))
     return JSONResponse(await while_there(request, answer.whole(running)))
 
 
@@ -86,13 +86,15 @@ def _starts(service: Service, tenant: Tenant, body: CompletionRequest, scored: b
     return starts
 
 
-async def _together(running: Sequence[Running]) -> AsyncIterator[tuple[int, Event]]:
+async def _together(
+    running: Sequence[Running], alive_s: float = 0.0
+) -> AsyncGenerator[tuple[int, Event], None]:
     """What happens to any of several requests."""
     events: asyncio.Queue[tuple[int, Event | BaseException | None]] = asyncio.Queue()
 
     async def follow(i: int) -> None:
         try:
-            async for event in running[i].events():
+            async for event in running[i].events(alive_s):
                 events.put_nowait((i, event))
             events.put_nowait((i, None))
         except Exception as error:
@@ -139,16 +141,16 @@ class _Answer:
         choices = [self._choice(number, done[number].said) for number in sorted(done)]
         return {**self._head, "choices": choices, "usage": self._usage(done)}
 
-    async def chunks(self, running: Sequence[Running]) -> AsyncIterator[bytes]:
+    async def chunks(self, running: Sequence[Running]) -> AsyncGenerator[bytes, None]:
         """As events."""
         done: dict[int, Done] = {}
         at: dict[int, int] = {}
         usage = self._body.stream_options is not None and self._body.stream_options.include_usage
         more: dict[str, Any] = {"usage": None} if usage else {}
         try:
-            async for i, event in _together(running):
-                if isinstance(event, Read):
-                    yield comment(f"prefill {event.done}/{event.total}")
+            async for i, event in _together(running, self._service.settings.keep_alive_s):
+                if isinstance(event, Read | Alive):
+                    yield comment(event.comment)
                     continue
                 number = i * self._n + event.number
                 choice: dict[str, Any] = {"text": "", "index": number, "logprobs": None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse
 from starlette.responses import Response as HttpResponse
 
-from sakuin.server.asking.running import Done, Piece, Read, Running
+from sakuin.server.asking.running import Alive, Done, Piece, Read, Running
 from sakuin.server.asks import Asker, The
 from sakuin.server.constraints.speech import Arguments, Begun, Event, Said
 from sakuin.server.json_bodies import JsonRoute
@@ -38,9 +38,9 @@ async def responses(request: Request, body: ResponseRequest, service: The, tenan
     """Answer; nothing is kept but what any request that begins the same goes on from."""
     chat = body.chat()
     begun = await conversing(service, tenant, chat)
-    answer = _Answer(body, chat, begun.form)
+    answer = _Answer(body, chat, begun.form, service.settings.keep_alive_s)
     if body.stream:
-        return EventStream(answer.events(begun.running), service.settings.keep_alive_s)
+        return EventStream(answer.events(begun.running))
     return JSONResponse(await while_there(request, answer.whole(begun.running)))
 
 
@@ -51,8 +51,8 @@ def _id(kind: str) -> str:
 class _Answer:
     """One answer: the items of its output, as they come."""
 
-    def __init__(self, body: ResponseRequest, chat: ChatRequest, form: Form) -> None:
-        self._body, self._chat, self._form = body, chat, form
+    def __init__(self, body: ResponseRequest, chat: ChatRequest, form: Form, alive_s: float) -> None:
+        self._body, self._chat, self._form, self._alive_s = body, chat, form, alive_s
         self._speech = form.speech()
         self._output: list[dict[str, Any]] = []
         self._number = 0
@@ -90,14 +90,14 @@ class _Answer:
                 return self._ended(event)
         raise AssertionError
 
-    async def events(self, running: Running) -> AsyncIterator[bytes]:
+    async def events(self, running: Running) -> AsyncGenerator[bytes, None]:
         """As events."""
         try:
             for kind in ("created", "in_progress"):
                 yield self._event(f"response.{kind}", response={**self._head, "output": []})
-            async for event in running.events():
-                if isinstance(event, Read):
-                    yield comment(f"prefill {event.done}/{event.total}")
+            async for event in running.events(self._alive_s):
+                if isinstance(event, Read | Alive):
+                    yield comment(event.comment)
                     continue
                 told: list[Event] = []
                 if isinstance(event, Piece):
