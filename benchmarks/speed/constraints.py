@@ -328,7 +328,7 @@ def main() -> None:
         explode(*sys.argv[2:5])
         return
     import sakuin
-    from benchmarks.common import argument_parser, command, show, write
+    from benchmarks.common import argument_parser, command, console, show, write
     from sakuin.backends.open import vocabulary_of
 
     parser = argument_parser(__doc__)
@@ -348,6 +348,7 @@ def main() -> None:
                 return found
 
             for name in LIBRARIES:
+                console.print(f"{name}, {model}")
                 results.append(measured(name, library(name, pieces, ends, encode), vocabulary, model))
         pairs = [exploded(name, case, str(tokens)) for case in EXPLODING for name in LIBRARIES]
     show("schemas", results[0], (result.values() for result in results))
