@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from sakuin.server import guard, problems
 from sakuin.server.logs import Requests
-from sakuin.server.routes import chat, completions, contexts, health, metrics, models, responses, tokens
+from sakuin.server.routes import chat, completions, contexts, docs, health, metrics, models, responses, tokens
 from sakuin.server.service import Service
 from sakuin.version import __version__
 
@@ -31,10 +31,10 @@ def create_app(service: Service) -> FastAPI:
         with service:
             yield
 
-    app = FastAPI(title="sakuin", version=__version__, lifespan=lifespan)
+    app = FastAPI(title="sakuin", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
     problems.install(app)
-    for routes in (chat, completions, responses, contexts, models, tokens, health, metrics):
+    for routes in (chat, completions, responses, contexts, models, tokens, health, metrics, docs):
         app.include_router(routes.router)
 
     def openapi() -> dict[str, Any]:
