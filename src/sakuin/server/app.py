@@ -20,6 +20,7 @@ from sakuin.server.routes import (
     completions,
     console,
     contexts,
+    docs,
     health,
     metrics,
     models,
@@ -41,10 +42,10 @@ def create_app(service: Service) -> FastAPI:
         with service:
             yield
 
-    app = FastAPI(title="sakuin", version=__version__, lifespan=lifespan)
+    app = FastAPI(title="sakuin", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
     problems.install(app)
-    for routes in (chat, completions, responses, contexts, models, tokens, health, metrics, console):
+    for routes in (chat, completions, responses, contexts, models, tokens, health, metrics, console, docs):
         app.include_router(routes.router)
 
     def openapi() -> dict[str, Any]:

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sakuin.server.bodies import BodyLimits
 from sakuin.server.problems import Problem
-from sakuin.server.refusing import LOOKS, header_of, refuse, route_of
+from sakuin.server.refusing import LOOKS, header_of, refuse
 from sakuin.server.settings import Settings
 from sakuin.server.tenants.door import Askers, Door
 
@@ -31,13 +31,6 @@ _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?", re.ASCII)
 
 _NOTHING = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-_CDN = "https://cdn.jsdelivr.net"
-_DOCS = (
-    f"default-src 'none'; script-src {_CDN} 'unsafe-inline'; style-src {_CDN} 'unsafe-inline'; "
-    "img-src https://fastapi.tiangolo.com data:; connect-src 'self'; frame-ancestors 'none'; "
-    "base-uri 'none'; form-action 'none'"
-)
-"""For FastAPI's page of the API, whose script is its own and inline."""
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -118,7 +111,6 @@ class SecurityHeaders:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        policy = _DOCS if route_of(scope) in ("/docs", "/docs/oauth2-redirect", "/redoc") else _NOTHING
 
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -126,7 +118,7 @@ class SecurityHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
-                headers.setdefault("Content-Security-Policy", policy)
+                headers.setdefault("Content-Security-Policy", _NOTHING)
             await send(message)
 
         await self.app(scope, receive, told)
