@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from sakuin.server.problems import Problem
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 18
 """Of a schema's text. All figures are of one core; docs/structured.md has what was measured."""
 MAX_DEPTH = 48
 """Schemas within one another. The library refuses JSON of more than 127 levels."""
@@ -195,7 +195,7 @@ def _whole(number: int | float) -> int:
     exponent = said.exponent if isinstance(said.exponent, int) else 0
     if abs(exponent) > 18:
         return MAX_STEPS + 1
-    return int("".join(map(str, said.digits))) * 10 ** max(exponent, 0)
+    return int("".join(map(str, said.digits)) + "0" * exponent)
 
 
 def _escaped(name: str) -> str:

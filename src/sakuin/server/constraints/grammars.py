@@ -37,7 +37,7 @@ _JSON = {
     "lenient": False,
     "coerce_one_of": False,
 }
-_LIMITS = {
+_LIMITS: dict[str, Any] = {
     "max_lexer_states": 50_000,  # of up to 2 KB
     "step_max_items": 20_000,
     "step_lexer_fuel": 100_000,
