@@ -148,6 +148,7 @@ RULES = (
     Rule(r"sakuin contexts append .*--follow.*", "it stays until Ctrl-C", followed),
     Rule(r"sakuin serve\b.*", "it stays until Ctrl-C", served),
     Rule(r"sakuin chat\b.*", "somebody types", talked),
+    Rule(r"sakuin serve\b.*", "it stays until Ctrl-C", parsed),
     Rule(r"pip install (-e )?\..*", "what is tested must stay as it is; a folder takes it", install_folder),
     Rule(r"pip install .*", "a package index is asked for what is there already", is_extra),
     Rule(r"make .*", "it makes the environment that this runs in, or takes minutes to hours", is_target),

@@ -25,6 +25,7 @@ from sakuin.server.problems import Problem
 from sakuin.server.routes.contexts import router
 from sakuin.server.scheduler import Scheduler
 from sakuin.server.settings import Settings
+from sakuin.server.tenants.audit import Audit
 from sakuin.server.tenants.tenant import Tenant
 
 
@@ -47,6 +48,7 @@ class Held:
         self.scheduler = Scheduler(self.backend)
         self.shelves = Shelves(root, self.backend)
         self.readings = Readings(self.shelves, self.settings, config)
+        self.audit = Audit(self.settings.audit, self.settings.audit_contents)
         self.tenants = tenants
         self.app = FastAPI()
         self.app.state.service = self

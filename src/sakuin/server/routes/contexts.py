@@ -19,7 +19,7 @@ from sakuin.errors import SakuinError
 from sakuin.library.folder import checked_name
 from sakuin.library.until import until
 from sakuin.prompts.template import Prompt
-from sakuin.server.asks import Asker
+from sakuin.server.asks import Asker, audited, service_of
 from sakuin.server.contexts.described import Described, of_job
 from sakuin.server.contexts.job import Job, check_text
 from sakuin.server.contexts.readings import Readings
@@ -109,6 +109,7 @@ async def add(request: Request, tenant: Asker, readings: The, says: Says, wait: 
     finally:
         if job is None:
             await in_thread(readings.give_up, place)
+    audited(service_of(request), "add", tenant, name, documents=len(files))
     return await _answer(readings, says, tenant, job, wait or form.wait)
 
 
@@ -150,6 +151,7 @@ async def append(
     finally:
         if job is None:
             await in_thread(readings.give_up, place)
+    audited(service_of(request), "append", tenant, name, documents=len(files), replace=form.replace)
     return await _answer(readings, says, tenant, job, wait or form.wait, done=200)
 
 
@@ -181,22 +183,28 @@ async def events(id: Id, tenant: Asker, readings: The, says: Says) -> StreamingR
 
 
 @router.get("/v1/contexts/{id}/text", response_model=TextObject, responses=COMMON | errors(404, 409))
-async def text(id: Id, tenant: Asker, says: Says) -> Response:
+async def text(id: Id, request: Request, tenant: Asker, says: Says) -> Response:
     """The text of a context's documents as it was read, with where pages and headings begin."""
-    return Response(await in_thread(_text, says, tenant, id), media_type="application/json")
+    found = await in_thread(_text, says, tenant, id)
+    audited(service_of(request), "text", tenant, id)
+    return Response(found, media_type="application/json")
 
 
 @router.patch("/v1/contexts/{id}", response_model=ContextObject, responses=COMMON | errors(404, 409))
-async def change(id: Id, change: ContextChange, tenant: Asker, readings: The, says: Says) -> dict[str, Any]:
+async def change(
+    id: Id, change: ContextChange, request: Request, tenant: Asker, readings: The, says: Says
+) -> dict[str, Any]:
     """Give a context another name, pin it or not, or keep it for so long from now on."""
     name = await in_thread(_changed, readings, tenant, id, change)
+    audited(service_of(request), "change", tenant, id, **change.model_dump(exclude_unset=True))
     return await in_thread(says.one, tenant, name)
 
 
 @router.delete("/v1/contexts/{id}", response_model=ContextDeleted, responses=COMMON | errors(404, 409))
-async def remove(id: Id, tenant: Asker, readings: The) -> dict[str, Any]:
+async def remove(id: Id, request: Request, tenant: Asker, readings: The) -> dict[str, Any]:
     """Remove a context, whether it is ready or still being read. Answers that are under way are finished."""
     await in_thread(_removed, readings, tenant, id)
+    audited(service_of(request), "remove", tenant, id)
     return {"id": id}
 
 
