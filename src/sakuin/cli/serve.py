@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sakuin.cli.errors import reports_errors
+from sakuin.cli.errors import Patience, reports_errors
 from sakuin.cli.loading import Loading
 from sakuin.cli.options import MODEL_HELP, Backend, Device, Dtype, Folder, GpuLayers, Threads, Window
 from sakuin.cli.show import tell
@@ -73,7 +73,8 @@ def serve(
     The page is at the address that is printed, the API under /v1, its description at /docs. Contexts lie in
     the library; `model@context` as the model's name asks one. Ctrl-C lets what runs end, and then ends.
     """
-    with reports_errors():
+    patience = Patience()
+    with reports_errors(patient=patience):
         if missing := [module for module in _MODULES if find_spec(module) is None]:
             raise SakuinError(
                 f"serving takes an extra ({missing[0]} is not installed): pip install 'sakuin[server]'."
@@ -95,10 +96,10 @@ def serve(
             backend=None if backend == "auto" else backend,
         )
         loading = Loading(dtype, device, window, settings.backend, gpu_layers, threads)
-        _serve(settings, loading)
+        _serve(settings, loading, patience)
 
 
-def _serve(settings: Settings, loading: Loading) -> None:
+def _serve(settings: Settings, loading: Loading, patience: Patience) -> None:
     # What is wrong with keys or address is said at once.
     if settings.api_keys is not None:
         from sakuin.server.tenants.keys import Keys
@@ -106,6 +107,7 @@ def _serve(settings: Settings, loading: Loading) -> None:
         Keys(settings.api_keys).check()
     with closing(_listening(settings)) as listening:
         loaded = loading.load(settings.model or "smollm2")
+        patience.times = 1  # the first Ctrl-C lets what runs end
         _run(settings, loaded, listening)
 
 

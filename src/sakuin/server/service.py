@@ -111,14 +111,14 @@ class Service:
             return False
         return True
 
-    def check_length(self, tenant: Tenant, n_tokens: int) -> None:
+    def check_length(self, tenant: Tenant, n_tokens: int, param: str = "messages") -> None:
         """Refuse a prompt that is longer than a tenant may send."""
         most = tenant.allowed.context_tokens
         if most is not None and n_tokens > most:
             raise Problem(
                 400,
                 f"The prompt is {n_tokens:,} tokens long, and with this key it may have {most:,}.",
-                "messages",
+                param,
                 "context_length_exceeded",
                 n_prompt_tokens=n_tokens,
                 n_ctx=most,

@@ -109,7 +109,9 @@ def speaking(
     retrieval = backend.retrieval(cache)
     lookups = Lookups(retrieval, n_text) if wanted.evidence and retrieval is not None else None
     heard = _Heard(sink, number, wanted.logprobs is not None)
-    saying = Saying(prompt, heard.text, wanted.stop, wanted.end_loops, raw=wanted.raw, before=ids)
+    held = wanted.grammar is not None  # whose form says where the answer ends
+    loops = wanted.end_loops and not held
+    saying = Saying(prompt, heard.text, wanted.stop, loops, raw=wanted.raw or held, before=ids)
     sampler, newest, at = Sampler(wanted, number), ids[-1], list[int]()
     generated = list[int]()
     start = time.monotonic()

@@ -194,7 +194,7 @@ def _whole(number: int | float) -> int:
     said = Decimal(str(number)).normalize().as_tuple()
     exponent = said.exponent if isinstance(said.exponent, int) else 0
     if abs(exponent) > 18:
-        return MAX_STEPS + 1
+        return int(MAX_STEPS) + 1
     return int("".join(map(str, said.digits)) + "0" * exponent)
 
 

@@ -81,6 +81,7 @@ def _starts(service: Service, tenant: Tenant, body: CompletionRequest, scored: b
             )
         asked = of_text(service.backend, prompt)
         # The prompt's own logprobs need a reading from its beginning.
+        service.check_length(tenant, len(asked.ids), "prompt")
         opened = [] if scored else service.contexts_like(tenant, asked.ids)
         starts.append(of_any(service.engine, tenant.name, asked, opened, fresh=scored))
     return starts

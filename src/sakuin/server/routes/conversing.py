@@ -93,11 +93,9 @@ def _prepared(
     )
     messages = messages_of(body.messages, form)
     if context is not None:
-        return (
-            form,
-            of_named(service.engine, tenant.name, context, messages, evidence=wanted.evidence),
-            wanted,
-        )
+        start = of_named(service.engine, tenant.name, context, messages, evidence=wanted.evidence)
+        service.check_length(tenant, len(start.asked.ids))
+        return form, start, wanted
     if not service.has_system:
         messages = _without_system(messages)
     asked = of_messages(service.backend, messages)
