@@ -39,14 +39,7 @@ FILES = {
     "minutes": ("minutes.md", "amendment.txt"),
     "rules": ("rules.docx",),
 }
-ENGLISH = "Within how many hours is a fault of class 1 mended?"
-JAPANESE_TEXT = (
-    "# 港湾事務所 会議録\n\n日時：2027年5月11日。出席者：エラリー（議長）、ソルベルグ、レーン。\n\n"
-    "## 報告\n\n第1四半期の問い合わせは41件で、うち2件が第1種の障害であった。いずれも期限内に復旧した。\n\n"
-    "## 決定事項\n\n新しい係留計画は2027年6月14日から運用する。それまでは両方の計画を保管する。\n\n"
-    "次回の会議は2027年8月10日9時30分から水先人詰所で行う。\n"
-)
-JAPANESE = "新しい係留計画はいつから運用しますか？"
+QUESTION = "When does the new berth plan go live?"
 
 
 @contextmanager
@@ -73,17 +66,16 @@ def add(url: str) -> None:
     """Read the files."""
     examples = ROOT / "examples" / "files"
     with httpx.Client(base_url=url, timeout=600) as client:
-        for name, files in {**FILES, "会議録": ()}.items():
+        for name, files in FILES.items():
             parts = [("files", (file, (examples / file).read_bytes())) for file in files]
-            parts = parts or [("files", ("会議録.md", JAPANESE_TEXT.encode()))]
             client.post("/v1/contexts?wait=true", data={"name": name}, files=parts).raise_for_status()
 
 
-def ask(page: Page, context: str, question: str) -> None:
+def ask(page: Page) -> None:
     """Choose a context, ask, and wait for the figures too."""
-    page.locator("button.context", has_text=context).click()
+    page.locator("button.context", has_text="minutes").click()
     page.locator("#document-text .block").first.wait_for(state="attached")
-    page.locator("#question").fill(question)
+    page.locator("#question").fill(QUESTION)
     page.keyboard.press("Enter")
     page.locator("article[data-state=done]").wait_for()
     page.wait_for_timeout(6000)
@@ -106,15 +98,15 @@ def main() -> int:
         add(url)
         browser = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox"])
         wide: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}, "locale": "en-GB"}
-        for name, context, question, how in (
-            ("console-light.png", "support-agreement", ENGLISH, {}),
-            ("console-dark.png", "support-agreement", ENGLISH, {"color_scheme": "dark"}),
-            ("console-japanese.png", "会議録", JAPANESE, {"locale": "ja-JP"}),
+        for name, how in (
+            ("console-light.png", {}),
+            ("console-dark.png", {"color_scheme": "dark"}),
+            ("console-japanese.png", {"locale": "ja-JP"}),
         ):
             page = browser.new_context(**{**wide, **how}).new_page()
             page.set_default_timeout(300_000)
             page.goto(url)
-            ask(page, context, question)
+            ask(page)
             keep(page, name, whole=name == "console-light.png")
         narrow = browser.new_context(
             viewport={"width": 360, "height": 720}, locale="en-GB", device_scale_factor=2
@@ -122,7 +114,7 @@ def main() -> int:
         page = narrow.new_page()
         page.set_default_timeout(300_000)
         page.goto(url)
-        ask(page, "support-agreement", ENGLISH)
+        ask(page)
         keep(page, "console-narrow.png")
         browser.close()
     return 0

@@ -142,9 +142,12 @@ function isAtEnd() {
   return box.scrollHeight - box.scrollTop - box.clientHeight < 80;
 }
 
+/** To the end; of an answer that is there, however many passages it has, to its beginning. */
 function toEnd() {
   const box = byId("conversation");
-  box.scrollTop = box.scrollHeight;
+  const last = box.lastElementChild;
+  const top = last ? last.getBoundingClientRect().top - box.getBoundingClientRect().top + box.scrollTop : 0;
+  box.scrollTop = last?.dataset.state === "done" ? top - 24 : box.scrollHeight;
 }
 
 function renderSubmit() {
