@@ -91,7 +91,9 @@ def evidence_of(found: Found | None) -> dict[str, Any]:
         for number, span in enumerate(found.passages, 1)
     ]
     support = None if found.support is None else round(found.support, 6)
-    return {"evidence": passages, "support": support, "supported": found.is_supported}
+    footnotes = [{"at": at, "mark": mark} for at, mark in found.marks]
+    told = {"support": support, "supported": found.is_supported}
+    return {"evidence": passages, "footnotes": footnotes, **told}
 
 
 def logprobs_of(backend: Backend, likely: Sequence[Likely]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, TypeVar
+from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -271,7 +272,8 @@ async def _answer(
         said = of_job(job) | {"status": "ready"}
     whole = ContextObject.model_validate(said).model_dump(mode="json")
     is_read = wait and job.over.is_set()
-    return JSONResponse(whole, done if is_read else 202, {"Location": f"/v1/contexts/{job.wish.name}"})
+    where = f"/v1/contexts/{quote(job.wish.name)}"
+    return JSONResponse(whole, done if is_read else 202, {"Location": where})
 
 
 async def _events(

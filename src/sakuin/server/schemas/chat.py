@@ -116,6 +116,13 @@ class Passage(BaseModel):
     heading: str | None = None
 
 
+class Footnote(BaseModel):
+    """After which character of the answer, as it is without its marks, which passage is named."""
+
+    at: int
+    mark: int
+
+
 class ChatCompletion(BaseModel):
     """An answer."""
 
@@ -127,5 +134,6 @@ class ChatCompletion(BaseModel):
     choices: list[dict[str, Any]]
     usage: Usage
     evidence: list[Passage] | None = None
+    footnotes: list[Footnote] | None = None
     support: float | None = None
     supported: bool | None = None
