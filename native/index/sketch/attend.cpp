@@ -3,6 +3,7 @@
 // numbers per query head.
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "index/kept.hpp"
 #include "index/sketch/exact.hpp"
@@ -34,15 +35,16 @@ Scratch& scratch() {
     return one;
 }
 
-Step::Step(const SketchAttend& args, std::vector<View>& views, int64_t t)
+Step::Step(const SketchAttend& args, std::vector<View>& views, std::vector<Head>& heads, int64_t t)
     : a_(args), k_(*args.kernels->sketch), attend_all_(attend_all_of(k_)), t_(t),
       d_(args.segments.front()->shape.head_dim), value_dim_(args.segments.front()->shape.value_dim),
-      width_(static_cast<size_t>(padded(static_cast<int>(args.group)))), to_(args.heads),
-      heads_(static_cast<size_t>(args.heads)), views_(views) {
+      width_(static_cast<size_t>(padded(static_cast<int>(args.group)))), to_(args.heads), heads_(heads), views_(views) {
+    heads_.resize(static_cast<size_t>(a_.heads));
     for (const SketchSegment* s : a_.segments) n_ += s->n;
     views_.resize(static_cast<size_t>(a_.heads) * a_.segments.size());
     for (int64_t h = 0; h < a_.heads; ++h) {
         Head& head = heads_[static_cast<size_t>(h)];
+        head.strayed = false, head.tolerance = 1.0f;
         head.q.resize(static_cast<size_t>(a_.group * d_));
         for (int64_t g = 0; g < a_.group; ++g)
             for (int64_t j = 0; j < d_; ++j)
@@ -327,7 +329,8 @@ void Step::add_tilt(View& v) {
     const SketchSegment& s = *v.segment;
     const size_t leading = static_cast<size_t>(s.shape.leading()), d = static_cast<size_t>(d_);
     const float* within = of_head(s.within, v.head, d_);
-    std::vector<float> spread(width_, 0.0f), unused(width_, 0.0f), weights((leading + 4) * width_, 0.0f);
+    std::vector<float>&spread = scratch().spread, &unused = scratch().unused, &weights = scratch().tilt;
+    spread.assign(width_, 0.0f), unused.assign(width_, 0.0f), weights.assign((leading + 4) * width_, 0.0f);
     k_.moments(head(v).q.data(), v.p.data(), of_head(s.mean, v.head, d_), within, group(), static_cast<int>(d_),
                unused.data(), spread.data());
     for (size_t g = 0; g < groups(); ++g) {
@@ -379,10 +382,10 @@ int64_t Step::finish(int64_t h) {
 
 namespace {
 
-// A step's views are megabytes.
-std::vector<View>& kept_views() {
-    static thread_local std::vector<View> views;
-    return views;
+// A step's views are megabytes, and its heads many small arrays.
+auto& kept_room() {
+    static thread_local std::pair<std::vector<View>, std::vector<Head>> room;
+    return room;
 }
 
 }  // namespace
@@ -390,8 +393,8 @@ std::vector<View>& kept_views() {
 void attend_sketch(SketchAttend& args) {
     if (args.group > max_group) return attend_sketch_in_parts(args);
     args.touched_bytes = 0;
-    Kept views(kept_views());
-    for (int64_t t = 0; t < args.t; ++t) args.touched_bytes += Step(args, *views, t).run();
+    Kept room(kept_room());
+    for (int64_t t = 0; t < args.t; ++t) args.touched_bytes += Step(args, (*room).first, (*room).second, t).run();
 }
 
 }  // namespace sakuin

@@ -7,6 +7,8 @@
 #include <stdexcept>
 #include <vector>
 
+#include "index/kept.hpp"
+
 namespace sakuin {
 namespace {
 
@@ -24,6 +26,16 @@ FlatArgs one_head(FlatArgs f, int64_t head) {
     if (f.logits != nullptr) f.logits += first * (f.spans[0].n + f.spans[1].n);
     f.n_kv_heads = f.n_threads = 1;
     return f;
+}
+
+// What the sink and the unsealed tokens give.
+struct Static {
+    std::vector<float> out, lse;
+};
+
+Static& kept_static() {
+    static thread_local Static one;
+    return one;
 }
 
 int64_t tokens_of(const SketchAttend& a) {
@@ -53,7 +65,9 @@ void decode_sketch(SketchAttend& a, FlatArgs& f, float* mass) {
         flat_attend(f);
         return;
     }
-    std::vector<float> out(rows * d), lse(rows);
+    Kept beside(kept_static());
+    std::vector<float>&out = (*beside).out, &lse = (*beside).lse;
+    out.resize(std::max(out.size(), rows * d)), lse.resize(std::max(lse.size(), rows));
     f.out = out.data();
     f.lse = lse.data();
     a.static_lse = lse.data();

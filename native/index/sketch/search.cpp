@@ -33,9 +33,9 @@ struct Part {
 
 class Search : public Step {
 public:
-    Search(const SketchAttend& args, const SketchSearch& search, std::vector<View>& views, std::vector<Part>& parts,
-           int64_t t)
-        : Step(args, views, t), s_(search), parts_(parts) {
+    Search(const SketchAttend& args, const SketchSearch& search, std::vector<View>& views, std::vector<Head>& heads,
+           std::vector<Part>& parts, int64_t t)
+        : Step(args, views, heads, t), s_(search), parts_(parts) {
         searches_ = true;
         parts_.resize(views.size());
         bars_.resize(static_cast<size_t>(a_.heads * a_.group));
@@ -272,7 +272,8 @@ void search_sketch(const SketchSearch& search) {
     static thread_local std::vector<Part> kept_parts;
     Kept views(kept_views);
     Kept parts(kept_parts);
-    for (int64_t t = 0; t < search.t; ++t) Search(args, search, *views, *parts, t).run();
+    std::vector<Head> heads;
+    for (int64_t t = 0; t < search.t; ++t) Search(args, search, *views, heads, *parts, t).run();
 }
 
 }  // namespace sakuin

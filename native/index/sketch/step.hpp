@@ -76,6 +76,7 @@ struct View {
 // What a thread needs while it works on one segment: small enough to stay in its cache.
 struct Scratch {
     std::vector<float> fresh, old, best;  // (group, stride) weights, twice; (stride,) largest share for any query head
+    std::vector<float> spread, unused, tilt;  // padded each, and the weights of the tilt's rows
 };
 Scratch& scratch();
 
@@ -94,7 +95,7 @@ struct Head {
 
 class Step {
 public:
-    Step(const SketchAttend& args, std::vector<View>& views, int64_t t);
+    Step(const SketchAttend& args, std::vector<View>& views, std::vector<Head>& heads, int64_t t);
     int64_t run();  // returns the bytes read
 
 protected:
@@ -175,7 +176,7 @@ protected:
     int64_t from_ = 0, to_;  // heads that are worked on
     int64_t n_ = 0;
     bool searches_ = false;  // scores are inner products then, not logits
-    std::vector<Head> heads_;
+    std::vector<Head>& heads_;
     std::vector<View>& views_;
 };
 

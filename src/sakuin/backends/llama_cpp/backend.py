@@ -250,7 +250,12 @@ class LlamaBackend(Backend):
             return [
                 torch.stack([loaded.logits(first + i) for i in range(count)]) for first, count, _ in parts
             ]
-        return [loaded.logits(first + count - 1) for first, count, _ in parts]
+        if len(parts) == 1:
+            first, count, _ = parts[0]
+            return [loaded.logits(first + count - 1)]
+        # In one piece of memory: what is taken and let go singly parts the heap.
+        rows = torch.empty(len(parts), loaded.n_vocab)
+        return [loaded.logits(first + n - 1, row) for row, (first, n, _) in zip(rows, parts, strict=True)]
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         """Before anything changes: a pass that llama.cpp refuses may cost a recurrent state."""

@@ -219,14 +219,13 @@ class Loaded:
                 f"llama.cpp stopped a pass of {len(tokens)} tokens ({code}): {self.library.said()}."
             )
 
-    def logits(self, row: int) -> Tensor:
-        """Of a row of the last pass that was wanted, fp32 `(vocabulary,)`."""
+    def logits(self, row: int, into: Tensor | None = None) -> Tensor:
+        """Of a row of the last pass that was wanted, fp32 `(vocabulary,)`. into : what they are copied to."""
         pointer = self.library.llama_get_logits_ith(self.context, row)
         if not pointer:
             raise SakuinError(f"llama.cpp has no logits of row {row}: {self.library.said()}.")
-        return tensor_at(
-            ctypes.cast(pointer, ctypes.c_void_p).value or 0, (self.n_vocab,), torch.float32
-        ).clone()
+        there = tensor_at(ctypes.cast(pointer, ctypes.c_void_p).value or 0, (self.n_vocab,), torch.float32)
+        return there.clone() if into is None else into.copy_(there)
 
 
 _LOADED: weakref.WeakSet[Loaded] = weakref.WeakSet()
