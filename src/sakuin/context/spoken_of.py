@@ -109,6 +109,7 @@ def looks_at(
     cache : holds the text before the question, and is used up; give a fork.
     """
     retrieval = backend.retrieval(cache)
+    assert retrieval is not None
     retrieval.let_fail()
     lookups = Lookups(retrieval, len(within))
     own = question.own[-_MOST:]
