@@ -38,7 +38,7 @@ speak of it."""
 _LETTERS = 4
 """Words of fewer letters are mostly such as any sentence has."""
 _STEM = 5
-"""Words that begin with the same letters are the same: "costs" and "cost"."""
+"""Words that begin with the same letters are the same: "leaves" and "leave"."""
 _MOST = 32
 """Tokens of a question, its last, whose looks are counted."""
 

@@ -37,7 +37,7 @@ LITTLE = 0.3
 """Support below which a text seems not to speak of what was asked; docs/evidence.md has the rates of
 error."""
 
-USUAL = 2 / 3
+USUAL = 0.58
 """Share of a model's scale that is support in full: in the short text that it is measured on more is looked
 up than in most."""
 
