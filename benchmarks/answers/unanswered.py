@@ -13,7 +13,7 @@ Takes a minute on two cores.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,12 @@ def _row(one: dict[str, Any], kind: str, question: str, answer: sakuin.Answer) -
     }
 
 
-def counts(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def counts(
+    name: str, rows: list[dict[str, Any]], kinds: Sequence[str] = ("right", "near", "far")
+) -> dict[str, Any]:
     """How many questions of each kind there are, and how many of them are doubted."""
     result: dict[str, Any] = {"model": name}
-    for kind in ("right", "near", "far"):
+    for kind in kinds:
         supports = [row["support"] for row in rows if row["kind"] == kind]
         result |= {kind: len(supports), f"{kind}_doubted": sum(each < LITTLE for each in supports)}
     return result

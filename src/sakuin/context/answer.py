@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,15 @@ from sakuin.context.generate import Decoding, Pass, Passes, prefilling
 from sakuin.context.lookup import Lookups
 from sakuin.context.sampling import Sampling
 from sakuin.context.saying import WHOLE, Ended, Saying, stop_strings
+from sakuin.context.spoken_of import (
+    LEADING,
+    WORDS,
+    Question,
+    lessened,
+    looks_at,
+    tokens_within,
+    words_shared,
+)
 from sakuin.errors import SakuinError
 from sakuin.prompts.reading import Reading
 from sakuin.prompts.template import Prompt
@@ -122,6 +131,8 @@ def answering(
     asked = prompt.question(rest, question, reading.lead)
     total = len(reading.ids) + len(asked.ids)
     left = _left_of(window, total)
+    apart = None if retrieval is None else Question.of(prompt, reading, question, asked)
+    before = None if apart is None else backend.fork(cache)
     # The document's last tokens are prefilled with the question.
     n = len(reading.ids) + sum(end <= len(rest) for end in asked.ends)
     saying = Saying(prompt, asking.stream, asking.stops, asking.end_loops)
@@ -133,11 +144,13 @@ def answering(
     # Who has interrupted an answer does not wait for what makes its passages better.
     measured = None if lookups is None or saying.ended == "interrupted" else (yield from drawn())
     scale = 0.0 if measured is None else (yield from support.scale_of(backend, prompt))
-    found, supported = looked_up(lookups, asked_in, measured, scale)
+    looked = None if lookups is None else looked_up(lookups, asked_in, measured, scale)
+    if apart is not None and looked is not None and looked.is_in_question(apart):
+        looked = yield from looked.asked_for(backend, before, apart)
     result = Answer(
         text=saying.text.strip(),
-        evidence=found,
-        support=supported,
+        evidence=[] if looked is None else looked.passages,
+        support=None if looked is None else looked.support,
         tokens=total,
         new_tokens=len(saying.ids),
         prefill_s=prefill_s,
@@ -227,12 +240,39 @@ def _left_of(window: int | None, total: int, about: bool = False) -> int:
     return window - total
 
 
-def looked_up(
-    lookups: Lookups | None, reading: Reading, drawn: Drawn | None, scale: float
-) -> tuple[list[Span], float | None]:
-    """Passages, and how much of the answer they support; none with full attention."""
-    if lookups is None:
-        return [], None
+@dataclass(frozen=True)
+class LookedUp:
+    """What an answer looked up.
+
+    passages : the weightiest first. support : from 0 to 1, None where the model cannot tell. drawn : what any
+    question draws, fp32 `(n,)`, infinite where tokens are none of a document's. leading : which tokens are of
+    the first passages, bool `(n,)`. scale : of the model.
+    """
+
+    passages: list[Span]
+    support: float | None
+    drawn: torch.Tensor
+    leading: torch.Tensor
+    scale: float
+
+    def is_in_question(self, question: Question) -> bool:
+        """Whether it has support, and shares so few words with the question that it may have been copied."""
+        held = [passage.text for passage in self.passages[:LEADING]]
+        enough = self.support is not None and self.support >= support.LITTLE
+        return enough and words_shared(question.text, held) <= WORDS
+
+    def asked_for(self, backend: Backend, before: Any, question: Question) -> Passes[LookedUp]:
+        """The same, with less support where the question does not look there either.
+
+        before : a cache that holds the text before the question; it is used up.
+        """
+        looks = yield from looks_at(backend, before, question, self.leading, self.drawn, self.scale)
+        assert self.support is not None
+        return replace(self, support=lessened(self.support, looks, support.LITTLE))
+
+
+def looked_up(lookups: Lookups, reading: Reading, drawn: Drawn | None, scale: float) -> LookedUp:
+    """Passages, and how much of the answer they support."""
     n = lookups.n
     always = torch.zeros(n) if drawn is None else lookup.unpacked(drawn, n)
     always[~_in_documents(reading, n)] = torch.inf  # titles and the template's own tokens say nothing
@@ -244,8 +284,13 @@ def looked_up(
     found = evidence.passages(
         lookups.beyond(always), reading.starts[:n], reading.ends[:n], reading.body, sorted(breaks)
     )
-    supported = support.of(lookups.most(always), scale)
-    return [_span(reading, start, end, weight) for start, end, weight in found], supported
+    return LookedUp(
+        [_span(reading, start, end, weight) for start, end, weight in found],
+        support.of(lookups.most(always), scale),
+        always,
+        tokens_within(reading, n, [(start, end) for start, end, _ in found[:LEADING]]),
+        scale,
+    )
 
 
 def _in_documents(reading: Reading, n: int) -> torch.Tensor:

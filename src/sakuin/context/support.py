@@ -37,6 +37,10 @@ LITTLE = 0.3
 """Support below which a text seems not to speak of what was asked; docs/evidence.md has the rates of
 error."""
 
+USUAL = 0.58
+"""Share of a model's scale that is support in full: in the short text that it is measured on more is looked
+up than in most."""
+
 _FORM = 2
 """Of what is kept in the cache folder: of texts, questions and what is counted."""
 
@@ -64,8 +68,8 @@ _measured: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
 
 
 def of(looked_up: float, scale: float) -> float | None:
-    """Support from 0 to 1: the part of `scale` that was looked up; None where the model has no scale."""
-    return min(looked_up / scale, 1.0) if scale > 0 else None
+    """Support from 0 to 1: what was looked up beside `USUAL` of `scale`; None where there is no scale."""
+    return min(looked_up / (USUAL * scale), 1.0) if scale > 0 else None
 
 
 class Draws:

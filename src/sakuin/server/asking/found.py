@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from sakuin.cache.drawn import Drawn
-from sakuin.context.answer import looked_up
+from sakuin.context.answer import LookedUp
 from sakuin.context.evidence import Span
 from sakuin.context.support import LITTLE
 from sakuin.prompts.reading import Reading
@@ -42,10 +41,9 @@ class Found:
         return None if self.support is None else self.support >= LITTLE
 
 
-def found_by(said: Said, reading: Reading, drawn: Drawn | None, scale: float) -> Found:
-    """Where a choice was looked up in `reading`, less what any question draws."""
-    passages, support = looked_up(said.lookups, reading, drawn, scale)
-    return Found(passages, support, marks_of(said, reading, passages))
+def found_by(said: Said, reading: Reading, looked: LookedUp) -> Found:
+    """Where a choice was looked up in `reading`."""
+    return Found(looked.passages, looked.support, marks_of(said, reading, looked.passages))
 
 
 def marks_of(said: Said, reading: Reading, passages: Sequence[Span]) -> list[tuple[int, int]]:

@@ -37,7 +37,9 @@ def of_named(
     """A question about a context."""
     held, cache, drawn = context.begun()
     asked = of_context(engine.backend, context.prompt, held, context.system, messages)
-    found = engine.kept.longest(tenant, asked.ids, (), len(asked.ids) - 1, least=len(held.ids) + LEAST)
+    # With evidence, the question is asked once more of what is read before it.
+    most = asked.asked_at if evidence else len(asked.ids) - 1
+    found = engine.kept.longest(tenant, asked.ids, (), most, least=len(held.ids) + LEAST)
     begun = Beginning(cache, len(held.ids)) if found is None else Beginning(*found)
     nbytes = sum(engine.backend.nbytes(cache).values())
     begun = replace(begun, drawn=drawn if evidence else None)

@@ -13,6 +13,7 @@ from sakuin.backends.base import Backend
 from sakuin.context.answer import with_question
 from sakuin.context.checks import TooLongError, check_characters, joined
 from sakuin.context.conversation import messages_read
+from sakuin.context.spoken_of import Question
 from sakuin.errors import SakuinError
 from sakuin.prompts.reading import Reading
 from sakuin.prompts.template import Prompt
@@ -26,6 +27,7 @@ class Asked:
 
     reading : the text that stands for them. n_text : so many first tokens are of texts that evidence may
     name. based : so many of them are those of `before`, of which it is measured what any question draws.
+    question : the last question, where it is told apart from the text, and `asked_at` the tokens before it.
     """
 
     prompt: Prompt
@@ -34,6 +36,8 @@ class Asked:
     n_text: int = 0
     based: int = 0
     before: Reading = field(default_factory=Reading)
+    question: Question | None = None
+    asked_at: int = 0
 
 
 def of_messages(backend: Backend, messages: Sequence[dict[str, str]]) -> Asked:
@@ -139,7 +143,16 @@ def _asked(
     check_window(backend, len(ids), "messages")
     before = reading if before is None else before
     n_text = _of_text(reading, asked, rest) if n_text is None else n_text
-    return Asked(prompt, ids, with_question(reading, asked, len(rest)), n_text, len(before.ids), before)
+    return Asked(
+        prompt,
+        ids,
+        with_question(reading, asked, len(rest)),
+        n_text,
+        len(before.ids),
+        before,
+        Question.of(prompt, reading, question, asked),
+        len(reading.ids),
+    )
 
 
 def _of_base(backend: Backend, prompt: Prompt, messages: Sequence[dict[str, str]]) -> Asked:

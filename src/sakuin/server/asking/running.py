@@ -15,6 +15,7 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 
 from sakuin.cache.drawn import Drawn
+from sakuin.context.answer import looked_up
 from sakuin.context.generate import Passes
 from sakuin.context.support import Draws, scale_of
 from sakuin.server.asking.engine import Engine
@@ -79,6 +80,7 @@ class Running(Sink):
         self._timer: asyncio.TimerHandle | None = None
         self._is_silent = False
         self._drawn: Callable[[], Passes[Drawn | None]] | None = start.beginning.drawn
+        self._before: Any = None  # a cache that holds what is read before the question
         ids, window = start.asked.ids, engine.backend.shape.window
         left = (window or len(ids) + (1 << 20)) - len(ids)
         self._most = left if wanted.max_tokens is None else min(wanted.max_tokens, left)
@@ -144,11 +146,16 @@ class Running(Sink):
         """Where a choice was looked up: what any question draws is found first, beside other requests."""
         if said.lookups is None:
             return None
-        drawn, asked = None, self._start.asked
+        drawn, asked, backend = None, self._start.asked, self._engine.backend
         if self._drawn is not None:
             drawn = await asyncio.wrap_future(self._take(self._drawn()).future)
-        scale = await asyncio.wrap_future(self._take(scale_of(self._engine.backend, asked.prompt)).future)
-        return await run_in_threadpool(found_by, said, asked.reading, drawn, scale)
+        scale = await asyncio.wrap_future(self._take(scale_of(backend, asked.prompt)).future)
+        looked = await run_in_threadpool(looked_up, said.lookups, asked.reading, drawn, scale)
+        question, before = asked.question, self._before
+        if question is not None and before is not None and looked.is_in_question(question):
+            passes = looked.asked_for(backend, backend.fork(before), question)
+            looked = await asyncio.wrap_future(self._take(passes).future)
+        return await run_in_threadpool(found_by, said, asked.reading, looked)
 
     # -- for the scheduler's thread --------------------------------------------------------------------------
 
@@ -220,12 +227,19 @@ class Running(Sink):
 
     def _reading(self) -> Passes[None]:
         asked, backend = self._start.asked, self._engine.backend
-        at = asked.based if self._wanted.evidence and self._drawn is None else 0
+        shown: list[tuple[int, Callable[[Any], None]]] = []
 
-        def then(cache: Any) -> None:
+        def text_read(cache: Any) -> None:
             self._drawn = Draws().of(backend, asked.prompt, asked.before, cache)
 
-        return reading(backend, asked.ids, self._start.beginning, self, at, then)
+        def question_next(cache: Any) -> None:
+            self._before = backend.fork(cache)
+
+        if self._wanted.evidence and self._drawn is None:
+            shown.append((asked.based, text_read))
+        if self._wanted.evidence and asked.question is not None:
+            shown.append((asked.asked_at, question_next))
+        return reading(backend, asked.ids, self._start.beginning, self, shown)
 
     def _speak(self, cache: Any, number: int) -> Passes[Said]:
         return speaking(

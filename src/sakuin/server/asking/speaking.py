@@ -55,21 +55,19 @@ def reading(
     ids: Sequence[int],
     begin: Beginning,
     sink: Sink,
-    at: int,
-    then: Callable[[Any], None],
+    shown: Sequence[tuple[int, Callable[[Any], None]]],
 ) -> Passes[None]:
-    """Read all of `ids` but the last. then : shown the cache when it holds `at` tokens, where it comes by."""
+    """Read all of `ids` but the last. shown : after so many tokens the cache is shown, where it comes by."""
     cache, done, n = begin.cache, begin.n_tokens, len(ids) - 1
     let_fail(backend, cache)
-    if done == at:
-        then(cache)
-    for stop in sorted({at, n}) if done < at <= n else [n]:
+    for stop in sorted({n, *(at for at, _ in shown if done <= at <= n)}):
         for wanted in prefilling(backend, cache, ids[done:stop]):
             yield wanted
             done += len(wanted.ids)
             sink.read(done, n)
-        if stop == at:
-            then(cache)
+        for at, then in shown:
+            if at == stop:
+                then(cache)
 
 
 def scoring(
