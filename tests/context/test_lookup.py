@@ -72,6 +72,6 @@ def test_what_was_drawn_is_kept_and_read_again() -> None:
 
 
 def test_support_is_a_share_of_the_models_own_scale() -> None:
-    assert support.of(1.0, 4.0) == 0.25
+    assert support.of(1.0, 4.0) == pytest.approx(0.25 / support.USUAL)
     assert support.of(9.0, 4.0) == 1.0
     assert support.of(1.0, 0.0) is None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 from served import Served, serving
 from stored import model_of
 
@@ -22,3 +24,15 @@ def tiny_served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A tiny random model by transformers, which answers fast and says nothing that means anything."""
     with serving(model_of(), tmp_path_factory.mktemp("library"), name="tiny") as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """The browser, one for all tests: a thread has one of Playwright's."""
+    binary = shutil.which("chromium")
+    if binary is None:
+        pytest.skip("there is no chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 from guarded_app import error_of
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from whole_app import client_of, whole
 
 from sakuin.server.tenants.keys import Keys
@@ -31,22 +30,11 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]
         yield url, key
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    binary = shutil.which("chromium")
-    if binary is None:
-        pytest.skip("there is no chromium: apt-get install chromium")
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox"])
-        yield found
-        found.close()
-
-
 @pytest.fixture
-def page(browser: Browser, keyed: tuple[str, str]) -> Iterator[Page]:
+def page(chromium: Browser, keyed: tuple[str, str]) -> Iterator[Page]:
     """The page, opened. At its end it has asked nobody else, and broken no rule of its policy."""
     wrong: list[str] = []
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context = chromium.new_context(viewport={"width": 1280, "height": 800})
     context.set_default_timeout(120_000)
     found = context.new_page()
     found.on("pageerror", lambda error: wrong.append(str(error)))

@@ -5,13 +5,12 @@ Chromium comes by `apt-get install chromium`; where there is none at all, what n
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from console_page import PATIENCE_MS, Opened, Seen, Served, listening, tiny_model
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from sakuin.server.app import create_app
 from sakuin.server.service import Service
@@ -50,18 +49,6 @@ def keyed(_keyed: tuple[Served, Keys]) -> Iterator[Served]:
     served, _ = _keyed
     yield served
     served.clear()
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    """The browser."""
-    binary = shutil.which("chromium")
-    if binary is None:
-        pytest.skip("there is no chromium: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -150,17 +150,22 @@ class Queue:
     def over(self, job: Job) -> None:
         """It was read, has failed, or is not wanted any more."""
         with self._changed:
-            jobs = self._jobs.get(job.key, [])
-            if job in jobs:
-                jobs.remove(job)
-            if not jobs:
-                self._jobs.pop(job.key, None)
+            self._drop(job)
             job.over.set()
             self._changed.notify_all()
 
+    def _drop(self, job: Job) -> None:
+        jobs = self._jobs.get(job.key, [])
+        if job in jobs:
+            jobs.remove(job)
+        if not jobs:
+            self._jobs.pop(job.key, None)
+
     def fail(self, job: Job, problem: Problem) -> list[Job]:
-        """Let it be seen that a reading failed; those that are not remembered any more for it."""
+        """Let it be seen that a reading failed, which holds its name no longer; those that are not remembered
+        any more for it."""
         with self._changed:
+            self._drop(job)
             job.error, job.status = problem, "failed"
             gone = [before for before in [self._failed.pop(job.key, None)] if before is not None]
             self._failed[job.key] = job

@@ -286,8 +286,8 @@ class Readings:
             if problem is None or job.cancelled:
                 job.place.remove()
             else:
-                self._remember(job, problem)
                 job.wish = job.place.fail(job.wish, error_of(problem))
+                self._remember(job, problem)
         except (SakuinError, OSError) as error:  # a full disk: it is tried again at the next start
             log.error("the end of a reading cannot be noted: %s", error)
         finally:
