@@ -232,11 +232,18 @@ class Readings:
 
     def _work(self) -> None:
         while (job := self._queue.next()) is not None:
-            try:
-                self._read(job)
-            except BaseException as error:  # a thread that ends would leave all others waiting
-                log.error("a reading ended in a way that was not foreseen", exc_info=error)
-                self._end(job, _unforeseen())
+            # In a thread of its own: one that has computed in parallel keeps threads, which slow the
+            # model's down, until it ends.
+            one = threading.Thread(target=self._read_safely, args=(job,), name="sakuin reads", daemon=True)
+            one.start()
+            one.join()
+
+    def _read_safely(self, job: Job) -> None:
+        try:
+            self._read(job)
+        except BaseException as error:  # a job without an end would leave all others waiting
+            log.error("a reading ended in a way that was not foreseen", exc_info=error)
+            self._end(job, _unforeseen())
 
     def _read(self, job: Job) -> None:
         library = self.shelves.library_of(job.wish.tenant)
