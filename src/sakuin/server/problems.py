@@ -56,6 +56,14 @@ class Gone(Exception):
     """The client has gone, and nobody waits for an answer."""
 
 
+class Disagrees(ValueError):
+    """Of fields that do not go together, `field` is the one that is to be changed."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
 class Problem(SakuinError):
     """A request that is refused.
 
@@ -159,7 +167,9 @@ def _invalid(found: Sequence[Mapping[str, Any]]) -> Problem:
     if kind == "missing":
         return Problem(400, f"{field or 'The body'} is missing.", field or None, "missing_parameter")
     if kind == "value_error":
-        message = str(first.get("ctx", {}).get("error", message))
+        error = first.get("ctx", {}).get("error", message)
+        message = str(error)
+        field = field or getattr(error, "field", "")  # where fields disagree, the one that is to be changed
     message = message[:1].lower() + message[1:]
     return Problem(400, f"{field or 'The body'}: {message.rstrip('.')}.", field or None, "invalid_value")
 

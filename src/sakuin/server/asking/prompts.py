@@ -42,7 +42,7 @@ class Asked:
 
 def of_messages(backend: Backend, messages: Sequence[dict[str, str]]) -> Asked:
     """A conversation that the user's message ends."""
-    with _length(backend, "messages"):
+    with length_of(backend, "messages"):
         prompt = Prompt.of(backend.vocabulary)
         if prompt.one_line:
             return _of_base(backend, prompt, messages)
@@ -59,7 +59,7 @@ def of_context(
     """
     turns = _turns(messages, system)
     reading, questions, n_text = held, turns[::2], None
-    with _length(backend, "messages"):
+    with length_of(backend, "messages"):
         check_characters(backend.vocabulary, "".join(turns), backend.shape.window, len(held.ids))
         for question, answer in zip(questions[:-1], turns[1::2], strict=True):
             rest = reading.waiting.rstrip()
@@ -75,7 +75,7 @@ def of_text(backend: Backend, prompt: str | Sequence[int]) -> Asked:
     """A text that is to be gone on with, or its tokens."""
     vocabulary = backend.vocabulary
     form = Prompt(vocabulary, vocabulary.beginning, "", "", one_line=True)
-    with _length(backend, "prompt"):
+    with length_of(backend, "prompt"):
         if isinstance(prompt, str):
             check_characters(vocabulary, prompt, backend.shape.window)
             ids = [*vocabulary.beginning, *vocabulary.encode(prompt).ids]
@@ -108,7 +108,7 @@ def too_long(n: int, window: int, param: str, about: bool = False) -> Problem:
     )
 
 
-class _length:
+class length_of:
     """Within, a text that is too long is said in the server's form."""
 
     def __init__(self, backend: Backend, param: str) -> None:

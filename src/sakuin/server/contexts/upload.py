@@ -25,6 +25,7 @@ from sakuin.documents.limits import MOST_BYTES
 from sakuin.documents.text import check_encoding
 from sakuin.errors import SakuinError
 from sakuin.server.contexts.spool import Place, Spooled
+from sakuin.server.json_bodies import parse
 from sakuin.server.problems import Problem
 
 MOST_FILES = 1000
@@ -102,7 +103,7 @@ async def _json(
 
 def _json_of(data: bytes, place: Place, new: type[Form]) -> tuple[Form, tuple[Spooled, ...]]:
     try:
-        wanted = new.model_validate_json(data)
+        wanted = new.model_validate(parse(data), strict=True)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from None
     text: str = wanted.text  # type: ignore[attr-defined]

@@ -50,10 +50,20 @@ class Conversing:
     form: Form
 
 
-async def conversing(service: Service, tenant: Tenant, body: ChatRequest) -> Conversing:
-    """Begin to answer. Raises `Problem` where something is wrong with the request."""
+async def conversing(
+    service: Service, tenant: Tenant, body: ChatRequest, said_in: str = "messages"
+) -> Conversing:
+    """Begin to answer. Raises `Problem` where something is wrong with the request.
+
+    said_in : the field that its messages came in.
+    """
     context = await context_of(service, tenant, body.model, body.context)
-    form, start, wanted = await run_in_threadpool(_prepared, service, tenant, body, context)
+    try:
+        form, start, wanted = await run_in_threadpool(_prepared, service, tenant, body, context)
+    except Problem as problem:
+        if problem.param is not None and problem.param.partition(".")[0] == "messages":
+            problem.param = said_in
+        raise
     named = body.context or body.model.partition("@")[2] or None
     asked = next((one.text for one in reversed(body.messages) if one.role == "user"), "")
     audited(service, "ask", tenant, named, asked, prompt_tokens=len(start.asked.ids))

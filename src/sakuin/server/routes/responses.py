@@ -37,7 +37,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 async def responses(request: Request, body: ResponseRequest, service: The, tenant: Asker) -> HttpResponse:
     """Answer; nothing is kept but what any request that begins the same goes on from."""
     chat = body.chat()
-    begun = await conversing(service, tenant, chat)
+    begun = await conversing(service, tenant, chat, "input")
     answer = _Answer(body, chat, begun.form, service.settings.keep_alive_s)
     if body.stream:
         return EventStream(answer.events(begun.running))

@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from sakuin.context.checks import check_characters
 from sakuin.context.context import Context
-from sakuin.server.asking.prompts import of_context, of_messages, of_text
+from sakuin.server.asking.prompts import length_of, of_context, of_messages, of_text
 from sakuin.server.asks import Asker, The
 from sakuin.server.json_bodies import JsonRoute
 from sakuin.server.problems import COMMON, errors
@@ -29,8 +29,9 @@ async def tokenize(body: TokenizeRequest, service: The, tenant: Asker) -> dict[s
 
     def work() -> dict[str, Any]:
         vocabulary, window = service.backend.vocabulary, service.backend.shape.window
-        check_characters(vocabulary, body.content, window)
-        ids = vocabulary.encode(body.content).ids
+        with length_of(service.backend, "content"):
+            check_characters(vocabulary, body.content, window)
+            ids = vocabulary.encode(body.content).ids
         ids = [*vocabulary.beginning, *ids] if body.add_special else ids
         pieces = [token_text(service.backend, token) for token in ids] if body.with_pieces else None
         return {"tokens": ids, "count": len(ids), "max_model_len": window, "pieces": pieces}

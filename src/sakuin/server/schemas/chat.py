@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from sakuin.server.problems import Disagrees
 from sakuin.server.schemas.common import MOST_LOGPROBS, Metadata, Sampled, Usage
 from sakuin.server.schemas.tools import MAX_TOOLS, ResponseFormat, ToolCall, ToolChoice, Tools
 
@@ -80,11 +81,11 @@ class ChatRequest(Sampled):
     @model_validator(mode="after")
     def _fits(self) -> ChatRequest:
         if self.top_logprobs is not None and not self.logprobs:
-            raise ValueError("top_logprobs needs logprobs to be true")
+            raise Disagrees("top_logprobs", "it needs logprobs to be true")
         if self.max_tokens and self.max_completion_tokens and self.max_tokens != self.max_completion_tokens:
-            raise ValueError("max_tokens and max_completion_tokens say different things: give one of them")
+            raise Disagrees("max_tokens", "max_completion_tokens says something else: give one of them")
         if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options needs stream to be true")
+            raise Disagrees("stream_options", "it needs stream to be true")
         return self
 
     @property

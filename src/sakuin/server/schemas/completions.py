@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from sakuin.server.problems import Disagrees
 from sakuin.server.schemas.common import MOST_CHOICES, Metadata, Sampled, Usage
 
 MOST_PROMPTS = 128
@@ -33,13 +34,13 @@ class CompletionRequest(Sampled):
     @model_validator(mode="after")
     def _fits(self) -> CompletionRequest:
         if self.best_of is not None and self.best_of != (self.n or 1):
-            raise ValueError("best_of must be n: the best of more is not chosen here")
+            raise Disagrees("best_of", "it must be n: the best of more is not chosen here")
         if self.max_tokens == 0 and not self.echo:
-            raise ValueError("max_tokens is 0 and echo is not set: nothing would be said")
+            raise Disagrees("max_tokens", "it is 0 and echo is not set: nothing would be said")
         if self.stream and self.echo:
-            raise ValueError("echo is not there in a stream: ask without one of them")
+            raise Disagrees("echo", "it is not there in a stream: ask without one of them")
         if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options needs stream to be true")
+            raise Disagrees("stream_options", "it needs stream to be true")
         return self
 
     @property

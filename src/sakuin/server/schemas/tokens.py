@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from sakuin.server.problems import Disagrees
 from sakuin.server.schemas.chat import Message
 
 
@@ -38,7 +39,7 @@ class CountRequest(BaseModel):
     @model_validator(mode="after")
     def _one(self) -> CountRequest:
         if (self.messages is None) == (self.prompt is None):
-            raise ValueError("give either messages or prompt")
+            raise Disagrees("messages", "give either these or prompt")
         return self
 
 
