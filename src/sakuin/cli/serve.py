@@ -22,45 +22,55 @@ if TYPE_CHECKING:
 _MODULES = ("fastapi", "uvicorn", "argon2", "prometheus_client", "llguidance", "python_multipart")
 
 
+Model = Annotated[
+    str | None, typer.Option("--model", metavar="MODEL", help=f"{MODEL_HELP}; smollm2 if left out.")
+]
+Host = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Where to listen: 127.0.0.1, this machine alone, if left out."),
+]
+Port = Annotated[
+    int | None, typer.Option(metavar="N", help="The port: 8000 if left out, 0 for any free one.")
+]
+ApiKeys = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Keys that may ask, of `sakuin keys add`; else everybody may."),
+]
+Config = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Settings in TOML; docs/server.md lists them. Options go first."),
+]
+Name = Annotated[
+    str | None, typer.Option(metavar="NAME", help="What clients call the model, if not by its own name.")
+]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="A name that it may be called by; may be given several times."),
+]
+Cors = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ORIGIN", help="Origin of web pages that may call it; may be given several times."),
+]
+AuditFile = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Write a line of JSON for each question: who asked which context."),
+]
+LogLevel = Annotated[
+    str | None, typer.Option(metavar="debug|info|warning|error", help="What is logged; info if left out.")
+]
+
+
 def serve(
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="MODEL", help=f"{MODEL_HELP}; smollm2 if left out.")
-    ] = None,
-    host: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Where to listen: 127.0.0.1, this machine alone, if left out."),
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option(metavar="N", help="The port: 8000 if left out, 0 for any free one.")
-    ] = None,
-    api_keys: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Keys that may ask, of `sakuin keys add`; else everybody may."),
-    ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Settings in TOML; docs/server.md lists them. Options go first."),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What clients call the model, if not by its own name.")
-    ] = None,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A name that it may be called by; may be given several times."),
-    ] = None,
-    cors: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ORIGIN", help="Origin of web pages that may call it; may be given several times."
-        ),
-    ] = None,
-    audit: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Write a line of JSON for each question: who asked which context."),
-    ] = None,
-    log_level: Annotated[
-        str | None, typer.Option(metavar="debug|info|warning|error", help="What is logged; info if left out.")
-    ] = None,
+    model: Model = None,
+    host: Host = None,
+    port: Port = None,
+    api_keys: ApiKeys = None,
+    config: Config = None,
+    name: Name = None,
+    allow_host: AllowHost = None,
+    cors: Cors = None,
+    audit: AuditFile = None,
+    log_level: LogLevel = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
     window: Window = None,

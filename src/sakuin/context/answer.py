@@ -123,14 +123,12 @@ def answering(
     asked for when the answer stands. A cache with full attention cannot tell where it looked. again : makes
     another cache as `cache` is now, for an answer that is cut after its tokens were read.
     """
-    retrieval, rest = backend.retrieval(cache), reading.waiting.rstrip()
-    window, read = backend.shape.window, len(reading.ids)
-    if window is not None:
+    retrieval, rest, read = backend.retrieval(cache), reading.waiting.rstrip(), len(reading.ids)
+    if (window := backend.shape.window) is not None:
         more = reckoned(backend.vocabulary, rest + (question or ""), max(window - read, 0))
         _left_of(window, read + (more or 0), about=True)
     asked = prompt.question(rest, question, reading.lead)
-    total = len(reading.ids) + len(asked.ids)
-    left = _left_of(window, total)
+    left = _left_of(window, total := read + len(asked.ids))
     apart = None if retrieval is None else Question.of(prompt, reading, question, asked)
     before = None if apart is None else backend.fork(cache)
     # The document's last tokens are prefilled with the question.

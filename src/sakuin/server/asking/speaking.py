@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from sakuin.backends.base import Backend
 from sakuin.cache.drawn import Drawn
 from sakuin.context.generate import Pass, Passes, prefilling
@@ -106,27 +108,22 @@ def speaking(
     """
     retrieval = backend.retrieval(cache)
     lookups = Lookups(retrieval, n_text) if wanted.evidence and retrieval is not None else None
-    heard = _Heard(sink, number, wanted.logprobs is not None)
+    heard = _Heard(sink, number, wanted.logprobs)
     held = wanted.grammar is not None  # whose form says where the answer ends
     loops = wanted.end_loops and not held
     saying = Saying(prompt, heard.text, wanted.stop, loops, raw=wanted.raw or held, before=ids)
     sampler, newest, at = Sampler(wanted, number), ids[-1], list[int]()
     generated = list[int]()
     start = time.monotonic()
-    first_s, before, said = 0.0, start, 0
+    clock, said = _Clock(sink, asked), 0
     for said in range(1, most + 1):
         logits = yield Pass(cache, [newest], decodes=True)
         if lookups is not None:
             lookups.note()
         newest = sampler.choose(logits)
         generated.append(newest)
-        now = time.monotonic()
-        sink.chose(now - (asked if said == 1 else before), first=said == 1)
-        before = now
-        if said == 1:
-            first_s = now - asked
-        if heard.wants:
-            heard.pending.append(likely(logits, newest, wanted.logprobs or 0))
+        clock.tick()
+        heard.note(logits, newest)
         at.append(len(saying.text))
         over = sampler.constraint is not None and sampler.constraint.take(newest)
         if saying.add(newest) or over:
@@ -138,7 +135,6 @@ def speaking(
         heard.drop_last()  # the token that ended it is none of the answer
     saying.finish(ended)
     heard.finish()
-    seconds = time.monotonic() - start
     return Said(
         text=saying.text,
         ids=saying.ids,
@@ -149,20 +145,39 @@ def speaking(
         likely=heard.every,
         at=at[: len(saying.ids)],
         lookups=lookups,
-        first_s=first_s,
-        step_s=seconds / max(said, 1),
+        first_s=clock.first_s,
+        step_s=(time.monotonic() - start) / max(said, 1),
         stats={} if retrieval is None else retrieval.stats(),
     )
+
+
+class _Clock:
+    """When tokens come. first_s : seconds from the request to the first."""
+
+    def __init__(self, sink: Sink, asked: float) -> None:
+        self.first_s = 0.0
+        self._sink, self._asked, self._before = sink, asked, 0.0
+
+    def tick(self) -> None:
+        now, first = time.monotonic(), not self._before
+        self._sink.chose(now - (self._asked if first else self._before), first=first)
+        self._before = now
+        if first:
+            self.first_s = now - self._asked
 
 
 class _Heard:
     """Hands pieces of a choice on with the tokens that came with them."""
 
-    def __init__(self, sink: Sink, number: int, wants: bool) -> None:
-        self.wants = wants
+    def __init__(self, sink: Sink, number: int, others: int | None) -> None:
+        """others : as `Wanted.logprobs`."""
         self.pending: list[Likely] = []
         self.every: list[Likely] = []
-        self._sink, self._number = sink, number
+        self._sink, self._number, self._others = sink, number, others
+
+    def note(self, logits: Tensor, token: int) -> None:
+        if self._others is not None:
+            self.pending.append(likely(logits, token, self._others))
 
     def text(self, piece: str) -> None:
         self.every += self.pending
