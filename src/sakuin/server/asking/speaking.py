@@ -18,7 +18,7 @@ from sakuin.cache.drawn import Drawn
 from sakuin.context.generate import Pass, Passes, prefilling
 from sakuin.context.growth import let_fail
 from sakuin.context.lookup import Lookups
-from sakuin.context.saying import Ended, Saying
+from sakuin.context.saying import Saying
 from sakuin.prompts.template import Prompt
 from sakuin.server.asking.sampler import Sampler, likely
 from sakuin.server.asking.wanted import Likely, Said, Wanted
@@ -114,9 +114,8 @@ def speaking(
     saying = Saying(prompt, heard.text, wanted.stop, loops, raw=wanted.raw or held, before=ids)
     sampler, newest, at = Sampler(wanted, number), ids[-1], list[int]()
     generated = list[int]()
-    start = time.monotonic()
-    clock, said = _Clock(sink, asked), 0
-    for said in range(1, most + 1):
+    clock = _Clock(sink, asked)
+    for _ in range(most):
         logits = yield Pass(cache, [newest], decodes=True)
         if lookups is not None:
             lookups.note()
@@ -130,10 +129,9 @@ def speaking(
             break
     else:
         over = False
-    ended: Ended = "stop" if over else "length"
-    if len(saying.ids) < said:
+    if len(saying.ids) < len(generated):
         heard.drop_last()  # the token that ended it is none of the answer
-    saying.finish(ended)
+    saying.finish("stop" if over else "length")
     heard.finish()
     return Said(
         text=saying.text,
@@ -146,7 +144,7 @@ def speaking(
         at=at[: len(saying.ids)],
         lookups=lookups,
         first_s=clock.first_s,
-        step_s=(time.monotonic() - start) / max(said, 1),
+        step_s=clock.seconds / max(len(generated), 1),
         stats={} if retrieval is None else retrieval.stats(),
     )
 
@@ -155,8 +153,13 @@ class _Clock:
     """When tokens come. first_s : seconds from the request to the first."""
 
     def __init__(self, sink: Sink, asked: float) -> None:
-        self.first_s = 0.0
+        self.first_s, self._began = 0.0, time.monotonic()
         self._sink, self._asked, self._before = sink, asked, 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Since it was made."""
+        return time.monotonic() - self._began
 
     def tick(self) -> None:
         now, first = time.monotonic(), not self._before
