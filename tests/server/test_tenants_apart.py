@@ -182,6 +182,7 @@ def test_the_comparison_sees_a_difference_of_a_tenth() -> None:
     assert shifted([1.1 * each for each in one], one) > 6
 
 
+@pytest.mark.slow  # it measures times, and wants a machine that does nothing else
 def test_the_time_of_a_refusal_does_not_tell_that_another_has_it(two: Two) -> None:
     def refused(name: str, body: bool) -> float:
         begun = time.perf_counter()
@@ -209,6 +210,7 @@ def first_token(client: httpx.Client, prompt: str) -> float:
     return took
 
 
+@pytest.mark.slow  # it measures times, and wants a machine that does nothing else
 def test_the_time_to_a_first_token_does_not_tell_what_another_has_had_read(two: Two) -> None:
     def prompt(kind: str, i: int) -> str:
         return f"{kind} {i:03}: " + TEXT[:900]
