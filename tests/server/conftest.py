@@ -26,7 +26,7 @@ def tiny_served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """The browser, one for all tests: a thread has one of Playwright's."""
     binary = shutil.which("chromium")

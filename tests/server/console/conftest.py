@@ -19,7 +19,7 @@ from sakuin.server.tenants.keys import Keys
 from sakuin.server.tenants.tenant import Allowed
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _served(smollm2: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     settings = Settings(library=str(tmp_path_factory.mktemp("library")), name="smollm2")
     with Service(*smollm2, settings) as service, listening(create_app(service)) as url:
@@ -33,7 +33,7 @@ def served(_served: Served) -> Iterator[Served]:
     _served.clear()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, Keys]]:
     folder = tmp_path_factory.mktemp("keyed")
     keys = Keys(folder / "keys.json")
