@@ -61,7 +61,7 @@ async def conversing(
     try:
         form, start, wanted = await run_in_threadpool(_prepared, service, tenant, body, context)
     except Problem as problem:
-        if problem.param is not None and problem.param.partition(".")[0] == "messages":
+        if said_in != "messages" and (problem.param or "").partition(".")[0] == "messages":
             problem.param = said_in
         raise
     named = body.context or body.model.partition("@")[2] or None
