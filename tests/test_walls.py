@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -78,6 +79,12 @@ def sources(*folders: str) -> Iterator[tuple[str, str]]:
 def test_no_file_is_over_400_lines() -> None:
     folders = ("src", "native", "tests", "benchmarks", "tools", "examples")
     assert [name for name, text in sources(*folders) if len(text.splitlines()) > 400] == []
+
+
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """pytest takes two files of one name for the same module, and runs neither in the second folder."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, many in names.items() if many > 1] == []
 
 
 def test_few_functions_are_over_60_lines() -> None:

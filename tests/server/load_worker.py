@@ -1,4 +1,4 @@
-"""Clients of all kinds for a server, with bounds: what test_load.py lets loose.
+"""Clients of all kinds for a server, with bounds: what test_mixed_load.py lets loose.
 
 `load(server, keys, seconds, seed)` returns what was answered, when all of them have ended.
 """

@@ -185,6 +185,27 @@ def test_what_was_to_be_appended_to_a_failure_fails_with_it(tmp_path: Path) -> N
             upload(held, "far", MORE, "append")
 
 
+def test_what_is_removed_while_it_is_taken_apart_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, take = threading.Event(), Place.bytes_of
+
+    def when_it_is_gone(place: Place, one: Spooled) -> bytes:
+        begun.set()
+        until(lambda: not place.folder.exists())
+        return take(place, one)
+
+    monkeypatch.setattr(Place, "bytes_of", when_it_is_gone)
+    with Held(tmp_path) as held:
+        job = upload(held, "gone", TEXT)
+        begun.wait(60)
+        held.readings.remove(ANYONE, "gone")
+        assert job.over.is_set()
+        assert (held.readings.failed("", "gone"), job.error) == (None, None)
+        assert held.readings.names("") == []
+    assert [one.message for one in caplog.records if one.levelname == "ERROR"] == []
+
+
 def test_two_servers_on_one_library_share_no_upload(tmp_path: Path) -> None:
     with slow(0.05), Held(tmp_path) as one:
         job = upload(one, "a", LONG)

@@ -84,15 +84,30 @@ def test_as_many_run_at_once_as_may() -> None:
         assert problem is not None
         assert (problem.status, problem.code) == (429, "too_many_at_once")
         assert problem.headers == {"Retry-After": "1"}
-        with limits.enter(tenant, counts_as_running=False):  # who looks only counts by the minute
-            pass
         assert ask(limits, Tenant("bob", Allowed(concurrent=2))) is None
-    assert ask(limits, tenant) is None
-    # The refused one was not counted: 2 running, 1 looking, 1 after.
-    assert ask(limits, tenant) is None
+    for _ in range(3):  # the refused one was not counted
+        assert ask(limits, tenant) is None
     last = ask(limits, tenant)
     assert last is not None
     assert last.code == "rate_limit_exceeded"
+
+
+def test_who_looks_is_counted_apart_and_may_do_so_tenfold() -> None:
+    clock = Clock()
+    limits, tenant = TenantLimits(clock), Tenant("ann", Allowed(requests_per_minute=2, concurrent=1))
+    with ExitStack() as looking:
+        for _ in range(10):
+            looking.enter_context(limits.enter(tenant, looks=True))
+        with pytest.raises(Problem, match="This key may look 10 at once, and that many are running"):
+            looking.enter_context(limits.enter(tenant, looks=True))
+        assert ask(limits, tenant) is None
+    for _ in range(10):
+        with limits.enter(tenant, looks=True):
+            pass
+    with pytest.raises(Problem, match="may look 20 times a minute, and has: look again in 60 s"):
+        limits.enter(tenant, looks=True).__enter__()
+    assert ask(limits, tenant) is None  # looking costs no question
+    assert limits._running == {}
 
 
 def test_what_fails_has_ended_too() -> None:

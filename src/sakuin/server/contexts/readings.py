@@ -260,11 +260,14 @@ class Readings:
         except Busy:
             self._queue.later(job)
         except Exception as error:
-            if library.folder.is_being_read(job.wish.name):  # by another process: it will be done
+            if job.cancelled:  # and what it was reading was removed meanwhile
+                self._clean(job, library)
+                self._end(job)
+            elif library.folder.is_being_read(job.wish.name):  # by another process: it will be done
                 self._queue.later(job)
-                return
-            self._clean(job, library)
-            self._end(job, self._problem(error))
+            else:
+                self._clean(job, library)
+                self._end(job, self._problem(error))
 
     def _problem(self, error: Exception) -> Problem:
         """Why a reading failed."""

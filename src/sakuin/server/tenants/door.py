@@ -92,7 +92,7 @@ class Door:
         """While the request runs. Raises `Problem` 429 where it is one too many."""
         if tenant is None or tenant.is_anyone:
             return nullcontext()
-        return self._limits.enter(tenant, counts_as_running=scope["method"] not in LOOKS)
+        return self._limits.enter(tenant, looks=scope["method"] in LOOKS)
 
     async def _check(self, keys: Keys, key: str, address: str) -> Tenant | None:
         """Whose key it is, by its hash."""

@@ -13,10 +13,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sakuin.server.problems import Problem
-from sakuin.server.tenants.tenant import Tenant
+from sakuin.server.tenants.tenant import Allowed, Tenant
 
 MINUTE = 60.0
+LOOKS = 10
+"""Requests that only look, for each that a tenant may ask: they cost little, and pages look again and again."""
 _SOON = "1"
+
+_Who = tuple[str, bool]
+"""A tenant's name, and whether it looks."""
 
 
 class TenantLimits:
@@ -25,46 +30,46 @@ class TenantLimits:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._begun: dict[str, deque[float]] = {}
-        self._running: dict[str, int] = {}
+        self._begun: dict[_Who, deque[float]] = {}
+        self._running: dict[_Who, int] = {}
 
     @contextmanager
-    def enter(self, tenant: Tenant, counts_as_running: bool = True) -> Iterator[None]:
+    def enter(self, tenant: Tenant, looks: bool = False) -> Iterator[None]:
         """Count a request of `tenant`, and let it run until the end of the `with`.
 
-        counts_as_running : False for one that only looks, such as at how far a document is read, which
-        counts by the minute alone.
+        looks : whether it changes and computes nothing, as one for how far a document is read. These are
+        counted by themselves, and `LOOKS` times as many may come.
         Raises `Problem` 429 where that would be one too many; what is refused is not counted.
         """
-        self._begin(tenant, counts_as_running)
+        who = tenant.name, looks
+        self._begin(who, tenant.allowed)
         try:
             yield
         finally:
-            if counts_as_running:
-                self._end(tenant.name)
+            self._end(who)
 
-    def _begin(self, tenant: Tenant, runs: bool) -> None:
+    def _begin(self, who: _Who, allowed: Allowed) -> None:
+        said, times = ("look", LOOKS) if who[1] else ("ask", 1)
         with self._lock:
-            running, most = self._running.get(tenant.name, 0), tenant.allowed.concurrent
-            if runs and most is not None and running >= most:
+            running = self._running.get(who, 0)
+            if allowed.concurrent is not None and running >= (most := times * allowed.concurrent):
                 raise Problem(
                     429,
-                    f"This key may ask {most} at once, and that many are running: wait until one has ended.",
+                    f"This key may {said} {most} at once, and that many are running: wait until one has "
+                    "ended.",
                     code="too_many_at_once",
                     headers={"Retry-After": _SOON},
                 )
-            self._count(tenant)
-            if runs:
-                self._running[tenant.name] = running + 1
+            if allowed.requests_per_minute is None:
+                self._begun.pop(who, None)
+            else:
+                self._count(who, times * allowed.requests_per_minute, said)
+            self._running[who] = running + 1
 
-    def _count(self, tenant: Tenant) -> None:
+    def _count(self, who: _Who, most: int, said: str) -> None:
         """Count a request by the minute. The caller holds the lock."""
-        most = tenant.allowed.requests_per_minute
-        if most is None:
-            self._begun.pop(tenant.name, None)
-            return
         now = self._clock()
-        begun = self._begun.setdefault(tenant.name, deque())
+        begun = self._begun.setdefault(who, deque())
         while begun and begun[0] <= now - MINUTE:
             begun.popleft()
         if len(begun) >= most:
@@ -72,16 +77,16 @@ class TenantLimits:
             wait = max(1, math.ceil(begun[len(begun) - most] + MINUTE - now))
             raise Problem(
                 429,
-                f"This key may ask {most:,} times a minute, and has: ask again in {wait} s.",
+                f"This key may {said} {most:,} times a minute, and has: {said} again in {wait} s.",
                 code="rate_limit_exceeded",
                 headers={"Retry-After": str(wait)},
             )
         begun.append(now)
 
-    def _end(self, name: str) -> None:
+    def _end(self, who: _Who) -> None:
         with self._lock:
-            left = self._running[name] - 1
+            left = self._running[who] - 1
             if left:
-                self._running[name] = left
+                self._running[who] = left
             else:
-                del self._running[name]
+                del self._running[who]

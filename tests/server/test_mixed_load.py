@@ -1,7 +1,7 @@
 """Mixed load with whatever clients do: nothing fails, nothing is stuck, nothing is left over, and afterwards
 it answers as before.
 
-`SAKUIN_LOAD_SECONDS=3600 pytest -m slow tests/server/test_load.py` is the form of an hour, where memory may
+`SAKUIN_LOAD_SECONDS=3600 pytest -m slow tests/server/test_mixed_load.py` is the form of an hour, where memory may
 grow by 2 %.
 """
 
