@@ -1,8 +1,8 @@
 """Mixed load with whatever clients do: nothing fails, nothing is stuck, nothing is left over, and afterwards
 it answers as before.
 
-`SAKUIN_LOAD_SECONDS=3600 pytest -m slow tests/server/test_mixed_load.py` is the form of an hour, where memory may
-grow by 2 %.
+`SAKUIN_LOAD_SECONDS=3600 pytest -m slow tests/server/test_mixed_load.py` is the form of an hour, where
+memory may grow by 2 %.
 """
 
 from __future__ import annotations

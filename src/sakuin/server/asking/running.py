@@ -223,7 +223,7 @@ class Running(Sink):
         start, begun = time.monotonic(), self._start.beginning.n_tokens
         if (waited := self.waited_s) is not None:
             self._engine.metrics.queue(waited)
-        # The last token is decoded where it is to be known what it looks up, or where nothing is said after it.
+        # The last token is decoded where what it looks up is wanted, or where nothing is said after it.
         is_whole = not self._wanted.evidence and self._most > 0
         n = len(self._start.asked.ids) - (not is_whole)
         logits = yield from self._reading(n)

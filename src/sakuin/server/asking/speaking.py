@@ -109,8 +109,9 @@ def speaking(
 ) -> Passes[Said]:
     """The `number`-th choice of at most `most` tokens, said over `cache`.
 
-    logits : after `ids`, where the cache holds them all; without, it holds all but the last. n_text : tokens of the text among which what is looked up counts. cached : tokens of the prompt that were
-    known. asked : when the request came, in seconds of `time.monotonic`.
+    logits : after `ids`, where the cache holds them all; without, it holds all but the last. n_text : tokens
+    of the text among which what is looked up counts. cached : tokens of the prompt that were known. asked :
+    when the request came, in seconds of `time.monotonic`.
     """
     retrieval = backend.retrieval(cache)
     lookups = Lookups(retrieval, n_text) if wanted.evidence and retrieval is not None else None

@@ -17,7 +17,7 @@ from sakuin.server.tenants.tenant import Allowed, Tenant
 
 MINUTE = 60.0
 LOOKS = 10
-"""Requests that only look, for each that a tenant may ask: they cost little, and pages look again and again."""
+"""Requests that only look, for each that a tenant may ask: they cost little, and pages look every second."""
 _SOON = "1"
 
 _Who = tuple[str, bool]
