@@ -13,7 +13,7 @@ import torch
 # In a process of its own: how many threads there are depends on all that ran before.
 COUNT = """
 import os, sys, threading, torch
-from sakuin.machine.threads import work_alone
+from sakuin.machine.threads import let_team_go, work_alone
 torch.set_num_threads(2)
 a, b = torch.randn(3, 2048, 64), torch.randn(3, 64, 64)
 def heavy():
@@ -26,6 +26,12 @@ seen = []
 def work():
     if sys.argv[1] == "alone":
         work_alone()
+    elif sys.argv[1] == "let go":
+        heavy()
+        let_team_go()
+        seen.append(len(os.listdir("/proc/self/task")) - before - 1)
+        seen.append(torch.get_num_threads())
+        return
     heavy()
     seen.append(len(os.listdir("/proc/self/task")) - before - 1)
     seen.append(torch.get_num_threads())
@@ -52,6 +58,11 @@ def test_without_it_a_second_team_appears():
     # What the module is for; if this ever fails, torch has changed and the module can go.
     assert torch.backends.openmp.is_available()
     assert counted("together")[0] > 0
+
+
+def test_a_team_that_is_let_go_ends_and_can_be_had_again():
+    more, in_thread, in_main = counted("let go")
+    assert (more, in_thread, in_main) == (0, 2, 2)
 
 
 SETTLE = """

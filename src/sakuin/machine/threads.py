@@ -4,18 +4,22 @@ Every thread that runs a parallel torch operation gets a team of OpenMP workers 
 than cores, libgomp stops waiting actively for the next region *in all teams*, and every small operation of
 the model then wakes a sleeping thread: on two cores a decode step took 10 ms longer for ever after. So
 background threads use one thread each, and where there is no core for them they are not used in prefill
-(`spare_core`). Called by `sakuin.cache.sealing`, and by `sakuin.backends.open` before a model is loaded.
+(`spare_core`); and a thread that leaves the model to another lets its team go. Called by
+`sakuin.cache.sealing`, by `sakuin.server`, and by `sakuin.backends.open` before a model is loaded.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from sakuin.machine.cpu import usable_cpus
+from sakuin.machine.torch_files import openmp_runtimes
 
 
 def _in_child() -> None:
@@ -63,6 +67,28 @@ def work_alone() -> None:
     library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     if library.exists():  # MKL inside torch has a setting of its own
         _call(ctypes.CDLL(str(library)), "MKL_Set_Num_Threads_Local")
+
+
+def let_team_go() -> None:
+    """End the workers that the calling thread's parallel operations have left; the next one begins others.
+
+    For a thread that waits while another computes. Of runtimes but libgomp nothing is ended: they have one
+    team for all.
+    """
+    if (function := _pause()) is not None:
+        function(_HARD)
+
+
+_HARD = 2
+"""`omp_pause_hard` of OpenMP 5.0."""
+
+
+@cache
+def _pause() -> Any:
+    """`omp_pause_resource_all`, which in libgomp is about the calling thread alone."""
+    if any(not name.startswith("libgomp") for name in openmp_runtimes()):
+        return None
+    return getattr(ctypes.CDLL(None), "omp_pause_resource_all", None)
 
 
 def _call(library: ctypes.CDLL, name: str) -> None:

@@ -11,11 +11,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from fastapi.routing import APIRoute
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from sakuin.server.problems import Gone, Problem
+from sakuin.server.threads import in_thread
 
 MOST_PARTS = 1 << 22
 """Commas and opening brackets of a body, in texts too: values take many times the bytes in Python that they
@@ -58,7 +58,7 @@ async def _parsed(request: Request) -> Request:
         return found
     if not _is_json(request.headers.get("content-type", "")):
         raise Problem(415, "The body must be application/json, by its Content-Type.", code="not_json")
-    found.parsed = parse(body) if len(body) <= _AT_ONCE else await run_in_threadpool(parse, body)
+    found.parsed = parse(body) if len(body) <= _AT_ONCE else await in_thread(parse, body)
     return found
 
 

@@ -24,6 +24,7 @@ from sakuin.backends.base import Backend
 from sakuin.context.generate import Pass, Passes, exact_above, run_by
 from sakuin.errors import SakuinError
 from sakuin.machine.forks import recursive_lock
+from sakuin.machine.threads import let_team_go
 
 T = TypeVar("T")
 
@@ -148,6 +149,7 @@ class Scheduler:
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
+        let_team_go()  # of who has loaded the model
         self._open.enter_context(run_by(self, self.backend.model))
         self._thread.start()
         return self
@@ -185,6 +187,7 @@ class Scheduler:
         """What `passes` return; as `Runner` wants it."""
         if threading.current_thread() is self._thread:
             raise RuntimeError("what runs in the scheduler yields its passes; it cannot wait for others")
+        let_team_go()
         job = self.submit(passes)
         try:
             return job.future.result()

@@ -12,7 +12,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from torch import Tensor
 
 from sakuin.cache.drawn import Drawn
@@ -25,6 +24,7 @@ from sakuin.server.asking.origins import Start
 from sakuin.server.asking.speaking import Sink, reading, scoring, speaking
 from sakuin.server.asking.wanted import Likely, Said, Wanted
 from sakuin.server.scheduler import Job
+from sakuin.server.threads import in_thread
 
 
 @dataclass(frozen=True)
@@ -151,12 +151,12 @@ class Running(Sink):
         if self._drawn is not None:
             drawn = await asyncio.wrap_future(self._take(self._drawn()).future)
         scale = await asyncio.wrap_future(self._take(scale_of(backend, asked.prompt)).future)
-        looked = await run_in_threadpool(looked_up, said.lookups, asked.reading, drawn, scale)
+        looked = await in_thread(looked_up, said.lookups, asked.reading, drawn, scale)
         question, before = asked.question, self._before
         if question is not None and before is not None and looked.is_in_question(question):
             passes = looked.asked_for(backend, backend.fork(before), question)
             looked = await asyncio.wrap_future(self._take(passes).future)
-        return await run_in_threadpool(found_by, said, asked.reading, looked)
+        return await in_thread(found_by, said, asked.reading, looked)
 
     # -- for the scheduler's thread --------------------------------------------------------------------------
 

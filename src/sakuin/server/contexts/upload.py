@@ -18,7 +18,6 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from sakuin.documents.limits import MOST_BYTES
@@ -27,6 +26,7 @@ from sakuin.errors import SakuinError
 from sakuin.server.contexts.spool import Place, Spooled
 from sakuin.server.json_bodies import parse
 from sakuin.server.problems import Problem
+from sakuin.server.threads import in_thread
 
 MOST_FILES = 1000
 _FIELDS = 16
@@ -98,7 +98,7 @@ async def _json(
         data += chunk
         if len(data) > sizes.body:
             raise _too_large(sizes.body, "A body of JSON")
-    return await run_in_threadpool(_json_of, bytes(data), place, new)
+    return await in_thread(_json_of, bytes(data), place, new)
 
 
 def _json_of(data: bytes, place: Place, new: type[Form]) -> tuple[Form, tuple[Spooled, ...]]:
@@ -129,8 +129,8 @@ async def _parts(
 ) -> tuple[dict[str, Any], tuple[Spooled, ...]]:
     with Parts(place, boundary, sizes) as parts:
         async for chunk in _of_size(request.stream()):
-            await run_in_threadpool(parts.feed, chunk)
-        return await run_in_threadpool(parts.end)
+            await in_thread(parts.feed, chunk)
+        return await in_thread(parts.end)
 
 
 async def _of_size(stream: AsyncIterator[bytes], size: int = 1 << 18) -> AsyncIterator[bytes]:

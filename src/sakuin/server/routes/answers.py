@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from sakuin.backends.base import Backend
@@ -18,6 +17,7 @@ from sakuin.server.problems import Gone, Problem
 from sakuin.server.schemas.common import Sampled
 from sakuin.server.service import Service
 from sakuin.server.tenants.tenant import Tenant
+from sakuin.server.threads import in_thread
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ async def context_of(service: Service, tenant: Tenant, model: str, context: str 
     wanted = by_model if at else context
     if wanted is None:
         return None
-    return await run_in_threadpool(service.context, tenant, wanted)
+    return await in_thread(service.context, tenant, wanted)
 
 
 def biased(body: Sampled, n_vocabulary: int, **more: Any) -> Wanted:

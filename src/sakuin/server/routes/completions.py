@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from sakuin.server.asking.origins import Start, of_any
@@ -25,6 +24,7 @@ from sakuin.server.schemas.completions import MOST_PROMPTS, Completion, Completi
 from sakuin.server.service import Service
 from sakuin.server.stream import EventStream, comment, data
 from sakuin.server.tenants.tenant import Tenant
+from sakuin.server.threads import in_thread
 
 router = APIRouter(tags=["answers"], route_class=JsonRoute)
 
@@ -54,7 +54,7 @@ async def completions(request: Request, body: CompletionRequest, service: The, t
         raise Problem(
             400, f"n for each prompt makes {choices:,} choices; a request may have {MOST_PROMPTS}.", "n"
         )
-    starts = await run_in_threadpool(_starts, service, tenant, body, wanted.scored)
+    starts = await in_thread(_starts, service, tenant, body, wanted.scored)
     for start in starts:
         said = service.backend.vocabulary.decode(start.asked.ids) if service.audit.contents else None
         audited(service, "complete", tenant, None, said, prompt_tokens=len(start.asked.ids))

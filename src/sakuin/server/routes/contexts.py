@@ -13,7 +13,6 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel
-from starlette.concurrency import run_in_threadpool as in_thread
 
 from sakuin.context.checks import system_meant
 from sakuin.errors import SakuinError
@@ -42,6 +41,7 @@ from sakuin.server.schemas.contexts import (
     body_of,
 )
 from sakuin.server.tenants.tenant import Tenant
+from sakuin.server.threads import in_thread
 
 router = APIRouter(tags=["contexts"], route_class=JsonRoute)
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from starlette.concurrency import run_in_threadpool
-
 from sakuin.context.context import Context
 from sakuin.server.asking.origins import Start, of_any, of_named
 from sakuin.server.asking.prompts import of_messages
@@ -24,6 +22,7 @@ from sakuin.server.schemas.chat import ChatRequest, Message
 from sakuin.server.schemas.tools import FunctionTool, JsonObjectFormat, JsonSchemaFormat, ToolChoice
 from sakuin.server.service import Service
 from sakuin.server.tenants.tenant import Tenant
+from sakuin.server.threads import in_thread
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ async def conversing(
     """
     context = await context_of(service, tenant, body.model, body.context)
     try:
-        form, start, wanted = await run_in_threadpool(_prepared, service, tenant, body, context)
+        form, start, wanted = await in_thread(_prepared, service, tenant, body, context)
     except Problem as problem:
         if said_in != "messages" and (problem.param or "").partition(".")[0] == "messages":
             problem.param = said_in

@@ -10,11 +10,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
-from starlette.concurrency import run_in_threadpool
 
 from sakuin.server.asks import Asker
 from sakuin.server.metrics.metrics import Metrics
 from sakuin.server.problems import errors
+from sakuin.server.threads import in_thread
 
 router = APIRouter(tags=["metrics"])
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -62,10 +62,10 @@ class Stats(BaseModel):
 )
 async def metrics(measured: Measured, _: Asker) -> Response:
     """All metrics, for Prometheus."""
-    return Response(await run_in_threadpool(measured.text), media_type=TEXT)
+    return Response(await in_thread(measured.text), media_type=TEXT)
 
 
 @router.get("/v1/stats", responses=_ERRORS)
 async def stats(measured: Measured, _: Asker) -> Stats:
     """The last minutes, for charts."""
-    return Stats.model_validate(await run_in_threadpool(measured.stats))
+    return Stats.model_validate(await in_thread(measured.stats))

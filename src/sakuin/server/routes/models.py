@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
-from starlette.concurrency import run_in_threadpool
 
 from sakuin.server.asks import Asker, The
 from sakuin.server.problems import COMMON, Problem, errors
 from sakuin.server.service import Service
 from sakuin.server.tenants.tenant import Tenant
+from sakuin.server.threads import in_thread
 
 router = APIRouter(tags=["models"])
 
@@ -36,13 +36,13 @@ class Models(BaseModel):
 @router.get("/v1/models", response_model=Models, responses=COMMON)
 async def models(service: The, tenant: Asker) -> dict[str, Any]:
     """The model, and `model@context` for each context."""
-    return {"object": "list", "data": await run_in_threadpool(_every, service, tenant)}
+    return {"object": "list", "data": await in_thread(_every, service, tenant)}
 
 
 @router.get("/v1/models/{name:path}", response_model=Model, responses=COMMON | errors(404))
 async def model(name: str, service: The, tenant: Asker) -> dict[str, Any]:
     """One of them."""
-    for one in await run_in_threadpool(_every, service, tenant):
+    for one in await in_thread(_every, service, tenant):
         if one["id"] == name:
             return one
     raise Problem(404, "There is no such model; /v1/models lists what there is.", "model", "model_not_found")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter
-from starlette.concurrency import run_in_threadpool
 
 from sakuin.context.checks import check_characters
 from sakuin.context.context import Context
@@ -17,6 +16,7 @@ from sakuin.server.routes.answers import context_of, token_text
 from sakuin.server.routes.conversing import messages_of
 from sakuin.server.schemas.tokens import Counted, CountRequest, Tokenized, TokenizeRequest
 from sakuin.server.service import Service
+from sakuin.server.threads import in_thread
 
 router = APIRouter(tags=["tokens"], route_class=JsonRoute)
 
@@ -36,14 +36,14 @@ async def tokenize(body: TokenizeRequest, service: The, tenant: Asker) -> dict[s
         pieces = [token_text(service.backend, token) for token in ids] if body.with_pieces else None
         return {"tokens": ids, "count": len(ids), "max_model_len": window, "pieces": pieces}
 
-    return await run_in_threadpool(work)
+    return await in_thread(work)
 
 
 @router.post("/v1/count_tokens", response_model=Counted, responses=COMMON | errors(404))
 async def count(body: CountRequest, service: The, tenant: Asker) -> dict[str, Any]:
     """How many tokens a request's prompt has, the template's own included."""
     context = await context_of(service, tenant, body.model, body.context)
-    return await run_in_threadpool(_count, service, body, context)
+    return await in_thread(_count, service, body, context)
 
 
 def _count(service: Service, body: CountRequest, context: Context | None) -> dict[str, Any]:
