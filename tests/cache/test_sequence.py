@@ -64,7 +64,7 @@ def test_any_order_of_prefill_decode_crop_fork_and_seal(steps):
                 for one in marks:
                     sequence.before_decode()
                     sequence.append(*run_of([one]))
-                    assert len(sequence._tail) <= CONFIG.recent + GROWTH + GRACE + 1
+                    assert len(sequence.tail) <= CONFIG.recent + GROWTH + GRACE + 1
             expected += marks
         elif name == "crop":
             expected = expected[: round(amount * len(expected))]
@@ -75,7 +75,7 @@ def test_any_order_of_prefill_decode_crop_fork_and_seal(steps):
             sequence = fork if amount else sequence
         else:
             sequence.seal_rest()
-            assert len(sequence._tail) <= max(CONFIG.recent, 0) or not expected
+            assert len(sequence.tail) <= max(CONFIG.recent, 0) or not expected
         assert sequence.n_tokens == len(expected)
     for one, tokens in [*others, (sequence, expected)]:
         assert held(one) == tokens
@@ -106,7 +106,7 @@ def test_queries_of_every_fourth_position_are_kept_until_sealed(lengths, share):
         n += length
     sequence.seal_rest()
     positions = [p for queries in given_out if queries is not None for p in queries[0, :, 0].tolist()]
-    end = n - len(sequence._tail)
+    end = n - len(sequence.tail)
     assert positions == [float(p) for p in range(0, end, QUERY_STEP)] or end <= CONFIG.sink
     kept = round(share * n)
     sequence.crop(kept)

@@ -22,6 +22,7 @@ from sakuin.cache.undo import GoBack
 from sakuin.dtypes import name_of, torch_dtype
 from sakuin.index import Index, _native, decode_by_parts
 from sakuin.index.prefill import attend_chunk
+from sakuin.machine.frozen import Copies
 
 _FILLED_AT_ONCE = 2048
 """Tokens, a multiple of `QUERY_STEP`."""
@@ -96,10 +97,11 @@ class LayerCache:
             row.crop(length - sum(int((~real).sum()) for _, real in padded))
         self.length = length
 
-    def fork(self, state: PassState) -> LayerCache:
-        """A second layer with the same tokens, sharing memory until either side writes."""
+    def fork(self, state: PassState, copies: Copies) -> LayerCache:
+        """A second layer with the same tokens, sharing memory until either side writes. copies : as
+        `TokenBuffer.fork` has it."""
         other = LayerCache(state)
-        other.rows = [row.fork(state.sealer, state.meter) for row in self.rows]
+        other.rows = [row.fork((state.sealer, state.meter), copies) for row in self.rows]
         other.padded = [list(padded) for padded in self.padded]
         other.length = self.length
         return other

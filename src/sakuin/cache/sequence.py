@@ -25,6 +25,7 @@ from sakuin.cache.undo import GoBack
 from sakuin.config import RetrievalConfig
 from sakuin.index import _native
 from sakuin.index.base import Index, Static, new_index
+from sakuin.machine.frozen import Copies
 from sakuin.machine.pages import new_tensor
 
 QUERY_STEP = 4
@@ -85,7 +86,7 @@ class TokenSequence:
         self.n_tokens = 0
         self.index = self._empty_index(config)
         self._sink = TokenBuffer(keys[:, :0], values[:, :0], max(config.sink, 1))
-        self._tail = TokenBuffer(keys[:, :0], values[:, :0], config.recent + 2 * GROWTH + GRACE)
+        self.tail = TokenBuffer(keys[:, :0], values[:, :0], config.recent + 2 * GROWTH + GRACE)
         self._jobs: list[Job] = []
         self._queries: list[Tensor] = []  # of positions that are not sealed yet, multiples of QUERY_STEP
         self._first_query = 0
@@ -110,7 +111,7 @@ class TokenSequence:
         rounded = self.config.kv_dtype == "int8"
         self._publish(lambda job: job.done or job.in_tail or rounded)
         waiting = [(job.keys, job.values) for job in self._jobs]
-        sink, tail = (self._sink.keys, self._sink.values), (self._tail.keys, self._tail.values)
+        sink, tail = (self._sink.keys, self._sink.values), (self.tail.keys, self.tail.values)
         return Past(sink, self.index, [*waiting, tail])
 
     def static(self, t: int, sinks: Tensor | None) -> Static:
@@ -118,7 +119,7 @@ class TokenSequence:
 
         sinks : the model's attention sink logits `(n_query_heads,)`, any float dtype, or None.
         """
-        sink, tail = self._sink, self._tail
+        sink, tail = self._sink, self.tail
         sinks = None if sinks is None else sinks.float()
         if len(tail) < t:
             # The sequence is so short that the step's own tokens begin among the sink tokens.
@@ -146,7 +147,7 @@ class TokenSequence:
             self._sink.append(keys[:, :missing], values[:, :missing])
             keys, values = keys[:, missing:], values[:, missing:]
         if keys.shape[1]:
-            self._tail.append(keys, values)
+            self.tail.append(keys, values)
         self.n_tokens += n
 
     def native_step(
@@ -157,9 +158,9 @@ class TokenSequence:
 
         mass, above : as in `TrackedMass`, fp32 `(n_kv_heads, n)` of n_tokens + t tokens or more.
         """
-        if len(self._sink) < self.config.sink or len(self._tail) < t:
+        if len(self._sink) < self.config.sink or len(self.tail) < t:
             return None
-        memory = self._tail.make_room(t)
+        memory = self.tail.make_room(t)
         steps = self._steps_of(memory)
         if steps is None:
             return None
@@ -168,11 +169,11 @@ class TokenSequence:
         if first < t:
             shape = self.n_query_heads, -(-(t - first) // QUERY_STEP), self.head_dim
             self._kept = torch.empty(shape, dtype=memory[0].dtype)
-        steps.prepare(self._tail.end, self._kept, first, QUERY_STEP, mass, above)
+        steps.prepare(self.tail.end, self._kept, first, QUERY_STEP, mass, above)
         return steps
 
     def _steps_of(self, memory: tuple[Tensor, Tensor]) -> _native.SketchSteps | None:
-        made, start = self._native, self._tail.start
+        made, start = self._native, self.tail.start
         if (
             made is None
             or made.index is not self.index
@@ -200,7 +201,7 @@ class TokenSequence:
 
     def took(self, t: int) -> None:
         """The step of `native_step` was taken."""
-        self._tail.grow(t)
+        self.tail.grow(t)
         self.n_tokens += t
         if self._kept is not None:
             self._queries.append(self._kept)
@@ -213,7 +214,7 @@ class TokenSequence:
         """
         self._exact_last = True
         self._publish(lambda job: job.in_tail)
-        while len(self._tail) - max(self.config.recent, newest) >= self._segment:
+        while len(self.tail) - max(self.config.recent, newest) >= self._segment:
             self._seal(self._segment, in_tail=False, due=0)
 
     def before_decode(self) -> None:
@@ -221,7 +222,7 @@ class TokenSequence:
         is due."""
         if self._jobs:
             self._publish(lambda job: job.due <= self.n_tokens)
-        if len(self._tail) > self.config.recent + GROWTH and not self._jobs:
+        if len(self.tail) > self.config.recent + GROWTH and not self._jobs:
             if self._exact_last:
                 self.seal_rest()
             else:
@@ -236,7 +237,7 @@ class TokenSequence:
     def start_sealing_rest(self) -> None:
         """As `seal_rest`, without waiting but for what is still in the tail."""
         self._publish(lambda job: job.in_tail)
-        waiting = len(self._tail) - self.config.recent
+        waiting = len(self.tail) - self.config.recent
         if waiting > 0:
             self._seal(waiting, in_tail=False, due=0)
 
@@ -245,8 +246,8 @@ class TokenSequence:
         self._publish(lambda job: True)
 
     def _seal(self, n: int, *, in_tail: bool, due: int) -> None:
-        keys, values = self._tail.keys[:, :n], self._tail.values[:, :n]
-        end = self.n_tokens - len(self._tail) + n
+        keys, values = self.tail.keys[:, :n], self.tail.values[:, :n]
+        end = self.n_tokens - len(self.tail) + n
         base = self._jobs[-1] if self._jobs else self.index
         job = Job(
             keys.to("cpu", self._stored),
@@ -257,11 +258,11 @@ class TokenSequence:
             in_tail=in_tail,
             due=due,
         )
-        jobs, start = [*self._jobs, job], self._tail.start + (0 if in_tail else n)
+        jobs, start = [*self._jobs, job], self.tail.start + (0 if in_tail else n)
         # In one line, which no interrupt parts: every token is at one place.
-        self._jobs, self._tail.start = jobs, start
-        self._tail.shrink()
-        self._sealer.submit(job, beside_device=self._tail.keys.device.type != "cpu")
+        self._jobs, self.tail.start = jobs, start
+        self.tail.shrink()
+        self._sealer.submit(job, beside_device=self.tail.keys.device.type != "cpu")
         # Or the job would hold the memory that the tokens had in the tail until the next chunk.
         self._publish(lambda job: job.sealed and not job.in_tail)
 
@@ -281,10 +282,10 @@ class TokenSequence:
         while self._jobs and which(self._jobs[0]):
             job = self._jobs[0]
             index, jobs = job.result(), self._jobs[1:]
-            start = self._tail.start + (job.n_tokens if job.in_tail else 0)
+            start = self.tail.start + (job.n_tokens if job.in_tail else 0)
             # In one line, as in `_seal`.
-            self.index, self._jobs, self._tail.start = index, jobs, start
-            self._tail.shrink()
+            self.index, self._jobs, self.tail.start = index, jobs, start
+            self.tail.shrink()
 
     # -- going back, copies ----------------------------------------------------------------------------------
 
@@ -294,16 +295,16 @@ class TokenSequence:
         self._forget_steps()
         sealed_end = len(self._sink) + self.index.n_tokens
         if n_tokens >= sealed_end:
-            self._tail.keep_first(n_tokens - sealed_end)
+            self.tail.keep_first(n_tokens - sealed_end)
         elif n_tokens >= len(self._sink):
             # The index is shared with forks; crop a fork of it.
             self.index = self.index.fork()
             keys, values = self.index.crop(n_tokens - len(self._sink))
-            like = self._tail.keys
-            self._tail.replace(keys.to(like.device, like.dtype), values.to(like.device, like.dtype))
+            like = self.tail.keys
+            self.tail.replace(keys.to(like.device, like.dtype), values.to(like.device, like.dtype))
         else:
             self.index = self._empty_index(self.config)
-            self._tail.keep_first(0)
+            self.tail.keep_first(0)
             self._sink.keep_first(n_tokens)
         self.n_tokens = n_tokens
         self._crop_queries(n_tokens)
@@ -316,29 +317,28 @@ class TokenSequence:
             # The next kept query is the first multiple of QUERY_STEP from here.
             self._first_query = n_tokens + -n_tokens % QUERY_STEP
 
-    def fork(self, sealer: Sealer | None = None, meter: Meter | None = None) -> TokenSequence:
-        """A second sequence with the same tokens, sharing memory until either side writes."""
+    def fork(self, seals: tuple[Sealer, Meter] | None = None, copies: Copies | None = None) -> TokenSequence:
+        """A second sequence with the same tokens, sharing memory until either side writes. copies : as
+        `TokenBuffer.fork` has it."""
         self.flush()
         other = copy.copy(self)
-        other._sink, other._tail = self._sink.fork(), self._tail.fork()
+        other._sink, other.tail = self._sink.fork(), self.tail.fork(copies)
         other._jobs, other._queries = [], list(self._queries)
         other._native, other._spent, other._kept = None, [], None
-        if sealer is not None:
-            other._sealer = sealer
-        if meter is not None:
-            other._meter = meter
+        if seals is not None:
+            other._sealer, other._meter = seals
         return other
 
     def restorer(self) -> GoBack:
         """A function that lets the sequence be what it is now. A job that is under way goes on meanwhile;
         what it makes of tokens that are taken back nobody takes."""
-        sink, tail = self._sink.held(), self._tail.held()
+        sink, tail = self._sink.held(), self.tail.held()
         jobs, queries = self._jobs[:], self._queries[:]
         held = self.index, self.n_tokens, self._first_query, self._exact_last
 
         def back() -> None:
             self._sink.hold(*sink)
-            self._tail.hold(*tail)
+            self.tail.hold(*tail)
             self._jobs, self._queries, self._kept = list(jobs), list(queries), None
             self.index, self.n_tokens, self._first_query, self._exact_last = held
             self._forget_steps()
@@ -365,7 +365,7 @@ class TokenSequence:
         self.flush()
         return SequenceState(
             self.sink,
-            (self._tail.keys, self._tail.values),
+            (self.tail.keys, self.tail.values),
             torch.cat(self._queries, 1) if self._queries else None,
             self._first_query,
             self._exact_last,
@@ -373,20 +373,20 @@ class TokenSequence:
 
     def restore(self, state: SequenceState, index: Index) -> None:
         """Hold these tokens instead of what there is; the sequence takes copies of all but the index."""
-        like = self._tail.keys
-        for buffer, pair in ((self._sink, state.sink), (self._tail, state.tail)):
+        like = self.tail.keys
+        for buffer, pair in ((self._sink, state.sink), (self.tail, state.tail)):
             keys, values = (x.to(like.device, like.dtype) for x in pair)
             buffer.replace(keys, values)
         self.index, self._jobs = index, []
         self._forget_steps()
         self._queries = [] if state.queries is None else [state.queries.clone()]
         self._first_query, self._exact_last = state.first_query, state.exact_last
-        self.n_tokens = len(self._sink) + index.n_tokens + len(self._tail)
+        self.n_tokens = len(self._sink) + index.n_tokens + len(self.tail)
 
     @property
     def device_bytes(self) -> int:
         """Bytes on the model's device."""
-        return self._sink.nbytes + self._tail.nbytes
+        return self._sink.nbytes + self.tail.nbytes
 
     @property
     def host_bytes(self) -> int:

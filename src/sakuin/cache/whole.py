@@ -17,9 +17,11 @@ from sakuin.cache.pass_state import PassState
 from sakuin.cache.sealing import Sealer
 from sakuin.cache.sequence import TokenSequence
 from sakuin.cache.step_log import summarize
+from sakuin.cache.token_buffer import freeze
 from sakuin.cache.tracked_mass import TrackedMass
 from sakuin.config import RetrievalConfig
 from sakuin.index.kind import differences
+from sakuin.machine.frozen import Copies
 
 
 class WholeCache:
@@ -89,7 +91,10 @@ class WholeCache:
         config = self.config if config is None else _like(self.config, config)
         other = WholeCache((), config)
         other.state.sealer = self.state.sealer
-        other.layers = {number: layer.fork(other.state) for number, layer in self.layers.items()}
+        self.flush()
+        freeze([row.tail for row in self.rows()])
+        copies: Copies = {}
+        other.layers = {number: layer.fork(other.state, copies) for number, layer in self.layers.items()}
         if config != self.config:
             for row in other.rows():
                 row.use(config)

@@ -107,7 +107,7 @@ class TestRefusals:
         cache = RetrievalCache(llama.config, FLAT)
         feed(llama, cache, tokens(100))
         row = layer_of(cache).rows[0]
-        row._tail._keys[:] = torch.nan
+        row.tail._keys[:] = torch.nan
         try:
             with pytest.raises(ValueError, match="NaN"):
                 feed(llama, cache, tokens(400, seed=1))

@@ -116,7 +116,7 @@ def test_after_crop_the_cache_goes_on(llama, kept):
     cache = prefilled(llama, 400, INT8)
     cache.crop(kept - 400)
     row = layer_of(cache).rows[0]
-    assert row._tail.keys.dtype == torch.float32  # the model's
+    assert row.tail.keys.dtype == torch.float32  # the model's
     more = tokens(100, seed=5)
     got = feed(llama, cache, more, 1)
     expected = full(llama, torch.cat([tokens(400)[:, :kept], more], 1))[:, kept:]
@@ -173,5 +173,5 @@ def test_a_model_in_bf16_keeps_its_static_part_so(llama):
     row = layer_of(cache).rows[0]
     assert isinstance(row.index, SketchIndex)
     assert row.index.segments[0].fields["keys"].dtype == torch.int8
-    assert row._tail.keys.dtype == row._sink.keys.dtype == torch.bfloat16
+    assert row.tail.keys.dtype == row._sink.keys.dtype == torch.bfloat16
     assert torch.isfinite(feed(model, cache, tokens(10, seed=3), 1)).all()
