@@ -43,7 +43,7 @@ PARTS = ("first", "clients", "beside", "peer")
 @dataclass(frozen=True)
 class Answer:
     """seconds : from the request to its end; first : to its first piece. at : when each piece came. cached,
-    tokens : of the prompt, and of the answer. text : of it."""
+    tokens : of the prompt, and of the answer. text : of it. prompt : its tokens."""
 
     seconds: float
     first: float
@@ -51,6 +51,7 @@ class Answer:
     cached: int
     tokens: int
     text: str
+    prompt: int
 
 
 @contextmanager
@@ -114,7 +115,8 @@ async def ask(client: httpx.AsyncClient, body: dict[str, Any], at: list[float] |
                 said += piece
     end = time.perf_counter()
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
-    return Answer(end - start, at[0] - start, at, cached, usage["completion_tokens"], said)
+    many = usage["completion_tokens"], said, usage["prompt_tokens"]
+    return Answer(end - start, at[0] - start, at, cached, *many)
 
 
 def client_of(address: str) -> httpx.AsyncClient:
@@ -210,7 +212,7 @@ async def beside(address: str, long: int = 29_000, chatting: int = 4) -> dict[st
 
         async def talk(i: int) -> None:
             while True:
-                await ask(client, body(f"Tell a long story about number {i}.", 2000), pieces[i])
+                await ask(client, body(f"Tell a long story about number {i}.", 400), pieces[i])
 
         talks = [asyncio.ensure_future(talk(i)) for i in range(chatting)]
         await asyncio.sleep(20)
@@ -224,6 +226,7 @@ async def beside(address: str, long: int = 29_000, chatting: int = 4) -> dict[st
         before = gaps(pieces, begun - 10, begun)
         meanwhile = gaps(pieces, begun, ended)
         return {
+            "tokens": answer.prompt,
             "prompt_s": answer.first,
             "before_ms": 1e3 * median(before),
             "meanwhile_ms": 1e3 * median(meanwhile),
@@ -270,7 +273,7 @@ async def peer(
 
 def compared(model: str, window: int, turns: int, threads: int) -> dict[str, Any]:
     """Both servers on one file, one after the other."""
-    words = text(4, int(CHARACTERS * 15_600)).having
+    words = text(3, int(CHARACTERS * 14_000)).having
     file = catalogue.MODELS[model].path
     with tempfile.TemporaryDirectory() as library, served(sakuin_server(model, library, window)) as address:
         stored = asyncio.run(_stored(address, words))

@@ -19,7 +19,7 @@ from sakuin.backends.base import Backend
 from sakuin.backends.open import backend_of
 from sakuin.context.generate import Pass, Passes, run_by
 from sakuin.errors import SakuinError
-from sakuin.server.scheduler import Busy, Closed, Limits, Scheduler
+from sakuin.server.scheduler import Busy, Closed, Limits, Scheduler, _Pace
 
 QUESTIONS = ("Who jumps?", "How many dogs are there in line 7?", "What does the brown fox do?", "Lazy?")
 
@@ -106,6 +106,7 @@ def wanting(backend: Backend, n: int, steps: int) -> Passes[int]:
 
 def test_a_long_text_is_read_in_pieces_beside_those_who_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = backend_of(*model_of())
+    monkeypatch.setattr("sakuin.server.scheduler._BESIDE_S", 0.005)  # of a model so small, many tokens
     recorded = Recorded(backend, monkeypatch)
     with Scheduler(backend) as scheduler:
         decoding = scheduler.submit(wanting(backend, 10, 400))
@@ -122,8 +123,22 @@ def test_a_long_text_is_read_in_pieces_beside_those_who_decode(monkeypatch: pyte
     assert any(later - one > 1 for one, later in pairwise(at))  # steps of who decodes come between them
 
 
+@pytest.mark.parametrize("token_s", [0.0001, 0.002, 0.02])
+def test_reading_takes_its_share_of_the_time_and_no_more(token_s: float) -> None:
+    pace, reading, longest, turns = _Pace(), 0.0, 0.0, 5000
+    for turn in range(turns):
+        n = max(32, pace.tokens(alone=False)) if pace.may_read else 0
+        more = n * token_s
+        pace.note(0.01 + more, n, alone=False, plain=True)
+        reading += more
+        longest = max(longest, more) if turn > 100 else 0.0
+    assert 0.7 < reading / (0.01 * turns) < 0.85  # so a token takes less than twice as long
+    assert longest <= max(0.081, 32 * token_s)
+
+
 def test_two_long_texts_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = backend_of(*model_of())
+    monkeypatch.setattr("sakuin.server.scheduler._BESIDE_S", 0.005)
     recorded = Recorded(backend, monkeypatch)
     with Scheduler(backend) as scheduler:
         held = scheduler.submit(wanting(backend, 10, 10**6))  # pieces are short beside it

@@ -1,8 +1,9 @@
 """One thread owns a model and runs what many callers want of it, together.
 
-At every turn all that decode get their next token from one pass of the model, whatever their caches hold,
-and one of those that read gets a piece of its text read beside it, as long as a turn of decoding takes. So
-whoever comes joins at the next turn, whoever has ended leaves, and nobody waits for another's document.
+At every turn all that decode get their next token from one pass of the model, whatever their caches hold.
+Beside it one of those that read gets a piece of its text read, as often as the turns without one have paid
+for it: reading takes less of the time than decoding. So whoever comes joins at the next turn, whoever has
+ended leaves, and nobody waits for another's document.
 
 While it is open, `Context` and `Library` run through it in every thread (`sakuin.context.generate.run_by`).
 """
@@ -34,10 +35,10 @@ _LEAST = 32
 """Tokens of the shortest piece of a text: of fewer the weights take more time than the tokens."""
 _ALONE_S = 0.25
 """Seconds that a piece may take where nobody decodes: so long may somebody who comes have to wait."""
+_BESIDE_S = 0.08
+"""Seconds that it may take where some decode: the longest wait for a token that reading may add."""
 _OF_A_TURN = 0.8
-"""The share of a turn's time that a piece of text may add to it."""
-_EVERY = 8
-"""At every so many turns nobody reads, so that it is known how long a turn of decoding takes."""
+"""Seconds of reading for each second of decoding."""
 
 
 class Busy(SakuinError):
@@ -237,14 +238,15 @@ class Scheduler:
         long = next((job for job in self._running if job not in short), None)
         parts = [(job, job.left) for job in short]
         piece = 0
-        if long is not None and not (short and self.turns % _EVERY == 0):
+        if long is not None and (not short or self._pace.may_read):
             self._running.remove(long)  # the next turn's piece is another's
             self._running.append(long)
             piece = self._piece(long, alone=not parts)
             parts.append((long, long.left[:piece]))
         start = time.perf_counter()
         self._forward(parts)
-        self._pace.note(time.perf_counter() - start, piece, alone=not short)
+        is_plain = all(len(ids) == 1 for _, ids in parts[: len(short)])
+        self._pace.note(time.perf_counter() - start, piece, alone=not short, plain=is_plain)
 
     def _piece(self, job: Job[Any], *, alone: bool) -> int:
         """Tokens of the next piece of a text. None, also not the last, is so short that it would be taken
@@ -295,19 +297,31 @@ class _Pace:
 
     def __init__(self) -> None:
         self._turn_s = self._token_s = 0.0
+        self._owed_s = 0.0  # seconds of decoding that are due before somebody reads again
 
-    def note(self, seconds: float, piece: int, *, alone: bool) -> None:
-        """A turn took so long, with a piece of so many tokens."""
-        if not piece:
-            self._turn_s = _towards(self._turn_s, seconds)
-        elif alone or seconds > self._turn_s:
-            self._token_s = _towards(self._token_s, (seconds - (0 if alone else self._turn_s)) / piece)
+    @property
+    def may_read(self) -> bool:
+        """Whether those that decode have had their share of the time."""
+        return self._owed_s <= 0 and self._turn_s > 0
+
+    def note(self, seconds: float, piece: int, *, alone: bool, plain: bool) -> None:
+        """A turn took so long, with a piece of so many tokens. plain : whether nobody had a question read."""
+        if alone:
+            self._owed_s = 0.0  # nobody had to wait
+            self._token_s = _towards(self._token_s, seconds / piece)
+        elif not piece:
+            if plain or not self._turn_s:
+                self._turn_s = _towards(self._turn_s, seconds)
+            self._owed_s -= seconds
+        elif (more := seconds - self._turn_s) > 0:
+            self._token_s = _towards(self._token_s, more / piece)
+            self._owed_s = more / _OF_A_TURN - self._turn_s
 
     def tokens(self, *, alone: bool) -> int:
         """How many tokens a piece may have."""
         if not self._token_s:
             return 4 * _LEAST
-        return int((_ALONE_S if alone else _OF_A_TURN * self._turn_s) / self._token_s)
+        return int((_ALONE_S if alone else _BESIDE_S) / self._token_s)
 
 
 def _towards(old: float, new: float) -> float:
