@@ -60,6 +60,7 @@ def test_rows_outside_are_not_kept_and_can_be_written() -> None:
 
 
 def test_a_copy_outlives_what_it_is_of_and_all_goes_in_the_end() -> None:
+    gc.collect()
     files, before = len(os.listdir("/proc/self/fd")), kilobytes("VmSize:")
     big = torch.randn(4, 20_000, 64)
     kept = frozen([big])

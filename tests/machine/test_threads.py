@@ -65,6 +65,27 @@ def test_a_team_that_is_let_go_ends_and_can_be_had_again():
     assert (more, in_thread, in_main) == (0, 2, 2)
 
 
+CHILD = """
+import os, torch
+from sakuin.machine.threads import let_team_go
+torch.set_num_threads(2)
+torch.randn(1_000_000).exp()
+let_team_go()
+torch.randn(1_000_000).exp()
+child = os.fork()
+if not child:
+    let_team_go()
+    torch.randn(1_000_000).exp()
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_child_does_not_wait_for_the_team_of_its_parent():
+    done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
 SETTLE = """
 import sys, torch
 from sakuin.machine import threads

@@ -273,7 +273,7 @@ def test_who_does_not_read_is_let_go(tmp_path: Path) -> None:
     with serving(app) as served, client_of(served, asked) as client:
         client.settimeout(30)
         assert client.recv(100).startswith(b"HTTP/1.1 200")
-        assert app.limits._running == {"ann": 1}
+        assert app.limits._running == {("ann", False): 1}
         until(lambda: not app.limits._running)  # it has had no disconnect and no byte from us
         served.idle()
 

@@ -21,10 +21,16 @@ import torch
 from sakuin.machine.cpu import usable_cpus
 from sakuin.machine.torch_files import openmp_runtimes
 
+_forked: list[bool] = []
+"""Not empty in a child."""
+
 
 def _in_child() -> None:
     """The threads that torch's operations run on are the parent's. Where it has used them, the next parallel
-    operation of the child would wait for them for ever; so there is one thread in a child."""
+    operation of the child would wait for them for ever, and so would who lets them go; so there is one
+    thread in a child."""
+    _pause.cache_clear()
+    _forked.append(True)
     if torch.get_num_threads() > 1:
         torch.set_num_threads(1)
 
@@ -86,7 +92,7 @@ _HARD = 2
 @cache
 def _pause() -> Any:
     """`omp_pause_resource_all`, which in libgomp is about the calling thread alone."""
-    if any(not name.startswith("libgomp") for name in openmp_runtimes()):
+    if _forked or any(not name.startswith("libgomp") for name in openmp_runtimes()):
         return None
     return getattr(ctypes.CDLL(None), "omp_pause_resource_all", None)
 

@@ -29,7 +29,7 @@ class TestGrowing:
         row.flush()
         assert len(row._sink) == FLAT.sink
         assert row.index.n_tokens == (500 - FLAT.sink - FLAT.recent) // 64 * 64
-        assert FLAT.recent <= len(row._tail) < FLAT.recent + 64
+        assert FLAT.recent <= len(row.tail) < FLAT.recent + 64
 
     def test_a_prompt_in_one_pass_and_in_chunks_leaves_the_same_cache_and_logits(self, llama):
         ids = tokens(700)
@@ -56,7 +56,7 @@ class TestGrowing:
         most = 0
         for part in tokens(600).split(1, 1):
             feed(llama, cache, part)
-            most = max(most, len(row._tail))
+            most = max(most, len(row.tail))
         assert row.index.n_tokens == 680 + 2 * GROWTH
         assert FLAT.recent + GROWTH <= most <= FLAT.recent + GROWTH + 64
 

@@ -12,8 +12,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from sakuin.cache.drawn import Drawn
 from sakuin.context.answer import looked_up
 from sakuin.context.generate import Passes
@@ -188,49 +186,45 @@ class Running(Sink):
             self.cancel()
 
     def _alone(self) -> Passes[Said]:
-        cache, scored, logits = self._start.beginning.cache, list[Likely](), None
+        cache, scored = self._start.beginning.cache, list[Likely]()
         if self._wanted.scored:
             scored = yield from scoring(
                 self._engine.backend, cache, self._start.asked.ids, self, self._wanted
             )
         else:
-            logits = yield from self._read()
-        said = yield from self._speak(cache, 0, logits)
+            yield from self._read()
+        said = yield from self._speak(cache, 0)
         said.scored = scored
         self._keep(cache, said)
         return said
 
-    def _fork(self, read: Future[Tensor | None]) -> None:
+    def _fork(self, read: Future[None]) -> None:
         """The prompt is read: the choices go on from it, each for itself."""
         try:
-            logits = read.result()
+            read.result()
             for number in range(self._wanted.n):
-                self._submit(self._fork_of(number, logits), number)
+                self._submit(self._fork_of(number), number)
         except BaseException as error:
             failed: Future[Said] = Future()
             failed.set_exception(error)
             self._events.put_nowait((0, failed))
 
-    def _fork_of(self, number: int, logits: Tensor | None) -> Passes[Said]:
+    def _fork_of(self, number: int) -> Passes[Said]:
         cache = self._engine.backend.fork(self._start.beginning.cache)
-        said = yield from self._speak(cache, number, logits)
+        said = yield from self._speak(cache, number)
         if number == 0:
             self._keep(cache, said)
         return said
 
-    def _read(self) -> Passes[Tensor | None]:
-        """Read the prompt: the logits after it, or None where its last token is left to be decoded."""
+    def _read(self) -> Passes[None]:
         start, begun = time.monotonic(), self._start.beginning.n_tokens
         if (waited := self.waited_s) is not None:
             self._engine.metrics.queue(waited)
-        # The last token is decoded where what it looks up is wanted, or where nothing is said after it.
-        is_whole = not self._wanted.evidence and self._most > 0
-        n = len(self._start.asked.ids) - (not is_whole)
-        logits = yield from self._reading(n)
-        self._engine.metrics.prefill(n - begun, time.monotonic() - start, begun)
-        return logits if is_whole else None
+        yield from self._reading()
+        read = len(self._start.asked.ids) - 1 - begun
+        self._engine.metrics.prefill(read, time.monotonic() - start, begun)
 
-    def _reading(self, n: int) -> Passes[Tensor | None]:
+    def _reading(self) -> Passes[None]:
         asked, backend = self._start.asked, self._engine.backend
         shown: list[tuple[int, Callable[[Any], None]]] = []
 
@@ -244,9 +238,9 @@ class Running(Sink):
             shown.append((asked.based, text_read))
         if self._wanted.evidence and asked.question is not None:
             shown.append((asked.asked_at, question_next))
-        return reading(backend, asked.ids, self._start.beginning, self, shown, n)
+        return reading(backend, asked.ids, self._start.beginning, self, shown)
 
-    def _speak(self, cache: Any, number: int, logits: Tensor | None) -> Passes[Said]:
+    def _speak(self, cache: Any, number: int) -> Passes[Said]:
         return speaking(
             self._engine.backend,
             cache,
@@ -256,7 +250,6 @@ class Running(Sink):
             self,
             most=self._most,
             number=number,
-            logits=logits,
             n_text=self._start.asked.n_text,
             cached=self._start.beginning.n_tokens,
             asked=self._began,

@@ -58,23 +58,18 @@ def reading(
     begin: Beginning,
     sink: Sink,
     shown: Sequence[tuple[int, Callable[[Any], None]]],
-    n: int,
-) -> Passes[Tensor | None]:
-    """Read the first `n` of `ids`, and return the logits `(vocabulary,)` after the last that was read.
-
-    shown : after so many tokens the cache is shown, where it comes by.
-    """
-    cache, done, logits = begin.cache, begin.n_tokens, None
+) -> Passes[None]:
+    """Read all of `ids` but the last. shown : after so many tokens the cache is shown, where it comes by."""
+    cache, done, n = begin.cache, begin.n_tokens, len(ids) - 1
     let_fail(backend, cache)
     for stop in sorted({n, *(at for at, _ in shown if done <= at <= n)}):
         for wanted in prefilling(backend, cache, ids[done:stop]):
-            logits = yield wanted
+            yield wanted
             done += len(wanted.ids)
             sink.read(done, n)
         for at, then in shown:
             if at == stop:
                 then(cache)
-    return logits
 
 
 def scoring(
@@ -102,16 +97,14 @@ def speaking(
     *,
     most: int,
     number: int = 0,
-    logits: Tensor | None = None,
     n_text: int = 0,
     cached: int = 0,
     asked: float = 0.0,
 ) -> Passes[Said]:
-    """The `number`-th choice of at most `most` tokens, said over `cache`.
+    """The `number`-th choice of at most `most` tokens, said over `cache`, which holds `ids` but the last.
 
-    logits : after `ids`, where the cache holds them all; without, it holds all but the last. n_text : tokens
-    of the text among which what is looked up counts. cached : tokens of the prompt that were known. asked :
-    when the request came, in seconds of `time.monotonic`.
+    n_text : tokens of the text among which what is looked up counts. cached : tokens of the prompt that were
+    known. asked : when the request came, in seconds of `time.monotonic`.
     """
     retrieval = backend.retrieval(cache)
     lookups = Lookups(retrieval, n_text) if wanted.evidence and retrieval is not None else None
@@ -123,15 +116,13 @@ def speaking(
     generated = list[int]()
     clock = _Clock(sink, asked)
     for _ in range(most):
-        if logits is None:
-            logits = yield Pass(cache, [newest], decodes=True)
+        logits = yield Pass(cache, [newest], decodes=True)
         if lookups is not None:
             lookups.note()
         newest = sampler.choose(logits)
         generated.append(newest)
         clock.tick()
         heard.note(logits, newest)
-        logits = None
         at.append(len(saying.text))
         over = sampler.constraint is not None and sampler.constraint.take(newest)
         if saying.add(newest) or over:
