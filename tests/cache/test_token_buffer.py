@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
@@ -103,6 +104,7 @@ def test_a_fork_that_writes_a_row_copies_a_few_pages() -> None:
         for one in kept[-1]:
             one.append(new(), new())
     assert own() - before < 30_000
+    gc.collect()
     files = len(os.listdir("/proc/self/fd"))
     del kept, every
     assert len(os.listdir("/proc/self/fd")) == files - 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any
@@ -117,10 +116,7 @@ def _serve(settings: Settings, loading: Loading, patience: Patience) -> None:
 
         Keys(settings.api_keys).check()
     with closing(_listening(settings)) as listening:
-        # In a thread that ends: one that has computed in parallel keeps threads of its own, and where there
-        # are more than cores, OpenMP lets all sleep between two products, which costs a quarter of a step.
-        with ThreadPoolExecutor(1) as once:
-            loaded = once.submit(loading.load, settings.model or "smollm2").result()
+        loaded = loading.load(settings.model or "smollm2")
         patience.times = 1  # the first Ctrl-C lets what runs end
         _run(settings, loaded, listening)
 

@@ -1,8 +1,7 @@
-"""Tensors that change no more, in memory that copies of them share until they write.
+"""Tensors that change no more, in memory that copies of them share until they write (copy-on-write).
 
-Linux maps a file of memory into as many places as one likes, and copies of it only the pages that are
-written: a copy of 45 MB that grows by a few rows takes some hundred kilobytes, and no time. Called by
-`sakuin.cache.token_buffer`.
+Linux maps a file of memory (memfd) into as many places as one likes, and copies of it only the pages that are
+written. Called by `sakuin.cache`.
 """
 
 from __future__ import annotations
@@ -100,12 +99,11 @@ class Copy:
     """Copies of all tensors of a `Frozen`, which lie together."""
 
     def __init__(self, frozen: Frozen) -> None:
-        self._frozen: Frozen | None = frozen
+        self._frozen = frozen
         self._memory: Tensor | None = None
 
     def tensor(self, i: int) -> Tensor:
         """The i-th of them. Raises `OSError` where no memory can be mapped."""
-        assert self._frozen is not None
         if self._memory is None:
             self._memory = self._frozen._mapped()
         with torch.inference_mode(False):

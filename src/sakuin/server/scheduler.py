@@ -36,7 +36,7 @@ _LEAST = 32
 _ALONE_S = 0.25
 """Seconds that a piece may take where nobody decodes: so long may somebody who comes have to wait."""
 _BESIDE_S = 0.08
-"""Seconds that it may take where some decode: the longest wait for a token that reading may add."""
+"""Seconds that it may take where some decode, unless `_LEAST` tokens take longer, as deep in a text."""
 _OF_A_TURN = 0.8
 """Seconds of reading for each second of decoding."""
 

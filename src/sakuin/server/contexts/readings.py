@@ -19,6 +19,7 @@ from sakuin.config import RetrievalConfig
 from sakuin.errors import SakuinError, is_out_of_memory
 from sakuin.library import Library
 from sakuin.library.folder import normal
+from sakuin.machine.threads import let_team_go
 from sakuin.server.contexts.job import Cancelled, Job, Stopped, error_of, read
 from sakuin.server.contexts.queue import Queue
 from sakuin.server.contexts.shelf import Shelves, missing
@@ -232,11 +233,8 @@ class Readings:
 
     def _work(self) -> None:
         while (job := self._queue.next()) is not None:
-            # In a thread of its own: one that has computed in parallel keeps threads, which slow the
-            # model's down, until it ends.
-            one = threading.Thread(target=self._read_safely, args=(job,), name="sakuin reads", daemon=True)
-            one.start()
-            one.join()
+            self._read_safely(job)
+            let_team_go()
 
     def _read_safely(self, job: Job) -> None:
         try:

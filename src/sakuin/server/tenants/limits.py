@@ -16,8 +16,8 @@ from sakuin.server.problems import Problem
 from sakuin.server.tenants.tenant import Allowed, Tenant
 
 MINUTE = 60.0
-LOOKS = 10
-"""Requests that only look, for each that a tenant may ask: they cost little, and pages look every second."""
+TIMES_LOOKS = 10
+"""Requests that only look, for each that a tenant may ask: they cost little, and the console polls."""
 _SOON = "1"
 
 _Who = tuple[str, bool]
@@ -38,7 +38,7 @@ class TenantLimits:
         """Count a request of `tenant`, and let it run until the end of the `with`.
 
         looks : whether it changes and computes nothing, as one for how far a document is read. These are
-        counted by themselves, and `LOOKS` times as many may come.
+        counted by themselves, and `TIMES_LOOKS` times as many may come.
         Raises `Problem` 429 where that would be one too many; what is refused is not counted.
         """
         who = tenant.name, looks
@@ -49,7 +49,7 @@ class TenantLimits:
             self._end(who)
 
     def _begin(self, who: _Who, allowed: Allowed) -> None:
-        said, times = ("look", LOOKS) if who[1] else ("ask", 1)
+        said, times = ("look", TIMES_LOOKS) if who[1] else ("ask", 1)
         with self._lock:
             running = self._running.get(who, 0)
             if allowed.concurrent is not None and running >= (most := times * allowed.concurrent):
