@@ -16,6 +16,8 @@ from sakuin.documents import Document
 
 ROME: Any = [{"role": "user", "content": "What is the capital of Italy? One word."}]
 STORY: Any = [{"role": "user", "content": "Write a short story about a fox."}]
+ENDLESS: Any = {"logit_bias": {"0": -100, "2": -100}, "extra_body": {"end_loops": False}}
+"""An answer that cannot end by itself: the tokens that end one are forbidden."""
 TEXT = "The lighthouse of Kerguelen is painted green. Its keeper is called Aurelie Dupont.\n" * 30
 KEEPER: Any = [{"role": "user", "content": "What is the keeper called?"}]
 
@@ -344,7 +346,7 @@ def test_the_asynchronous_client(served: Served) -> None:
 def test_who_breaks_off_a_stream_leaves_at_once(client: openai.OpenAI, served: Served) -> None:
     served.idles()
     stream = client.chat.completions.create(
-        model="smollm2", messages=STORY, max_tokens=4000, stream=True, extra_body={"end_loops": False}
+        model="smollm2", messages=STORY, max_tokens=4000, stream=True, **ENDLESS
     )
     for chunk in stream:
         if chunk.choices[0].delta.content:
@@ -364,7 +366,7 @@ def test_who_goes_before_an_answer_leaves_at_once(served: Served) -> None:
         pytest.raises(openai.APITimeoutError),
     ):
         client.chat.completions.create(
-            model="smollm2", messages=STORY, max_tokens=4000, n=2, extra_body={"end_loops": False}
+            model="smollm2", messages=STORY, max_tokens=4000, n=2, **ENDLESS
         )
     served.idles()
     assert served.service.scheduler.turns - turns < 1000

@@ -84,6 +84,10 @@ def served(library: Path, **settings: float) -> Iterator[Process]:
             process.end(signal.SIGKILL)
 
 
+ENDLESS = {"stream": True, "max_tokens": 7000, "end_loops": False, "logit_bias": {"0": -100, "2": -100}}
+"""It cannot end by itself: the tokens that end an answer are forbidden."""
+
+
 def chat(question: str = "What is a harbour?", **more: Any) -> dict[str, Any]:
     asked = {"model": "smollm2", "messages": [{"role": "user", "content": question}], "max_tokens": 8}
     return {**asked, **more}
@@ -231,7 +235,7 @@ def test_a_server_told_to_end_lets_what_runs_end(tmp_path: Path, how: signal.Sig
 
 def test_what_does_not_end_in_time_is_told(tmp_path: Path) -> None:
     with served(tmp_path / "library", drain_s=0.5) as process, process.client() as client:
-        asked = chat(model=model_of(client), stream=True, max_tokens=7000, end_loops=False)
+        asked = chat(model=model_of(client), **ENDLESS)
         with client.stream("POST", "/v1/chat/completions", json=asked) as stream:
             lines = stream.iter_lines()
             next(lines)
@@ -245,7 +249,7 @@ def test_what_does_not_end_in_time_is_told(tmp_path: Path) -> None:
 
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     with served(tmp_path / "library", drain_s=600) as process, process.client() as client:
-        asked = chat(model=model_of(client), stream=True, max_tokens=7000, end_loops=False)
+        asked = chat(model=model_of(client), **ENDLESS)
         with client.stream("POST", "/v1/chat/completions", json=asked) as stream:
             lines = stream.iter_lines()  # which ends the stream where nobody holds it
             next(lines)
