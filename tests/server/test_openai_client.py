@@ -365,8 +365,6 @@ def test_who_goes_before_an_answer_leaves_at_once(served: Served) -> None:
         openai.OpenAI(base_url=served.api, api_key="none", max_retries=0, timeout=1) as client,
         pytest.raises(openai.APITimeoutError),
     ):
-        client.chat.completions.create(
-            model="smollm2", messages=STORY, max_tokens=4000, n=2, **ENDLESS
-        )
+        client.chat.completions.create(model="smollm2", messages=STORY, max_tokens=4000, n=2, **ENDLESS)
     served.idles()
     assert served.service.scheduler.turns - turns < 1000

@@ -246,7 +246,8 @@ def test_one_at_once_is_one_at_once(two: Two) -> None:
     body["logit_bias"] = {"2": -100}  # by no rounding of any machine does it end by itself
     with two.once.stream("POST", "/v1/completions", json=body) as running:
         assert running.status_code == 200
-        next(running.iter_lines())
+        lines = running.iter_lines()  # held: dropped, it would close the stream
+        next(lines)
         refused = chat(two.once, "Who?")
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_at_once")
         assert int(refused.headers["retry-after"]) >= 1

@@ -30,9 +30,10 @@ MAX_PATTERNS = 1000
 MAX_STEPS = 100_000
 """The sum of all `multipleOf`, taken as whole numbers: an automaton has as many states."""
 
-_ONE = frozenset({"items", "additionalProperties"})
-_LISTS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
-_MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions"})
+ONE = frozenset({"items", "additionalProperties"})
+LISTS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
+MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions"})
+"""Keywords that hold a schema, a list of schemas, schemas by name."""
 _PLAIN = frozenset({"type", "enum", "const", "required", "pattern", "format", "multipleOf", "$ref"}) | {
     *("minProperties", "maxProperties", "minItems", "maxItems", "minLength", "maxLength"),
     *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
@@ -132,15 +133,15 @@ def _schema(schema: Any, place: str, depth: int, seen: _Seen) -> Any:
 
 def _value(word: str, value: Any, place: str, depth: int, seen: _Seen) -> Any:
     """What a keyword says."""
-    if word in _ONE:
+    if word in ONE:
         if isinstance(value, list):
             raise seen.wrong(place, "a list of schemas is said by prefixItems")
         return _schema(value, place, depth + 1, seen)
-    if word in _LISTS:
+    if word in LISTS:
         if not isinstance(value, list) or not value:
             raise seen.wrong(place, "it must be a list of schemas")
         return [_schema(each, f"{place}/{i}", depth + 1, seen) for i, each in enumerate(value)]
-    if word in _MAPS:
+    if word in MAPS:
         if not isinstance(value, Mapping):
             raise seen.wrong(place, "it must be an object of schemas")
         return {k: _schema(v, f"{place}/{_escaped(k)}", depth + 1, seen) for k, v in value.items()}

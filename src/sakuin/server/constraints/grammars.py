@@ -24,6 +24,7 @@ from sakuin.errors import SakuinError
 from sakuin.machine.forks import lock
 from sakuin.prompts.vocabulary import Vocabulary
 from sakuin.server.constraints.checked import MAX_PROPERTIES, checked
+from sakuin.server.constraints.narrowed import narrowed
 from sakuin.server.problems import Problem
 from sakuin.server.schemas.tools import FunctionTool, NamedTool, ToolChoice
 
@@ -112,7 +113,7 @@ class Grammars:
 
         param : the field that it came in, for what is wrong with it. Raises `Problem` (400).
         """
-        return self._compiled(_json(checked(schema, param)), param)
+        return self._compiled(_json(narrowed(checked(schema, param))), param)
 
     def of_json(self) -> Grammar:
         """Any JSON object."""
@@ -148,7 +149,7 @@ class Grammars:
             total += len(arguments.get("properties", ()))
             head = json.dumps(json.dumps({"name": tool.name})[:-1] + ', "arguments": ')
             rules.append(f'tool_{i}: {head} arguments_{i} "}}"')
-            rules.append(f"arguments_{i}: %json {_json(arguments)}")
+            rules.append(f"arguments_{i}: %json {_json(narrowed(arguments))}")
         if total > MAX_PROPERTIES:
             raise Problem(
                 400, f"tools have {total:,} parameters, and {MAX_PROPERTIES:,} is the most.", "tools"
