@@ -204,7 +204,7 @@ async def beside(address: str, long: int = 29_000, chatting: int = 4) -> dict[st
     """The time for a token of those whose answers go on while somebody else's prompt is read."""
     async with client_of(address) as client:
         model = (await client.get("/v1/models")).json()["data"][0]["id"]
-        pieces: list[list[float]] = [[] for _ in range(chatting)]
+        pieces: list[list[float]] = []  # of each answer
 
         def body(words: str, tokens: int) -> dict[str, Any]:
             message = [{"role": "user", "content": words}]
@@ -212,7 +212,8 @@ async def beside(address: str, long: int = 29_000, chatting: int = 4) -> dict[st
 
         async def talk(i: int) -> None:
             while True:
-                await ask(client, body(f"Tell a long story about number {i}.", 400), pieces[i])
+                pieces.append([])
+                await ask(client, body(f"Tell a long story about number {i}.", 400), pieces[-1])
 
         talks = [asyncio.ensure_future(talk(i)) for i in range(chatting)]
         await asyncio.sleep(20)
@@ -236,7 +237,7 @@ async def beside(address: str, long: int = 29_000, chatting: int = 4) -> dict[st
 
 
 def gaps(pieces: Sequence[Sequence[float]], start: float, end: float) -> list[float]:
-    """Seconds between the pieces of each client within a time."""
+    """Seconds between the pieces of each answer within a time."""
     found = []
     for at in pieces:
         within = [moment for moment in at if start <= moment <= end]

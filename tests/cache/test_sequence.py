@@ -23,9 +23,9 @@ def run_of(marks: list[float]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
     return column.expand(KV_HEADS, -1, DIM), -column.expand(KV_HEADS, -1, DIM), column.expand(HEADS, -1, DIM)
 
 
-def new_sequence() -> TokenSequence:
+def new_sequence(lag: float = 0.0) -> TokenSequence:
     keys, values, _ = run_of([])
-    return TokenSequence(keys, values, HEADS, CONFIG, torch.float32, Sealer(), Meter())
+    return TokenSequence(keys, values, HEADS, CONFIG, torch.float32, Sealer(), Meter(), lag)
 
 
 def held(sequence: TokenSequence) -> list[float]:
@@ -48,9 +48,9 @@ operations = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
-@given(operations)
-def test_any_order_of_prefill_decode_crop_fork_and_seal(steps):
-    sequence, expected = new_sequence(), []
+@given(operations, st.sampled_from([0.0, 0.3, 0.97]))
+def test_any_order_of_prefill_decode_crop_fork_and_seal(steps, lag):
+    sequence, expected = new_sequence(lag), []
     others: list[tuple[TokenSequence, list[float]]] = []
     mark = 0.0
     for name, amount in steps:
@@ -61,10 +61,11 @@ def test_any_order_of_prefill_decode_crop_fork_and_seal(steps):
                 sequence.append(*run_of(marks))
                 sequence.seal_full_segments()
             else:
-                for one in marks:
+                for i, one in enumerate(marks):
                     sequence.before_decode()
                     sequence.append(*run_of([one]))
-                    assert len(sequence.tail) <= CONFIG.recent + GROWTH + GRACE + 1
+                    if i >= 16 * lag:
+                        assert len(sequence.tail) <= CONFIG.recent + GROWTH + GRACE + 1
             expected += marks
         elif name == "crop":
             expected = expected[: round(amount * len(expected))]
@@ -84,6 +85,41 @@ def test_any_order_of_prefill_decode_crop_fork_and_seal(steps):
         static = one.static(1, None)
         in_index = one.index.n_tokens
         assert static.sink_keys.shape[1] + in_index + static.recent_keys.shape[1] == len(tokens)
+
+
+def test_no_pass_seals_in_all_layers():
+    layers = [new_sequence(i / 16) for i in range(16)]
+    sealed = [0] * 16
+
+    def count() -> int:
+        for sequence in layers:
+            sequence.flush()
+        before, sealed[:] = sum(sealed), [sequence.index.n_tokens for sequence in layers]
+        return sum(sealed) - before
+
+    marks = iter(range(10_000))
+    for _ in range(200):  # a text, two tokens at a time
+        new = run_of([float(next(marks)) for _ in range(2)])
+        for sequence in layers:
+            sequence.append(*new)
+            sequence.seal_full_segments()
+        assert count() in (0, 64)
+    piece = run_of([float(next(marks)) for _ in range(400)])  # the last, which leaves all of them much
+    for sequence in layers:
+        sequence.append(*piece)
+        sequence._exact_last = True
+    steps = []
+    for _ in range(40):
+        new = run_of([float(next(marks))])
+        for sequence in layers:
+            sequence.before_decode()
+            sequence.append(*new)
+        steps.append(count())
+    assert all(n > 0 for n in steps[:16])
+    assert max(steps) <= 400 + 96 + 40
+    for sequence in layers:
+        assert len(sequence.tail) <= CONFIG.recent + GROWTH
+        assert held(sequence) == [float(i) for i in range(840)]
 
 
 @settings(max_examples=40, deadline=None)

@@ -46,10 +46,13 @@ class Arrival:
 
 
 class LayerCache:
-    """What one full-attention layer holds. `rows` are its sequences, one for each row of the batch."""
+    """What one full-attention layer holds. `rows` are its sequences, one for each row of the batch.
 
-    def __init__(self, state: PassState) -> None:
-        self.state = state
+    lag : as `TokenSequence` has it.
+    """
+
+    def __init__(self, state: PassState, lag: float = 0.0) -> None:
+        self.state, self.lag = state, lag
         self.rows: list[TokenSequence] = []
         self.length = 0
         self._log = StepLog()
@@ -60,7 +63,7 @@ class LayerCache:
     def log(self) -> StepLog:
         """What the decode steps spent."""
         for row in self.rows:
-            for sums in row.take_sums():
+            for sums in row.native.take_sums():
                 self._log.add_sums(sums)
         return self._log
 
@@ -100,7 +103,7 @@ class LayerCache:
     def fork(self, state: PassState, copies: Copies) -> LayerCache:
         """A second layer with the same tokens, sharing memory until either side writes. copies : as
         `TokenBuffer.fork` has it."""
-        other = LayerCache(state)
+        other = LayerCache(state, self.lag)
         other.rows = [row.fork((state.sealer, state.meter), copies) for row in self.rows]
         other.padded = [list(padded) for padded in self.padded]
         other.length = self.length
@@ -300,7 +303,8 @@ class LayerCache:
     def _sequence(self, keys: Tensor, values: Tensor, n_query_heads: int) -> TokenSequence:
         state = self.state
         stored = torch_dtype(state.config.kv_dtype) or keys.dtype
-        return TokenSequence(keys, values, n_query_heads, state.config, stored, state.sealer, state.meter)
+        config, sealer, meter = state.config, state.sealer, state.meter
+        return TokenSequence(keys, values, n_query_heads, config, stored, sealer, meter, self.lag)
 
 
 def in_one_call(q: Tensor) -> bool:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sakuin.cache.native_steps import NativeSteps
 from sakuin.cache.past import Past
 from sakuin.cache.sealing import Job, Meter, Sealer
 from sakuin.cache.token_buffer import GRACE, GROWTH, TokenBuffer
@@ -30,6 +31,8 @@ from sakuin.machine.pages import new_tensor
 
 QUERY_STEP = 4
 """Every so many positions a query is kept for the index."""
+_LAG_STEPS = 16
+"""Decode steps over which the layers seal, one after the other, what a text has left in their tails."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +48,6 @@ class SequenceState:
     exact_last: bool = True
 
 
-@dataclass(frozen=True)
-class _Steps:
-    """Steps without Python, if there are such, and what they were made of."""
-
-    index: Index
-    memory: tuple[Tensor, Tensor]
-    start: int
-    steps: _native.SketchSteps | None
-
-
 class TokenSequence:
     """The keys and values of one sequence in one layer. Positions count real tokens from 0.
 
@@ -67,6 +60,9 @@ class TokenSequence:
         Query heads of the layer.
     stored
         Dtype in which offloaded keys and values are kept.
+    lag
+        From 0 to below 1, another for each layer: where the model's threads seal, a sequence seals by so much
+        of half a segment, or of `_LAG_STEPS`, later than it could, so that no pass seals in all layers.
     """
 
     def __init__(
@@ -78,6 +74,7 @@ class TokenSequence:
         stored: torch.dtype,
         sealer: Sealer,
         meter: Meter,
+        lag: float = 0.0,
     ) -> None:
         self.config = config
         self.n_kv_heads, _, self.head_dim = keys.shape
@@ -91,13 +88,14 @@ class TokenSequence:
         self._queries: list[Tensor] = []  # of positions that are not sealed yet, multiples of QUERY_STEP
         self._first_query = 0
         self._segment = config.segment_tokens(self.head_dim)
+        lag = lag if keys.device.type == "cpu" else 0.0  # beside another device a thread seals
+        self._lag, self._lag_steps = int(lag * self._segment / 2), int(lag * _LAG_STEPS)
         self._stored = stored
         self._sealer, self._meter = sealer, meter
         self._exact_last = False
-        # Steps without Python, what those before them spent, the queries that the next one keeps.
-        self._native: _Steps | None = None
-        self._spent: list[tuple[float, ...]] = []
-        self._kept: Tensor | None = None
+        self._waited = 0  # steps since an exact pass
+        self.native = NativeSteps()
+        self._kept: Tensor | None = None  # the queries that the next step without Python keeps
 
     def _empty_index(self, config: RetrievalConfig) -> Index:
         group = self.n_query_heads // self.n_kv_heads
@@ -111,8 +109,7 @@ class TokenSequence:
         rounded = self.config.kv_dtype == "int8"
         self._publish(lambda job: job.done or job.in_tail or rounded)
         waiting = [(job.keys, job.values) for job in self._jobs]
-        sink, tail = (self._sink.keys, self._sink.values), (self.tail.keys, self.tail.values)
-        return Past(sink, self.index, [*waiting, tail])
+        return Past(self.sink, self.index, [*waiting, (self.tail.keys, self.tail.values)])
 
     def static(self, t: int, sinks: Tensor | None) -> Static:
         """Sink and tail, as an index's `decode` takes them; the newest t tokens are the step's own.
@@ -131,14 +128,12 @@ class TokenSequence:
     # -- growing ---------------------------------------------------------------------------------------------
 
     def append(self, keys: Tensor, values: Tensor, queries: Tensor) -> None:
-        """Take the newest tokens: keys, values `(n_kv_heads, n, head_dim)`, queries `(n_query_heads, n,
-        head_dim)`."""
+        """Take the newest tokens: keys, values and queries `(heads, n, head_dim)`."""
         first = -self.n_tokens % QUERY_STEP
         self.append_kept(keys, values, queries[:, first::QUERY_STEP])
 
     def append_kept(self, keys: Tensor, values: Tensor, kept: Tensor) -> None:
-        """As `append`, with the queries `(n_query_heads, m, head_dim)` of those of its positions that are
-        multiples of `QUERY_STEP` alone."""
+        """As `append`, with the queries of those positions alone that are multiples of `QUERY_STEP`."""
         n = keys.shape[1]
         if kept.shape[1]:
             self._queries.append(_copied(kept) if kept.device.type == "cpu" else kept.cpu())
@@ -150,6 +145,10 @@ class TokenSequence:
             self.tail.append(keys, values)
         self.n_tokens += n
 
+    @property
+    def _growing(self) -> TokenBuffer:
+        return self.tail if len(self._sink) >= self.config.sink else self._sink
+
     def native_step(
         self, t: int, mass: Tensor | None = None, above: float = 0.0
     ) -> _native.SketchSteps | None:
@@ -158,10 +157,12 @@ class TokenSequence:
 
         mass, above : as in `TrackedMass`, fp32 `(n_kv_heads, n)` of n_tokens + t tokens or more.
         """
-        if len(self._sink) < self.config.sink or len(self.tail) < t:
+        into = self._growing
+        if into is self._sink and len(into) + t > self.config.sink:  # they belong to both
             return None
-        memory = self.tail.make_room(t)
-        steps = self._steps_of(memory)
+        memory = into.make_room(t)
+        before = self.sink if into is self.tail else (memory[0][:, :0], memory[1][:, :0])
+        steps = self.native.steps(self.index, before, memory, into.start)
         if steps is None:
             return None
         first = -self.n_tokens % QUERY_STEP
@@ -169,39 +170,12 @@ class TokenSequence:
         if first < t:
             shape = self.n_query_heads, -(-(t - first) // QUERY_STEP), self.head_dim
             self._kept = torch.empty(shape, dtype=memory[0].dtype)
-        steps.prepare(self.tail.end, self._kept, first, QUERY_STEP, mass, above)
+        steps.prepare(into.end, self._kept, first, QUERY_STEP, mass, above)
         return steps
-
-    def _steps_of(self, memory: tuple[Tensor, Tensor]) -> _native.SketchSteps | None:
-        made, start = self._native, self.tail.start
-        if (
-            made is None
-            or made.index is not self.index
-            or made.memory[0] is not memory[0]
-            or made.start != start
-        ):
-            self._forget_steps()
-            steps = (
-                self.index.native_steps(self.sink, memory, start) if memory[0].device.type == "cpu" else None
-            )
-            self._native = made = _Steps(self.index, memory, start, steps)
-        return made.steps
-
-    def take_sums(self) -> list[tuple[float, ...]]:
-        """What the steps without Python spent since the last call, as `_native.SketchSteps.sums` gives it."""
-        if self._native is not None and self._native.steps is not None:
-            self._spent.append(self._native.steps.sums())
-        spent, self._spent = self._spent, []
-        return spent
-
-    def _forget_steps(self) -> None:
-        """The sink tokens may be others from now on."""
-        self._spent = self.take_sums()
-        self._native = None
 
     def took(self, t: int) -> None:
         """The step of `native_step` was taken."""
-        self.tail.grow(t)
+        self._growing.grow(t)
         self.n_tokens += t
         if self._kept is not None:
             self._queries.append(self._kept)
@@ -212,9 +186,9 @@ class TokenSequence:
 
         newest : so many newest tokens may still be taken back (a draft) and are not sealed.
         """
-        self._exact_last = True
+        self._exact_last, self._waited = True, 0
         self._publish(lambda job: job.in_tail)
-        while len(self.tail) - max(self.config.recent, newest) >= self._segment:
+        while len(self.tail) - max(self.config.recent, newest) >= self._segment + self._lag:
             self._seal(self._segment, in_tail=False, due=0)
 
     def before_decode(self) -> None:
@@ -223,23 +197,25 @@ class TokenSequence:
         if self._jobs:
             self._publish(lambda job: job.due <= self.n_tokens)
         if len(self.tail) > self.config.recent + GROWTH and not self._jobs:
-            if self._exact_last:
-                self.seal_rest()
-            else:
+            if not self._exact_last:
                 self._seal(GROWTH, in_tail=True, due=self.n_tokens + GRACE)
+            elif self._waited < self._lag_steps:
+                self._waited += 1
+                return
+            else:
+                self.seal_rest()
         self._exact_last = False
 
     def seal_rest(self) -> None:
-        """Seal everything outside the recent window, as one segment that may be small, and wait for it."""
+        """Seal everything outside the recent window, the last segment may be small, and wait for it."""
         self.start_sealing_rest()
         self.flush()
 
     def start_sealing_rest(self) -> None:
-        """As `seal_rest`, without waiting but for what is still in the tail."""
+        """As `seal_rest`, waiting only for what is still in the tail."""
         self._publish(lambda job: job.in_tail)
-        waiting = len(self.tail) - self.config.recent
-        if waiting > 0:
-            self._seal(waiting, in_tail=False, due=0)
+        while (waiting := len(self.tail) - self.config.recent) > 0:
+            self._seal(min(waiting, self._segment), in_tail=False, due=0)
 
     def flush(self) -> None:
         """Wait until all that was handed to the worker is in the index."""
@@ -259,12 +235,10 @@ class TokenSequence:
             due=due,
         )
         jobs, start = [*self._jobs, job], self.tail.start + (0 if in_tail else n)
-        # In one line, which no interrupt parts: every token is at one place.
-        self._jobs, self.tail.start = jobs, start
+        self._jobs, self.tail.start = jobs, start  # in one line, which no interrupt parts
         self.tail.shrink()
         self._sealer.submit(job, beside_device=self.tail.keys.device.type != "cpu")
-        # Or the job would hold the memory that the tokens had in the tail until the next chunk.
-        self._publish(lambda job: job.sealed and not job.in_tail)
+        self._publish(lambda job: job.sealed and not job.in_tail)  # or it would hold its memory longer
 
     def _take_queries(self, end: int) -> Tensor | None:
         """The kept queries of positions before `end`."""
@@ -283,8 +257,7 @@ class TokenSequence:
             job = self._jobs[0]
             index, jobs = job.result(), self._jobs[1:]
             start = self.tail.start + (job.n_tokens if job.in_tail else 0)
-            # In one line, as in `_seal`.
-            self.index, self._jobs, self.tail.start = index, jobs, start
+            self.index, self._jobs, self.tail.start = index, jobs, start  # in one line, as in `_seal`
             self.tail.shrink()
 
     # -- going back, copies ----------------------------------------------------------------------------------
@@ -292,7 +265,7 @@ class TokenSequence:
     def crop(self, n_tokens: int) -> None:
         """Keep the first `n_tokens` tokens."""
         self.flush()
-        self._forget_steps()
+        self.native.forget()
         sealed_end = len(self._sink) + self.index.n_tokens
         if n_tokens >= sealed_end:
             self.tail.keep_first(n_tokens - sealed_end)
@@ -314,8 +287,7 @@ class TokenSequence:
         if self._queries:
             self._queries = [torch.cat(self._queries, 1)[:, :n]] if n else []
         if not n:
-            # The next kept query is the first multiple of QUERY_STEP from here.
-            self._first_query = n_tokens + -n_tokens % QUERY_STEP
+            self._first_query = n_tokens + -n_tokens % QUERY_STEP  # the first that is kept from here on
 
     def fork(self, seals: tuple[Sealer, Meter] | None = None, copies: Copies | None = None) -> TokenSequence:
         """A second sequence with the same tokens, sharing memory until either side writes. copies : as
@@ -324,24 +296,23 @@ class TokenSequence:
         other = copy.copy(self)
         other._sink, other.tail = self._sink.fork(), self.tail.fork(copies)
         other._jobs, other._queries = [], list(self._queries)
-        other._native, other._spent, other._kept = None, [], None
+        other.native, other._kept = NativeSteps(), None
         if seals is not None:
             other._sealer, other._meter = seals
         return other
 
     def restorer(self) -> GoBack:
-        """A function that lets the sequence be what it is now. A job that is under way goes on meanwhile;
-        what it makes of tokens that are taken back nobody takes."""
+        """A function that lets the sequence be what it is now. A job that is under way goes on meanwhile."""
         sink, tail = self._sink.held(), self.tail.held()
         jobs, queries = self._jobs[:], self._queries[:]
-        held = self.index, self.n_tokens, self._first_query, self._exact_last
+        held = self.index, self.n_tokens, self._first_query, self._exact_last, self._waited
 
         def back() -> None:
             self._sink.hold(*sink)
             self.tail.hold(*tail)
             self._jobs, self._queries, self._kept = list(jobs), list(queries), None
-            self.index, self.n_tokens, self._first_query, self._exact_last = held
-            self._forget_steps()
+            self.index, self.n_tokens, self._first_query, self._exact_last, self._waited = held
+            self.native.forget()
 
         return back
 
@@ -375,10 +346,9 @@ class TokenSequence:
         """Hold these tokens instead of what there is; the sequence takes copies of all but the index."""
         like = self.tail.keys
         for buffer, pair in ((self._sink, state.sink), (self.tail, state.tail)):
-            keys, values = (x.to(like.device, like.dtype) for x in pair)
-            buffer.replace(keys, values)
+            buffer.replace(*(x.to(like.device, like.dtype) for x in pair))
         self.index, self._jobs = index, []
-        self._forget_steps()
+        self.native.forget()
         self._queries = [] if state.queries is None else [state.queries.clone()]
         self._first_query, self._exact_last = state.first_query, state.exact_last
         self.n_tokens = len(self._sink) + index.n_tokens + len(self.tail)

@@ -29,7 +29,8 @@ class WholeCache:
 
     def __init__(self, numbers: Iterable[int], config: RetrievalConfig) -> None:
         self.state = PassState(config, Sealer())
-        self.layers = {number: LayerCache(self.state) for number in numbers}
+        chosen = tuple(numbers)
+        self.layers = {n: LayerCache(self.state, i / len(chosen)) for i, n in enumerate(chosen)}
 
     @property
     def config(self) -> RetrievalConfig:

@@ -33,8 +33,9 @@ SHORT = 64
 """A text of at most so many tokens, as a question's, is read at once, beside all that decode."""
 _LEAST = 32
 """Tokens of the shortest piece of a text: of fewer the weights take more time than the tokens."""
-_ALONE_S = 0.25
-"""Seconds that a piece may take where nobody decodes: so long may somebody who comes have to wait."""
+_ALONE_S = 0.5
+"""Seconds that a piece may take where nobody decodes: so long may somebody who comes have to wait. Deep in a
+text, of shorter ones each token takes half as long again."""
 _BESIDE_S = 0.08
 """Seconds that it may take where some decode, unless `_LEAST` tokens take longer, as deep in a text."""
 _OF_A_TURN = 0.8
