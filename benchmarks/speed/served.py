@@ -9,7 +9,7 @@ once stored here and once sent to llama.cpp's server (xllamacpp), which reads it
 restores it for each client, so that its answers find it read.
 
 Run: python -m benchmarks.speed.served [--parts first clients beside peer]
-Takes half an hour on two cores, and needs a quiet machine.
+Takes twenty minutes on two cores, and needs a quiet machine.
 """
 
 from __future__ import annotations

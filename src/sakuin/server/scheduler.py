@@ -38,8 +38,9 @@ _ALONE_S = 0.5
 text, of shorter ones each token takes half as long again."""
 _BESIDE_S = 0.08
 """Seconds that it may take where some decode, unless `_LEAST` tokens take longer, as deep in a text."""
-_OF_A_TURN = 0.8
-"""Seconds of reading for each second of decoding."""
+_OF_A_TURN = 0.5
+"""Seconds of reading for each second of decoding, by which and by colder caches a token takes up to twice as
+long."""
 
 
 class Busy(SakuinError):
