@@ -235,6 +235,7 @@ WITH_TABLES = (
     "lm-eval",
     "ruler",
     "scaling",
+    "server",
     "speed",
 )
 """Pages, beside the README, into which findings and tables of results are put."""

@@ -15,6 +15,7 @@ from fidelity_tables import TABLES as FIDELITY
 from goal_tables import TABLES as GOALS
 from llama_tables import TABLES as LLAMA
 from markdown_parts import percent, table
+from served_tables import TABLES as SERVED
 
 
 def _trace(name: str, measured: dict[str, Any]) -> str:
@@ -293,5 +294,6 @@ TABLES: dict[str, tuple[str, Callable[..., str]]] = {
     **CONTEXTS,
     **END_TO_END,
     **EVIDENCE,
+    **SERVED,
 }
 """Names of tables to the benchmark's files and what makes a table of their contents."""
