@@ -11,12 +11,28 @@ from playwright.sync_api import Browser, sync_playwright
 from served import Served, serving
 from stored import model_of
 
+from sakuin.backends.base import Backend
+from sakuin.context.checks import ready_backend
+from sakuin.server.constraints.grammars import Grammars
+
 
 @pytest.fixture(scope="module")
 def served(smollm2: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """SmolLM2 by llama.cpp, served for a file's tests. Its `service.library` is empty at first."""
     with serving(smollm2, tmp_path_factory.mktemp("library"), name="smollm2") as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def backend(smollm2: tuple[Any, Any]) -> Backend:
+    """SmolLM2 without a server."""
+    return ready_backend(*smollm2)
+
+
+@pytest.fixture(scope="module")
+def grammars(backend: Backend) -> Grammars:
+    """Forms of answers for it."""
+    return Grammars(backend)
 
 
 @pytest.fixture(scope="module")

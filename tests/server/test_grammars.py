@@ -63,16 +63,6 @@ TREE = {
 }
 
 
-@pytest.fixture(scope="module")
-def backend(smollm2: tuple[Any, Any]) -> Backend:
-    return ready_backend(*smollm2)
-
-
-@pytest.fixture(scope="module")
-def grammars(backend: Backend) -> Grammars:
-    return Grammars(backend)
-
-
 def test_a_schema_holds_in_a_vocabulary_of_pieces(gemma3: tuple[Any, Any]) -> None:
     backend = ready_backend(*gemma3)
     grammar = Grammars(backend).of_schema(PERSON)

@@ -9,22 +9,11 @@ import pytest
 from held import fits, said
 
 from sakuin.backends.base import Backend
-from sakuin.context.checks import ready_backend
 from sakuin.server.constraints.grammars import Grammars
 from sakuin.server.constraints.narrowed import LARGEST, narrowed
 from sakuin.server.schemas.tools import FunctionTool
 
 AGE = {"type": "object", "properties": {"years": {"type": "integer"}}, "required": ["years"]}
-
-
-@pytest.fixture(scope="module")
-def backend(smollm2: tuple[Any, Any]) -> Backend:
-    return ready_backend(*smollm2)
-
-
-@pytest.fixture(scope="module")
-def grammars(backend: Backend) -> Grammars:
-    return Grammars(backend)
 
 
 def test_an_object_ends_with_the_properties_it_names(backend: Backend, grammars: Grammars) -> None:

@@ -11,21 +11,10 @@ import pytest
 import torch
 
 from sakuin.backends.base import Backend
-from sakuin.context.checks import ready_backend
 from sakuin.server.constraints.grammars import Constraint, Grammars
 from sakuin.server.problems import Problem
 
 STRING = {"type": "string"}
-
-
-@pytest.fixture(scope="module")
-def backend(smollm2: tuple[Any, Any]) -> Backend:
-    return ready_backend(*smollm2)
-
-
-@pytest.fixture(scope="module")
-def grammars(backend: Backend) -> Grammars:
-    return Grammars(backend)
 
 
 def allowed(backend: Backend, constraint: Constraint) -> list[int]:

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 from held import fits, said
 
 from sakuin.backends.base import Backend
-from sakuin.context.checks import ready_backend
 from sakuin.server.constraints.grammars import Grammars
 from sakuin.server.problems import Problem
 from sakuin.server.schemas.tools import FunctionTool, NamedTool, ToolChoice
-
-
-@pytest.fixture(scope="module")
-def backend(smollm2: tuple[Any, Any]) -> Backend:
-    return ready_backend(*smollm2)
-
-
-@pytest.fixture(scope="module")
-def grammars(backend: Backend) -> Grammars:
-    return Grammars(backend)
-
 
 TOOLS = [
     FunctionTool(
