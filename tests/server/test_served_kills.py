@@ -213,7 +213,7 @@ def test_nothing_acknowledged_is_lost_in_fifty_kills_under_load(tmp_path: Path) 
     kill_often(tmp_path / "library", 50, seed=2)
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_server_told_to_end_lets_what_runs_end(tmp_path: Path, how: signal.Signals) -> None:
     library = tmp_path / "library"
     with served(library, drain_s=60) as process, process.client() as client:

@@ -181,7 +181,9 @@ def test_all_is_done_by_the_keyboard(served: Served, opened: Opened) -> None:
     expect(page.locator("#add")).to_be_focused()
 
 
-@pytest.mark.parametrize("width", [320, 360, 720, 1000, 1360])
+@pytest.mark.parametrize(
+    "width", [320, 1000, *(pytest.param(width, marks=pytest.mark.slow) for width in (360, 720, 1360))]
+)
 def test_nothing_is_wider_than_the_screen(served: Served, opened: Opened, width: int) -> None:
     served.add("a-context-of-a-rather-long-name-that-nobody-would-give-" + "x" * 40, ("notes.md", b"w" * 600))
     page = opened(served, viewport={"width": width, "height": 700})
